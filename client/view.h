@@ -1,0 +1,81 @@
+// What an engine reads and writes: the rows of one sequence in one layer, in place in shared memory.
+//
+// Plain values; valid from Sequence::Begin() to the next Begin() or Commit() of the same sequence.
+// The attention of the query of row i over a LayerView (original or in-cache positions alike):
+//   for each run of `kept`:   all rows, query rotated at run.QueryPosition(i)
+//   for each row p of recent with max(recent_first, i + 1 - window) <= p <= i: query rotated at i
+//   for each row p of `sticky` below that bound: query rotated at i
+// Keys of recent rows are written rotated at their row number.
+#ifndef KVASIR_CLIENT_VIEW_H_
+#define KVASIR_CLIENT_VIEW_H_
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <span>
+
+namespace kvasir {
+
+// Consecutive slots of one sealed block of one layer. K row of slot s: k + s * k_stride, and so V;
+// a row is [kv_head][head_dim] in the model spec's dtype.
+struct KeptRunView {
+  const std::byte* k = nullptr;
+  const std::byte* v = nullptr;
+  uint32_t rows = 0;
+  uint32_t k_stride = 0;  // bytes
+  uint32_t v_stride = 0;  // bytes
+  int64_t query_offset = 0;
+  uint64_t query_max = std::numeric_limits<uint64_t>::max();
+  const uint32_t* positions = nullptr;  // original position of each row: `rows` entries
+  const uint32_t* tokens = nullptr;     // token id of each row: `rows` entries
+
+  uint64_t QueryPosition(uint64_t row) const {
+    return std::min(static_cast<uint64_t>(static_cast<int64_t>(row) - query_offset), query_max);
+  }
+};
+
+// The slots of one recent block of one layer: rows [first_row, first_row + slots_per_block).
+// Writable by the engine for rows below the sequence's granted count.
+struct RecentBlockView {
+  std::byte* k = nullptr;
+  std::byte* v = nullptr;
+};
+
+struct LayerView {
+  std::span<const KeptRunView> kept;         // in cache order
+  std::span<const RecentBlockView> recent;   // contiguous blocks; block 0 starts at recent_base
+  uint64_t recent_base = 0;                  // first row of recent[0]: a multiple of slots_per_block
+  uint64_t recent_first = 0;                 // first visible row of recent
+  uint64_t window = 0;                       // rows, the query's own included; 0: all
+  std::span<const uint64_t> sticky;          // ascending rows >= recent_first
+  uint32_t slots_per_block = 0;
+  uint32_t k_stride = 0;  // bytes between the K rows of neighbouring slots of a recent block
+  uint32_t v_stride = 0;
+
+  // First row of recent that the query of `row` sees through the window.
+  uint64_t WindowFirst(uint64_t row) const {
+    const uint64_t low = (window == 0 || row + 1 < window) ? 0 : row + 1 - window;
+    return std::max(low, recent_first);
+  }
+  // Row `p` of recent; REQUIRES: recent_base <= p < recent_base + recent.size() * slots_per_block.
+  std::byte* KeyOf(uint64_t p) const {
+    const uint64_t at = p - recent_base;
+    return recent[at / slots_per_block].k + (at % slots_per_block) * k_stride;
+  }
+  std::byte* ValueOf(uint64_t p) const {
+    const uint64_t at = p - recent_base;
+    return recent[at / slots_per_block].v + (at % slots_per_block) * v_stride;
+  }
+};
+
+// The rows [row, row + count) that one step computes, in every layer. `layers` has one view a layer.
+struct StepView {
+  uint64_t row = 0;
+  uint32_t count = 0;
+  std::span<const LayerView> layers;
+};
+
+}  // namespace kvasir
+
+#endif  // KVASIR_CLIENT_VIEW_H_

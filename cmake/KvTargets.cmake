@@ -1,0 +1,59 @@
+# kv_library / kv_executable / kv_test / kv_bench: the only ways a target is made, so flags live in one place.
+option(KVASIR_WERROR "Warnings are errors" OFF)
+set(KVASIR_SANITIZE "" CACHE STRING "e.g. address,undefined or thread")
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)  # -std=c++20, not gnu++20
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+
+add_library(kv_flags INTERFACE)
+target_compile_options(kv_flags INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wconversion -Wshadow -Wnon-virtual-dtor>
+  $<$<BOOL:${KVASIR_WERROR}>:-Werror> $<$<COMPILE_LANG_AND_ID:CXX,Clang>:-Wthread-safety>)
+target_include_directories(kv_flags INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
+if(KVASIR_SANITIZE)
+  target_compile_options(kv_flags INTERFACE -fsanitize=${KVASIR_SANITIZE} -fno-omit-frame-pointer
+    -fno-sanitize-recover=undefined)
+  target_link_options(kv_flags INTERFACE -fsanitize=${KVASIR_SANITIZE})
+endif()
+
+# kv_library(<name> SOURCES ... HEADERS ... DEPS ...): also compiles every header on its own, twice.
+function(kv_library name)
+  cmake_parse_arguments(A "" "" "SOURCES;HEADERS;DEPS" ${ARGN})
+  set(checks "")
+  foreach(header ${A_HEADERS})
+    file(RELATIVE_PATH path ${PROJECT_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR}/${header})
+    string(MAKE_C_IDENTIFIER ${path} id)
+    set(tu ${CMAKE_CURRENT_BINARY_DIR}/check_${id}.cc)
+    file(CONFIGURE OUTPUT ${tu} CONTENT "#include \"${path}\"\n#include \"${path}\"\n")
+    list(APPEND checks ${tu})
+  endforeach()
+  add_library(${name} STATIC ${A_SOURCES})
+  target_link_libraries(${name} PUBLIC kv_flags ${A_DEPS})
+  if(checks)
+    add_library(${name}_headers OBJECT ${checks})
+    target_link_libraries(${name}_headers PRIVATE ${name})
+  endif()
+endfunction()
+
+# kv_executable(<name> SOURCES ... DEPS ...): a program; it lands in build/<preset>/bin.
+function(kv_executable name)
+  cmake_parse_arguments(A "" "" "SOURCES;DEPS" ${ARGN})
+  add_executable(${name} ${A_SOURCES})
+  target_link_libraries(${name} PRIVATE kv_flags ${A_DEPS})
+endfunction()
+
+# kv_test(<file without .cc> LABELS fast|slow;unit|integration|... DEPS ... [TIMEOUT s])
+function(kv_test file)
+  cmake_parse_arguments(A "" "TIMEOUT" "LABELS;DEPS" ${ARGN})
+  get_filename_component(name ${file} NAME)
+  add_executable(${name} ${file}.cc)
+  target_link_libraries(${name} PRIVATE kv_flags ${A_DEPS} GTest::gmock_main)
+  add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+  if(NOT A_TIMEOUT)
+    set(A_TIMEOUT 120)
+  endif()
+  set_tests_properties(${name} PROPERTIES LABELS "${A_LABELS}" TIMEOUT ${A_TIMEOUT}
+    SKIP_REGULAR_EXPRESSION "\\[  SKIPPED \\].*\n.*\\[  PASSED  \\] 0 tests")
+endfunction()
