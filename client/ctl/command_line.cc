@@ -28,6 +28,12 @@ constexpr CommandText kCommands[] = {
     {Command::kCompletion, "completion", "Print the completion script of a shell"},
 };
 
+// CLI11 reads "-1" as 2^64 - 1, and what does not fit 64 bits as well: 19 digits always fit.
+std::string DigitsOnly(const std::string& text) {
+  const bool digits = text.find_first_not_of("0123456789") == std::string::npos;
+  return digits && text.size() <= 19 ? "" : "not a number of at most 19 digits: " + text;
+}
+
 }  // namespace
 
 std::variant<CommandLine, EarlyEnd> ParseCommandLine(std::vector<std::string> arguments,
@@ -60,10 +66,12 @@ std::variant<CommandLine, EarlyEnd> ParseCommandLine(std::vector<std::string> ar
       sub->add_option("--tenant", line.tenant, "Only the sequences of this tenant");
     } else if (entry.command == Command::kInspect) {
       sub->add_option("SEQUENCE", line.sequence_id, "Id, as kvasirctl sequences shows it")
-          ->required();
-      sub->add_option("--layer", line.layer, "Layer to look at (default 0)");
-      sub->add_option("--from", line.first_row, "First row to show (default 0)");
+          ->required()
+          ->check(DigitsOnly);
+      sub->add_option("--layer", line.layer, "Layer to look at (default 0)")->check(DigitsOnly);
+      sub->add_option("--from", line.first_row, "First row to show (default 0)")->check(DigitsOnly);
       sub->add_option("--rows", line.rows, "Most rows to show (default 4096)")
+          ->check(DigitsOnly)
           ->check(CLI::Range(1u, kRowsMax));
     } else if (entry.command == Command::kCompletion) {
       sub->add_option("SHELL", shell, "bash")->required()->check(CLI::IsMember({"bash"}));

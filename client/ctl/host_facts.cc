@@ -88,8 +88,8 @@ bool HasFutureWriteSeal() {
 }
 
 // A write lease is granted only while nobody else has the file open: the daemon asks so whether an
-// engine still maps an extent. Both answers must be right. The kernel counts reopened descriptors of a
-// memfd only, not the first one.
+// engine still maps an extent. Both answers must be right. The kernel counts reopened descriptors
+// of a memfd only, not the first one.
 bool HasLeaseProbe() {
   const UniqueFd origin = ScratchMemfd();
   if (!origin) return false;

@@ -92,9 +92,10 @@ std::string RenderInspection(const v1::InspectSequenceResponse& inspection, uint
                      inspection.layers());
   if (inspection.rows().empty()) return out + "no rows in this range\n";
   const auto& rows = inspection.rows();
-  out += fmt::format("layer {}, rows {} to {}: {} of {} kept ({})\n\n  ", layer,
-                     rows.begin()->row(), rows.rbegin()->row(), kept, rows.size(),
-                     color ? "bold" : fmt::format("in [brackets], {} is a dropped token", kDot));
+  out += fmt::format(
+      "layer {}, rows {} to {}: {} of {} kept ({})\n\n  ", layer, rows.begin()->row(),
+      rows.rbegin()->row(), kept, rows.size(),
+      color ? "bold" : fmt::format("in [brackets], {} is a dropped token without text", kDot));
   out += painter.Finish() + "\n";
   if (inspection.next_row() != 0) {
     out += fmt::format("\nmore follows: --from={}\n", inspection.next_row());
