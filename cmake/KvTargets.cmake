@@ -7,18 +7,27 @@ set(CMAKE_CXX_STANDARD_REQUIRED ON)
 set(CMAKE_CXX_EXTENSIONS OFF)  # -std=c++20, not gnu++20
 set(CMAKE_POSITION_INDEPENDENT_CODE ON)
 
+# What installed libraries hand on to their users is the include folder alone: warnings are our rules.
 add_library(kv_flags INTERFACE)
+set(KVASIR_WARNINGS "-Wall;-Wextra;-Wconversion;-Wshadow;-Wnon-virtual-dtor")
 target_compile_options(kv_flags INTERFACE
-  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wconversion -Wshadow -Wnon-virtual-dtor>
-  $<$<BOOL:${KVASIR_WERROR}>:-Werror> $<$<COMPILE_LANG_AND_ID:CXX,Clang>:-Wthread-safety>)
-target_include_directories(kv_flags INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
+  "$<BUILD_INTERFACE:$<$<COMPILE_LANGUAGE:CXX>:${KVASIR_WARNINGS}>>"
+  "$<BUILD_INTERFACE:$<$<BOOL:${KVASIR_WERROR}>:-Werror>>"
+  "$<BUILD_INTERFACE:$<$<COMPILE_LANG_AND_ID:CXX,Clang>:-Wthread-safety>>")
+target_compile_features(kv_flags INTERFACE cxx_std_20)
+target_include_directories(kv_flags INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
+  $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}/kvasir>)
 if(KVASIR_SANITIZE)
   target_compile_options(kv_flags INTERFACE -fsanitize=${KVASIR_SANITIZE} -fno-omit-frame-pointer
     -fno-sanitize-recover=undefined)
   target_link_options(kv_flags INTERFACE -fsanitize=${KVASIR_SANITIZE})
 endif()
 
+# Every library of ours and nothing else: what CI builds with clang's thread-safety analysis.
+add_custom_target(kvasir_libraries)
+
 # kv_library(<name> SOURCES ... HEADERS ... DEPS ...): also compiles every header on its own, twice.
+# The headers are what cmake/KvInstall.cmake installs when the client library needs this one.
 function(kv_library name)
   cmake_parse_arguments(A "" "" "SOURCES;HEADERS;DEPS" ${ARGN})
   set(checks "")
@@ -31,6 +40,9 @@ function(kv_library name)
   endforeach()
   add_library(${name} STATIC ${A_SOURCES})
   target_link_libraries(${name} PUBLIC kv_flags ${A_DEPS})
+  set_property(TARGET ${name} PROPERTY KVASIR_SOURCE_DIR ${CMAKE_CURRENT_SOURCE_DIR})
+  set_property(TARGET ${name} PROPERTY KVASIR_HEADERS ${A_HEADERS})
+  add_dependencies(kvasir_libraries ${name})
   if(checks)
     add_library(${name}_headers OBJECT ${checks})
     target_link_libraries(${name}_headers PRIVATE ${name})
