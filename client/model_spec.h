@@ -4,7 +4,6 @@
 #define KVASIR_CLIENT_MODEL_SPEC_H_
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -35,7 +34,6 @@ struct ModelSpec {
   uint32_t slots_per_block = 0; // 0: the daemon chooses
   std::string weights_digest;   // 16 to 64 bytes, see DigestFile()
   std::vector<std::string> adapter_digests;
-  std::optional<uint32_t> pad_token_id;
 };
 
 // BLAKE2b-256 of a file's bytes: the weights digest of a model in one file.

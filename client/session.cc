@@ -110,8 +110,6 @@ void Fill(const ModelSpec& spec, v1::ModelSpec* out) {
   out->set_slots_per_block(spec.slots_per_block);
   out->set_weights_digest(spec.weights_digest);
   for (const std::string& digest : spec.adapter_digests) out->add_adapter_digests(digest);
-  out->set_has_pad_token_id(spec.pad_token_id.has_value());
-  out->set_pad_token_id(spec.pad_token_id.value_or(0));
 }
 
 // Writes the client's pattern into slots [0, S/2), or checks the daemon's in [S/2, S).

@@ -32,6 +32,13 @@ InheritedSockets TakeInherited() {
   return sockets;
 }
 
+// Whether the policy grammar takes the spec, for a model of one layer with a separator.
+absl::Status CheckRetention(const std::string& spec) {
+  PolicyContext context;
+  context.separators = {0};
+  return MakeLanes(spec, context).status();
+}
+
 int Run(const Config& config) {
   sigset_t signals;
   ::sigemptyset(&signals);
@@ -71,7 +78,7 @@ int main(int argc, char** argv) {
     return app.exit(error) == 0 ? 0 : 2;
   }
   const absl::StatusOr<kvasir::Config> config =
-      kvasir::LoadConfig(path, kvasir::CheckRetentionSpec);
+      kvasir::LoadConfig(path, kvasir::CheckRetention);
   if (!config.ok()) {
     std::cerr << kvasir::MessageOf(config.status()) << '\n';
     return 2;

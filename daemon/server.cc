@@ -205,7 +205,7 @@ Server::~Server() {
     grpc_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(2));
     grpc_->Wait();
   }
-  workers_.reset();
+  if (workers_) workers_->Stop();
   data_server_.reset();
   if (remove_control_) (void)::unlink(config_.server.control_socket.c_str());
   if (remove_data_) (void)::unlink(config_.server.data_socket.c_str());

@@ -10,7 +10,7 @@ Workers::Workers(SharedCore& shared, HostPool& pool, uint32_t copy_threads)
   threads_.emplace_back([this] { RefillLoop(); });
 }
 
-Workers::~Workers() {
+void Workers::Stop() {
   {
     MutexLock lock(shared_.mutex);
     shared_.stopping = true;
@@ -23,6 +23,7 @@ Workers::~Workers() {
     refill_.NotifyAll();
   }
   for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
 }
 
 void Workers::CopyLoop() {

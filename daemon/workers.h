@@ -17,9 +17,12 @@ class Workers {
  public:
   // `shared` and `pool` must outlive it.
   Workers(SharedCore& shared, HostPool& pool, uint32_t copy_threads);
-  ~Workers();
+  ~Workers() { Stop(); }
   Workers(const Workers&) = delete;
   Workers& operator=(const Workers&) = delete;
+
+  // Lets the copies under way finish and joins the threads. The object stays usable as a deaf one.
+  void Stop();
 
   // Looks at the pool's stock soon. Called when extents were taken or given back.
   void WakeRefill();

@@ -153,14 +153,14 @@ grpc::Status AdminService::ListPolicies(grpc::ServerContext* context, const v1::
   const absl::StatusOr<Scope> scope = ScopeOf(*context);
   if (!scope.ok()) return ToGrpc(scope.status());
   response->set_boot_epoch(boot_epoch_);
-  for (const PolicyInfo& policy : RegisteredPolicies()) {
+  for (const PolicyInfo& policy : Policies()) {
     v1::PolicyInfo* info = response->add_policies();
     info->set_name(policy.name);
     info->set_summary(policy.summary);
     info->set_source(policy.source);
     info->set_needs(policy.needs);
     info->set_shareable(policy.shareable);
-    for (const PolicyParameter& parameter : policy.parameters) {
+    for (const PolicyParameterInfo& parameter : policy.parameters) {
       v1::PolicyParameter* out = info->add_parameters();
       out->set_name(parameter.name);
       out->set_type(parameter.type);

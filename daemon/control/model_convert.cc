@@ -73,8 +73,6 @@ absl::StatusOr<core::ModelDescription> ToModelDescription(const v1::ModelSpec& s
   model.slots_per_block = spec.slots_per_block();
   model.weights_digest = spec.weights_digest();
   model.adapter_digests.assign(spec.adapter_digests().begin(), spec.adapter_digests().end());
-  model.has_pad_token = spec.has_pad_token_id();
-  model.pad_token = spec.pad_token_id();
   return model;
 }
 

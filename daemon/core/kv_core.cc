@@ -140,7 +140,7 @@ absl::StatusOr<ModelHandle> KvCore::RegisterModel(Session& session, ModelDescrip
                              session.limits.models_max);
   }
   KVASIR_ASSIGN_OR_RETURN(Model model, Model::Create(std::move(description)));
-  auto registered = std::make_unique<RegisteredModel>(RegisteredModel{std::move(model), {}, {}, {}, 0});
+  auto registered = std::make_unique<RegisteredModel>(RegisteredModel{std::move(model), {}, false, {}, {}, 0});
   registered->probe_geometry =
       shm::MakeGroupGeometry(registered->model.row_bytes(), registered->model.slots_per_block());
   GroupAllocator& allocator = session.recent.For(registered->probe_geometry.bytes);
@@ -162,7 +162,7 @@ absl::Status KvCore::ProbeLayout(Session& session, uint32_t model_id, uint64_t s
   const auto found = session.models.find(model_id);
   if (found == session.models.end()) return NotFound("unknown model: model_id={}", model_id);
   RegisteredModel& registered = *found->second;
-  if (!registered.probe) return FailedPrecondition("model is probed already: model_id={}", model_id);
+  if (!registered.probe) return FailedPrecondition("model is in use already: model_id={}", model_id);
   const shm::GroupGeometry& geometry = registered.probe_geometry;
   std::byte* const base = registered.probe.data();
   for (uint32_t layer = 0; layer < geometry.k_off.size(); ++layer) {
@@ -183,6 +183,7 @@ absl::Status KvCore::ProbeLayout(Session& session, uint32_t model_id, uint64_t s
       }
     }
   }
+  registered.probed = true;
   return absl::OkStatus();
 }
 

@@ -31,7 +31,11 @@ absl::StatusOr<const Sequence*> KvCore::OpenSequence(Session& session, const Ope
   if (found == session.models.end()) {
     return NotFound("unknown model: model_id={}", request.model_id);
   }
-  const Model& model = found->second->model;
+  RegisteredModel& registered = *found->second;
+  if (!registered.probed) {
+    return FailedPrecondition("the model's layout is not probed yet: model_id={}", request.model_id);
+  }
+  const Model& model = registered.model;
   if (request.label.size() > kLabelBytesMax) {
     return InvalidArgument("label is too long: bytes={} max={}", request.label.size(),
                            kLabelBytesMax);
@@ -45,10 +49,8 @@ absl::StatusOr<const Sequence*> KvCore::OpenSequence(Session& session, const Ope
       request.retention.empty() ? session.tenant.config.retention : request.retention;
   PolicyContext policy_context;
   policy_context.layers = model.layers();
-  policy_context.default_separators = model.description().separators;
+  policy_context.separators = model.description().separators;
   policy_context.prompt_rows = request.prompt_rows;
-  policy_context.vocabulary_size = model.description().vocabulary_size;
-  if (model.description().has_pad_token) policy_context.pad_id = model.description().pad_token;
   KVASIR_ASSIGN_OR_RETURN(PolicyLanes lanes, MakeLanes(text, policy_context));
   if (lanes.lanes.size() > session.limits.lanes_max) {
     return ResourceExhausted("retention has too many lanes: lanes={} limits.lanes_max={}",
@@ -62,7 +64,7 @@ absl::StatusOr<const Sequence*> KvCore::OpenSequence(Session& session, const Ope
   identity.slot = static_cast<uint32_t>(free - session.sequences.begin());
   identity.uid = session.next_uid++;
   identity.label = request.label;
-  identity.retention = lanes.canonical;
+  identity.retention = lanes.spec;
   SequenceContext context;
   context.model = &model;
   context.tenant = &session.tenant;
@@ -77,6 +79,10 @@ absl::StatusOr<const Sequence*> KvCore::OpenSequence(Session& session, const Ope
   const uint32_t slot = identity.slot;
   KVASIR_ASSIGN_OR_RETURN(*free, Sequence::Open(context, std::move(identity), std::move(lanes)));
   sequence_places_[id] = {&session, slot};
+  if (registered.probe) {
+    session.recent.For(registered.probe_geometry.bytes).Free(registered.probe);
+    registered.probe = {};
+  }
   return free->get();
 }
 

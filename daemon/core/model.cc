@@ -66,10 +66,6 @@ absl::Status CheckTokens(const ModelDescription& model) {
     KVASIR_RETURN_IF_ERROR(
         CheckRange("separator_token_ids", id, 0U, model.vocabulary_size - 1));
   }
-  if (model.has_pad_token) {
-    KVASIR_RETURN_IF_ERROR(
-        CheckRange("pad_token_id", model.pad_token, 0U, model.vocabulary_size - 1));
-  }
   return absl::OkStatus();
 }
 

@@ -41,8 +41,6 @@ struct ModelDescription {
   uint32_t slots_per_block = 0;  // 0: chosen here
   std::string weights_digest;
   std::vector<std::string> adapter_digests;
-  bool has_pad_token = false;
-  TokenId pad_token = 0;
 };
 
 // Immutable.

@@ -27,8 +27,10 @@ struct Peer {
 
 struct RegisteredModel {
   Model model;
-  // Group for the layout probe; freed by ProbeLayout.
+  // Group for the layout probe; freed when the first sequence is opened, since until then the client
+  // reads the daemon's pattern in it.
   Group probe;
+  bool probed = false;
   shm::GroupGeometry probe_geometry;
   std::map<TokenId, std::string> texts;
   uint64_t texts_bytes = 0;

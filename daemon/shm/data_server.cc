@@ -63,7 +63,7 @@ DataServer::~DataServer() {
 
 void DataServer::Wake() {
   const uint64_t one = 1;
-  (void)!::write(wake_.get(), &one, sizeof(one));
+  if (::write(wake_.get(), &one, sizeof(one)) < 0) return;  // full: it is awake already
 }
 
 absl::Status DataServer::Watch(int fd, uint32_t events) {
@@ -99,7 +99,7 @@ void DataServer::Loop() {
         AcceptControl();
       } else if (fd == wake_.get()) {
         uint64_t count = 0;
-        (void)!::read(fd, &count, sizeof(count));
+        if (::read(fd, &count, sizeof(count)) < 0) continue;
       } else {
         OnReadable(fd);
       }

@@ -16,10 +16,11 @@
 #include "base/posix.h"
 #include "base/unix_socket.h"
 #include "daemon/shared_core.h"
+#include "daemon/shm/data_session.h"
 
 namespace kvasir {
 
-class DataSession;
+
 
 struct DataServerOptions {
   uint64_t boot_epoch = 0;
