@@ -2,8 +2,9 @@
 //
 //   key j is visible to query i  iff  j <= i and (j is initial, or a separator, or i - j < window)
 // The window counts the query itself. Rows below prefill_len may have another window and may hide
-// padding keys; later rows hide none, as the authors' generation code does. With window 0 the authors'
-// code is degenerate, and so is this: nothing near is visible in prefill, everything is later.
+// padding keys; later rows hide none, as the authors' generation code does. With window 0 the
+// authors' code is degenerate, and so is this: nothing near is visible in prefill, everything is
+// later.
 //
 // Thread-compatible value. Source: SepLLM (arXiv 2412.12094), section 3.
 #ifndef KVASIR_POLICIES_SEP_STATIC_H_
@@ -20,12 +21,13 @@
 namespace kvasir {
 
 struct SepStaticConfig {
-  uint64_t init = 4;             // a: initial rows
-  uint64_t window = 256;         // n for rows >= prefill_len
-  uint64_t prefill_window = 256; // n for rows below
-  uint64_t prefill_len = 0;      // rows of the prompt
+  uint64_t init = 4;              // a: initial rows
+  uint64_t window = 256;          // n for rows >= prefill_len
+  uint64_t prefill_window = 256;  // n for rows below
+  uint64_t prefill_len = 0;       // rows of the prompt
   std::optional<TokenId> pad_id;
-  bool adaptive_init = false;  // initial rows start after as many rows as the prompt has padding ids
+  bool adaptive_init =
+      false;  // initial rows start after as many rows as the prompt has padding ids
   bool prefill_hides_padding = false;
   SeparatorSet separators;
 };

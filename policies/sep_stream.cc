@@ -39,8 +39,8 @@ void SepStream::Unfeed(uint64_t row) {
 
 absl::Status SepStream::Step(std::span<const std::vector<TokenId>> chunk, bool prefill) {
   if (chunk.size() != rows_.size()) {
-    return InvalidArgument("chunk has another number of batch rows: rows={} batch={}",
-                           chunk.size(), rows_.size());
+    return InvalidArgument("chunk has another number of batch rows: rows={} batch={}", chunk.size(),
+                           rows_.size());
   }
   for (size_t b = 0; b < chunk.size(); ++b) {
     if (chunk[b].size() != chunk[0].size()) {
@@ -89,13 +89,12 @@ absl::Status SepStream::CheckCompaction(int64_t length) {
   if (k.variant == SepStreamVariant::kSepCache) {
     if (!offset_) return FailedPrecondition("compaction before any prefill step");
     if (k.a < 0 || k.s <= 0 || k.w <= 0 || k.c <= 0) {
-      return FailedPrecondition(
-          "cache parameters out of bounds: a={} min=0 s={} w={} c={} min=1", k.a, k.s, k.w, k.c);
+      return FailedPrecondition("cache parameters out of bounds: a={} min=0 s={} w={} c={} min=1",
+                                k.a, k.s, k.w, k.c);
     }
     if (k.a + k.s + k.w + *offset_ >= k.c) {
-      return FailedPrecondition(
-          "a + s + w + offset must be below c: a={} s={} w={} offset={} c={}", k.a, k.s, k.w,
-          *offset_, k.c);
+      return FailedPrecondition("a + s + w + offset must be below c: a={} s={} w={} offset={} c={}",
+                                k.a, k.s, k.w, *offset_, k.c);
     }
   } else if (k.a < 0 || k.w < 0 || k.w > length || k.a > length) {
     return FailedPrecondition("cache parameters out of bounds: a={} w={} min=0 max={}", k.a, k.w,

@@ -1,17 +1,20 @@
-// Streaming SepLLM for one layer: the exact state machine of a bounded cache, batch rows in lock step.
+// Streaming SepLLM for one layer: the exact state machine of a bounded cache, batch rows in lock
+// step.
 //
 // The cache of every batch row is, in this order,
 //   [initial a + offset][separators, at most s][one contiguous run, the last w entries are "local"]
 // and a compaction drops what is no separator from the run, all but its last w entries. Variants:
-//   kSepCache   the SepCache class of transformers: a prefill chunk is never compacted; a decode step
-//               appends its token, compacts if the length has reached c, then attends to what is left
+//   kSepCache   the SepCache class of transformers: a prefill chunk is never compacted; a decode
+//   step
+//               appends its token, compacts if the length has reached c, then attends to what is
+//               left
 //   kManager    the paper's cache manager: attends, then compacts if the length is over c
 //   kStreamLlm  the manager's StreamingLLM: attends, then keeps the first a and the last w entries
 // Errors are found where the references find them, at the compaction, so a machine with impossible
 // parameters runs until it would compact; after an error the machine must not be used any more.
 //
-// Thread-compatible. Cost: O(1) amortised a token and row (plus O(a + offset) a compaction); lists are
-// made only by KeptRows(). Source: SepLLM (arXiv 2412.12094), section 3 and figure 4.
+// Thread-compatible. Cost: O(1) amortised a token and row (plus O(a + offset) a compaction); lists
+// are made only by KeptRows(). Source: SepLLM (arXiv 2412.12094), section 3 and figure 4.
 #ifndef KVASIR_POLICIES_SEP_STREAM_H_
 #define KVASIR_POLICIES_SEP_STREAM_H_
 
@@ -56,31 +59,32 @@ class SepStream {
   // Makes the ids of the coming rows of batch row b known, before the steps that process them.
   void Feed(size_t b, std::span<const TokenId> ids);
 
-  // Processes `count` more rows as one step. Only a compaction looks at ids, and only at those of rows
-  // that leave the window, so the others may be fed later (not with pad_id set).
-  // `offset` replaces the count of padding ids of a prefill step.
-  // Errors: kFailedPrecondition where the reference refuses (parameters, empty past window, a decode
-  // chunk of several rows below capacity, no prefill step yet) or when an id needed is not known.
+  // Processes `count` more rows as one step. Only a compaction looks at ids, and only at those of
+  // rows that leave the window, so the others may be fed later (not with pad_id set). `offset`
+  // replaces the count of padding ids of a prefill step. Errors: kFailedPrecondition where the
+  // reference refuses (parameters, empty past window, a decode chunk of several rows below
+  // capacity, no prefill step yet) or when an id needed is not known.
   absl::Status Advance(int64_t count, bool prefill, std::optional<int64_t> offset = std::nullopt);
 
   // Forgets the ids fed for rows >= `row`. REQUIRES: row >= run_first().
   void Unfeed(uint64_t row);
 
-  uint64_t seen() const { return seen_; }                  // rows processed
-  uint64_t known() const;                                  // rows fed (batch row 0)
-  int64_t kept_length() const;                             // entries of the cache after the step
-  int64_t attend_length() const { return attend_length_; } // keys that the last step's queries saw
-  int64_t s() const { return config_.s; }                  // grown where use_max is false
+  uint64_t seen() const { return seen_; }                   // rows processed
+  uint64_t known() const;                                   // rows fed (batch row 0)
+  int64_t kept_length() const;                              // entries of the cache after the step
+  int64_t attend_length() const { return attend_length_; }  // keys that the last step's queries saw
+  int64_t s() const { return config_.s; }                   // grown where use_max is false
   int64_t c() const { return config_.c; }
   int64_t separator_end() const { return separator_end_; }  // 0: no compaction yet
-  uint64_t compactions() const { return compactions_; }  // kStreamLlm makes none
+  uint64_t compactions() const { return compactions_; }     // kStreamLlm makes none
 
   // The cache is front entries 0 .. front_size()-1, then the rows [run_first(), seen()).
   size_t front_size() const { return rows_[0].front.size(); }
   uint64_t FrontRow(size_t b, size_t index) const { return rows_[b].front[index].row; }
   uint64_t run_first() const { return run_first_; }
   int64_t head() const { return config_.a + offset_.value_or(0); }
-  // Front entries [head, head + last_dropped) of before the last compaction are the ones it dropped.
+  // Front entries [head, head + last_dropped) of before the last compaction are the ones it
+  // dropped.
   size_t last_dropped() const { return last_dropped_; }
   // Id of a row of the run. REQUIRES: run_first() <= row < known().
   TokenId IdOf(size_t b, uint64_t row) const { return rows_[b].run[row - run_first_]; }

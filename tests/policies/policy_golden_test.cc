@@ -13,12 +13,12 @@
 #include <utility>
 #include <vector>
 
-#include <fmt/format.h>
-#include <nlohmann/json.hpp>
-
 #include "base/error.h"
 #include "policies/sep_static.h"
 #include "policies/sep_stream.h"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
 
 namespace kvasir {
 namespace {
