@@ -76,14 +76,19 @@ class RetentionPolicy {
   // The edit after the last one returned, or nothing if none is due yet. The first call returns the
   // initial table (from_row 0, nothing kept). Call again until it returns nothing.
   // ENSURES: rows in `append` are < rows(); from_row == the previous until_row where the policy cuts at
-  // a fixed row (streaming forms; it may lie ahead of rows()), else from_row <= rows();
+  // a fixed row (streaming forms; it may lie ahead of rows(), several plans of one lane too), else
+  // from_row <= rows(); from_row never decreases and is never above the previous until_row (equal
+  // from_rows: the later plan replaces the earlier one);
   // whenever rows() has reached until_row of the last plan, another plan is due.
   virtual std::optional<RetentionPlan> NextPlan(const PlanHorizon& horizon) = 0;
 
-  // The lowest row to which Truncate() is exact now.
+  // The lowest row to which Truncate() is exact now: no row that a returned plan has moved or dropped
+  // may change, and no query may need a table that a later one in force (from_row <= rows()) replaced.
   virtual uint64_t RollbackFloor() const = 0;
 
-  // Forgets the rows from `rows` on; plans already returned stand.
+  // Forgets the rows from `rows` on; plans already returned stand. REQUIRES: NextPlan is called before
+  // the next query is computed: the sticky rows of the last table may name truncated rows, and its
+  // until_row may be too late; if so that call returns the table that replaces it.
   // Errors: kFailedPrecondition below RollbackFloor() (names the floor), kOutOfRange above rows().
   virtual absl::Status Truncate(uint64_t rows) = 0;
 };

@@ -1,0 +1,136 @@
+#include "policies/policy_spec.h"
+
+#include <algorithm>
+#include <charconv>
+#include <limits>
+
+#include "base/error.h"
+#include "base/status_macros.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+namespace kvasir {
+namespace {
+
+std::vector<std::string_view> Split(std::string_view text, char separator) {
+  std::vector<std::string_view> parts;
+  while (true) {
+    const size_t at = text.find(separator);
+    parts.push_back(text.substr(0, at));
+    if (at == std::string_view::npos) return parts;
+    text.remove_prefix(at + 1);
+  }
+}
+
+bool IsWord(std::string_view text) {
+  return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
+  });
+}
+
+}  // namespace
+
+absl::StatusOr<PolicySpec> ParsePolicySpec(std::string_view text) {
+  if (text.size() > kSpecBytesMax) {
+    return InvalidArgument("policy spec is too long: bytes={} max={}", text.size(), kSpecBytesMax);
+  }
+  PolicySpec spec;
+  if (const size_t plus = text.find('+'); plus != std::string_view::npos) {
+    spec.encoding = text.substr(plus + 1);
+    if (spec.encoding.empty()) return InvalidArgument("policy spec ends in '+': spec={}", text);
+    text = text.substr(0, plus);
+  }
+  const size_t colon = text.find(':');
+  spec.name = text.substr(0, colon);
+  if (!IsWord(spec.name)) {
+    return InvalidArgument("policy spec does not begin with a name of [a-z0-9_]: spec={}", text);
+  }
+  if (colon == std::string_view::npos) return spec;
+  for (const std::string_view part : Split(text.substr(colon + 1), ',')) {
+    const size_t equals = part.find('=');
+    const std::string key(part.substr(0, equals));
+    if (equals == std::string_view::npos || !IsWord(key) || equals + 1 == part.size()) {
+      return InvalidArgument("policy parameter is not key=value: parameter={}", part);
+    }
+    for (const auto& [known, value] : spec.parameters) {
+      if (known == key)
+        return InvalidArgument("policy parameter is given twice: parameter={}", key);
+    }
+    spec.parameters.emplace_back(key, part.substr(equals + 1));
+  }
+  return spec;
+}
+
+absl::StatusOr<uint64_t> ParseInteger(std::string_view key, std::string_view value, uint64_t min,
+                                      uint64_t max) {
+  uint64_t number = 0;
+  const char* end = value.data() + value.size();
+  const auto result = std::from_chars(value.data(), end, number);
+  if (result.ec != std::errc() || result.ptr != end || number < min || number > max) {
+    return InvalidArgument("{} must be a whole number within bounds: value={} min={} max={}", key,
+                           value, min, max);
+  }
+  return number;
+}
+
+absl::StatusOr<bool> ParseBoolean(std::string_view key, std::string_view value) {
+  if (value == "true") return true;
+  if (value == "false") return false;
+  return InvalidArgument("{} must be true or false: value={}", key, value);
+}
+
+absl::StatusOr<std::vector<uint64_t>> ParsePerLayer(std::string_view key, std::string_view value,
+                                                    uint64_t min, uint64_t max, size_t layers) {
+  const std::vector<std::string_view> parts = Split(value, '/');
+  if (parts.size() == 1 && value.find('x') == std::string_view::npos) {
+    KVASIR_ASSIGN_OR_RETURN(const uint64_t number, ParseInteger(key, value, min, max));
+    return std::vector<uint64_t>(layers, number);
+  }
+  std::vector<uint64_t> values;
+  for (const std::string_view part : parts) {
+    const size_t x = part.find('x');
+    KVASIR_ASSIGN_OR_RETURN(const uint64_t number, ParseInteger(key, part.substr(0, x), min, max));
+    uint64_t count = 1;
+    if (x != std::string_view::npos) {
+      const std::string repeats = fmt::format("repetition of {}", key);
+      KVASIR_ASSIGN_OR_RETURN(count, ParseInteger(repeats, part.substr(x + 1), 1, 1u << 16));
+    }
+    values.insert(values.end(), count, number);
+    if (values.size() > layers + (1u << 16)) break;  // far too many: the error below says so
+  }
+  if (values.size() != layers) {
+    return InvalidArgument("{} must have one entry a layer: entries={} layers={}", key,
+                           values.size(), layers);
+  }
+  return values;
+}
+
+absl::StatusOr<std::vector<TokenId>> ParseTokenIds(std::string_view key, std::string_view value) {
+  std::vector<TokenId> ids;
+  for (const std::string_view part : Split(value, '/')) {
+    KVASIR_ASSIGN_OR_RETURN(const uint64_t id,
+                            ParseInteger(key, part, 0, std::numeric_limits<TokenId>::max()));
+    ids.push_back(static_cast<TokenId>(id));
+  }
+  return ids;
+}
+
+std::string FormatPerLayer(const std::vector<uint64_t>& values) {
+  std::string text;
+  for (size_t i = 0; i < values.size();) {
+    size_t end = i;
+    while (end < values.size() && values[end] == values[i]) ++end;
+    if (i == 0 && end == values.size()) return fmt::format("{}", values[i]);
+    text += fmt::format("{}{}", i == 0 ? "" : "/", values[i]);
+    if (end - i > 1) text += fmt::format("x{}", end - i);
+    i = end;
+  }
+  return text;
+}
+
+std::string FormatTokenIds(const std::vector<TokenId>& ids) {
+  return fmt::format("{}", fmt::join(ids, "/"));
+}
+
+}  // namespace kvasir

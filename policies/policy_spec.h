@@ -1,0 +1,54 @@
+// The one grammar in which a policy is named (command line, configuration, RPC):
+//   spec      = name [":" key "=" value {"," key "=" value}] ["+" encoding]
+//   value     = text without any of ",:+="; a per-layer list is "128/256/64" or, with repetition,
+//               "128x15/256x15"
+// e.g. "sepllm:init_cache_size=4,local_size=256". Which names and keys exist is the registry's
+// matter.
+//
+// Pure functions; thread-safe. Cost: O(length). Errors: kInvalidArgument, naming key and bound.
+#ifndef KVASIR_POLICIES_POLICY_SPEC_H_
+#define KVASIR_POLICIES_POLICY_SPEC_H_
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <absl/status/statusor.h>
+
+#include "policies/retention_policy.h"
+
+namespace kvasir {
+
+inline constexpr size_t kSpecBytesMax = 4096;
+
+struct PolicySpec {
+  std::string name;
+  std::vector<std::pair<std::string, std::string>> parameters;  // as written, keys unique
+  std::string encoding;                                         // after '+', may be empty
+};
+
+absl::StatusOr<PolicySpec> ParsePolicySpec(std::string_view text);
+
+// A decimal number in [min, max].
+absl::StatusOr<uint64_t> ParseInteger(std::string_view key, std::string_view value, uint64_t min,
+                                      uint64_t max);
+
+// "true" or "false".
+absl::StatusOr<bool> ParseBoolean(std::string_view key, std::string_view value);
+
+// One entry for each layer; a single number stands for all of them.
+absl::StatusOr<std::vector<uint64_t>> ParsePerLayer(std::string_view key, std::string_view value,
+                                                    uint64_t min, uint64_t max, size_t layers);
+
+// Token ids separated by '/'.
+absl::StatusOr<std::vector<TokenId>> ParseTokenIds(std::string_view key, std::string_view value);
+
+// Shortest text that ParsePerLayer reads back: "256", or "128x15/256x15".
+std::string FormatPerLayer(const std::vector<uint64_t>& values);
+std::string FormatTokenIds(const std::vector<TokenId>& ids);
+
+}  // namespace kvasir
+
+#endif  // KVASIR_POLICIES_POLICY_SPEC_H_
