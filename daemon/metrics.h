@@ -54,6 +54,7 @@ using SnapshotFunction = std::function<StatsSnapshot()>;
 std::vector<prometheus::MetricFamily> CollectMetrics(const StatsSnapshot& snapshot);
 
 // An open endpoint; closes in the destructor, after the scrapes under way. Thread-safe.
+// Cost of the destructor: up to 2 s, the interval at which the HTTP server looks whether to stop.
 class MetricsEndpoint {
  public:
   virtual ~MetricsEndpoint() = default;

@@ -48,7 +48,8 @@ class GrpcAdminClient final : public AdminClient {
     const auto response = Call<health::HealthCheckResponse>(*health_, &health::Health::Stub::Check,
                                                             health::HealthCheckRequest());
     if (!response.ok()) return response.status();
-    return health::HealthCheckResponse::ServingStatus_Name(response->status());
+    const std::string word = health::HealthCheckResponse::ServingStatus_Name(response->status());
+    return word.empty() ? "UNRECOGNIZED" : word;
   }
 
  private:

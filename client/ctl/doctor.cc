@@ -48,17 +48,27 @@ Diagnosis SocketRights(const HostFacts& facts) {
           "widen server.socket_mode, or join the group that owns the socket"};
 }
 
+// A limit of the daemon's that only administrators may see: nothing to judge then.
+bool IsHidden(const DaemonFacts& daemon) { return daemon.stats.ok() && !daemon.host.ok(); }
+
+Diagnosis Hidden(const std::string& name, const DaemonFacts& daemon) {
+  return {Health::kOk, name,
+          fmt::format("not shown by the daemon: {}", MessageOf(daemon.host.status())), ""};
+}
+
 Diagnosis LockedMemory(const HostFacts& facts, const DaemonFacts& daemon, uint64_t pool_bytes) {
   constexpr char kAdvice[] =
       "LimitMEMLOCK=infinity in the unit, or memlock in /etc/security/limits.d; without it the "
       "pool may be swapped out";
-  if (daemon.host.ok()) {
-    const std::string text =
-        fmt::format("the daemon's pool is {}; its limit is {}, memory.lock = {}",
-                    daemon.host->memory_locked() ? "locked" : "not locked",
-                    LimitText(daemon.host->memlock_limit_bytes()), daemon.host->memory_lock_mode());
-    const bool well = daemon.host->memory_locked();
-    return {well ? Health::kOk : Health::kWarn, "locked memory", text, well ? "" : kAdvice};
+  if (daemon.stats.ok()) {
+    const bool locked = daemon.stats->memory_locked();
+    std::string text = fmt::format("the daemon's pool is {}", locked ? "locked" : "not locked");
+    if (daemon.host.ok()) {
+      text += fmt::format("; its limit is {}, memory.lock = {}",
+                          LimitText(daemon.host->memlock_limit_bytes()),
+                          daemon.host->memory_lock_mode());
+    }
+    return {locked ? Health::kOk : Health::kWarn, "locked memory", text, locked ? "" : kAdvice};
   }
   const bool well = facts.memlock_limit_bytes >= pool_bytes;
   return {well ? Health::kOk : Health::kWarn, "locked memory",
@@ -83,6 +93,7 @@ Diagnosis Memory(const HostFacts& facts, bool running, uint64_t pool_bytes) {
 }
 
 Diagnosis ControlGroup(const HostFacts& facts, const DaemonFacts& daemon, uint64_t pool_bytes) {
+  if (IsHidden(daemon)) return Hidden("control group", daemon);
   const uint64_t limit =
       daemon.host.ok() ? daemon.host->cgroup_limit_bytes() : facts.cgroup_limit_bytes;
   if (limit == 0) return {Health::kOk, "control group", "no memory limit", ""};
@@ -121,6 +132,7 @@ Diagnosis Leases(const HostFacts& facts) {
 }
 
 Diagnosis OpenFiles(const HostFacts& facts, const DaemonFacts& daemon) {
+  if (IsHidden(daemon)) return Hidden("open files", daemon);
   const uint64_t limit =
       daemon.host.ok() ? daemon.host->open_files_limit() : facts.open_files_limit;
   const bool well = limit >= kOpenFilesWanted;

@@ -41,8 +41,8 @@ DaemonFacts GoodDaemon() {
   v1::GetStatsResponse stats;
   stats.set_version("0.1.0");
   stats.set_pool_bytes(4 * kGiB);
+  stats.set_memory_locked(true);
   v1::GetHostResponse host;
-  host.set_memory_locked(true);
   host.set_memlock_limit_bytes(kUnlimited);
   host.set_memory_lock_mode("require");
   host.set_open_files_limit(65536);
@@ -103,13 +103,25 @@ TEST(DoctorTest, JudgesByTheDaemonsOwnLimitsWhereItAnswers) {
   host.memlock_limit_bytes = 8 * kMiB;  // of this user: does not matter
   DaemonFacts daemon = GoodDaemon();
   EXPECT_EQ(Find(Diagnose(host, daemon), "locked memory").health, Health::kOk);
-  daemon.host->set_memory_locked(false);
+  daemon.stats->set_memory_locked(false);
   daemon.host->set_memory_lock_mode("try");
   daemon.host->set_cgroup_limit_bytes(kGiB);
   const auto list = Diagnose(host, daemon);
   EXPECT_EQ(Find(list, "locked memory").health, Health::kWarn);
   EXPECT_THAT(Find(list, "locked memory").finding, HasSubstr("memory.lock = try"));
   EXPECT_EQ(Find(list, "control group").health, Health::kFail);
+}
+
+TEST(DoctorTest, WhatTheDaemonHidesIsNotJudgedByThisUsersLimits) {
+  HostFacts host = GoodHost();
+  host.cgroup_limit_bytes = kMiB;
+  host.open_files_limit = 10;
+  DaemonFacts daemon = GoodDaemon();
+  daemon.host = PermissionDenied("administrators only");
+  const auto list = Diagnose(host, daemon);
+  EXPECT_EQ(WorstOf(list), Health::kOk) << RenderDiagnosis(list, false);
+  EXPECT_EQ(Find(list, "open files").finding, "not shown by the daemon: administrators only");
+  EXPECT_EQ(Find(list, "locked memory").finding, "the daemon's pool is locked");
 }
 
 TEST(DoctorTest, APoolThatIsTakenAlreadyNeedsNoFreeMemory) {

@@ -2,8 +2,10 @@
 // schema agrees with it.
 #include "daemon/config.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
+#include <random>
 #include <set>
 #include <sstream>
 
@@ -250,6 +252,36 @@ TEST(ConfigTest, BothBoundsOfEveryIntegerAreInsideAndTheNextOnesOut) {
       }
     }
   }
+}
+
+// Any text is answered with a config that reads back, or with kInvalidArgument that names the file.
+TEST(ConfigTest, DamagedFilesNeverDoMoreThanFail) {
+  const std::string sample = SampleConfigToml() + "[[tenant]]\nname = \"a\"\nuids = [1, 2]\n";
+  constexpr std::string_view kPieces[] = {
+      "\"",           "[",    "]",    "=", "\n", "-", "0", "9999999999999999999",
+      "[[tenant]]\n", "\x01", "\xff", "{", ".",  "#"};
+  int accepted = 0;
+  for (uint32_t seed = 0; seed < 2000; ++seed) {
+    std::mt19937 random(seed);
+    const auto below = [&random](size_t n) { return static_cast<size_t>(random()) % n; };
+    std::string text = sample;
+    for (size_t edits = 1 + below(4); edits > 0; --edits) {
+      const size_t at = below(text.size());
+      if (below(2) == 0) text.erase(at, below(40));
+      text.insert(std::min(at, text.size()), kPieces[below(std::size(kPieces))]);
+    }
+    const auto config = Parse(text);
+    if (config.ok()) {
+      ++accepted;
+      const auto again = Parse(EffectiveConfigToml(*config));
+      ASSERT_TRUE(again.ok() && *again == *config) << "seed=" << seed << again.status();
+    } else {
+      ASSERT_EQ(config.status().code(), absl::StatusCode::kInvalidArgument) << "seed=" << seed;
+      ASSERT_TRUE(MessageOf(config.status()).starts_with("t.toml:")) << "seed=" << seed;
+    }
+  }
+  EXPECT_GT(accepted, 100);
+  EXPECT_LT(accepted, 1900);
 }
 
 TEST(ConfigTest, WarnsWhenNobodyCanConnect) {
