@@ -98,6 +98,10 @@ absl::Status AttentionPlan::PlanLayer(const LayerView& view, LayerPlan& plan) {
   }
   PlanSticky(view, plan);
   PlanRecent(view, plan);
+  // A change of the query set ends a tile of rows in the kernel.
+  std::stable_sort(
+      plan.runs.begin(), plan.runs.end(),
+      [](const PlannedRun& a, const PlannedRun& b) { return a.run.query_set < b.run.query_set; });
   return absl::OkStatus();
 }
 

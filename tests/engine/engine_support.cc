@@ -6,14 +6,14 @@
 #include <cstdlib>
 #include <cstring>
 
-#include <fmt/format.h>
-#include <ggml-cpp.h>
-#include <llama.h>
-
 #include "base/check.h"
 #include "base/error.h"
 #include "engine/ggml_log.h"
 #include "engine/sampler.h"
+
+#include <fmt/format.h>
+#include <ggml-cpp.h>
+#include <llama.h>
 
 namespace kvasir::engine::testing {
 

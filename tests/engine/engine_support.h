@@ -1,5 +1,5 @@
-// What several engine tests need: the tiny model, a store in private memory, and libllama itself as the
-// independent reference.
+// What several engine tests need: the tiny model, a store in private memory, and libllama itself as
+// the independent reference.
 #ifndef KVASIR_TESTS_ENGINE_ENGINE_SUPPORT_H_
 #define KVASIR_TESTS_ENGINE_ENGINE_SUPPORT_H_
 
@@ -69,7 +69,8 @@ class LlamaReference {
   int32_t row_ = 0;
 };
 
-// Runs the prompt and then `steps` greedy steps (the engine's picks) through both; all logits compared.
+// Runs the prompt and then `steps` greedy steps (the engine's picks) through both; all logits
+// compared.
 Difference CompareWithLibllama(LlamaEngine& engine, KvStore& store, LlamaReference& reference,
                                std::span<const uint32_t> prompt, uint32_t steps);
 

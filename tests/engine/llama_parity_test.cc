@@ -1,5 +1,7 @@
-// The tiny model against libllama on all prompt rows and 64 greedy steps, and against the numbers that
-// another framework computed.
+// The tiny model against libllama on all prompt rows and 64 greedy steps, and against the numbers
+// that another framework computed.
+#include <unistd.h>
+
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -7,11 +9,11 @@
 #include <vector>
 
 #include <gmock/gmock.h>
-#include <nlohmann/json.hpp>
-#include <unistd.h>
 
 #include "engine/sampler.h"
 #include "tests/engine/engine_support.h"
+
+#include <nlohmann/json.hpp>
 
 namespace kvasir::engine::testing {
 namespace {
@@ -89,13 +91,13 @@ TEST_F(LlamaParity, LongPromptWithF16Rows) {
 TEST_F(LlamaParity, ExpandedWeightsAreThoseOfTheF32File) {
   const std::vector<uint32_t> prompt = LongPrompt(40);
   std::vector<std::vector<float>> logits;
-  for (const auto& [path, mode] : {std::pair<std::string, WeightsMode>{kTinyModel, WeightsMode::kF32},
-                                   {f32_path_, WeightsMode::kAsStored}}) {
+  for (const auto& [path, mode] :
+       {std::pair<std::string, WeightsMode>{kTinyModel, WeightsMode::kF32},
+        {f32_path_, WeightsMode::kAsStored}}) {
     const GgufModel model = ValueOrDie(GgufModel::Load(path, mode));
     const auto engine =
         ValueOrDie(LlamaEngine::Create(model, {.threads = 1, .kv_type = RowType::kF32}));
-    logits.push_back(
-        ComputeAll(*engine, *MakePrivateStore(model, RowType::kF32), prompt, 16));
+    logits.push_back(ComputeAll(*engine, *MakePrivateStore(model, RowType::kF32), prompt, 16));
   }
   EXPECT_EQ(logits[0], logits[1]);
 }
@@ -151,9 +153,9 @@ TEST(TinyBatches, LogitsDoNotDependOnTheBatch) {
   const auto one = ComputeAll(*engine, *MakePrivateStore(model, RowType::kF32), prompt, 1);
   for (const uint32_t batch : {2U, 33U, 150U}) {
     Difference difference;
-    difference.Add(
-        one, ComputeAll(*engine, *MakePrivateStore(model, RowType::kF32, 16), prompt, batch),
-        vocabulary);
+    difference.Add(one,
+                   ComputeAll(*engine, *MakePrivateStore(model, RowType::kF32, 16), prompt, batch),
+                   vocabulary);
     EXPECT_LE(difference.logit, 1e-3) << "batch " << batch;
   }
 }
