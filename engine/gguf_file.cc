@@ -178,6 +178,25 @@ absl::StatusOr<uint64_t> GgufFile::ArraySize(const std::string& key, gguf_type t
   return gguf_get_arr_n(gguf_.get(), index);
 }
 
+absl::StatusOr<std::vector<std::string>> GgufFile::Texts(const std::string& key) const {
+  KVASIR_ASSIGN_OR_RETURN(const uint64_t size, ArraySize(key, GGUF_TYPE_STRING));
+  const int64_t index = gguf_find_key(gguf_.get(), key.c_str());
+  std::vector<std::string> texts;
+  texts.reserve(size);
+  for (uint64_t i = 0; i < size; ++i) texts.emplace_back(gguf_get_arr_str(gguf_.get(), index, i));
+  return texts;
+}
+
+absl::StatusOr<std::vector<int32_t>> GgufFile::Integers(const std::string& key) const {
+  KVASIR_ASSIGN_OR_RETURN(const uint64_t size, ArraySize(key, GGUF_TYPE_INT32));
+  std::vector<int32_t> values(size);
+  if (size != 0) {
+    const void* data = gguf_get_arr_data(gguf_.get(), gguf_find_key(gguf_.get(), key.c_str()));
+    std::memcpy(values.data(), data, size * sizeof(int32_t));
+  }
+  return values;
+}
+
 ggml_tensor* GgufFile::Find(const std::string& name) const {
   return ggml_get_tensor(tensors_.get(), name.c_str());
 }

@@ -38,6 +38,9 @@ class GgufFile {
 
   // Number of entries of an array of element type `type`. Errors: like the above.
   absl::StatusOr<uint64_t> ArraySize(const std::string& key, gguf_type type) const;
+  // Entries of an array of strings, or of 32-bit integers.
+  absl::StatusOr<std::vector<std::string>> Texts(const std::string& key) const;
+  absl::StatusOr<std::vector<int32_t>> Integers(const std::string& key) const;
 
   // Tensor by name, with shape and type but no data; null if the file has none of that name.
   ggml_tensor* Find(const std::string& name) const;

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "engine/vocabulary_check.h"
 
 #include <fmt/format.h>
 #include <ggml-cpu.h>
@@ -15,11 +16,10 @@
 namespace kvasir::engine {
 namespace {
 
-constexpr uint64_t kLayersMax = 1024;
+constexpr uint64_t kLayersMax = 512;
 constexpr uint64_t kWidthMax = 1 << 17;  // of embedding and feed-forward rows
 constexpr uint64_t kHeadsMax = 1024;
 constexpr uint64_t kHeadDimMax = 1024;
-constexpr uint64_t kVocabularyMax = 1 << 22;
 constexpr uint64_t kContextMax = uint64_t{1} << 30;
 
 // Types whose rows ggml's CPU code can multiply and look up.
@@ -106,7 +106,7 @@ absl::StatusOr<GgufModel> GgufModel::Load(const std::string& path, WeightsMode m
   model.path_ = path;
   KVASIR_ASSIGN_OR_RETURN(model.file_, GgufFile::Open(path));
   KVASIR_RETURN_IF_ERROR(model.ReadParameters());
-  KVASIR_RETURN_IF_ERROR(model.CheckVocabulary());
+  KVASIR_ASSIGN_OR_RETURN(model.parameters_.vocabulary, CheckVocabulary(model.file_));
   KVASIR_RETURN_IF_ERROR(model.BindTensors(mode));
   return model;
 }
@@ -153,58 +153,24 @@ absl::Status GgufModel::ReadParameters() {
   KVASIR_ASSIGN_OR_RETURN(const double epsilon,
                           file_.Real("llama.attention.layer_norm_rms_epsilon", 0.0, 1.0));
   p.norm_epsilon = static_cast<float>(epsilon);
-  if (file_.Has("llama.expert_count")) {
-    KVASIR_RETURN_IF_ERROR(file_.Integer("llama.expert_count", 0, 0).status());
+  for (const char* key : {"llama.expert_count", "llama.expert_used_count"}) {
+    if (file_.Has(key)) KVASIR_RETURN_IF_ERROR(file_.Integer(key, 0, 0).status());
   }
   return absl::OkStatus();
 }
 
-absl::Status GgufModel::CheckVocabulary() const {
-  // What libllama's vocabulary loader would stop the process for, not what it reports itself.
-  KVASIR_RETURN_IF_ERROR(file_.Text("tokenizer.ggml.model").status());
-  KVASIR_ASSIGN_OR_RETURN(const uint64_t tokens,
-                          file_.ArraySize("tokenizer.ggml.tokens", GGUF_TYPE_STRING));
-  if (tokens == 0 || tokens > kVocabularyMax) {
-    return InvalidArgument(
-        "model key out of bounds: key=tokenizer.ggml.tokens size={} min=1 max={}", tokens,
-        kVocabularyMax);
-  }
-  const std::pair<const char*, gguf_type> optional_arrays[] = {
-      {"tokenizer.ggml.token_type", GGUF_TYPE_INT32},
-      {"tokenizer.ggml.scores", GGUF_TYPE_FLOAT32},
-  };
-  for (const auto& [key, type] : optional_arrays) {
-    if (!file_.Has(key)) continue;
-    KVASIR_ASSIGN_OR_RETURN(const uint64_t size, file_.ArraySize(key, type));
-    if (size != tokens) {
-      return InvalidArgument("model arrays differ in size: key={} size={} tokens={}", key, size,
-                             tokens);
-    }
-  }
-  if (file_.Has("tokenizer.ggml.merges")) {
-    KVASIR_RETURN_IF_ERROR(file_.ArraySize("tokenizer.ggml.merges", GGUF_TYPE_STRING).status());
-  }
-  if (file_.Has("llama.vocab_size")) {
-    KVASIR_RETURN_IF_ERROR(file_.Integer("llama.vocab_size", tokens, tokens).status());
-  }
-  return absl::OkStatus();
-}
-
-absl::Status GgufModel::BindTensors(WeightsMode mode) {
-  HyperParameters& p = parameters_;
-  KVASIR_ASSIGN_OR_RETURN(const uint64_t tokens,
-                          file_.ArraySize("tokenizer.ggml.tokens", GGUF_TYPE_STRING));
-  p.vocabulary = static_cast<uint32_t>(tokens);
+std::vector<GgufModel::Wanted> GgufModel::WantedTensors() {
+  const HyperParameters& p = parameters_;
   layers_.resize(p.layers);
-  const int64_t vocabulary = p.vocabulary;
   const int64_t width = p.embedding;
   const int64_t query_width = int64_t{p.heads} * p.head_dim;
   const int64_t kv_width = int64_t{p.kv_heads} * p.head_dim;
   const int64_t inner = p.feed_forward;
-  std::vector<Wanted> wanted = {{"token_embd.weight", &token_embedding_, width, vocabulary},
+  std::vector<Wanted> wanted = {{"token_embd.weight", &token_embedding_, width, p.vocabulary},
                                 {"output_norm.weight", &output_norm_, width, 1}};
-  const bool tied = file_.Find("output.weight") == nullptr;
-  if (!tied) wanted.push_back({"output.weight", &output_, width, vocabulary});
+  if (file_.Find("output.weight") != nullptr) {  // else tied
+    wanted.push_back({"output.weight", &output_, width, p.vocabulary});
+  }
   for (uint32_t i = 0; i < p.layers; ++i) {
     LayerWeights& layer = layers_[i];
     const auto want = [&](const char* name, ggml_tensor** into, int64_t columns, int64_t rows) {
@@ -220,12 +186,15 @@ absl::Status GgufModel::BindTensors(WeightsMode mode) {
     want("ffn_up", &layer.ffn_up, width, inner);
     want("ffn_down", &layer.ffn_down, inner, width);
   }
+  return wanted;
+}
+
+absl::Status GgufModel::FindTensors(const std::vector<Wanted>& wanted) const {
   std::set<std::string> known = {"rope_freqs.weight"};
   for (const Wanted& w : wanted) {
     known.insert(w.name);
-    *w.into = file_.Find(w.name);
-    if (*w.into == nullptr) return InvalidArgument("model file lacks a tensor: tensor={}", w.name);
-    const ggml_tensor* t = *w.into;
+    const ggml_tensor* t = *w.into = file_.Find(w.name);
+    if (t == nullptr) return InvalidArgument("model file lacks a tensor: tensor={}", w.name);
     if (t->ne[0] != w.columns || t->ne[1] != w.rows || t->ne[2] != 1 || t->ne[3] != 1) {
       return InvalidArgument("tensor has the wrong shape: tensor={} shape={} expected={}x{}",
                              w.name, ShapeText(t), w.columns, w.rows);
@@ -241,31 +210,44 @@ absl::Status GgufModel::BindTensors(WeightsMode mode) {
       return InvalidArgument("model has a tensor that this engine does not know: tensor={}", name);
     }
   }
-  KVASIR_RETURN_IF_ERROR(ReadRopeFactors());
+  return absl::OkStatus();
+}
 
-  if (mode == WeightsMode::kAsStored) {
-    buffer_.reset(
-        ggml_backend_cpu_buffer_from_ptr(file_.mapping().data(), file_.mapping().bytes()));
-    for (const Wanted& w : wanted) {
-      ggml_backend_tensor_alloc(buffer_.get(), *w.into, file_.DataOf(*w.into));
-    }
-  } else {
-    expanded_.reset(ggml_init({.mem_size = ggml_tensor_overhead() * (wanted.size() + 1),
-                               .mem_buffer = nullptr,
-                               .no_alloc = true}));
-    std::vector<ggml_tensor*> stored;
-    for (const Wanted& w : wanted) {
-      stored.push_back(*w.into);
-      *w.into = ggml_new_tensor_2d(expanded_.get(), GGML_TYPE_F32, w.columns, w.rows);
-    }
-    buffer_.reset(
-        ggml_backend_alloc_ctx_tensors_from_buft(expanded_.get(), ggml_backend_cpu_buffer_type()));
-    if (buffer_ == nullptr) return ResourceExhausted("no memory for the weights as F32");
-    for (size_t i = 0; i < wanted.size(); ++i) {
-      ExpandToF32(stored[i], file_.DataOf(stored[i]), ggml_get_data_f32(*wanted[i].into));
-    }
+void GgufModel::BindInPlace(const std::vector<Wanted>& wanted) {
+  buffer_.reset(ggml_backend_cpu_buffer_from_ptr(file_.mapping().data(), file_.mapping().bytes()));
+  for (const Wanted& w : wanted) {
+    ggml_backend_tensor_alloc(buffer_.get(), *w.into, file_.DataOf(*w.into));
   }
-  if (tied) output_ = token_embedding_;
+}
+
+absl::Status GgufModel::BindExpanded(const std::vector<Wanted>& wanted) {
+  expanded_.reset(ggml_init({.mem_size = ggml_tensor_overhead() * (wanted.size() + 1),
+                             .mem_buffer = nullptr,
+                             .no_alloc = true}));
+  std::vector<ggml_tensor*> stored;
+  for (const Wanted& w : wanted) {
+    stored.push_back(*w.into);
+    *w.into = ggml_new_tensor_2d(expanded_.get(), GGML_TYPE_F32, w.columns, w.rows);
+  }
+  buffer_.reset(
+      ggml_backend_alloc_ctx_tensors_from_buft(expanded_.get(), ggml_backend_cpu_buffer_type()));
+  if (buffer_ == nullptr) return ResourceExhausted("no memory for the weights as F32");
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    ExpandToF32(stored[i], file_.DataOf(stored[i]), ggml_get_data_f32(*wanted[i].into));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status GgufModel::BindTensors(WeightsMode mode) {
+  const std::vector<Wanted> wanted = WantedTensors();
+  KVASIR_RETURN_IF_ERROR(FindTensors(wanted));
+  KVASIR_RETURN_IF_ERROR(ReadRopeFactors());
+  if (mode == WeightsMode::kAsStored) {
+    BindInPlace(wanted);
+  } else {
+    KVASIR_RETURN_IF_ERROR(BindExpanded(wanted));
+  }
+  if (output_ == nullptr) output_ = token_embedding_;
   return absl::OkStatus();
 }
 

@@ -73,7 +73,10 @@ class GgufModel {
   struct Wanted;
 
   absl::Status ReadParameters();
-  absl::Status CheckVocabulary() const;
+  std::vector<Wanted> WantedTensors();
+  absl::Status FindTensors(const std::vector<Wanted>& wanted) const;
+  void BindInPlace(const std::vector<Wanted>& wanted);
+  absl::Status BindExpanded(const std::vector<Wanted>& wanted);
   absl::Status BindTensors(WeightsMode mode);
   absl::Status ReadRopeFactors();
 

@@ -1,5 +1,6 @@
 #include "engine/tokenizer.h"
 
+#include <exception>
 #include <limits>
 
 #include "base/error.h"
@@ -12,6 +13,19 @@ namespace kvasir::engine {
 namespace {
 
 constexpr size_t kTextBytesMax = std::numeric_limits<int32_t>::max() / 2;
+
+// Number of ids in `text`, or minus the number there would be room needed for.
+absl::StatusOr<int32_t> Tokenize(const llama_vocab* vocab, const std::string& text, bool document,
+                                 bool special, std::vector<llama_token>& ids) {
+  try {  // a SentencePiece vocabulary without byte tokens makes libllama throw through its C
+         // interface
+    return llama_tokenize(vocab, text.data(), static_cast<int32_t>(text.size()), ids.data(),
+                          static_cast<int32_t>(ids.size()), document, special);
+  } catch (const std::exception& error) {
+    return InvalidArgument("text could not be tokenised: bytes={} reason={}", text.size(),
+                           error.what());
+  }
+}
 
 }  // namespace
 
@@ -30,6 +44,10 @@ absl::StatusOr<Tokenizer> Tokenizer::Load(const std::string& path) {
                            TakeLibraryErrors());
   }
   tokenizer.vocab_ = llama_model_get_vocab(tokenizer.model_.get());
+  if ((llama_vocab_get_add_bos(tokenizer.vocab_) && llama_vocab_bos(tokenizer.vocab_) < 0) ||
+      (llama_vocab_get_add_eos(tokenizer.vocab_) && llama_vocab_eos(tokenizer.vocab_) < 0)) {
+    return InvalidArgument("vocabulary wants a BOS or EOS token that it lacks: path={}", path);
+  }
   tokenizer.vocabulary_ = static_cast<uint32_t>(llama_vocab_n_tokens(tokenizer.vocab_));
   return tokenizer;
 }
@@ -39,14 +57,11 @@ absl::StatusOr<std::vector<uint32_t>> Tokenizer::Encode(const std::string& text,
   if (text.size() > kTextBytesMax) {
     return InvalidArgument("text is too long: bytes={} max={}", text.size(), kTextBytesMax);
   }
-  const auto bytes = static_cast<int32_t>(text.size());
   std::vector<llama_token> ids(text.size() + 2);  // BOS and EOS; a token is at least a byte
-  int32_t count = llama_tokenize(vocab_, text.data(), bytes, ids.data(),
-                                 static_cast<int32_t>(ids.size()), document, special);
+  KVASIR_ASSIGN_OR_RETURN(int32_t count, Tokenize(vocab_, text, document, special, ids));
   if (count < 0) {  // more: some vocabularies have several tokens for a byte
     ids.resize(static_cast<size_t>(-static_cast<int64_t>(count)));
-    count = llama_tokenize(vocab_, text.data(), bytes, ids.data(), static_cast<int32_t>(ids.size()),
-                           document, special);
+    KVASIR_ASSIGN_OR_RETURN(count, Tokenize(vocab_, text, document, special, ids));
   }
   if (count < 0) return InvalidArgument("text could not be tokenised: bytes={}", text.size());
   return std::vector<uint32_t>(ids.begin(), ids.begin() + count);
