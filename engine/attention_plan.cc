@@ -1,0 +1,151 @@
+#include "engine/attention_plan.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "base/error.h"
+#include "base/status_macros.h"
+
+namespace kvasir::engine {
+namespace {
+
+constexpr uint64_t kNoMaximum = std::numeric_limits<uint64_t>::max();
+
+uint32_t SlotOf(uint64_t row, const PlannedRun& planned) {
+  if (row <= planned.first_row) return 0;
+  return static_cast<uint32_t>(std::min<uint64_t>(row - planned.first_row, planned.run.rows));
+}
+
+}  // namespace
+
+SlotRange LayerPlan::Visible(const PlannedRun& planned, uint64_t row) const {
+  switch (planned.kind) {
+    case PlannedRun::Kind::kKept:
+      return {0, planned.run.rows};
+    case PlannedRun::Kind::kRecent:
+      return {SlotOf(view->WindowFirst(row), planned), SlotOf(row + 1, planned)};
+    case PlannedRun::Kind::kSticky:
+      break;
+  }
+  const auto end =
+      std::lower_bound(planned.rows.begin(), planned.rows.end(), view->WindowFirst(row));
+  return {0, static_cast<uint32_t>(end - planned.rows.begin())};
+}
+
+absl::Status AttentionPlan::Prepare(const StepView& step, uint32_t layers) {
+  if (step.layers.size() != layers || step.count == 0) {
+    return Internal("step has the wrong shape: layers={} expected={} rows={}", step.layers.size(),
+                    layers, step.count);
+  }
+  row_ = step.row;
+  count_ = step.count;
+  rotations_.clear();
+  FindRotation(0, kNoMaximum);
+  layers_.resize(layers);
+  most_runs_ = 0;
+  most_rotations_ = 0;
+  for (uint32_t i = 0; i < layers; ++i) {
+    KVASIR_RETURN_IF_ERROR(PlanLayer(step.layers[i], layers_[i]));
+    most_runs_ = std::max(most_runs_, layers_[i].runs.size());
+    most_rotations_ = std::max(most_rotations_, layers_[i].rotations.size());
+  }
+  return absl::OkStatus();
+}
+
+uint32_t AttentionPlan::FindRotation(int64_t offset, uint64_t max) {
+  for (size_t i = 0; i < rotations_.size(); ++i) {
+    if (rotations_[i].offset == offset && rotations_[i].max == max) return static_cast<uint32_t>(i);
+  }
+  Rotation rotation{.offset = offset, .max = max, .angles = {}};
+  rotation.angles.resize(size_t{count_} * 2 * rope_.pairs());
+  const KeptRunView query{.query_offset = offset, .query_max = max};
+  for (uint32_t t = 0; t < count_; ++t) {
+    float* angles = rotation.angles.data() + size_t{t} * 2 * rope_.pairs();
+    rope_.Angles(query.QueryPosition(row_ + t), angles, angles + rope_.pairs());
+  }
+  rotations_.push_back(std::move(rotation));
+  return static_cast<uint32_t>(rotations_.size() - 1);
+}
+
+absl::Status AttentionPlan::PlanLayer(const LayerView& view, LayerPlan& plan) {
+  plan.view = &view;
+  plan.runs.clear();
+  plan.rotations.assign(1, kOwnPosition);
+  const uint64_t recent_end =
+      view.recent_base + view.recent.size() * uint64_t{view.slots_per_block};
+  const bool sticky_inside = view.sticky.empty() || (view.sticky.front() >= view.recent_base &&
+                                                     view.sticky.back() < recent_end);
+  if (view.slots_per_block == 0 || view.recent_base > view.recent_first ||
+      view.recent_first > row_ || recent_end < row_ + count_ || !sticky_inside) {
+    return Internal("view does not cover the step: row={} rows={} recent_base={} recent_end={}",
+                    row_, count_, view.recent_base, recent_end);
+  }
+  for (const KeptRunView& kept : view.kept) {
+    if (kept.rows == 0) continue;
+    const uint32_t rotation = FindRotation(kept.query_offset, kept.query_max);
+    const auto found = std::find(plan.rotations.begin(), plan.rotations.end(), rotation);
+    const auto set = static_cast<uint32_t>(found - plan.rotations.begin());
+    if (found == plan.rotations.end()) plan.rotations.push_back(rotation);
+    plan.runs.push_back({.run = {.k = kept.k,
+                                 .v = kept.v,
+                                 .k_stride = kept.k_stride,
+                                 .v_stride = kept.v_stride,
+                                 .rows = kept.rows,
+                                 .query_set = set},
+                         .kind = PlannedRun::Kind::kKept,
+                         .first_row = 0,
+                         .rows = {}});
+  }
+  PlanSticky(view, plan);
+  PlanRecent(view, plan);
+  // A change of the query set ends a tile of rows in the kernel.
+  std::stable_sort(
+      plan.runs.begin(), plan.runs.end(),
+      [](const PlannedRun& a, const PlannedRun& b) { return a.run.query_set < b.run.query_set; });
+  return absl::OkStatus();
+}
+
+void AttentionPlan::PlanRecent(const LayerView& view, LayerPlan& plan) const {
+  const uint64_t slots = view.slots_per_block;
+  const uint64_t first_block = (view.WindowFirst(row_) - view.recent_base) / slots;
+  const uint64_t last_block = (row_ + count_ - 1 - view.recent_base) / slots;
+  for (uint64_t b = first_block; b <= last_block; ++b) {
+    plan.runs.push_back({.run = {.k = view.recent[b].k,
+                                 .v = view.recent[b].v,
+                                 .k_stride = view.k_stride,
+                                 .v_stride = view.v_stride,
+                                 .rows = view.slots_per_block,
+                                 .query_set = 0},
+                         .kind = PlannedRun::Kind::kRecent,
+                         .first_row = view.recent_base + b * slots,
+                         .rows = {}});
+  }
+}
+
+void AttentionPlan::PlanSticky(const LayerView& view, LayerPlan& plan) const {
+  const uint64_t below = view.WindowFirst(row_ + count_ - 1);
+  size_t i = 0;
+  while (i < view.sticky.size() && view.sticky[i] < below) {
+    const uint64_t first = view.sticky[i];
+    const uint64_t block_end =
+        view.recent_base +
+        ((first - view.recent_base) / view.slots_per_block + 1) * view.slots_per_block;
+    size_t end = i + 1;
+    while (end < view.sticky.size() && view.sticky[end] < std::min(below, block_end) &&
+           view.sticky[end] == first + (end - i)) {
+      ++end;
+    }
+    plan.runs.push_back({.run = {.k = view.KeyOf(first),
+                                 .v = view.ValueOf(first),
+                                 .k_stride = view.k_stride,
+                                 .v_stride = view.v_stride,
+                                 .rows = static_cast<uint32_t>(end - i),
+                                 .query_set = 0},
+                         .kind = PlannedRun::Kind::kSticky,
+                         .first_row = first,
+                         .rows = view.sticky.subspan(i, end - i)});
+    i = end;
+  }
+}
+
+}  // namespace kvasir::engine

@@ -1,0 +1,94 @@
+// AttentionPlan: what the attention of one step reads, as kernel runs; made once a step, read by
+// all threads.
+#ifndef KVASIR_ENGINE_ATTENTION_PLAN_H_
+#define KVASIR_ENGINE_ATTENTION_PLAN_H_
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include <absl/status/status.h>
+
+#include "client/view.h"
+#include "engine/rope.h"
+#include "kernels/attention.h"
+
+namespace kvasir::engine {
+
+// Rows that lie one after the other in memory. run.query_set indexes LayerPlan::rotations.
+struct PlannedRun {
+  enum class Kind {
+    kKept,    // every query sees all rows
+    kRecent,  // slot s holds row first_row + s; seen inside the window up to the query's own row
+    kSticky,  // slot s holds row rows[s]; seen where it is below the window
+  };
+  kernels::AttentionRun run;  // of kv head 0
+  Kind kind = Kind::kKept;
+  uint64_t first_row = 0;
+  std::span<const uint64_t> rows;
+};
+
+struct SlotRange {
+  uint32_t first = 0;
+  uint32_t last = 0;  // one past
+};
+
+struct LayerPlan {
+  const LayerView* view = nullptr;
+  std::vector<PlannedRun> runs;
+  std::vector<uint32_t> rotations;  // the distinct query rotations of this layer
+
+  // Which slots of `planned` the query of `row` sees.
+  SlotRange Visible(const PlannedRun& planned, uint64_t row) const;
+};
+
+// Prepare() by one thread; the rest is const and thread-safe until the next Prepare().
+class AttentionPlan {
+ public:
+  explicit AttentionPlan(const Rope& rope) : rope_(rope) {}
+
+  // Plans `step`, whose spans must outlive the plan. Cost: O(blocks) a layer, and one table of
+  // angles for each distinct query position. Errors: kInternal for views that do not cover the
+  // step's rows.
+  absl::Status Prepare(const StepView& step, uint32_t layers);
+
+  uint64_t row() const { return row_; }
+  uint32_t count() const { return count_; }
+  const LayerPlan& layer(uint32_t index) const { return layers_[index]; }
+  // Index into `rotations` of the rows' own positions.
+  static constexpr uint32_t kOwnPosition = 0;
+
+  // Cosines and sines, rope.pairs() of each, of rotation `index` for the query of row row() + t.
+  const float* Cosine(uint32_t index, uint32_t t) const { return AnglesOf(index, t); }
+  const float* Sine(uint32_t index, uint32_t t) const { return AnglesOf(index, t) + rope_.pairs(); }
+
+  size_t most_runs() const { return most_runs_; }
+  size_t most_rotations() const { return most_rotations_; }
+
+ private:
+  struct Rotation {
+    int64_t offset = 0;
+    uint64_t max = 0;
+    std::vector<float> angles;  // [t][cosine | sine][pair]
+  };
+
+  const float* AnglesOf(uint32_t index, uint32_t t) const {
+    return rotations_[index].angles.data() + size_t{t} * 2 * rope_.pairs();
+  }
+  uint32_t FindRotation(int64_t offset, uint64_t max);
+  absl::Status PlanLayer(const LayerView& view, LayerPlan& plan);
+  void PlanRecent(const LayerView& view, LayerPlan& plan) const;
+  void PlanSticky(const LayerView& view, LayerPlan& plan) const;
+
+  const Rope& rope_;
+  uint64_t row_ = 0;
+  uint32_t count_ = 0;
+  std::vector<LayerPlan> layers_;
+  std::vector<Rotation> rotations_;
+  size_t most_runs_ = 0;
+  size_t most_rotations_ = 0;
+};
+
+}  // namespace kvasir::engine
+
+#endif  // KVASIR_ENGINE_ATTENTION_PLAN_H_

@@ -1,0 +1,95 @@
+// Generator: drives engine, tokenizer and store of one sequence: prompt in, text out, perplexity.
+#ifndef KVASIR_ENGINE_GENERATOR_H_
+#define KVASIR_ENGINE_GENERATOR_H_
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include "engine/kv_store.h"
+#include "engine/llama_engine.h"
+#include "engine/sampler.h"
+#include "engine/tokenizer.h"
+
+namespace kvasir::engine {
+
+// Called with rows done and rows in all, after every batch of long work.
+using ProgressCallback = std::function<void(uint64_t done, uint64_t total)>;
+// Called with whole UTF-8 characters, as they come.
+using TextCallback = std::function<void(const std::string& text)>;
+
+struct GenerateOptions {
+  uint64_t tokens_max = 128;
+  SamplerOptions sampler;
+  bool stop_at_end = true;  // at a token that ends an answer
+};
+
+struct GenerateResult {
+  std::vector<uint32_t> tokens;  // generated ones, without the ending token
+  std::string text;              // of `tokens`
+  bool ended = false;            // by an ending token, not by tokens_max
+  uint64_t prompt_tokens = 0;
+  double prompt_ms = 0.0;        // wall time
+  std::vector<double> token_ms;  // wall time of each decode step
+  double decode_cpu_ms = 0.0;    // CPU time of the process in all decode steps
+};
+
+struct PerplexityResult {
+  std::vector<double> nll;  // nll[i]: of token i + 1 after tokens 0..i
+  double wall_ms = 0.0;
+
+  double Mean() const;
+  double Perplexity() const;  // exp(mean nll)
+};
+
+// Not thread-safe. Continues the sequence in `store` where it stands.
+class Generator {
+ public:
+  // All must outlive it. batch: rows of a prefill step, 1 to kBatchRowsMax.
+  Generator(LlamaEngine& engine, const Tokenizer& tokenizer, KvStore& store, uint32_t batch)
+      : engine_(engine), tokenizer_(tokenizer), store_(store), batch_(batch) {}
+
+  // Appends `prompt` and then up to options.tokens_max tokens of the model's. The last one picked
+  // is not in the store (it has no successor yet), so the caller may prepend it to the next prompt.
+  // Errors: kInvalidArgument for an empty prompt or bad options; the engine's and the store's.
+  absl::StatusOr<GenerateResult> Generate(std::span<const uint32_t> prompt,
+                                          const GenerateOptions& options,
+                                          const ProgressCallback& progress,
+                                          const TextCallback& on_text);
+
+  // Appends `tokens` and scores each one but the first. Errors: kInvalidArgument for fewer than 2.
+  absl::StatusOr<PerplexityResult> Perplexity(std::span<const uint32_t> tokens,
+                                              const ProgressCallback& progress);
+
+ private:
+  using RowsCallback = std::function<void(size_t first, std::span<const float> logits)>;
+
+  absl::Status Append(std::span<const uint32_t> tokens, LogitsWanted wanted,
+                      const ProgressCallback& progress, const RowsCallback& on_logits);
+
+  LlamaEngine& engine_;
+  const Tokenizer& tokenizer_;
+  KvStore& store_;
+  const uint32_t batch_;
+};
+
+// Lets whole UTF-8 characters through and holds an unfinished one back. Not thread-safe.
+class Utf8Gate {
+ public:
+  // `bytes` after what was held back, up to the last whole character. Bytes that are no UTF-8 pass.
+  std::string Push(const std::string& bytes);
+  // What is still held back.
+  std::string Flush();
+
+ private:
+  std::string held_;
+};
+
+}  // namespace kvasir::engine
+
+#endif  // KVASIR_ENGINE_GENERATOR_H_

@@ -1,0 +1,63 @@
+// KvStore: where an engine gets the memory for its K and V rows, one sequence each.
+//
+// A step is Begin() -> compute the rows of the view -> Commit() of their token ids. Between Begin()
+// and Commit() the views are valid; rows of a step that was not committed are forgotten by the next
+// Begin().
+#ifndef KVASIR_ENGINE_KV_STORE_H_
+#define KVASIR_ENGINE_KV_STORE_H_
+
+#include <cstdint>
+#include <span>
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include "client/view.h"
+
+namespace kvasir::engine {
+
+// Shape of one token's rows; the same in all layers of a Llama model.
+struct KvGeometry {
+  uint32_t layers = 0;
+  uint32_t slots_per_block = 64;
+  uint32_t k_row_bytes = 0;  // kv_heads * head_dim * bytes of the element type
+  uint32_t v_row_bytes = 0;
+};
+
+struct KvUsage {
+  uint64_t tokens_seen = 0;  // rows committed
+  uint64_t tokens_kept = 0;  // rows still visible to the next query, the mean over the layers
+  uint64_t held_bytes = 0;   // memory allocated for the sequence
+};
+
+// Not thread-safe: one engine thread drives a sequence.
+class KvStore {
+ public:
+  virtual ~KvStore() = default;
+
+  // Rows committed so far.
+  virtual uint64_t rows() const = 0;
+
+  // Space for the next rows, at most `want` (> 0) and at least 1 in one batch; the batch is exact:
+  // all its rows share the returned tables. May wait for the owner of the memory, up to its
+  // deadline. Errors: kResourceExhausted without memory, kOutOfRange at the sequence's last row,
+  // kFailedPrecondition after Close(), others as the owner reports.
+  virtual absl::StatusOr<StepView> Begin(uint32_t want) = 0;
+
+  // The first token_ids.size() rows of the step are written and have these ids.
+  // Errors: kInvalidArgument for more ids than rows of the step.
+  virtual absl::Status Commit(std::span<const uint32_t> token_ids) = 0;
+
+  // Forgets the rows from `row` on. Errors: kOutOfRange above rows(); kFailedPrecondition where an
+  // earlier table is gone.
+  virtual absl::Status Truncate(uint64_t row) = 0;
+
+  virtual absl::StatusOr<KvUsage> Usage() = 0;
+
+  // Gives the memory back. Views become invalid.
+  virtual absl::Status Close() = 0;
+};
+
+}  // namespace kvasir::engine
+
+#endif  // KVASIR_ENGINE_KV_STORE_H_

@@ -1,0 +1,112 @@
+// kvasir-generate: text from a language model whose KV cache lives in kvasird's shared memory.
+// Exit codes: 0 done, 1 failed (reason on standard error), 2 wrong command line.
+#include <cstdio>
+#include <map>
+#include <string>
+
+#include "base/error.h"
+#include "engine/program.h"
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+namespace {
+
+using kvasir::engine::ProgramOptions;
+using kvasir::engine::WeightsMode;
+using kvasir::kernels::RowType;
+
+constexpr int kFailed = 1;
+constexpr int kUsage = 2;
+
+void AddModeOptions(CLI::App& app, ProgramOptions& o) {
+  auto* prompt = app.add_option("-p,--prompt", o.prompt, "Text to continue");
+  auto* file =
+      app.add_option("-f,--prompt-file", o.prompt_path, "The same from a file; - is stdin");
+  auto* chat = app.add_flag("--chat", o.chat,
+                            "Apply the model's chat template; without a prompt, read a message a "
+                            "line from standard input");
+  auto* perplexity = app.add_option("--perplexity", o.perplexity_path, "Score the text of a file");
+  app.add_option("--system", o.system, "System message of a chat")->needs(chat);
+  app.add_option("--text-tokens", o.text_tokens, "Use only the first N tokens of prompt or text");
+  prompt->excludes(file)->excludes(perplexity);
+  file->excludes(perplexity);
+  chat->excludes(perplexity);
+}
+
+void AddModelOptions(CLI::App& app, ProgramOptions& o) {
+  app.add_option("-m,--model", o.model_path, "GGUF file of Llama architecture")->required();
+  app.add_option("--weights", o.weights, "as-stored or f32 (expanded in memory)")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, WeightsMode>{
+          {"as-stored", WeightsMode::kAsStored}, {"f32", WeightsMode::kF32}}));
+  app.add_option("--kv-type", o.engine.kv_type, "Element type of K and V rows: f16 or f32")
+      ->transform(CLI::CheckedTransformer(
+          std::map<std::string, RowType>{{"f16", RowType::kF16}, {"f32", RowType::kF32}}));
+  app.add_option("-t,--threads", o.engine.threads, "Threads that compute")
+      ->check(CLI::Range(1, 256))
+      ->capture_default_str();
+  app.add_option("-b,--batch", o.batch, "Rows of a prompt computed at once")
+      ->check(CLI::Range(uint32_t{1}, kvasir::engine::kBatchRowsMax))
+      ->capture_default_str();
+  app.add_option("-c,--context", o.context, "Rows of the sequence at most; 0: as the model");
+}
+
+void AddSamplingOptions(CLI::App& app, ProgramOptions& o) {
+  auto& sampler = o.generate.sampler;
+  app.add_option("-n,--tokens", o.generate.tokens_max, "Tokens to generate at most")
+      ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 30))
+      ->capture_default_str();
+  app.add_option("--temperature", sampler.temperature, "0: always the likeliest token")
+      ->check(CLI::Range(0.0, 100.0))
+      ->capture_default_str();
+  app.add_option("--top-k", sampler.top_k, "Pick among the K likeliest; 0: all");
+  app.add_option("--top-p", sampler.top_p, "Pick among the likeliest with this share together")
+      ->check(CLI::Range(1e-9, 1.0))
+      ->capture_default_str();
+  app.add_option("--seed", sampler.seed, "Of the random numbers")->capture_default_str();
+  app.add_flag("--ignore-end{false}", o.generate.stop_at_end,
+               "Go on behind a token that ends an answer");
+}
+
+void AddStoreOptions(CLI::App& app, ProgramOptions& o, std::string& output) {
+  app.add_option("--retention", o.store.retention, "What the daemon keeps, e.g. full")
+      ->capture_default_str();
+  app.add_option("--socket", o.store.socket, "The daemon's gRPC socket");
+  app.add_option("--data-socket", o.store.data_socket, "The daemon's memory socket");
+  app.add_flag("--private", o.store.private_memory, "Keep the cache in this process, no daemon");
+  app.add_option("-o,--output", output, "text or json")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->capture_default_str();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  ProgramOptions options;
+  std::string output = "text";
+  CLI::App app("Generates text with a KV cache in kvasird's shared memory", "kvasir-generate");
+  AddModelOptions(app, options);
+  AddModeOptions(app, options);
+  AddSamplingOptions(app, options);
+  AddStoreOptions(app, options, output);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kUsage;
+  }
+  options.json = output == "json";
+  const bool any_mode = options.prompt || !options.prompt_path.empty() || options.chat ||
+                        !options.perplexity_path.empty();
+  const bool interactive = options.chat && !options.prompt && options.prompt_path.empty();
+  if (!any_mode || (interactive && options.json)) {
+    fmt::print(stderr, "kvasir-generate: {}\n",
+               any_mode ? "--output=json needs a prompt"
+                        : "one of --prompt, --prompt-file, --chat, --perplexity is required");
+    return kUsage;
+  }
+  const absl::Status status = kvasir::engine::RunProgram(options);
+  if (status.ok()) return 0;
+  fmt::print(stderr, "kvasir-generate: {}: {}\n", absl::StatusCodeToString(status.code()),
+             kvasir::MessageOf(status));
+  return kFailed;
+}

@@ -1,0 +1,264 @@
+#include "engine/program.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <memory>
+#include <numeric>
+#include <utility>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "engine/tokenizer.h"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+namespace kvasir::engine {
+namespace {
+
+constexpr int kJsonSchema = 1;
+constexpr std::streamsize kTextBytesMax = std::streamsize{1} << 30;
+
+absl::StatusOr<std::string> ReadText(const std::string& path) {
+  std::ifstream file;
+  if (path != "-") {
+    file.open(path, std::ios::binary);
+    if (!file) return NotFound("text file cannot be read: path={}", path);
+  }
+  std::istream& in = path == "-" ? std::cin : file;
+  std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+  if (in.bad() || (path != "-" && file.peek() != std::ifstream::traits_type::eof())) {
+    return NotFound("text file cannot be read: path={}", path);
+  }
+  if (static_cast<std::streamsize>(text.size()) > kTextBytesMax) {
+    return InvalidArgument("text file is too long: path={} bytes={} max={}", path, text.size(),
+                           kTextBytesMax);
+  }
+  return text;
+}
+
+// Progress of long work on standard error: one line that rewrites itself on a terminal, else a line
+// every tenth.
+class ProgressLine {
+ public:
+  explicit ProgressLine(const char* what) : what_(what), terminal_(::isatty(STDERR_FILENO) == 1) {}
+
+  void operator()(uint64_t done, uint64_t total) {
+    const uint64_t tenth = done * 10 / total;
+    if (done == total && !shown_) return;  // one batch: no long work
+    if (!terminal_ && tenth == tenth_) return;
+    tenth_ = tenth;
+    shown_ = true;
+    const char* end = !terminal_ || done == total ? "\n" : "";
+    fmt::print(stderr, "{}{}: {}/{} tokens{}", terminal_ ? "\r" : "", what_, done, total, end);
+    std::fflush(stderr);
+  }
+
+ private:
+  const char* const what_;
+  const bool terminal_;
+  bool shown_ = false;
+  uint64_t tenth_ = 0;
+};
+
+void WriteText(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
+void WriteJson(const nlohmann::json& value) {
+  // A vocabulary may hold bytes that are no UTF-8.
+  WriteText(value.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+}
+
+double Median(std::vector<double> values) {
+  if (values.empty()) return 0.0;
+  const auto middle = values.begin() + static_cast<ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+// Everything that a mode needs, in the order in which it is made.
+struct Session {
+  std::unique_ptr<GgufModel> model;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<LlamaEngine> engine;
+  std::unique_ptr<KvStore> store;
+  uint64_t context = 0;
+};
+
+absl::StatusOr<Session> MakeSession(const ProgramOptions& options) {
+  Session session;
+  KVASIR_ASSIGN_OR_RETURN(GgufModel model, GgufModel::Load(options.model_path, options.weights));
+  session.model = std::make_unique<GgufModel>(std::move(model));
+  KVASIR_ASSIGN_OR_RETURN(Tokenizer tokenizer, Tokenizer::Load(options.model_path));
+  session.tokenizer = std::make_unique<Tokenizer>(std::move(tokenizer));
+  KVASIR_ASSIGN_OR_RETURN(session.engine, LlamaEngine::Create(*session.model, options.engine));
+  session.context = options.context != 0 ? options.context : session.model->parameters().context;
+  KvStoreOptions store = options.store;
+  store.kv_type = options.engine.kv_type;
+  store.rows_max = session.context;
+  KVASIR_ASSIGN_OR_RETURN(session.store, MakeKvStore(*session.model, store));
+  return session;
+}
+
+absl::Status CheckFits(const Session& session, uint64_t tokens, uint64_t generated) {
+  if (tokens > session.context || generated > session.context - tokens) {
+    return InvalidArgument("context is too short: prompt_tokens={} tokens={} context={}", tokens,
+                           generated, session.context);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<nlohmann::json> UsageJson(KvStore& store) {
+  KVASIR_ASSIGN_OR_RETURN(const KvUsage usage, store.Usage());
+  return nlohmann::json{{"tokens_seen", usage.tokens_seen},
+                        {"tokens_kept", usage.tokens_kept},
+                        {"held_bytes", usage.held_bytes}};
+}
+
+absl::Status ReportGenerate(const ProgramOptions& options, const Session& session,
+                            const GenerateResult& result) {
+  const double steps = static_cast<double>(std::max<size_t>(result.token_ms.size(), 1));
+  const double mean_ms =
+      std::accumulate(result.token_ms.begin(), result.token_ms.end(), 0.0) / steps;
+  KVASIR_ASSIGN_OR_RETURN(nlohmann::json usage, UsageJson(*session.store));
+  if (!options.json) {
+    fmt::print(stderr,
+               "prompt: {} tokens in {:.1f} ms; generated: {} tokens, median {:.2f} ms each; "
+               "kept: {} of {} tokens, {}\n",
+               result.prompt_tokens, result.prompt_ms, result.tokens.size(),
+               Median(result.token_ms), usage["tokens_kept"].get<uint64_t>(),
+               usage["tokens_seen"].get<uint64_t>(),
+               HumanBytes(usage["held_bytes"].get<uint64_t>()));
+    return absl::OkStatus();
+  }
+  usage.update({{"schema", kJsonSchema},
+                {"text", result.text},
+                {"token_ids", result.tokens},
+                {"ended", result.ended},
+                {"prompt_tokens", result.prompt_tokens},
+                {"prompt_ms", result.prompt_ms},
+                {"ms_per_token", Median(result.token_ms)},
+                {"mean_ms_per_token", mean_ms},
+                {"cpu_ms_per_token", result.decode_cpu_ms / steps},
+                {"retention", options.store.retention}});
+  WriteJson(usage);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<uint32_t>> FirstTokens(absl::StatusOr<std::vector<uint32_t>> tokens,
+                                                  uint64_t count) {
+  if (tokens.ok() && count != 0 && tokens->size() > count) tokens->resize(count);
+  return tokens;
+}
+
+absl::Status RunPrompt(const ProgramOptions& options, Session& session, const std::string& text) {
+  std::string prompt = text;
+  if (options.chat) {
+    std::vector<ChatMessage> messages;
+    if (!options.system.empty()) messages.push_back({"system", options.system});
+    messages.push_back({"user", text});
+    KVASIR_ASSIGN_OR_RETURN(prompt, session.tokenizer->ApplyTemplate(messages));
+  }
+  KVASIR_ASSIGN_OR_RETURN(
+      const std::vector<uint32_t> tokens,
+      FirstTokens(session.tokenizer->Encode(prompt, true, options.chat), options.text_tokens));
+  KVASIR_RETURN_IF_ERROR(CheckFits(session, tokens.size(), options.generate.tokens_max));
+  Generator generator(*session.engine, *session.tokenizer, *session.store, options.batch);
+  const TextCallback on_text = options.json ? TextCallback() : WriteText;
+  KVASIR_ASSIGN_OR_RETURN(
+      const GenerateResult result,
+      generator.Generate(tokens, options.generate, ProgressLine("prompt"), on_text));
+  if (!options.json) WriteText("\n");
+  return ReportGenerate(options, session, result);
+}
+
+absl::Status RunPerplexity(const ProgramOptions& options, Session& session) {
+  KVASIR_ASSIGN_OR_RETURN(const std::string text, ReadText(options.perplexity_path));
+  KVASIR_ASSIGN_OR_RETURN(
+      const std::vector<uint32_t> tokens,
+      FirstTokens(session.tokenizer->Encode(text, true, false), options.text_tokens));
+  KVASIR_RETURN_IF_ERROR(CheckFits(session, tokens.size(), 0));
+  Generator generator(*session.engine, *session.tokenizer, *session.store, options.batch);
+  KVASIR_ASSIGN_OR_RETURN(const PerplexityResult result,
+                          generator.Perplexity(tokens, ProgressLine("perplexity")));
+  KVASIR_ASSIGN_OR_RETURN(nlohmann::json json, UsageJson(*session.store));
+  if (!options.json) {
+    WriteText(fmt::format("perplexity: {:.4f} over {} tokens, {:.2f} ms each\n",
+                          result.Perplexity(), result.nll.size(),
+                          result.wall_ms / static_cast<double>(result.nll.size())));
+    return absl::OkStatus();
+  }
+  json.update({{"schema", kJsonSchema},
+               {"perplexity", result.Perplexity()},
+               {"mean_nll", result.Mean()},
+               {"scored_tokens", result.nll.size()},
+               {"ms_per_token", result.wall_ms / static_cast<double>(result.nll.size())},
+               {"retention", options.store.retention}});
+  WriteJson(json);
+  return absl::OkStatus();
+}
+
+// A chat over standard input, a message a line. Only what a turn adds is computed.
+absl::Status RunConversation(const ProgramOptions& options, Session& session) {
+  Generator generator(*session.engine, *session.tokenizer, *session.store, options.batch);
+  std::vector<ChatMessage> messages;
+  if (!options.system.empty()) messages.push_back({"system", options.system});
+  std::string done;               // text of the template that the sequence holds already
+  std::vector<uint32_t> pending;  // tokens of it that are not computed yet
+  std::string line;
+  while (fmt::print(stderr, "> "), std::getline(std::cin, line)) {
+    messages.push_back({"user", line});
+    KVASIR_ASSIGN_OR_RETURN(const std::string prompt, session.tokenizer->ApplyTemplate(messages));
+    if (prompt.compare(0, done.size(), done) != 0) {  // the template changes earlier turns
+      KVASIR_RETURN_IF_ERROR(session.store->Truncate(0));
+      done.clear();
+      pending.clear();
+    }
+    KVASIR_ASSIGN_OR_RETURN(
+        const std::vector<uint32_t> added,
+        session.tokenizer->Encode(prompt.substr(done.size()), done.empty(), true));
+    pending.insert(pending.end(), added.begin(), added.end());
+    KVASIR_RETURN_IF_ERROR(
+        CheckFits(session, session.store->rows() + pending.size(), options.generate.tokens_max));
+    KVASIR_ASSIGN_OR_RETURN(
+        const GenerateResult result,
+        generator.Generate(pending, options.generate, ProgressLine("prompt"), WriteText));
+    WriteText("\n");
+    done = prompt + result.text;
+    pending.clear();
+    if (!result.ended && !result.tokens.empty()) pending.push_back(result.tokens.back());
+    messages.push_back({"assistant", result.text});
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RunMode(const ProgramOptions& options, Session& session) {
+  if (!options.perplexity_path.empty()) return RunPerplexity(options, session);
+  if (!options.prompt_path.empty()) {
+    KVASIR_ASSIGN_OR_RETURN(const std::string text, ReadText(options.prompt_path));
+    return RunPrompt(options, session, text);
+  }
+  if (options.prompt) return RunPrompt(options, session, *options.prompt);
+  return RunConversation(options, session);
+}
+
+}  // namespace
+
+absl::Status RunProgram(const ProgramOptions& options) {
+  KVASIR_RETURN_IF_ERROR(CheckOptions(options.generate.sampler));
+  KVASIR_ASSIGN_OR_RETURN(Session session, MakeSession(options));
+  const absl::Status status = RunMode(options, session);
+  const absl::Status closed = session.store->Close();
+  return status.ok() ? closed : status;
+}
+
+}  // namespace kvasir::engine

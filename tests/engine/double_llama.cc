@@ -1,0 +1,113 @@
+#include "tests/engine/double_llama.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace kvasir::engine::testing {
+namespace {
+
+std::vector<double> Multiply(const ggml_tensor* weight, const std::vector<double>& x) {
+  const float* w = ggml_get_data_f32(weight);
+  std::vector<double> y(static_cast<size_t>(weight->ne[1]));
+  for (double& out : y) {
+    for (const double in : x) out += static_cast<double>(*w++) * in;
+  }
+  return y;
+}
+
+void AddTo(std::vector<double>& x, const std::vector<double>& y) {
+  for (size_t i = 0; i < x.size(); ++i) x[i] += y[i];
+}
+
+}  // namespace
+
+std::optional<int64_t> SeesAll(uint32_t /*layer*/, uint64_t query, uint64_t key) {
+  return static_cast<int64_t>(query - key);
+}
+
+DoubleLlama::Vector DoubleLlama::Norm(const Vector& x, const ggml_tensor* weight) const {
+  double square = 0.0;
+  for (const double value : x) square += value * value;
+  const double scale = 1.0 / std::sqrt(square / static_cast<double>(x.size()) +
+                                       static_cast<double>(model_.parameters().norm_epsilon));
+  Vector y(x.size());
+  for (size_t i = 0; i < x.size(); ++i) {
+    y[i] = x[i] * scale * static_cast<double>(ggml_get_data_f32(weight)[i]);
+  }
+  return y;
+}
+
+DoubleLlama::Vector DoubleLlama::Attend(uint32_t layer, uint64_t row, const Vector& q,
+                                        const std::vector<Vector>& keys,
+                                        const std::vector<Vector>& values, const Sees& sees) const {
+  const HyperParameters& p = model_.parameters();
+  const size_t dim = p.head_dim;
+  Vector out(size_t{p.heads} * dim);
+  for (size_t head = 0; head < p.heads; ++head) {
+    const double* query = q.data() + head * dim;
+    const size_t kv_at = head / (p.heads / p.kv_heads) * dim;
+    Vector scores;
+    std::vector<uint64_t> seen;
+    for (uint64_t j = 0; j <= row; ++j) {
+      const std::optional<int64_t> distance = sees(layer, row, j);
+      if (!distance) continue;
+      const double* key = keys[j].data() + kv_at;
+      double score = 0.0;
+      for (size_t i = 0; i < dim; i += 2) {
+        const double angle =
+            i < p.rotated_dims
+                ? static_cast<double>(*distance) *
+                      std::pow(p.rope_theta, -static_cast<double>(i) / p.rotated_dims)
+                : 0.0;
+        score += std::cos(angle) * (query[i] * key[i] + query[i + 1] * key[i + 1]) +
+                 std::sin(angle) * (query[i] * key[i + 1] - query[i + 1] * key[i]);
+      }
+      scores.push_back(score / std::sqrt(static_cast<double>(dim)));
+      seen.push_back(j);
+    }
+    const double max = *std::max_element(scores.begin(), scores.end());
+    double sum = 0.0;
+    for (double& score : scores) sum += score = std::exp(score - max);
+    for (size_t a = 0; a < seen.size(); ++a) {
+      for (size_t i = 0; i < dim; ++i) {
+        out[head * dim + i] += scores[a] / sum * values[seen[a]][kv_at + i];
+      }
+    }
+  }
+  return out;
+}
+
+std::vector<float> DoubleLlama::Forward(std::span<const uint32_t> tokens, const Sees& sees) const {
+  const HyperParameters& p = model_.parameters();
+  std::vector<Vector> x;
+  for (const uint32_t token : tokens) {
+    const float* row = ggml_get_data_f32(model_.token_embedding()) + size_t{token} * p.embedding;
+    x.emplace_back(row, row + p.embedding);
+  }
+  for (uint32_t l = 0; l < p.layers; ++l) {
+    const LayerWeights& layer = model_.layers()[l];
+    std::vector<Vector> keys;
+    std::vector<Vector> values;
+    for (uint64_t t = 0; t < tokens.size(); ++t) {
+      const Vector normed = Norm(x[t], layer.attn_norm);
+      keys.push_back(Multiply(layer.attn_k, normed));
+      values.push_back(Multiply(layer.attn_v, normed));
+      const Vector q = Multiply(layer.attn_q, normed);
+      AddTo(x[t], Multiply(layer.attn_output, Attend(l, t, q, keys, values, sees)));
+      const Vector inner = Norm(x[t], layer.ffn_norm);
+      Vector gate = Multiply(layer.ffn_gate, inner);
+      const Vector up = Multiply(layer.ffn_up, inner);
+      for (size_t i = 0; i < gate.size(); ++i)
+        gate[i] = gate[i] / (1.0 + std::exp(-gate[i])) * up[i];
+      AddTo(x[t], Multiply(layer.ffn_down, gate));
+    }
+  }
+  std::vector<float> logits;
+  for (const Vector& row : x) {
+    const Vector y = Multiply(model_.output(), Norm(row, model_.output_norm()));
+    logits.insert(logits.end(), y.begin(), y.end());
+  }
+  return logits;
+}
+
+}  // namespace kvasir::engine::testing

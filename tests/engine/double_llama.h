@@ -1,0 +1,44 @@
+// DoubleLlama: a plain forward pass in double with explicit visibility, the oracle for block
+// tables.
+//
+// Slow and obvious: every key is kept unrotated, and each (layer, query, key) asks `sees` whether
+// it is visible and at which distance. Shares nothing with the engine but the weights.
+#ifndef KVASIR_TESTS_ENGINE_DOUBLE_LLAMA_H_
+#define KVASIR_TESTS_ENGINE_DOUBLE_LLAMA_H_
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "engine/gguf_model.h"
+
+namespace kvasir::engine::testing {
+
+class DoubleLlama {
+ public:
+  // Position of the query minus position of the key, or nothing where it does not see the key.
+  using Sees = std::function<std::optional<int64_t>(uint32_t layer, uint64_t query, uint64_t key)>;
+
+  // REQUIRES: `model` has F32 weights; it must outlive this.
+  explicit DoubleLlama(const GgufModel& model) : model_(model) {}
+
+  // Logits of all rows.
+  std::vector<float> Forward(std::span<const uint32_t> tokens, const Sees& sees) const;
+
+ private:
+  using Vector = std::vector<double>;
+  Vector Norm(const Vector& x, const ggml_tensor* weight) const;
+  Vector Attend(uint32_t layer, uint64_t row, const Vector& q, const std::vector<Vector>& keys,
+                const std::vector<Vector>& values, const Sees& sees) const;
+
+  const GgufModel& model_;
+};
+
+// Every earlier row and the query's own, at their distance.
+std::optional<int64_t> SeesAll(uint32_t layer, uint64_t query, uint64_t key);
+
+}  // namespace kvasir::engine::testing
+
+#endif  // KVASIR_TESTS_ENGINE_DOUBLE_LLAMA_H_
