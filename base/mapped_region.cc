@@ -40,6 +40,14 @@ absl::Status MappedRegion::Lock() {
   return ErrnoStatus(error, "mlock");
 }
 
+absl::Status MappedRegion::ShrinkTo(uint64_t bytes) {
+  if (bytes < bytes_ && ::munmap(data_ + bytes, bytes_ - bytes) != 0) {
+    return ErrnoStatus(errno, "munmap");
+  }
+  bytes_ = bytes;
+  return absl::OkStatus();
+}
+
 void MappedRegion::Unmap() {
   if (data_ != nullptr) ::munmap(data_, bytes_);
   data_ = nullptr;

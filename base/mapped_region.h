@@ -33,6 +33,9 @@ class MappedRegion {
   // Pins the pages (mlock). Errors: kResourceExhausted when RLIMIT_MEMLOCK is too low.
   absl::Status Lock();
 
+  // Unmaps the end from `bytes` on (a page multiple, at most bytes()).
+  absl::Status ShrinkTo(uint64_t bytes);
+
   std::byte* data() const { return data_; }
   uint64_t bytes() const { return bytes_; }
   bool empty() const { return data_ == nullptr; }

@@ -1,7 +1,10 @@
-// Attention of a few queries over rows that lie in place in blocks: the decode and prefill inner loop.
+// Attention of a few queries over rows that lie in place in blocks: inner loop of decode and
+// prefill.
 //
-// Online softmax: an AttentionState accumulates over any number of calls, in any order, and states of
-// several threads can be merged. All functions are thread-safe (no globals but the dispatch table).
+// Online softmax (Milakov and Gimelshein, arXiv:1805.02867): an AttentionState accumulates over any
+// number of calls, in any order, and states of several threads can be merged. Sums are in float.
+// Thread-safe on different states; working memory belongs to the thread and is reused. Rows may lie
+// at any address. Scores of -infinity weigh nothing, those above the largest float count as that.
 #ifndef KVASIR_KERNELS_ATTENTION_H_
 #define KVASIR_KERNELS_ATTENTION_H_
 
@@ -26,30 +29,34 @@ struct AttentionRun {
 
 struct AttentionShape {
   RowType type = RowType::kF16;
-  uint32_t heads = 1;       // query heads that share the kv head
-  uint32_t k_dim = 64;      // elements of a key
-  uint32_t v_dim = 64;      // elements of a value
-  float scale = 1.0F;       // applied to q . k
+  uint32_t heads = 1;   // query heads that share the kv head
+  uint32_t k_dim = 64;  // elements of a key
+  uint32_t v_dim = 64;  // elements of a value
+  float scale = 1.0F;   // applied to q . k
 };
 
-// Running softmax of one kv head's queries: max[head], sum[head], acc[head][v_dim].
+// Running softmax of one kv head's queries: max[head], sum[head], acc[head][v_dim]. max is the
+// lowest finite float where nothing was seen.
 struct AttentionState {
   std::vector<float> max, sum, acc;
   // Makes the state of "nothing seen" for `queries` query heads in all.
   void Reset(uint32_t queries, uint32_t v_dim);
 };
 
-// Adds all rows of `runs` to the state. q: [query_set][heads][k_dim].
-// Cost: one pass over the rows; every row is read once for all heads.
+// Adds all rows of `runs` to the state, which is of shape.heads queries. q:
+// [query_set][heads][k_dim]. Cost: one pass over the rows; every row comes from memory once for all
+// heads. Runs may be of any length, but a change of query_set ends a tile of rows: put runs of one
+// set side by side.
 void AttendRuns(const AttentionShape& shape, const float* q, std::span<const AttentionRun> runs,
                 AttentionState& state);
 
-// Adds the rows of `run` to `queries` consecutive queries at once, for prefill: query t sees rows
-// s with first[t] <= s < last[t] (indices into the run). q: [t][heads][k_dim]; state of queries * heads
-// query heads, [t][head]. Cost: rows are read once for a tile of queries.
-void AttendTile(const AttentionShape& shape, const float* q, uint32_t queries, const AttentionRun& run,
-                std::span<const uint32_t> first, std::span<const uint32_t> last,
-                AttentionState& state);
+// Adds the rows of `run` to `queries` consecutive queries at once, for prefill: query t sees rows s
+// with first[t] <= s < last[t] (indices into the run). q: [t][heads][k_dim]; state of queries *
+// heads query heads, [t][head]. Cost: 64 rows are converted at a time, once for all queries, so the
+// longer the run and the more the queries the better; run.query_set is not looked at.
+void AttendTile(const AttentionShape& shape, const float* q, uint32_t queries,
+                const AttentionRun& run, std::span<const uint32_t> first,
+                std::span<const uint32_t> last, AttentionState& state);
 
 // into += from; both of the same size.
 void MergeStates(AttentionState& into, const AttentionState& from, uint32_t v_dim);
@@ -61,9 +68,9 @@ void FinishState(const AttentionState& state, uint32_t v_dim, float* out);
 namespace scalar {
 void AttendRuns(const AttentionShape& shape, const float* q, std::span<const AttentionRun> runs,
                 AttentionState& state);
-void AttendTile(const AttentionShape& shape, const float* q, uint32_t queries, const AttentionRun& run,
-                std::span<const uint32_t> first, std::span<const uint32_t> last,
-                AttentionState& state);
+void AttendTile(const AttentionShape& shape, const float* q, uint32_t queries,
+                const AttentionRun& run, std::span<const uint32_t> first,
+                std::span<const uint32_t> last, AttentionState& state);
 }  // namespace scalar
 
 }  // namespace kvasir::kernels

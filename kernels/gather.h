@@ -1,4 +1,6 @@
-// Copies scattered rows into a dense block, re-rotating keys on the way: the inner loop of compaction.
+// Copies scattered rows into a dense block, re-rotating keys on the way: inner loop of compaction.
+//
+// Thread-safe on different destinations. A broken contract on sizes ends the process.
 #ifndef KVASIR_KERNELS_GATHER_H_
 #define KVASIR_KERNELS_GATHER_H_
 
@@ -11,7 +13,9 @@
 namespace kvasir::kernels {
 
 // Copies sources[i] to destination + i * row_bytes. The destination is written once, front to back.
-// row_bytes > 0, any alignment. Sources may be written by others meanwhile: every source byte is read once.
+// row_bytes > 0, any alignment; a destination of 1 MiB and more is written past the caches if it
+// and the rows are multiples of 64 bytes. Sources may be written by others meanwhile: every source
+// byte is read once.
 void GatherRows(std::span<const std::byte* const> sources, uint64_t row_bytes,
                 std::byte* destination);
 
@@ -26,9 +30,11 @@ struct RopeShape {
   double theta = 10000.0;
 };
 
-// Like GatherRows for key rows [kv_head][head_dim], turned by deltas[i] positions (may be negative).
-// Angles are computed in double: in float they are wrong by 0.2 rad at 4 million positions. A delta of 0
-// copies the row bit for bit.
+// Like GatherRows for key rows [kv_head][head_dim], turned by deltas[i] positions (may be
+// negative). Angles are computed in double: in float they are wrong by 0.2 rad at 4 million
+// positions. Results are rounded to the nearest even. A delta of 0 copies the row bit for bit.
+// Cost: that of the copy while deltas repeat or were seen before; a thread keeps 8 KiB of angles a
+// rotated dimension.
 void GatherRotateRows(const RopeShape& shape, std::span<const std::byte* const> sources,
                       std::span<const int64_t> deltas, std::byte* destination);
 

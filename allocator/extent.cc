@@ -1,0 +1,88 @@
+#include "allocator/extent.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <utility>
+
+#include <fmt/format.h>
+#include <numaif.h>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+
+namespace kvasir {
+namespace {
+
+// Touches every page of a fresh mapping. MADV_POPULATE_WRITE reports a lack of memory as an error, where
+// a plain store would be killed by SIGBUS; kernels before 5.14 do not have it.
+absl::Status Populate(std::byte* data, uint64_t bytes) {
+  if (::madvise(data, bytes, MADV_POPULATE_WRITE) == 0) return absl::OkStatus();
+  if (errno != EINVAL) {
+    const int error = errno == EFAULT || errno == EHWPOISON ? ENOMEM : errno;
+    return ErrnoStatus(error, fmt::format("populate of {} bytes", bytes));
+  }
+  for (uint64_t at = 0; at < bytes; at += kPageBytes) data[at] = std::byte{0};
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Extent>> Extent::Create(const Options& options, uint64_t id) {
+  UniqueFd fd(::memfd_create(fmt::format("kvasir-extent-{}", id).c_str(),
+                             MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!fd) return ErrnoStatus(errno, "memfd_create");
+  if (::fchmod(fd.get(), 0600) != 0) return ErrnoStatus(errno, "fchmod");
+  if (::ftruncate(fd.get(), static_cast<off_t>(options.bytes)) != 0) {
+    return ErrnoStatus(errno, fmt::format("ftruncate to {} bytes", options.bytes));
+  }
+  KVASIR_ASSIGN_OR_RETURN(MappedRegion map,
+                          MappedRegion::Map(fd, options.bytes, Access::kReadWrite));
+  if (options.transparent_huge_pages) {
+    // Advice: where shmem huge pages are off the kernel says so at HostPool's start, not here.
+    (void)::madvise(map.data(), map.bytes(), MADV_HUGEPAGE);
+  }
+  if (options.numa_node >= 0) {
+    const unsigned long mask = 1UL << static_cast<unsigned>(options.numa_node);
+    if (::mbind(map.data(), map.bytes(), MPOL_BIND, &mask, sizeof(mask) * 8, 0) != 0) {
+      return ErrnoStatus(errno, fmt::format("mbind to node {}", options.numa_node));
+    }
+  }
+  if (options.prefault) KVASIR_RETURN_IF_ERROR(Populate(map.data(), map.bytes()));
+  return std::unique_ptr<Extent>(new Extent(id, std::move(fd), std::move(map)));
+}
+
+absl::Status Extent::Shrink(uint64_t bytes) {
+  if (bytes == map_.bytes()) return absl::OkStatus();
+  if (::ftruncate(fd_.get(), static_cast<off_t>(bytes)) != 0) return ErrnoStatus(errno, "ftruncate");
+  return map_.ShrinkTo(bytes);
+}
+
+absl::Status Extent::Seal(ExtentUse use) {
+  use_ = use;
+  int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+  if (use == ExtentUse::kKept) seals |= F_SEAL_FUTURE_WRITE;
+  if (::fcntl(fd_.get(), F_ADD_SEALS, seals) != 0) return ErrnoStatus(errno, "fcntl F_ADD_SEALS");
+  return absl::OkStatus();
+}
+
+absl::StatusOr<UniqueFd> Extent::OpenForPeer() const {
+  return Reopen(fd_, use_ == ExtentUse::kKept ? O_RDONLY : O_RDWR);
+}
+
+ProbeResult Extent::Probe() const {
+  absl::StatusOr<UniqueFd> probe = Reopen(fd_, O_RDONLY);
+  if (!probe.ok()) return ProbeResult::kUnsupported;
+  if (::fcntl(probe->get(), F_SETLEASE, F_WRLCK) == 0) {
+    (void)::fcntl(probe->get(), F_SETLEASE, F_UNLCK);
+    return ProbeResult::kFree;
+  }
+  return errno == EAGAIN ? ProbeResult::kHeld : ProbeResult::kUnsupported;
+}
+
+}  // namespace kvasir

@@ -1,0 +1,79 @@
+// Extent: one memfd, mapped by the daemon, that block groups are cut from.
+//
+// It belongs to one owner for its whole life and is destroyed after it: memory that one tenant has seen
+// is never handed to another. Not thread-safe; immutable after Seal() but for the bytes themselves.
+#ifndef KVASIR_ALLOCATOR_EXTENT_H_
+#define KVASIR_ALLOCATOR_EXTENT_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <utility>
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include "base/mapped_region.h"
+#include "base/posix.h"
+
+namespace kvasir {
+
+enum class ExtentUse {
+  kRecent,  // one session writes it: sealed against resizing
+  kKept,    // the daemon writes it: sealed against any other writer as well
+};
+
+// Who still has an extent open or mapped, by the kernel's word.
+enum class ProbeResult { kFree, kHeld, kUnsupported };
+
+class Extent {
+ public:
+  struct Options {
+    uint64_t bytes = 0;           // multiple of the page size
+    bool prefault = true;         // first touch now, not on the hot path
+    int numa_node = -1;           // -1: any
+    bool transparent_huge_pages = false;
+  };
+
+  // Makes a memfd, maps it read-write and touches its pages.
+  // Errors: kResourceExhausted when the kernel has no memory or no descriptors left.
+  static absl::StatusOr<std::unique_ptr<Extent>> Create(const Options& options, uint64_t id);
+
+  // Gives the pages from `bytes` on back to the kernel. REQUIRES: not sealed, bytes <= this->bytes().
+  absl::Status Shrink(uint64_t bytes);
+
+  // Ends changes of size and, for kKept, writes through any mapping but the daemon's present one.
+  absl::Status Seal(ExtentUse use);
+
+  // A file descriptor for a peer: a fresh open, read-only for kKept. REQUIRES: sealed.
+  absl::StatusOr<UniqueFd> OpenForPeer() const;
+
+  // Asks the kernel whether any other process holds a descriptor or a mapping (F_SETLEASE).
+  // Cost: about 2 us. Peers' unmapped, closed, forked, and in-flight descriptors are all seen.
+  ProbeResult Probe() const;
+
+  absl::Status Lock() { return map_.Lock(); }
+
+  uint64_t id() const { return id_; }
+  uint64_t bytes() const { return map_.bytes(); }
+  std::byte* data() const { return map_.data(); }
+  ExtentUse use() const { return use_; }
+
+  // A word for the allocator that cuts the extent, so that Free() finds its books in O(1).
+  void* owner_tag() const { return owner_tag_; }
+  void set_owner_tag(void* tag) { owner_tag_ = tag; }
+
+ private:
+  Extent(uint64_t id, UniqueFd fd, MappedRegion map)
+      : id_(id), fd_(std::move(fd)), map_(std::move(map)) {}
+
+  uint64_t id_;
+  UniqueFd fd_;
+  MappedRegion map_;
+  ExtentUse use_ = ExtentUse::kRecent;
+  void* owner_tag_ = nullptr;
+};
+
+}  // namespace kvasir
+
+#endif  // KVASIR_ALLOCATOR_EXTENT_H_

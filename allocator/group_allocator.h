@@ -1,0 +1,92 @@
+// GroupAllocator: block groups of one size, cut from the extents of one owner, in O(1).
+//
+// No header lies inside an extent; all state is in private memory. Extents are exact multiples of the
+// group size, so that no tail is wasted. Not thread-safe.
+#ifndef KVASIR_ALLOCATOR_GROUP_ALLOCATOR_H_
+#define KVASIR_ALLOCATOR_GROUP_ALLOCATOR_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include "allocator/extent.h"
+
+namespace kvasir {
+
+// One allocated group. A plain value: who holds it gives it back with Free().
+struct Group {
+  Extent* extent = nullptr;
+  uint64_t offset = 0;  // of the group in the extent
+
+  std::byte* data() const { return extent->data() + offset; }
+  explicit operator bool() const { return extent != nullptr; }
+  friend bool operator==(const Group&, const Group&) = default;
+};
+
+// Where extents come from and go to: the owner's account with the pool (daemon/core/account.h).
+class ExtentSource {
+ public:
+  virtual ~ExtentSource() = default;
+  // Errors: kResourceExhausted with the figures of the limit that is in the way.
+  virtual absl::StatusOr<std::unique_ptr<Extent>> TakeExtent(uint64_t bytes, ExtentUse use) = 0;
+  virtual void ReturnExtent(std::unique_ptr<Extent> extent) = 0;
+};
+
+class GroupAllocator {
+ public:
+  struct Options {
+    uint64_t group_bytes = 0;
+    ExtentUse use = ExtentUse::kRecent;
+    uint64_t first_extent_bytes = 4ULL << 20;  // target of the first extent; doubles up to the next
+    uint64_t extent_bytes = 32ULL << 20;       // target of later extents; at least one group
+  };
+
+  // `source` must outlive this.
+  GroupAllocator(const Options& options, ExtentSource& source)
+      : options_(options), source_(source), next_extent_bytes_(options.first_extent_bytes) {}
+  GroupAllocator(const GroupAllocator&) = delete;
+  GroupAllocator& operator=(const GroupAllocator&) = delete;
+  // Gives every extent to the source. REQUIRES: no group is allocated.
+  ~GroupAllocator();
+
+  // Errors: the source's. Near a limit it tries ever smaller extents, down to one group.
+  absl::StatusOr<Group> Allocate();
+
+  // REQUIRES: `group` was returned by Allocate() on *this and is not free.
+  void Free(const Group& group);
+
+  // Hands out every extent, for an owner that is gone: whoever takes them waits until nobody holds them.
+  // REQUIRES: no group is allocated.
+  std::vector<std::unique_ptr<Extent>> ReleaseExtents();
+
+  uint64_t held_bytes() const { return held_groups_ * options_.group_bytes; }
+  uint64_t charged_bytes() const { return charged_bytes_; }
+  uint64_t group_bytes() const { return options_.group_bytes; }
+  uint64_t extent_count() const { return slabs_.size(); }
+
+ private:
+  struct Slab {
+    std::unique_ptr<Extent> extent;
+    std::vector<uint32_t> free;     // indices of free groups, a stack
+    std::vector<bool> used;         // by index, to catch a double free
+  };
+
+  absl::Status AddExtent();
+
+  const Options options_;
+  ExtentSource& source_;
+  uint64_t next_extent_bytes_;
+  std::vector<std::unique_ptr<Slab>> slabs_;
+  std::vector<Slab*> with_room_;    // slabs with a free group; the last one is used first
+  uint64_t held_groups_ = 0;
+  uint64_t charged_bytes_ = 0;
+};
+
+}  // namespace kvasir
+
+#endif  // KVASIR_ALLOCATOR_GROUP_ALLOCATOR_H_

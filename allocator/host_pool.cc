@@ -1,0 +1,259 @@
+#include "allocator/host_pool.h"
+
+#include <algorithm>
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <utility>
+
+#include <numa.h>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+
+namespace kvasir {
+namespace {
+
+std::string ReadSmallFile(const std::string& path) {
+  std::ifstream file(path);
+  std::stringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+// Value in bytes of a `Name:   123 kB` line, or 0.
+uint64_t MeminfoBytes(const std::string& text, const std::string& name) {
+  const auto at = text.find(name + ":");
+  if (at == std::string::npos) return 0;
+  return std::strtoull(text.c_str() + at + name.size() + 1, nullptr, 10) * kKiB;
+}
+
+absl::Status CheckHost(const HostPoolOptions& options) {
+  const HostMemory host = ReadHostMemory();
+  if (options.pool_bytes > host.available_bytes) {
+    return ResourceExhausted(
+        "the host has too little memory for the pool: memory.pool_bytes={} available_bytes={} "
+        "total_bytes={}",
+        options.pool_bytes, host.available_bytes, host.total_bytes);
+  }
+  if (host.cgroup_limit_bytes > 0 &&
+      host.cgroup_used_bytes + options.pool_bytes > host.cgroup_limit_bytes) {
+    return ResourceExhausted(
+        "the daemon's cgroup is too small for the pool: memory.pool_bytes={} cgroup_limit_bytes={} "
+        "cgroup_used_bytes={}",
+        options.pool_bytes, host.cgroup_limit_bytes, host.cgroup_used_bytes);
+  }
+  if (options.numa_node >= 0 && (::numa_available() < 0 || options.numa_node > ::numa_max_node() ||
+                                 options.numa_node > 63)) {
+    return FailedPrecondition("the host has no such NUMA node: memory.numa_node={} max_node={}",
+                              options.numa_node, ::numa_available() < 0 ? -1 : ::numa_max_node());
+  }
+  const std::string shmem =
+      ReadSmallFile("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
+  const bool off = shmem.empty() || shmem.find("[never]") != std::string::npos ||
+                   shmem.find("[deny]") != std::string::npos;
+  if (options.huge_pages != Demand::kOff && off) {
+    if (options.huge_pages == Demand::kRequire) {
+      return FailedPrecondition(
+          "memory.huge_pages=require, but the kernel gives shared memory none: "
+          "/sys/kernel/mm/transparent_hugepage/shmem_enabled={}",
+          shmem);
+    }
+    spdlog::warn("no huge pages for shared memory, going on with small ones: shmem_enabled={}",
+                 shmem.substr(0, shmem.find('\n')));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+HostMemory ReadHostMemory() {
+  HostMemory host;
+  const std::string meminfo = ReadSmallFile("/proc/meminfo");
+  host.total_bytes = MeminfoBytes(meminfo, "MemTotal");
+  host.available_bytes = MeminfoBytes(meminfo, "MemAvailable");
+  // cgroup v2: one line `0::/path`.
+  std::string group = ReadSmallFile("/proc/self/cgroup");
+  const auto colon = group.find("0::");
+  if (colon != std::string::npos) {
+    group = group.substr(colon + 3, group.find('\n', colon) - colon - 3);
+    const std::string folder = "/sys/fs/cgroup" + group;
+    const std::string limit = ReadSmallFile(folder + "/memory.max");
+    if (!limit.empty() && limit[0] != 'm') {
+      host.cgroup_limit_bytes = std::strtoull(limit.c_str(), nullptr, 10);
+      host.cgroup_used_bytes =
+          std::strtoull(ReadSmallFile(folder + "/memory.current").c_str(), nullptr, 10);
+    }
+  }
+  return host;
+}
+
+absl::StatusOr<std::unique_ptr<HostPool>> HostPool::Create(const HostPoolOptions& options,
+                                                           const Progress& progress) {
+  KVASIR_RETURN_IF_ERROR(CheckHost(options));
+  std::unique_ptr<HostPool> pool(new HostPool(options));
+  {
+    MutexLock lock(pool->mutex_);
+    pool->idle_ = options.pool_bytes;
+  }
+  if (options.lock == Demand::kRequire || options.ready_bytes > 0) {
+    while (pool->RefillOnce()) {
+      if (progress) progress(pool->counts().ready_bytes, options.ready_bytes);
+    }
+  }
+  const HostPoolCounts counts = pool->counts();
+  if (options.lock == Demand::kRequire && !counts.locked) {
+    return ResourceExhausted(
+        "memory.lock=require, but memory cannot be locked: raise LimitMEMLOCK (systemd) or "
+        "`ulimit -l` to at least pool_bytes={}, or set memory.lock=try",
+        options.pool_bytes);
+  }
+  if (options.ready_bytes > 0 && counts.ready_bytes == 0) {
+    return ResourceExhausted("no memory for the pool: memory.pool_bytes={}", options.pool_bytes);
+  }
+  return pool;
+}
+
+absl::StatusOr<std::unique_ptr<Extent>> HostPool::Make(uint64_t bytes) {
+  uint64_t id = 0;
+  bool try_lock = false;
+  {
+    MutexLock lock(mutex_);
+    id = next_id_++;
+    try_lock = options_.lock != Demand::kOff && !lock_refused_;
+  }
+  Extent::Options extent_options;
+  extent_options.bytes = bytes;
+  extent_options.numa_node = options_.numa_node;
+  extent_options.transparent_huge_pages = options_.huge_pages != Demand::kOff;
+  KVASIR_ASSIGN_OR_RETURN(std::unique_ptr<Extent> extent, Extent::Create(extent_options, id));
+  const absl::Status lock_status = try_lock ? extent->Lock() : absl::OkStatus();
+  MutexLock lock(mutex_);
+  if (!try_lock) locked_ = false;
+  if (!lock_status.ok()) {
+    if (!lock_refused_) {
+      spdlog::warn("memory is not locked and may be swapped: {}", MessageOf(lock_status));
+    }
+    lock_refused_ = true;
+    locked_ = false;
+  }
+  return extent;
+}
+
+uint64_t HostPool::NextStockBytesLocked() const {
+  if (ready_ >= options_.ready_bytes) return 0;
+  // A quarter of the stock in small extents: what a new session takes first.
+  uint64_t small = 0;
+  for (const auto& [bytes, extent] : stock_) {
+    if (bytes <= options_.small_extent_bytes) small += bytes;
+  }
+  const bool want_small = small * 4 < ready_;
+  const uint64_t wanted = want_small ? options_.small_extent_bytes : options_.extent_bytes;
+  if (idle_ >= wanted) return wanted;
+  return idle_ >= options_.small_extent_bytes ? options_.small_extent_bytes : 0;
+}
+
+bool HostPool::RefillOnce() {
+  uint64_t bytes = 0;
+  {
+    MutexLock lock(mutex_);
+    bytes = NextStockBytesLocked();
+    if (bytes == 0) return false;
+    idle_ -= bytes;  // reserved while the lock is not held
+    charged_ += bytes;
+  }
+  absl::StatusOr<std::unique_ptr<Extent>> extent = Make(bytes);
+  MutexLock lock(mutex_);
+  charged_ -= bytes;
+  if (!extent.ok()) {
+    idle_ += bytes;
+    spdlog::error("the pool's stock cannot be filled: bytes={} {}", bytes,
+                  MessageOf(extent.status()));
+    return false;
+  }
+  ready_ += bytes;
+  stock_.emplace(bytes, *std::move(extent));
+  return true;
+}
+
+absl::StatusOr<std::unique_ptr<Extent>> HostPool::Take(uint64_t bytes, ExtentUse use) {
+  std::unique_ptr<Extent> extent;
+  std::vector<std::unique_ptr<Extent>> sacrificed;  // destroyed outside the lock
+  {
+    MutexLock lock(mutex_);
+    const auto fit = stock_.lower_bound(bytes);
+    if (fit != stock_.end()) {
+      extent = std::move(fit->second);
+      ready_ -= fit->first;
+      idle_ += fit->first - bytes;
+      stock_.erase(fit);
+    } else {
+      // None in stock is large enough: turn stock back into budget, then make one.
+      while (idle_ < bytes && !stock_.empty()) {
+        const auto last = std::prev(stock_.end());
+        ready_ -= last->first;
+        idle_ += last->first;
+        sacrificed.push_back(std::move(last->second));
+        stock_.erase(last);
+      }
+      if (idle_ < bytes) {
+        return ResourceExhausted(
+            "the host pool is full: wanted_bytes={} free_bytes={} charged_bytes={} pool_bytes={}",
+            bytes, idle_ + ready_, charged_, options_.pool_bytes);
+      }
+      idle_ -= bytes;
+      ++late_faults_;
+    }
+    charged_ += bytes;
+  }
+  sacrificed.clear();
+  absl::Status status;
+  if (extent == nullptr) {
+    absl::StatusOr<std::unique_ptr<Extent>> made = Make(bytes);
+    if (made.ok()) {
+      extent = *std::move(made);
+    } else {
+      status = made.status();
+    }
+  } else {
+    status = extent->Shrink(bytes);
+  }
+  if (status.ok()) status = extent->Seal(use);
+  if (status.ok()) return extent;
+  MutexLock lock(mutex_);
+  charged_ -= bytes;
+  idle_ += bytes;
+  return status;
+}
+
+void HostPool::Return(std::unique_ptr<Extent> extent) {
+  const uint64_t bytes = extent->bytes();
+  extent.reset();
+  MutexLock lock(mutex_);
+  charged_ -= bytes;
+  idle_ += bytes;
+}
+
+HostPoolCounts HostPool::counts() const {
+  MutexLock lock(mutex_);
+  return {options_.pool_bytes, charged_, ready_, idle_, late_faults_,
+          locked_ && options_.lock != Demand::kOff};
+}
+
+absl::Status HostPool::CheckConservation() const {
+  MutexLock lock(mutex_);
+  uint64_t in_stock = 0;
+  for (const auto& [bytes, extent] : stock_) in_stock += bytes;
+  if (in_stock != ready_) {
+    return Internal("stock and its count differ: stock_bytes={} ready_bytes={}", in_stock, ready_);
+  }
+  if (charged_ + ready_ + idle_ != options_.pool_bytes) {
+    return Internal("pool bytes do not add up: charged={} ready={} idle={} pool={}", charged_,
+                    ready_, idle_, options_.pool_bytes);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace kvasir

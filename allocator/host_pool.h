@@ -1,0 +1,100 @@
+// HostPool: the host memory that the daemon may use, as a budget of bytes and a stock of extents that
+// are already touched, so that nothing on the hot path meets a fresh page.
+//
+// INVARIANT (checked by CheckConservation): pool = charged + ready + idle, where charged is what Take()
+// has given out and not got back, ready is touched and waiting, idle is only a promise.
+// Thread-safe. Does not know tenants: daemon/core does.
+#ifndef KVASIR_ALLOCATOR_HOST_POOL_H_
+#define KVASIR_ALLOCATOR_HOST_POOL_H_
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include "allocator/extent.h"
+#include "base/mutex.h"
+
+namespace kvasir {
+
+enum class Demand { kOff, kTry, kRequire };
+
+struct HostPoolOptions {
+  uint64_t pool_bytes = 0;
+  uint64_t extent_bytes = 32ULL << 20;        // of the large extents in stock
+  uint64_t small_extent_bytes = 4ULL << 20;   // of the small ones: first extents of a session
+  uint64_t ready_bytes = 0;                   // how much is kept touched; at most pool_bytes
+  Demand lock = Demand::kTry;                 // mlock
+  Demand huge_pages = Demand::kOff;           // transparent huge pages of shmem
+  int numa_node = -1;
+};
+
+struct HostPoolCounts {
+  uint64_t pool_bytes = 0;
+  uint64_t charged_bytes = 0;
+  uint64_t ready_bytes = 0;
+  uint64_t idle_bytes = 0;
+  uint64_t late_faults = 0;    // extents that were touched while somebody waited
+  bool locked = false;         // every extent so far is locked in memory
+};
+
+class HostPool {
+ public:
+  // (bytes touched so far, bytes wanted)
+  using Progress = std::function<void(uint64_t, uint64_t)>;
+
+  // Checks that the host and its cgroup have the memory, then fills the stock.
+  // Errors: kResourceExhausted with the figures (memory, or memlock limit with Demand::kRequire),
+  // kFailedPrecondition for huge pages or a NUMA node that the host does not have.
+  static absl::StatusOr<std::unique_ptr<HostPool>> Create(const HostPoolOptions& options,
+                                                          const Progress& progress);
+
+  // An extent of exactly `bytes` (a page multiple), sealed for `use`. Taken from the stock by cutting a
+  // larger one down, else made on the spot (counted in late_faults).
+  // Errors: kResourceExhausted with the figures.
+  absl::StatusOr<std::unique_ptr<Extent>> Take(uint64_t bytes, ExtentUse use);
+
+  // Destroys an extent that Take() gave. REQUIRES: nobody else holds it (Extent::Probe).
+  void Return(std::unique_ptr<Extent> extent);
+
+  // Makes at most one extent for the stock; true if it made one. Called by a background thread.
+  bool RefillOnce();
+
+  HostPoolCounts counts() const;
+  // OK, or kInternal naming the sum that is off.
+  absl::Status CheckConservation() const;
+
+ private:
+  explicit HostPool(const HostPoolOptions& options) : options_(options) {}
+
+  absl::StatusOr<std::unique_ptr<Extent>> Make(uint64_t bytes);
+  uint64_t NextStockBytesLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const HostPoolOptions options_;
+  mutable Mutex mutex_;  // leaf lock; not held while pages are touched
+  std::multimap<uint64_t, std::unique_ptr<Extent>> stock_ ABSL_GUARDED_BY(mutex_);  // by bytes
+  uint64_t charged_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t ready_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t idle_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t late_faults_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
+  bool locked_ ABSL_GUARDED_BY(mutex_) = true;
+  bool lock_refused_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+// What the host can give: MemAvailable of /proc/meminfo, and the cgroup's memory.max minus its use.
+struct HostMemory {
+  uint64_t total_bytes = 0;
+  uint64_t available_bytes = 0;
+  uint64_t cgroup_limit_bytes = 0;  // 0: none
+  uint64_t cgroup_used_bytes = 0;
+};
+HostMemory ReadHostMemory();
+
+}  // namespace kvasir
+
+#endif  // KVASIR_ALLOCATOR_HOST_POOL_H_

@@ -1,0 +1,33 @@
+#include "client/control_channel.h"
+
+#include <utility>
+
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
+#include <grpcpp/support/channel_arguments.h>
+
+#include "base/error.h"
+
+namespace kvasir {
+
+ControlChannel::ControlChannel(const std::string& socket_path, std::string token_hex,
+                               std::chrono::milliseconds deadline)
+    : token_hex_(std::move(token_hex)), deadline_(deadline) {
+  grpc::ChannelArguments arguments;
+  // A connection of its own: its credentials are this process's, whoever else talks to the daemon.
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  stub_ = v1::KvCache::NewStub(grpc::CreateCustomChannel(
+      "unix:" + socket_path, grpc::InsecureChannelCredentials(), arguments));
+}
+
+void ControlChannel::Prepare(grpc::ClientContext& context) const {
+  context.AddMetadata("kvasir-session-token", token_hex_);
+  context.set_deadline(std::chrono::system_clock::now() + deadline_);
+}
+
+absl::Status ControlChannel::FromGrpc(const grpc::Status& status) {
+  if (status.ok()) return absl::OkStatus();
+  return MakeError(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+}
+
+}  // namespace kvasir

@@ -1,0 +1,44 @@
+// ControlChannel: the gRPC calls of one session, each with the token and a deadline.
+#ifndef KVASIR_CLIENT_CONTROL_CHANNEL_H_
+#define KVASIR_CLIENT_CONTROL_CHANNEL_H_
+
+#include <chrono>
+#include <memory>
+#include <string>
+
+#include <absl/status/status.h>
+#include <grpcpp/channel.h>
+#include <grpcpp/client_context.h>
+
+#include "kvasir/v1/kv_cache.grpc.pb.h"
+
+namespace kvasir {
+
+// Thread-safe.
+class ControlChannel {
+ public:
+  ControlChannel(const std::string& socket_path, std::string token_hex,
+                 std::chrono::milliseconds deadline);
+
+  // Calls `method` of the stub. Errors: the daemon's, kUnavailable, kDeadlineExceeded.
+  template <typename Request, typename Response>
+  absl::Status Call(grpc::Status (v1::KvCache::Stub::*method)(grpc::ClientContext*, const Request&,
+                                                              Response*),
+                    const Request& request, Response* response) {
+    grpc::ClientContext context;
+    Prepare(context);
+    return FromGrpc(((*stub_).*method)(&context, request, response));
+  }
+
+ private:
+  void Prepare(grpc::ClientContext& context) const;
+  static absl::Status FromGrpc(const grpc::Status& status);
+
+  const std::string token_hex_;
+  const std::chrono::milliseconds deadline_;
+  std::unique_ptr<v1::KvCache::Stub> stub_;
+};
+
+}  // namespace kvasir
+
+#endif  // KVASIR_CLIENT_CONTROL_CHANNEL_H_

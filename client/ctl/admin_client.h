@@ -1,0 +1,40 @@
+// AdminClient: the daemon's Admin and health services, one method a call, each with a deadline.
+//
+// Thread-safe. An interface, so that commands are tested without a network.
+#ifndef KVASIR_CLIENT_CTL_ADMIN_CLIENT_H_
+#define KVASIR_CLIENT_CTL_ADMIN_CLIENT_H_
+
+#include <chrono>
+#include <memory>
+#include <string>
+
+#include <absl/status/statusor.h>
+
+#include "kvasir/v1/admin.pb.h"
+
+namespace kvasir::ctl {
+
+// Errors of every call: kUnavailable naming the socket when nobody answers there,
+// kDeadlineExceeded, and what the daemon answers, with its text.
+class AdminClient {
+ public:
+  virtual ~AdminClient() = default;
+  virtual absl::StatusOr<v1::GetStatsResponse> GetStats() = 0;
+  virtual absl::StatusOr<v1::ListSequencesResponse> ListSequences(
+      const v1::ListSequencesRequest& request) = 0;
+  virtual absl::StatusOr<v1::InspectSequenceResponse> InspectSequence(
+      const v1::InspectSequenceRequest& request) = 0;
+  virtual absl::StatusOr<v1::ListPoliciesResponse> ListPolicies() = 0;
+  virtual absl::StatusOr<v1::GetHostResponse> GetHost() = 0;
+
+  // "SERVING", "NOT_SERVING", ...: the protocol's words.
+  virtual absl::StatusOr<std::string> CheckHealth() = 0;
+};
+
+// Makes no connection yet. `deadline` holds for each call.
+std::unique_ptr<AdminClient> NewAdminClient(const std::string& socket_path,
+                                            std::chrono::milliseconds deadline);
+
+}  // namespace kvasir::ctl
+
+#endif  // KVASIR_CLIENT_CTL_ADMIN_CLIENT_H_

@@ -1,0 +1,106 @@
+#include "client/ctl/command_line.h"
+
+#include <algorithm>
+#include <sstream>
+
+#include <CLI/CLI.hpp>
+
+namespace kvasir::ctl {
+namespace {
+
+constexpr uint32_t kRowsMax = 1u << 24;
+constexpr size_t kSocketPathMax = 107;
+constexpr int kUsage = 2;
+
+struct CommandText {
+  Command command;
+  const char* name;
+  const char* help;
+};
+constexpr CommandText kCommands[] = {
+    {Command::kStats, "stats", "Memory and counts of the daemon and of each tenant"},
+    {Command::kTenants, "tenants", "Tenants: sessions, tokens, bytes held, charged and allowed"},
+    {Command::kSequences, "sequences", "Open sequences: tokens seen and kept, bytes"},
+    {Command::kInspect, "inspect", "Which tokens of a sequence are kept, as text"},
+    {Command::kPolicies, "policies", "Retention policies with their parameters"},
+    {Command::kDoctor, "doctor", "Check this host and the daemon, and say what to do"},
+    {Command::kHealth, "health", "Ask whether the daemon serves; exit code 1 if not"},
+    {Command::kCompletion, "completion", "Print the completion script of a shell"},
+};
+
+// CLI11 reads "-1" as 2^64 - 1, and what does not fit 64 bits as well: 19 digits always fit.
+std::string DigitsOnly(const std::string& text) {
+  const bool digits = text.find_first_not_of("0123456789") == std::string::npos;
+  return digits && text.size() <= 19 ? "" : "not a number of at most 19 digits: " + text;
+}
+
+}  // namespace
+
+std::variant<CommandLine, EarlyEnd> ParseCommandLine(std::vector<std::string> arguments,
+                                                     const Surroundings& surroundings) {
+  CommandLine line;
+  if (!surroundings.socket.empty()) line.socket = surroundings.socket;
+  std::string output = "table";
+  std::string color = "auto";
+  std::string shell;
+  double deadline_s = 5;
+
+  CLI::App app("Operator's tool of kvasird, the KV-cache manager.", "kvasirctl");
+  app.require_subcommand(0, 1);
+  app.fallthrough();
+  app.set_version_flag("--version", std::string("kvasirctl ") + KVASIR_VERSION);
+  app.add_option("--socket", line.socket,
+                 "Control socket of the daemon (default: $KVASIR_CONTROL_SOCKET, else " +
+                     std::string(kDefaultSocket) + ")");
+  app.add_option("--output", output, "table (for people) or json (for programs, exact bytes)")
+      ->check(CLI::IsMember({"table", "json"}));
+  app.add_option("--color", color, "auto (on a terminal), always or never")
+      ->check(CLI::IsMember({"auto", "always", "never"}));
+  app.add_option("--deadline", deadline_s, "Seconds that each call may take (default 5)")
+      ->check(CLI::Range(0.01, 600.0));
+  for (const CommandText& entry : kCommands) {
+    CLI::App* sub = app.add_subcommand(entry.name, entry.help);
+    sub->fallthrough();
+    sub->callback([&line, &entry] { line.command = entry.command; });
+    if (entry.command == Command::kSequences) {
+      sub->add_option("--tenant", line.tenant, "Only the sequences of this tenant");
+    } else if (entry.command == Command::kInspect) {
+      sub->add_option("SEQUENCE", line.sequence_id, "Id, as kvasirctl sequences shows it")
+          ->required()
+          ->check(DigitsOnly);
+      sub->add_option("--layer", line.layer, "Layer to look at (default 0)")->check(DigitsOnly);
+      sub->add_option("--from", line.first_row, "First row to show (default 0)")->check(DigitsOnly);
+      sub->add_option("--rows", line.rows, "Most rows to show (default 4096)")
+          ->check(DigitsOnly)
+          ->check(CLI::Range(1u, kRowsMax));
+    } else if (entry.command == Command::kCompletion) {
+      sub->add_option("SHELL", shell, "bash")->required()->check(CLI::IsMember({"bash"}));
+    }
+  }
+
+  std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them from the back
+  try {
+    app.parse(arguments);
+  } catch (const CLI::ParseError& error) {
+    std::ostringstream text;
+    app.exit(error, text, text);
+    return EarlyEnd{error.get_exit_code() == 0 ? 0 : kUsage, text.str()};
+  }
+  if (app.get_subcommands().empty()) return EarlyEnd{kUsage, app.help()};
+  if (line.socket.empty() || line.socket.size() > kSocketPathMax) {
+    return EarlyEnd{kUsage, "--socket: length out of bounds: length=" +
+                                std::to_string(line.socket.size()) + " min=1 max=107\n"};
+  }
+  line.json = output == "json";
+  line.color = color == "always" || (color == "auto" && surroundings.terminal);
+  line.deadline = std::chrono::milliseconds(static_cast<int64_t>(deadline_s * 1000));
+  return line;
+}
+
+std::vector<std::string> CommandNames() {
+  std::vector<std::string> names;
+  for (const CommandText& entry : kCommands) names.emplace_back(entry.name);
+  return names;
+}
+
+}  // namespace kvasir::ctl

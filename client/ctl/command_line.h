@@ -1,0 +1,61 @@
+// What the user typed, checked, as plain values.
+#ifndef KVASIR_CLIENT_CTL_COMMAND_LINE_H_
+#define KVASIR_CLIENT_CTL_COMMAND_LINE_H_
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace kvasir::ctl {
+
+inline constexpr char kDefaultSocket[] = "/run/kvasir/control.sock";
+
+enum class Command {
+  kStats,
+  kTenants,
+  kSequences,
+  kInspect,
+  kPolicies,
+  kDoctor,
+  kHealth,
+  kCompletion,
+};
+
+struct CommandLine {
+  Command command = Command::kStats;
+  std::string socket = kDefaultSocket;
+  std::chrono::milliseconds deadline{5000};  // of each call
+  bool json = false;
+  bool color = false;
+  std::string tenant;        // sequences: only this one's
+  uint64_t sequence_id = 0;  // inspect
+  uint32_t layer = 0;
+  uint64_t first_row = 0;
+  uint32_t rows = 4096;
+};
+
+// The process's surroundings; only main() asks for them.
+struct Surroundings {
+  std::string socket;     // $KVASIR_CONTROL_SOCKET, "": not set
+  bool terminal = false;  // stdout is one, and colours are welcome
+};
+
+// There is nothing to run: help or version (exit_code 0, text for stdout) or wrong usage (2,
+// stderr).
+struct EarlyEnd {
+  int exit_code = 0;
+  std::string text;
+};
+
+// `arguments` without the program's name.
+std::variant<CommandLine, EarlyEnd> ParseCommandLine(std::vector<std::string> arguments,
+                                                     const Surroundings& surroundings);
+
+// Names of all commands, in the order of the help text.
+std::vector<std::string> CommandNames();
+
+}  // namespace kvasir::ctl
+
+#endif  // KVASIR_CLIENT_CTL_COMMAND_LINE_H_

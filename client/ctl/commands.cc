@@ -1,0 +1,159 @@
+#include "client/ctl/commands.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "client/ctl/completion.h"
+#include "client/ctl/doctor.h"
+#include "client/ctl/host_facts.h"
+#include "client/ctl/render.h"
+#include "client/ctl/terminal_text.h"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+namespace kvasir::ctl {
+namespace {
+
+constexpr uint32_t kRowsPerCall = 4096;  // about 300 KiB, far below gRPC's 4 MiB
+constexpr uint32_t kSequencesPerCall = 1000;
+
+// All pages as one answer. A daemon that does not move on is an error, not an endless loop.
+absl::StatusOr<v1::ListSequencesResponse> AllSequences(const CommandLine& line,
+                                                       AdminClient& daemon) {
+  v1::ListSequencesRequest request;
+  request.set_tenant(line.tenant);
+  request.set_page_size(kSequencesPerCall);
+  v1::ListSequencesResponse all;
+  do {
+    KVASIR_ASSIGN_OR_RETURN(v1::ListSequencesResponse page, daemon.ListSequences(request));
+    all.set_boot_epoch(page.boot_epoch());
+    all.mutable_sequences()->MergeFrom(page.sequences());
+    const uint64_t next = page.next_page_token();
+    if (next != 0 && next <= request.page_token()) {
+      return Internal("the daemon's list of sequences does not move on: page_token={}", next);
+    }
+    request.set_page_token(next);
+  } while (request.page_token() != 0);
+  return all;
+}
+
+absl::StatusOr<v1::InspectSequenceResponse> Inspect(const CommandLine& line, AdminClient& daemon) {
+  v1::InspectSequenceRequest request;
+  request.set_sequence_id(line.sequence_id);
+  request.set_layer(line.layer);
+  request.set_first_row(line.first_row);
+  v1::InspectSequenceResponse all;
+  uint32_t left = line.rows;
+  while (left > 0) {
+    request.set_max_rows(std::min(left, kRowsPerCall));
+    KVASIR_ASSIGN_OR_RETURN(v1::InspectSequenceResponse page, daemon.InspectSequence(request));
+    const auto got = static_cast<uint32_t>(page.rows_size());
+    if (got > left) return Internal("more rows than asked for: rows={} max={}", got, left);
+    left -= got;
+    *all.mutable_info() = page.info();
+    all.set_boot_epoch(page.boot_epoch());
+    all.set_layers(page.layers());
+    all.mutable_rows()->MergeFrom(page.rows());
+    const uint64_t next = page.next_row();
+    all.set_next_row(next);
+    if (next == 0) break;
+    if (next <= request.first_row()) {
+      return Internal("the daemon's list of rows does not move on: next_row={}", next);
+    }
+    request.set_first_row(next);
+  }
+  return all;
+}
+
+template <typename Response, typename Render>
+absl::StatusOr<std::string> TextOf(const CommandLine& line, absl::StatusOr<Response> response,
+                                   const Render& render) {
+  if (!response.ok()) return response.status();
+  return line.json ? RenderJson(*response) : render(*response);
+}
+
+// The text for stdout, and the exit code that goes with it.
+struct Outcome {
+  std::string text;
+  int exit_code = kExitOk;
+};
+
+absl::StatusOr<Outcome> AskHealth(const CommandLine& line, AdminClient& daemon) {
+  KVASIR_ASSIGN_OR_RETURN(std::string word, daemon.CheckHealth());
+  const int exit_code = word == "SERVING" ? kExitOk : kExitFailed;
+  if (line.json) word = nlohmann::json({{"status", word}}).dump();
+  return Outcome{word + "\n", exit_code};
+}
+
+Outcome Examine(const CommandLine& line, AdminClient& daemon) {
+  const std::vector<Diagnosis> list =
+      Diagnose(GatherHostFacts(line.socket), DaemonFacts{daemon.GetStats(), daemon.GetHost()});
+  return {line.json ? RenderDiagnosisJson(list) : RenderDiagnosis(list, line.color),
+          WorstOf(list) == Health::kFail ? kExitFailed : kExitOk};
+}
+
+absl::StatusOr<Outcome> Execute(const CommandLine& line, AdminClient& daemon) {
+  absl::StatusOr<std::string> text;
+  switch (line.command) {
+    case Command::kStats:
+      text = TextOf(line, daemon.GetStats(), RenderStats);
+      break;
+    case Command::kTenants: {
+      const auto stats = daemon.GetStats();
+      if (!stats.ok()) return stats.status();
+      text = line.json ? RenderTenantsJson(*stats) : RenderTenants(*stats);
+      break;
+    }
+    case Command::kSequences:
+      text = TextOf(line, AllSequences(line, daemon), RenderSequences);
+      break;
+    case Command::kInspect:
+      text = TextOf(line, Inspect(line, daemon), [&line](const auto& response) {
+        return RenderInspection(response, line.layer, line.color);
+      });
+      break;
+    case Command::kPolicies:
+      text = TextOf(line, daemon.ListPolicies(), RenderPolicies);
+      break;
+    case Command::kDoctor:
+      return Examine(line, daemon);
+    case Command::kHealth:
+      return AskHealth(line, daemon);
+    case Command::kCompletion:
+      text = std::string(kBashCompletion);
+      break;
+  }
+  if (!text.ok()) return text.status();
+  return Outcome{*std::move(text)};
+}
+
+}  // namespace
+
+int RunCommand(const CommandLine& line, AdminClient& daemon, std::ostream& out, std::ostream& err) {
+  const absl::StatusOr<Outcome> outcome = Execute(line, daemon);
+  if (!outcome.ok()) {
+    err << "kvasirctl: " << EscapeForTerminal(MessageOf(outcome.status())) << "\n";
+    return kExitFailed;
+  }
+  out << outcome->text << std::flush;
+  if (out.good()) return outcome->exit_code;
+  err << "kvasirctl: cannot write the result\n";  // a full disk, a closed pipe
+  return kExitFailed;
+}
+
+int RunKvasirctl(std::vector<std::string> arguments, const Surroundings& surroundings,
+                 std::ostream& out, std::ostream& err) {
+  const auto parsed = ParseCommandLine(std::move(arguments), surroundings);
+  if (const auto* end = std::get_if<EarlyEnd>(&parsed)) {
+    (end->exit_code == kExitOk ? out : err) << end->text << std::flush;
+    return end->exit_code;
+  }
+  const auto& line = std::get<CommandLine>(parsed);
+  const auto daemon = NewAdminClient(line.socket, line.deadline);
+  return RunCommand(line, *daemon, out, err);
+}
+
+}  // namespace kvasir::ctl

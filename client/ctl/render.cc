@@ -1,0 +1,140 @@
+#include "client/ctl/render.h"
+
+#include <google/protobuf/util/json_util.h>
+
+#include "base/bytes.h"
+#include "base/check.h"
+#include "client/ctl/table.h"
+#include "client/ctl/terminal_text.h"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+namespace kvasir::ctl {
+namespace {
+
+constexpr Table::Align kRight = Table::Align::kRight;
+
+std::string Share(uint64_t part, uint64_t whole) {
+  if (whole == 0) return "-";
+  return fmt::format("{:.1f}%", 100.0 * static_cast<double>(part) / static_cast<double>(whole));
+}
+
+std::string Duration(uint64_t ms) {
+  const uint64_t seconds = ms / 1000;
+  if (seconds < 60) return fmt::format("{} s", seconds);
+  if (seconds < 3600) return fmt::format("{} min {} s", seconds / 60, seconds % 60);
+  const uint64_t hours = seconds / 3600;
+  if (hours < 24) return fmt::format("{} h {} min", hours, seconds / 60 % 60);
+  return fmt::format("{} d {} h", hours / 24, hours % 24);
+}
+
+}  // namespace
+
+std::string RenderJson(const google::protobuf::Message& message) {
+  google::protobuf::util::JsonPrintOptions options;
+  options.add_whitespace = true;
+  options.always_print_primitive_fields = true;
+  options.preserve_proto_field_names = true;
+  std::string out;
+  const auto status = google::protobuf::util::MessageToJsonString(message, &out, options);
+  KVASIR_CHECK(status.ok(), "a generated message has a JSON form: {}", status.ToString());
+  return out;
+}
+
+std::string RenderTenantsJson(const v1::GetStatsResponse& stats) {
+  auto all = nlohmann::ordered_json::parse(RenderJson(stats));
+  nlohmann::ordered_json out;
+  out["boot_epoch"] = std::move(all["boot_epoch"]);
+  out["tenants"] = std::move(all["tenants"]);
+  return out.dump(1) + "\n";
+}
+
+std::string RenderStats(const v1::GetStatsResponse& stats) {
+  Table totals({{"kvasird", Table::Align::kLeft}, {EscapeForTerminal(stats.version())}});
+  totals.AddRow({"up", Duration(stats.uptime_ms())});
+  totals.AddRow({"boot epoch", fmt::format("{}", stats.boot_epoch())});
+  totals.AddRow({"pool", fmt::format("{}, {}", HumanBytes(stats.pool_bytes()),
+                                     stats.memory_locked() ? "locked" : "not locked")});
+  totals.AddRow({"  free", fmt::format("{}, of these ready {}", HumanBytes(stats.pool_free_bytes()),
+                                       HumanBytes(stats.pool_ready_bytes()))});
+  totals.AddRow({"  charged", HumanBytes(stats.charged_bytes())});
+  totals.AddRow({"  held", HumanBytes(stats.held_bytes())});
+  totals.AddRow({"late faults", fmt::format("{}", stats.late_faults())});
+  if (stats.tenants().empty()) return totals.Render();
+  return totals.Render() + "\n" + RenderTenants(stats);
+}
+
+std::string RenderTenants(const v1::GetStatsResponse& stats) {
+  Table table({{"TENANT"},
+               {"SESSIONS", kRight},
+               {"SEQUENCES", kRight},
+               {"SEEN", kRight},
+               {"KEPT", kRight},
+               {"HELD", kRight},
+               {"CHARGED", kRight},
+               {"LIMIT", kRight},
+               {"USED", kRight},
+               {"COMPACTIONS", kRight},
+               {"REJECTED", kRight},
+               {"VIOLATIONS", kRight}});
+  for (const v1::TenantStats& tenant : stats.tenants()) {
+    const v1::MemoryCounts& host = tenant.host();
+    table.AddRow(
+        {EscapeForTerminal(tenant.tenant()), fmt::format("{}", tenant.sessions()),
+         fmt::format("{}", tenant.sequences()), fmt::format("{}", tenant.rows_seen()),
+         fmt::format("{}", tenant.rows_kept()), HumanBytes(host.held_bytes()),
+         HumanBytes(host.charged_bytes()), HumanBytes(host.limit_bytes()),
+         Share(host.charged_bytes(), host.limit_bytes()), fmt::format("{}", tenant.compactions()),
+         fmt::format("{}", tenant.rejected_calls()), fmt::format("{}", tenant.violations())});
+  }
+  return table.empty() ? "no tenants\n" : table.Render();
+}
+
+std::string RenderSequences(const v1::ListSequencesResponse& sequences) {
+  Table table({{"ID", kRight},
+               {"TENANT"},
+               {"PID", kRight},
+               {"MODEL"},
+               {"SEEN", kRight},
+               {"KEPT", kRight},
+               {"SHARE", kRight},
+               {"HELD", kRight},
+               {"COMPACTIONS", kRight},
+               {"RETENTION"},
+               {"LABEL"}});
+  for (const v1::SequenceInfo& info : sequences.sequences()) {
+    table.AddRow({fmt::format("{}", info.sequence_id()), EscapeForTerminal(info.tenant()),
+                  fmt::format("{}", info.pid()), EscapeForTerminal(info.model()),
+                  fmt::format("{}", info.rows_seen()), fmt::format("{}", info.rows_kept()),
+                  Share(info.rows_kept(), info.rows_seen()), HumanBytes(info.held_bytes()),
+                  fmt::format("{}", info.compactions()), EscapeForTerminal(info.retention()),
+                  EscapeForTerminal(info.label())});
+  }
+  return table.empty() ? "no open sequences\n" : table.Render();
+}
+
+std::string RenderPolicies(const v1::ListPoliciesResponse& policies) {
+  std::string out;
+  for (const v1::PolicyInfo& policy : policies.policies()) {
+    out += fmt::format("{}{}: {}\n", out.empty() ? "" : "\n", EscapeForTerminal(policy.name()),
+                       EscapeForTerminal(policy.summary()));
+    if (!policy.source().empty()) {
+      out += fmt::format("  paper: {}\n", EscapeForTerminal(policy.source()));
+    }
+    if (!policy.needs().empty()) {
+      out += fmt::format("  needs: {}\n", EscapeForTerminal(policy.needs()));
+    }
+    Table table({{"  PARAMETER"}, {"TYPE"}, {"DEFAULT"}, {"BOUNDS"}, {"BY LAYER"}, {"MEANING"}});
+    for (const v1::PolicyParameter& parameter : policy.parameters()) {
+      table.AddRow({"  " + EscapeForTerminal(parameter.name()), EscapeForTerminal(parameter.type()),
+                    EscapeForTerminal(parameter.default_value()),
+                    EscapeForTerminal(parameter.bounds()), parameter.per_layer() ? "yes" : "no",
+                    EscapeForTerminal(parameter.description())});
+    }
+    if (!table.empty()) out += table.Render();
+  }
+  return out.empty() ? "no policies\n" : out;
+}
+
+}  // namespace kvasir::ctl

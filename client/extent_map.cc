@@ -1,0 +1,61 @@
+#include "client/extent_map.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "proto/shm/layout.h"
+
+namespace kvasir {
+
+absl::Status ExtentMap::ReceiveOne(Instant deadline) {
+  const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
+      deadline - std::chrono::steady_clock::now());
+  KVASIR_ASSIGN_OR_RETURN(
+      const bool readable,
+      WaitReadable(socket_.get(), static_cast<int>(std::max<int64_t>(0, left.count()))));
+  if (!readable) return DeadlineExceeded("no word from the daemon on the data socket");
+  shm::ExtentNotice notice{};
+  KVASIR_ASSIGN_OR_RETURN(ReceivedMessage message,
+                          ReceiveMessage(socket_, std::as_writable_bytes(std::span(&notice, 1))));
+  if (message.bytes == 0) return Unavailable("the daemon closed the session");
+  if (message.bytes != sizeof(notice) || message.truncated || message.fds.size() != 1 ||
+      notice.kind != static_cast<uint32_t>(shm::MessageKind::kExtent)) {
+    return DataLoss("malformed message on the data socket: bytes={} fds={}", message.bytes,
+                    message.fds.size());
+  }
+  const bool kept = notice.extent_kind == static_cast<uint32_t>(shm::ExtentKind::kKept);
+  KVASIR_ASSIGN_OR_RETURN(MappedRegion map,
+                          MappedRegion::Map(message.fds[0], notice.bytes,
+                                            kept ? Access::kReadOnly : Access::kReadWrite));
+  entries_[notice.slot] = {std::move(map), notice.generation};
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::byte*> ExtentMap::At(uint32_t slot, uint32_t generation, uint64_t offset,
+                                         uint64_t bytes, Instant deadline) {
+  MutexLock lock(mutex_);
+  for (;;) {
+    const auto found = entries_.find(slot);
+    if (found != entries_.end() && found->second.generation == generation) {
+      const MappedRegion& map = found->second.map;
+      if (offset > map.bytes() || bytes > map.bytes() - offset) {
+        return DataLoss("block lies outside its extent: offset={} bytes={} extent_bytes={}", offset,
+                        bytes, map.bytes());
+      }
+      return map.data() + offset;
+    }
+    KVASIR_RETURN_IF_ERROR(ReceiveOne(deadline));
+  }
+}
+
+uint64_t ExtentMap::mapped_bytes() const {
+  MutexLock lock(mutex_);
+  uint64_t bytes = 0;
+  for (const auto& [slot, entry] : entries_) bytes += entry.map.bytes();
+  return bytes;
+}
+
+}  // namespace kvasir

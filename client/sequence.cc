@@ -1,0 +1,39 @@
+#include "client/sequence.h"
+
+#include <utility>
+
+#include "base/error.h"
+#include "client/sequence_state.h"
+
+namespace kvasir {
+
+Sequence::Sequence() = default;
+Sequence::Sequence(std::unique_ptr<SequenceState> state) : state_(std::move(state)) {}
+Sequence::Sequence(Sequence&&) noexcept = default;
+
+Sequence& Sequence::operator=(Sequence&& other) noexcept {
+  if (this != &other) {
+    if (state_) (void)state_->Close();
+    state_ = std::move(other.state_);
+  }
+  return *this;
+}
+
+Sequence::~Sequence() {
+  // Nobody is left to hear an error; the daemon frees the sequence with the session at the latest.
+  if (state_) (void)state_->Close();
+}
+
+absl::StatusOr<StepView> Sequence::Begin(uint32_t want_rows) { return state_->Begin(want_rows); }
+absl::Status Sequence::Commit(std::span<const uint32_t> ids) { return state_->Commit(ids); }
+absl::Status Sequence::Truncate(uint64_t rows) { return state_->Truncate(rows); }
+absl::Status Sequence::Close() { return state_->Close(); }
+uint64_t Sequence::rows() const { return state_->rows(); }
+uint64_t Sequence::id() const { return state_->id(); }
+const std::string& Sequence::retention() const { return state_->retention(); }
+uint32_t Sequence::slots_per_block() const { return state_->slots_per_block(); }
+absl::StatusOr<Sequence::Footprint> Sequence::MeasureFootprint() {
+  return state_->MeasureFootprint();
+}
+
+}  // namespace kvasir

@@ -1,0 +1,68 @@
+// Sequence: one token stream whose K and V rows live in the daemon's memory.
+#ifndef KVASIR_CLIENT_SEQUENCE_H_
+#define KVASIR_CLIENT_SEQUENCE_H_
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include "client/view.h"
+
+namespace kvasir {
+
+class SequenceState;
+
+// Move-only; closes itself. Not thread-safe: one thread at a time, any thread.
+class Sequence {
+ public:
+  Sequence();
+  Sequence(Sequence&&) noexcept;
+  Sequence& operator=(Sequence&&) noexcept;
+  Sequence(const Sequence&) = delete;
+  Sequence& operator=(const Sequence&) = delete;
+  ~Sequence();
+
+  // The next 1 to `want_rows` rows and what their queries may see. Makes no call while the rows are
+  // granted and the table is valid; else it asks the daemon and waits, up to the deadline. Fewer rows
+  // than wanted come back at the border of a table or of the tenant's limit.
+  // Errors: kResourceExhausted (with the figures), kUnavailable, kDeadlineExceeded, kInvalidArgument.
+  absl::StatusOr<StepView> Begin(uint32_t want_rows);
+
+  // The first ids.size() rows of the last Begin() are written in every layer and have these ids.
+  // Makes a call at block borders only.
+  // Errors: kInvalidArgument (more ids than rows, or an id beyond the vocabulary: nothing is
+  // committed), kUnavailable (the session ended meanwhile: the step's results are void).
+  absl::Status Commit(std::span<const uint32_t> ids);
+
+  // Forgets the rows from `rows` on. Errors: kFailedPrecondition naming the rollback floor.
+  absl::Status Truncate(uint64_t rows);
+
+  // Gives everything back. Errors: kUnavailable; the sequence is closed all the same.
+  absl::Status Close();
+
+  uint64_t rows() const;                  // committed
+  uint64_t id() const;                    // as kvasirctl shows it
+  const std::string& retention() const;   // with every default
+  uint32_t slots_per_block() const;
+
+  // What the newest table and the directory name, after a call that brings both up to date.
+  struct Footprint {
+    uint64_t held_bytes = 0;   // distinct groups, as counted from this side
+    uint64_t kept_rows = 0;    // rows that the next query sees, in the layer that sees most
+    uint64_t version = 0;
+  };
+  absl::StatusOr<Footprint> MeasureFootprint();
+
+ private:
+  friend class Session;
+  explicit Sequence(std::unique_ptr<SequenceState> state);
+  std::unique_ptr<SequenceState> state_;
+};
+
+}  // namespace kvasir
+
+#endif  // KVASIR_CLIENT_SEQUENCE_H_

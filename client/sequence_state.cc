@@ -1,0 +1,320 @@
+#include "client/sequence_state.h"
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+#include <utility>
+
+#include "base/bytes.h"
+#include "base/status_macros.h"
+
+namespace kvasir {
+namespace {
+
+// Tables that one Begin() may pass over; each covers at least one row, so two are enough.
+constexpr int kTablesPerStepMax = 4;
+
+}  // namespace
+
+SequenceState::SequenceState(std::shared_ptr<SessionState> session, ClientModel model, uint32_t slot,
+                             uint32_t uid, uint64_t id, std::string retention,
+                             std::vector<uint32_t> lane_of_layer)
+    : session_(std::move(session)),
+      model_(std::move(model)),
+      slot_(slot),
+      uid_(uid),
+      id_(id),
+      retention_(std::move(retention)),
+      lane_of_layer_(std::move(lane_of_layer)),
+      board_(session_->Board(slot)),
+      desk_(session_->Desk(slot)),
+      layers_(model_.row_bytes.size()) {
+  lanes_.resize(board_.lanes);
+  for (uint32_t layer = 0; layer < lane_of_layer_.size(); ++layer) {
+    lanes_[lane_of_layer_[layer]].layers.push_back(layer);
+  }
+  for (LaneViews& lane : lanes_) {
+    std::vector<shm::LayerRowBytes> bytes;
+    for (const uint32_t layer : lane.layers) bytes.push_back(model_.row_bytes[layer]);
+    lane.block = shm::MakeGroupGeometry(bytes, model_.slots_per_block);
+    lane.small = shm::MakeGroupGeometry(bytes, shm::SmallGroupSlots(model_.slots_per_block));
+    lane.kept.resize(lane.layers.size());
+    lane.recent.resize(lane.layers.size());
+  }
+}
+
+bool SequenceState::Refresh() {
+  // acquire: pairs with the release in core::Sequence::Publish()
+  const uint64_t published = board_.published.load(std::memory_order_acquire);
+  if (table_loaded_ && published == table_.version) return false;
+  const shm::VersionDesc& desc = board_.v[published & 1];
+  // Constant while this side has not adopted it, so a plain copy cannot be torn.
+  if (table_loaded_ && rows_ < desc.from_row) return false;
+  table_ = desc;
+  return true;
+}
+
+absl::Status SequenceState::LoadTable() {
+  const shm::DaemonHeader& header = session_->header();
+  const uint64_t lanes_bytes = sizeof(shm::LaneSpan) * lanes_.size();
+  if (table_.lanes != lanes_.size() || table_.lanes_off + lanes_bytes > header.segment_bytes) {
+    return DataLoss("block table is malformed: version={}", table_.version);
+  }
+  const auto* spans = reinterpret_cast<const shm::LaneSpan*>(session_->d.data() + table_.lanes_off);
+  for (size_t i = 0; i < lanes_.size(); ++i) {
+    LaneViews& lane = lanes_[i];
+    KVASIR_RETURN_IF_ERROR(LoadRuns(lane, spans[i]));
+    lane.kept_rows = spans[i].kept_rows;
+    lane.window = spans[i].window;
+    lane.recent_first = spans[i].recent_first;
+    const uint64_t sticky_bytes = sizeof(uint64_t) * spans[i].sticky;
+    if (spans[i].sticky_off + sticky_bytes > header.segment_bytes) {
+      return DataLoss("block table is malformed: version={} lane={}", table_.version, i);
+    }
+    lane.sticky.resize(spans[i].sticky);
+    std::memcpy(lane.sticky.data(), session_->d.data() + spans[i].sticky_off, sticky_bytes);
+    ShiftRecent(lane, lane.recent_first / model_.slots_per_block);
+  }
+  table_loaded_ = true;
+  return absl::OkStatus();
+}
+
+absl::Status SequenceState::LoadRuns(LaneViews& lane, const shm::LaneSpan& span) {
+  if (span.runs_off + sizeof(shm::RunEntry) * span.runs > session_->header().segment_bytes) {
+    return DataLoss("block table is malformed: version={} runs={}", table_.version, span.runs);
+  }
+  const auto* runs = reinterpret_cast<const shm::RunEntry*>(session_->d.data() + span.runs_off);
+  for (auto& views : lane.kept) views.clear();
+  for (uint32_t r = 0; r < span.runs; ++r) {
+    const shm::RunEntry& run = runs[r];
+    const shm::GroupGeometry& geometry = GeometryOf(lane, run.group_slots);
+    if (run.group_slots != geometry.slots || run.first_slot + run.rows > geometry.slots) {
+      return DataLoss("run lies outside its group: version={} run={}", table_.version, r);
+    }
+    KVASIR_ASSIGN_OR_RETURN(const std::byte* const base,
+                            session_->extents->At(run.extent, run.generation, run.group_off,
+                                                  geometry.bytes, session_->DeadlineFromNow()));
+    for (size_t l = 0; l < lane.layers.size(); ++l) {
+      const shm::LayerRowBytes bytes = geometry.row_bytes[l];
+      KeptRunView view;
+      view.k = base + geometry.k_off[l] + uint64_t{run.first_slot} * bytes.k;
+      view.v = base + geometry.v_off[l] + uint64_t{run.first_slot} * bytes.v;
+      view.rows = run.rows;
+      view.k_stride = bytes.k;
+      view.v_stride = bytes.v;
+      view.query_offset = run.query_offset;
+      view.query_max = run.query_max;
+      view.positions =
+          reinterpret_cast<const uint32_t*>(base + geometry.pos_off) + run.first_slot;
+      view.tokens = reinterpret_cast<const uint32_t*>(base + geometry.tok_off) + run.first_slot;
+      lane.kept[l].push_back(view);
+    }
+  }
+  return absl::OkStatus();
+}
+
+void SequenceState::ShiftRecent(LaneViews& lane, uint64_t first_block) {
+  const uint64_t gone = std::min<uint64_t>(first_block - lane.first_block, lane.block_base.size());
+  const auto count = static_cast<ptrdiff_t>(gone);
+  lane.block_base.erase(lane.block_base.begin(), lane.block_base.begin() + count);
+  for (auto& views : lane.recent) views.erase(views.begin(), views.begin() + count);
+  lane.first_block = first_block;
+}
+
+absl::Status SequenceState::ExtendRecent() {
+  // acquire: pairs with the release in core::Sequence::Grant()
+  granted_ = board_.granted.load(std::memory_order_acquire);
+  const auto* dir =
+      reinterpret_cast<const shm::RecentRef*>(session_->d.data() + board_.dir_off);
+  for (size_t i = 0; i < lanes_.size(); ++i) {
+    LaneViews& lane = lanes_[i];
+    for (uint64_t block = lane.first_block + lane.block_base.size();
+         block < granted_ / model_.slots_per_block; ++block) {
+      const shm::RecentRef ref = dir[i * board_.dir_cap + block % board_.dir_cap];
+      KVASIR_ASSIGN_OR_RETURN(std::byte* const base,
+                              session_->extents->At(ref.extent, ref.generation, ref.group_off,
+                                                    lane.block.bytes, session_->DeadlineFromNow()));
+      lane.block_base.push_back(base);
+      for (size_t l = 0; l < lane.layers.size(); ++l) {
+        lane.recent[l].push_back({base + lane.block.k_off[l], base + lane.block.v_off[l]});
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+void SequenceState::MakeLayerViews() {
+  for (const LaneViews& lane : lanes_) {
+    for (size_t l = 0; l < lane.layers.size(); ++l) {
+      LayerView& view = layers_[lane.layers[l]];
+      view.kept = lane.kept[l];
+      view.recent = lane.recent[l];
+      view.recent_base = lane.first_block * model_.slots_per_block;
+      view.recent_first = lane.recent_first;
+      view.window = lane.window;
+      view.sticky = lane.sticky;
+      view.slots_per_block = model_.slots_per_block;
+      view.k_stride = lane.block.row_bytes[l].k;
+      view.v_stride = lane.block.row_bytes[l].v;
+    }
+  }
+}
+
+absl::StatusOr<StepView> SequenceState::Begin(uint32_t want_rows) {
+  if (closed_) return FailedPrecondition("the sequence is closed: id={}", id_);
+  if (want_rows == 0) return InvalidArgument("want_rows is 0: min=1");
+  begun_ = 0;
+  bool changed = false;
+  // A table may end before the row that is wanted when windows are smaller than a block: then it is
+  // adopted unused, so that the daemon can prepare the next one.
+  for (int attempt = 0; attempt < kTablesPerStepMax; ++attempt) {
+    if (Refresh()) {
+      KVASIR_RETURN_IF_ERROR(LoadTable());
+      granted_ = 0;  // the directory is read anew below
+      changed = true;
+    }
+    const bool stale = rows_ >= table_.until_row;
+    const uint64_t granted = board_.granted.load(std::memory_order_acquire);
+    if (!stale && granted >= rows_ + want_rows) break;
+    if (stale) WriteDesk();
+    absl::Status status = Sync(rows_ + want_rows, rows_);
+    if (status.code() == absl::StatusCode::kResourceExhausted && want_rows > 1) {
+      status = Sync(rows_ + 1, rows_);  // fewer rows than wanted, if there is room for one
+      if (status.ok() && !stale) break;
+    }
+    KVASIR_RETURN_IF_ERROR(status);
+  }
+  if (rows_ + want_rows > granted_) {
+    KVASIR_RETURN_IF_ERROR(ExtendRecent());
+    changed = true;
+  }
+  if (changed) MakeLayerViews();
+  const uint64_t end = std::min({rows_ + want_rows, granted_, table_.until_row});
+  if (end <= rows_) {
+    return Internal("no row can be computed: row={} granted={} until_row={}", rows_, granted_,
+                    table_.until_row);
+  }
+  begun_ = static_cast<uint32_t>(end - rows_);
+  return StepView{rows_, begun_, layers_};
+}
+
+absl::Status SequenceState::Commit(std::span<const uint32_t> ids) {
+  if (ids.empty() || ids.size() > begun_) {
+    return InvalidArgument("ids count is out of bounds: value={} min=1 max={}", ids.size(), begun_);
+  }
+  for (const uint32_t id : ids) {
+    if (id >= model_.vocabulary_size) {
+      return InvalidArgument("token id beyond the vocabulary: token={} max={}", id,
+                             model_.vocabulary_size - 1);
+    }
+  }
+  LaneViews& first = lanes_.front();  // ids go into the first lane's trailers
+  const uint64_t slots = model_.slots_per_block;
+  for (size_t i = 0; i < ids.size(); ++i) {
+    const uint64_t row = rows_ + i;
+    std::memcpy(first.block_base[row / slots - first.first_block] + first.block.tok_off +
+                    4 * (row % slots),
+                &ids[i], 4);
+  }
+  KVASIR_RETURN_IF_ERROR(session_->CheckOpen());
+  const uint64_t before = rows_;
+  rows_ += ids.size();
+  begun_ = 0;
+  WriteDesk();
+  if (rows_ / slots != before / slots) return Sync(0, std::nullopt);
+  return absl::OkStatus();
+}
+
+void SequenceState::WriteDesk() {
+  // release: the rows, their ids, and the last read of an older table come before; uid goes last, so
+  // that the daemon ignores the line until all of it belongs to this life of the slot.
+  desk_.rows.store(rows_, std::memory_order_release);
+  desk_.adopted.store(table_loaded_ ? table_.version : 1, std::memory_order_release);
+  desk_.uid.store(uid_, std::memory_order_release);
+}
+
+absl::Status SequenceState::Sync(uint64_t granted_rows, std::optional<uint64_t> table_row) {
+  v1::SyncRequest request;
+  v1::SyncNeed* need = request.add_needs();
+  need->set_sequence(slot_);
+  need->set_uid(uid_);
+  need->set_granted_rows(granted_rows);
+  need->set_has_table_row(table_row.has_value());
+  need->set_table_row(table_row.value_or(0));
+  v1::SyncResponse response;
+  KVASIR_RETURN_IF_ERROR(session_->channel->Call(&v1::KvCache::Stub::Sync, request, &response));
+  if (response.results_size() != 1) return Internal("sync answered {} results", response.results_size());
+  const v1::SyncResult& result = response.results(0);
+  return result.code() == 0
+             ? absl::OkStatus()
+             : MakeError(static_cast<absl::StatusCode>(result.code()), result.message());
+}
+
+absl::Status SequenceState::Truncate(uint64_t rows) {
+  if (closed_) return FailedPrecondition("the sequence is closed: id={}", id_);
+  v1::TruncateRequest request;
+  request.set_sequence(slot_);
+  request.set_uid(uid_);
+  request.set_rows(rows);
+  v1::TruncateResponse response;
+  KVASIR_RETURN_IF_ERROR(session_->channel->Call(&v1::KvCache::Stub::Truncate, request, &response));
+  rows_ = rows;
+  begun_ = 0;
+  uid_ = response.uid();
+  WriteDesk();
+  return absl::OkStatus();
+}
+
+absl::Status SequenceState::Close() {
+  if (closed_) return absl::OkStatus();
+  closed_ = true;
+  v1::CloseSequenceRequest request;
+  request.set_sequence(slot_);
+  request.set_uid(uid_);
+  v1::CloseSequenceResponse response;
+  return session_->channel->Call(&v1::KvCache::Stub::CloseSequence, request, &response);
+}
+
+absl::StatusOr<Sequence::Footprint> SequenceState::MeasureFootprint() {
+  if (closed_) return FailedPrecondition("the sequence is closed: id={}", id_);
+  if (Refresh()) {
+    KVASIR_RETURN_IF_ERROR(LoadTable());
+    granted_ = 0;
+  }
+  WriteDesk();
+  KVASIR_RETURN_IF_ERROR(Sync(0, rows_));
+  if (Refresh()) KVASIR_RETURN_IF_ERROR(LoadTable());
+  WriteDesk();
+  KVASIR_RETURN_IF_ERROR(Sync(0, std::nullopt));  // the daemon frees what this side has left
+  KVASIR_RETURN_IF_ERROR(ExtendRecent());
+  MakeLayerViews();
+  Sequence::Footprint footprint;
+  footprint.version = table_.version;
+  for (const LaneViews& lane : lanes_) {
+    std::set<std::pair<const std::byte*, uint64_t>> groups;  // base of the positions identifies one
+    for (const std::byte* base : lane.block_base) groups.emplace(base, lane.block.bytes);
+    for (const shm::VersionDesc& desc : board_.v) {
+      if (desc.version == 0 || desc.version < table_.version) continue;
+      const auto& span = reinterpret_cast<const shm::LaneSpan*>(session_->d.data() +
+                                                                desc.lanes_off)[&lane - lanes_.data()];
+      const auto* runs = reinterpret_cast<const shm::RunEntry*>(session_->d.data() + span.runs_off);
+      for (uint32_t r = 0; r < span.runs; ++r) {
+        const shm::GroupGeometry& geometry = GeometryOf(lane, runs[r].group_slots);
+        KVASIR_ASSIGN_OR_RETURN(
+            const std::byte* const base,
+            session_->extents->At(runs[r].extent, runs[r].generation, runs[r].group_off,
+                                  geometry.bytes, session_->DeadlineFromNow()));
+        groups.emplace(base, geometry.bytes);
+      }
+    }
+    for (const auto& [base, bytes] : groups) footprint.held_bytes += bytes;
+    const LayerView& view = layers_[lane.layers.front()];
+    const uint64_t low = view.WindowFirst(rows_);
+    uint64_t visible = lane.kept_rows + (rows_ > low ? rows_ - low : 0);
+    for (const uint64_t row : lane.sticky) visible += row < std::min(low, rows_) ? 1 : 0;
+    footprint.kept_rows = std::max(footprint.kept_rows, visible);
+  }
+  return footprint;
+}
+
+}  // namespace kvasir

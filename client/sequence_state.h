@@ -1,0 +1,81 @@
+// The inside of a Sequence: reads boards and tables in place, keeps the views. Private to client/.
+#ifndef KVASIR_CLIENT_SEQUENCE_STATE_H_
+#define KVASIR_CLIENT_SEQUENCE_STATE_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "client/sequence.h"
+#include "client/session_state.h"
+
+namespace kvasir {
+
+class SequenceState {
+ public:
+  SequenceState(std::shared_ptr<SessionState> session, ClientModel model, uint32_t slot,
+                uint32_t uid, uint64_t id, std::string retention,
+                std::vector<uint32_t> lane_of_layer);
+
+  absl::StatusOr<StepView> Begin(uint32_t want_rows);
+  absl::Status Commit(std::span<const uint32_t> ids);
+  absl::Status Truncate(uint64_t rows);
+  absl::Status Close();
+  absl::StatusOr<Sequence::Footprint> MeasureFootprint();
+
+  uint64_t rows() const { return rows_; }
+  uint64_t id() const { return id_; }
+  const std::string& retention() const { return retention_; }
+  uint32_t slots_per_block() const { return model_.slots_per_block; }
+
+ private:
+  // One lane of the table in use.
+  struct LaneViews {
+    std::vector<uint32_t> layers;
+    shm::GroupGeometry block, small;
+    std::vector<std::vector<KeptRunView>> kept;        // [layer of the lane]
+    std::vector<std::vector<RecentBlockView>> recent;  // [layer of the lane]
+    std::vector<std::byte*> block_base;                // group addresses, from first_block on
+    uint64_t first_block = 0;
+    uint64_t kept_rows = 0, window = 0, recent_first = 0;
+    std::vector<uint64_t> sticky;
+  };
+
+  // Copies the descriptor of the published version if it is new; false if there is nothing newer.
+  bool Refresh();
+  absl::Status LoadTable();
+  absl::Status LoadRuns(LaneViews& lane, const shm::LaneSpan& span);
+  absl::Status ExtendRecent();
+  void ShiftRecent(LaneViews& lane, uint64_t first_block);
+  void MakeLayerViews();
+  void WriteDesk();
+  absl::Status Sync(uint64_t granted_rows, std::optional<uint64_t> table_row);
+  const shm::GroupGeometry& GeometryOf(const LaneViews& lane, uint32_t slots) const {
+    return slots == lane.block.slots ? lane.block : lane.small;
+  }
+
+  const std::shared_ptr<SessionState> session_;  // shared with the Session and other sequences
+  const ClientModel model_;
+  const uint32_t slot_;
+  uint32_t uid_;
+  const uint64_t id_;
+  const std::string retention_;
+  const std::vector<uint32_t> lane_of_layer_;
+  const shm::SeqBoard& board_;
+  shm::SeqDesk& desk_;
+
+  shm::VersionDesc table_{};      // in use
+  bool table_loaded_ = false;
+  uint64_t rows_ = 0;
+  uint64_t granted_ = 0;
+  uint32_t begun_ = 0;            // rows of the last Begin()
+  bool closed_ = false;
+  std::vector<LaneViews> lanes_;
+  std::vector<LayerView> layers_;
+};
+
+}  // namespace kvasir
+
+#endif  // KVASIR_CLIENT_SEQUENCE_STATE_H_

@@ -1,0 +1,245 @@
+#include "client/session.h"
+
+#include <array>
+#include <utility>
+
+#include <sodium.h>
+
+#include "base/status_macros.h"
+#include "client/sequence_state.h"
+#include "client/session_state.h"
+#include "proto/shm/layout_hash.h"
+#include "proto/shm/probe_pattern.h"
+
+namespace kvasir {
+namespace {
+
+constexpr uint64_t kTextBytesMax = 64;
+constexpr uint64_t kTextsBytesOfCall = 512 << 10;
+
+absl::Status CheckHeader(const SessionState& state, const shm::Welcome& welcome) {
+  const shm::DaemonHeader& header = state.header();
+  const uint64_t boards = header.seq_off + sizeof(shm::SeqBoard) * header.seq_max;
+  const uint64_t desks = header.e_desk_off + sizeof(shm::SeqDesk) * header.seq_max;
+  if (header.magic != shm::kDaemonMagic || header.abi != welcome.abi ||
+      header.header_bytes != shm::kHeaderBytes || header.segment_bytes != welcome.d_bytes ||
+      header.e_segment_bytes != welcome.e_bytes || header.session_id != welcome.session_id ||
+      boards > header.arena_off || header.arena_off + header.arena_bytes > welcome.d_bytes ||
+      desks > welcome.e_bytes) {
+    return DataLoss("the daemon's segment header does not fit its welcome: session={}",
+                    welcome.session_id);
+  }
+  if (header.layout_hash != shm::LayoutHash()) {
+    return FailedPrecondition("client and daemon disagree about the shared-memory layout: "
+                              "client_hash={:016x} daemon_hash={:016x}",
+                              shm::LayoutHash(), header.layout_hash);
+  }
+  return absl::OkStatus();
+}
+
+// Says hello and takes the two segments.
+absl::StatusOr<shm::Welcome> Greet(SessionState& state) {
+  shm::Hello hello{};
+  hello.magic = shm::kHelloMagic;
+  hello.kind = static_cast<uint32_t>(shm::MessageKind::kHello);
+  hello.abi_min = hello.abi_max = shm::kAbiVersion;
+  KVASIR_RETURN_IF_ERROR(SendMessage(state.socket, std::as_bytes(std::span(&hello, 1)), {}));
+  KVASIR_ASSIGN_OR_RETURN(const bool readable,
+                          WaitReadable(state.socket.get(), static_cast<int>(state.deadline.count())));
+  if (!readable) return DeadlineExceeded("the daemon does not answer on the data socket");
+  union {
+    uint32_t kind;
+    shm::Welcome welcome;
+    shm::Refusal refusal;
+  } answer{};
+  KVASIR_ASSIGN_OR_RETURN(ReceivedMessage message,
+                          ReceiveMessage(state.socket, std::as_writable_bytes(std::span(&answer, 1))));
+  if (message.bytes == sizeof(shm::Refusal) &&
+      answer.kind == static_cast<uint32_t>(shm::MessageKind::kRefusal)) {
+    answer.refusal.text[sizeof(answer.refusal.text) - 1] = '\0';
+    return MakeError(static_cast<absl::StatusCode>(answer.refusal.code), answer.refusal.text);
+  }
+  if (message.bytes == 0) return Unavailable("the daemon closed the data socket");
+  if (message.bytes != sizeof(shm::Welcome) || message.fds.size() != 2 ||
+      answer.kind != static_cast<uint32_t>(shm::MessageKind::kWelcome)) {
+    return DataLoss("malformed welcome: bytes={} fds={}", message.bytes, message.fds.size());
+  }
+  const shm::Welcome welcome = answer.welcome;
+  if (welcome.d_bytes < shm::kHeaderBytes || welcome.e_bytes < shm::kHeaderBytes) {
+    return DataLoss("malformed welcome: d_bytes={} e_bytes={}", welcome.d_bytes, welcome.e_bytes);
+  }
+  KVASIR_ASSIGN_OR_RETURN(state.d,
+                          MappedRegion::Map(message.fds[0], welcome.d_bytes, Access::kReadOnly));
+  KVASIR_ASSIGN_OR_RETURN(state.e,
+                          MappedRegion::Map(message.fds[1], welcome.e_bytes, Access::kReadWrite));
+  return welcome;
+}
+
+void Fill(const ModelSpec& spec, v1::ModelSpec* out) {
+  out->set_name(spec.name);
+  switch (spec.kv_type) {
+    case KvType::kF16:
+      out->set_dtype(v1::DATA_TYPE_F16);
+      break;
+    case KvType::kBF16:
+      out->set_dtype(v1::DATA_TYPE_BF16);
+      break;
+    case KvType::kF32:
+      out->set_dtype(v1::DATA_TYPE_F32);
+      break;
+  }
+  for (const LayerSpec& layer : spec.layers) {
+    v1::LayerSpec* added = out->add_layers();
+    added->set_kv_heads(layer.kv_heads);
+    added->set_k_head_dim(layer.k_head_dim);
+    added->set_v_head_dim(layer.v_head_dim);
+    added->set_attention(layer.sliding_window > 0 ? v1::ATTENTION_KIND_SLIDING_WINDOW
+                                                  : v1::ATTENTION_KIND_FULL);
+    added->set_sliding_window(layer.sliding_window);
+  }
+  if (spec.rope != RopeStyle::kNone) {
+    out->mutable_rope()->set_pairing(spec.rope == RopeStyle::kInterleaved
+                                         ? v1::RopeSpec::PAIRING_INTERLEAVED
+                                         : v1::RopeSpec::PAIRING_HALF_SPLIT);
+    out->mutable_rope()->set_theta(spec.rope_theta);
+    out->mutable_rope()->set_rotated_dims(spec.rope_dims);
+  }
+  out->mutable_separator_token_ids()->Add(spec.separator_token_ids.begin(),
+                                          spec.separator_token_ids.end());
+  out->set_vocabulary_size(spec.vocabulary_size);
+  out->set_slots_per_block(spec.slots_per_block);
+  out->set_weights_digest(spec.weights_digest);
+  for (const std::string& digest : spec.adapter_digests) out->add_adapter_digests(digest);
+  out->set_has_pad_token_id(spec.pad_token_id.has_value());
+  out->set_pad_token_id(spec.pad_token_id.value_or(0));
+}
+
+// Writes the client's pattern into slots [0, S/2), or checks the daemon's in [S/2, S).
+absl::Status WriteOrCheckProbe(std::byte* base, const shm::GroupGeometry& geometry, uint64_t seed,
+                               bool write) {
+  const uint32_t half = geometry.slots / 2;
+  for (uint32_t layer = 0; layer < geometry.k_off.size(); ++layer) {
+    for (uint32_t plane = 0; plane < 2; ++plane) {
+      const uint32_t bytes = plane == 0 ? geometry.row_bytes[layer].k : geometry.row_bytes[layer].v;
+      const uint64_t off = plane == 0 ? geometry.k_off[layer] : geometry.v_off[layer];
+      for (uint32_t slot = write ? 0 : half; slot < (write ? half : geometry.slots); ++slot) {
+        std::byte* const row = base + off + uint64_t{slot} * bytes;
+        for (uint32_t b = 0; b < bytes; ++b) {
+          const std::byte wanted{shm::ProbeByte(seed, layer, plane, slot, b)};
+          if (write) {
+            row[b] = wanted;
+          } else if (row[b] != wanted) {
+            return FailedPrecondition(
+                "client and daemon lay out blocks differently: layer={} plane={} slot={} byte={}",
+                layer, plane == 0 ? "K" : "V", slot, b);
+          }
+        }
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+ClientModel ModelOf(const ModelSpec& spec, uint32_t slots_per_block) {
+  ClientModel model{slots_per_block, spec.vocabulary_size, {}};
+  const uint32_t element = spec.kv_type == KvType::kF32 ? 4 : 2;
+  for (const LayerSpec& layer : spec.layers) {
+    model.row_bytes.push_back({layer.kv_heads * layer.k_head_dim * element,
+                               layer.kv_heads * layer.v_head_dim * element});
+  }
+  return model;
+}
+
+}  // namespace
+
+Session::Session(std::shared_ptr<SessionState> state) : state_(std::move(state)) {}
+Session::~Session() = default;
+
+absl::StatusOr<std::unique_ptr<Session>> Session::Connect(const ConnectOptions& options) {
+  auto state = std::make_shared<SessionState>();
+  state->deadline = options.deadline;
+  KVASIR_ASSIGN_OR_RETURN(state->socket, ConnectUnix(options.data_socket, SocketType::kSeqPacket));
+  KVASIR_ASSIGN_OR_RETURN(const shm::Welcome welcome, Greet(*state));
+  KVASIR_RETURN_IF_ERROR(CheckHeader(*state, welcome));
+  reinterpret_cast<shm::EngineHeader*>(state->e.data())->magic = shm::kEngineMagic;
+  std::array<char, 2 * sizeof(welcome.token) + 1> hex{};
+  ::sodium_bin2hex(hex.data(), hex.size(), welcome.token, sizeof(welcome.token));
+  state->channel =
+      std::make_unique<ControlChannel>(options.control_socket, hex.data(), options.deadline);
+  state->extents = std::make_unique<ExtentMap>(state->socket);
+  return std::unique_ptr<Session>(new Session(std::move(state)));
+}
+
+absl::StatusOr<ModelHandle> Session::RegisterModel(const ModelSpec& spec) {
+  v1::RegisterModelRequest request;
+  Fill(spec, request.mutable_spec());
+  v1::RegisterModelResponse response;
+  KVASIR_RETURN_IF_ERROR(
+      state_->channel->Call(&v1::KvCache::Stub::RegisterModel, request, &response));
+  ClientModel model = ModelOf(spec, response.slots_per_block());
+  const shm::GroupGeometry geometry =
+      shm::MakeGroupGeometry(model.row_bytes, model.slots_per_block);
+  KVASIR_ASSIGN_OR_RETURN(
+      std::byte* const probe,
+      state_->extents->At(response.probe_extent(), response.probe_generation(),
+                          response.probe_offset(), geometry.bytes, state_->DeadlineFromNow()));
+  v1::ProbeLayoutRequest probe_request;
+  probe_request.set_model_id(response.model_id());
+  uint64_t seed = 0;
+  KVASIR_RETURN_IF_ERROR(FillRandom(&seed, sizeof(seed)));
+  probe_request.set_seed(seed);
+  KVASIR_RETURN_IF_ERROR(WriteOrCheckProbe(probe, geometry, seed, true));
+  v1::ProbeLayoutResponse probe_response;
+  KVASIR_RETURN_IF_ERROR(
+      state_->channel->Call(&v1::KvCache::Stub::ProbeLayout, probe_request, &probe_response));
+  KVASIR_RETURN_IF_ERROR(WriteOrCheckProbe(probe, geometry, probe_response.seed(), false));
+  MutexLock lock(state_->mutex);
+  state_->models[response.model_id()] = std::move(model);
+  return ModelHandle{response.model_id(), response.slots_per_block(), response.model_fingerprint()};
+}
+
+absl::StatusOr<Sequence> Session::OpenSequence(const OpenOptions& options) {
+  ClientModel model;
+  {
+    MutexLock lock(state_->mutex);
+    const auto found = state_->models.find(options.model.id);
+    if (found == state_->models.end()) {
+      return NotFound("unknown model: model_id={}", options.model.id);
+    }
+    model = found->second;
+  }
+  v1::OpenSequenceRequest request;
+  request.set_model_id(options.model.id);
+  request.set_retention(options.retention);
+  request.set_prompt_rows(options.prompt_rows);
+  request.set_label(options.label);
+  v1::OpenSequenceResponse response;
+  KVASIR_RETURN_IF_ERROR(
+      state_->channel->Call(&v1::KvCache::Stub::OpenSequence, request, &response));
+  return Sequence(std::make_unique<SequenceState>(
+      state_, std::move(model), response.sequence(), response.uid(), response.sequence_id(),
+      response.retention(),
+      std::vector<uint32_t>(response.lane_of_layer().begin(), response.lane_of_layer().end())));
+}
+
+absl::Status Session::PutTokenTexts(const ModelHandle& model, uint32_t first,
+                                    const std::vector<std::string>& texts) {
+  for (size_t at = 0; at < texts.size();) {
+    v1::PutTokenTextsRequest request;
+    request.set_model_id(model.id);
+    request.set_first_id(first + static_cast<uint32_t>(at));
+    for (uint64_t bytes = 0; at < texts.size() && bytes < kTextsBytesOfCall; ++at) {
+      request.add_texts(texts[at].substr(0, kTextBytesMax));
+      bytes += texts[at].size() + 8;
+    }
+    v1::PutTokenTextsResponse response;
+    KVASIR_RETURN_IF_ERROR(
+        state_->channel->Call(&v1::KvCache::Stub::PutTokenTexts, request, &response));
+  }
+  return absl::OkStatus();
+}
+
+uint32_t Session::id() const { return state_->header().session_id; }
+uint64_t Session::boot_epoch() const { return state_->header().boot_epoch; }
+
+}  // namespace kvasir

@@ -1,0 +1,82 @@
+// Session: this process's connection to kvasird, and the door for engine authors.
+//
+//   auto session = kvasir::Session::Connect({});
+//   auto model   = (*session)->RegisterModel(spec);
+//   auto seq     = (*session)->OpenSequence({.model = *model, .retention = "sepllm:local_size=256"});
+//   auto view    = seq->Begin(1);          // where the next row goes, and what it may see
+//   ... write K and V of the row into every layer, attend over the layer's view ...
+//   seq->Commit(ids);
+//
+// docs/engine_guide.md has the attention loop. Errors are absl::Status; nothing throws, and every wait
+// has a deadline. A dead daemon is kUnavailable at the next call, never a hang.
+#ifndef KVASIR_CLIENT_SESSION_H_
+#define KVASIR_CLIENT_SESSION_H_
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include "client/model_spec.h"
+#include "client/sequence.h"
+
+namespace kvasir {
+
+struct ConnectOptions {
+  std::string control_socket = "/run/kvasir/control.sock";
+  std::string data_socket = "/run/kvasir/data.sock";
+  std::chrono::milliseconds deadline{10'000};  // of every call and every wait
+};
+
+struct ModelHandle {
+  uint32_t id = 0;
+  uint32_t slots_per_block = 0;
+  std::string fingerprint;  // 16 bytes
+};
+
+struct OpenOptions {
+  ModelHandle model;
+  std::string retention;    // policy grammar; "": the tenant's default
+  uint64_t prompt_rows = 0; // how many of the first rows are prefill, for policies that tell it apart
+  std::string label;        // for people, at most 256 bytes
+};
+
+class SessionState;
+
+// Thread-safe. Sequences keep what they need of it alive; the connection ends with the last of them.
+class Session {
+ public:
+  // Errors: kNotFound or kUnavailable (no daemon), kPermissionDenied (no tenant for this uid),
+  // kFailedPrecondition (no common protocol version), kResourceExhausted, kDeadlineExceeded.
+  static absl::StatusOr<std::unique_ptr<Session>> Connect(const ConnectOptions& options);
+  ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  // Registers the model and probes that both sides lay out its blocks alike.
+  // Errors: kInvalidArgument naming field and bound, kFailedPrecondition when the layouts differ.
+  absl::StatusOr<ModelHandle> RegisterModel(const ModelSpec& spec);
+
+  // Errors: kInvalidArgument (retention), kResourceExhausted (with the figures).
+  absl::StatusOr<Sequence> OpenSequence(const OpenOptions& options);
+
+  // Texts of the ids first, first + 1, ..., so that `kvasirctl inspect` can show them. At most 64 bytes
+  // of each are sent.
+  absl::Status PutTokenTexts(const ModelHandle& model, uint32_t first,
+                             const std::vector<std::string>& texts);
+
+  uint32_t id() const;
+  uint64_t boot_epoch() const;
+
+ private:
+  explicit Session(std::shared_ptr<SessionState> state);
+  std::shared_ptr<SessionState> state_;  // shared with sequences
+};
+
+}  // namespace kvasir
+
+#endif  // KVASIR_CLIENT_SESSION_H_

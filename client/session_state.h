@@ -1,0 +1,63 @@
+// What a Session and its Sequences share. Private to client/.
+#ifndef KVASIR_CLIENT_SESSION_STATE_H_
+#define KVASIR_CLIENT_SESSION_STATE_H_
+
+#include <chrono>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/mapped_region.h"
+#include "base/unix_socket.h"
+#include "client/control_channel.h"
+#include "client/extent_map.h"
+#include "client/model_spec.h"
+#include "proto/shm/group_geometry.h"
+#include "proto/shm/layout.h"
+
+namespace kvasir {
+
+struct ClientModel {
+  uint32_t slots_per_block = 0;
+  uint32_t vocabulary_size = 0;
+  std::vector<shm::LayerRowBytes> row_bytes;
+};
+
+// Constant after the hand-over, but for `models`, which is guarded.
+class SessionState {
+ public:
+  UniqueFd socket;
+  MappedRegion d, e;  // D read-only, E read-write
+  std::chrono::milliseconds deadline{0};
+  std::unique_ptr<ControlChannel> channel;
+  std::unique_ptr<ExtentMap> extents;
+  Mutex mutex;
+  std::map<uint32_t, ClientModel> models ABSL_GUARDED_BY(mutex);
+
+  const shm::DaemonHeader& header() const {
+    return *reinterpret_cast<const shm::DaemonHeader*>(d.data());
+  }
+  const shm::SeqBoard& Board(uint32_t slot) const {
+    return reinterpret_cast<const shm::SeqBoard*>(d.data() + header().seq_off)[slot];
+  }
+  shm::SeqDesk& Desk(uint32_t slot) const {
+    return reinterpret_cast<shm::SeqDesk*>(e.data() + header().e_desk_off)[slot];
+  }
+  Instant DeadlineFromNow() const { return std::chrono::steady_clock::now() + deadline; }
+
+  // The commit check: blocks change hands only after the daemon has ended the session.
+  absl::Status CheckOpen() const {
+    std::atomic_thread_fence(std::memory_order_acquire);
+    if (header().session_state.load(std::memory_order_acquire) !=
+        static_cast<uint32_t>(shm::SessionState::kOpen)) {
+      return Unavailable("the daemon ended the session: session={}", header().session_id);
+    }
+    return absl::OkStatus();
+  }
+};
+
+}  // namespace kvasir
+
+#endif  // KVASIR_CLIENT_SESSION_STATE_H_

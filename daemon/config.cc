@@ -1,0 +1,77 @@
+#include "daemon/config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/posix.h"
+#include "base/status_macros.h"
+#include "daemon/config_checks.h"
+#include "daemon/config_reader.h"
+
+#include <fmt/format.h>
+
+namespace kvasir {
+
+absl::StatusOr<Config> ParseConfig(std::string_view text, const std::string& file_name,
+                                   const RetentionCheck& check_retention) {
+  ConfigFindings findings(file_name);
+  ConfigLines lines;
+  const Config config = ReadConfigText(text, file_name, check_retention, &lines, &findings);
+  if (findings.empty()) CheckConfig(config, lines, &findings);
+  KVASIR_RETURN_IF_ERROR(findings.ToStatus());
+  return config;
+}
+
+absl::StatusOr<Config> LoadConfig(const std::string& path, const RetentionCheck& check_retention) {
+  // O_NONBLOCK: a fifo must not hang the start; regular files do not mind.
+  UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!fd) return ErrnoStatus(errno, fmt::format("open {}", path));
+  struct stat info {};
+  if (::fstat(fd.get(), &info) != 0) return ErrnoStatus(errno, fmt::format("stat {}", path));
+  if (!S_ISREG(info.st_mode)) return InvalidArgument("{}: not a regular file", path);
+  std::string text(kConfigFileBytesMax + 1, '\0');
+  uint64_t bytes = 0;
+  while (bytes < text.size()) {
+    const ssize_t got = ::read(fd.get(), text.data() + bytes, text.size() - bytes);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return ErrnoStatus(errno, fmt::format("read {}", path));
+    if (got == 0) break;
+    bytes += static_cast<uint64_t>(got);
+  }
+  if (bytes > kConfigFileBytesMax) {
+    return InvalidArgument("{}: file too large: max_bytes={}", path, kConfigFileBytesMax);
+  }
+  text.resize(bytes);
+  return ParseConfig(text, path, check_retention);
+}
+
+std::vector<std::string> ConfigWarnings(const Config& config) {
+  std::vector<std::string> out;
+  const Config::Server& server = config.server;
+  const bool anybody =
+      std::any_of(config.tenants.begin(), config.tenants.end(),
+                  [](const Config::Tenant& tenant) { return !tenant.uids.empty(); });
+  if (!anybody && server.default_tenant.empty()) {
+    out.push_back("no uid has a tenant and server.default_tenant is empty: nobody can connect");
+  }
+  for (const Config::Tenant& tenant : config.tenants) {
+    if (tenant.uids.empty() && tenant.name != server.default_tenant) {
+      out.push_back(
+          fmt::format("tenant has no uids and is not the default: tenant={}", tenant.name));
+    }
+  }
+  if (server.metrics_allow_remote && !server.metrics_listen.empty()) {
+    out.push_back("server.metrics_allow_remote: anybody who reaches the port can read metrics");
+  }
+  if (config.memory.lock == Config::Memory::Lock::kOff) {
+    out.push_back("memory.lock is off: the pool may be swapped out");
+  }
+  return out;
+}
+
+}  // namespace kvasir

@@ -1,0 +1,124 @@
+// Config: the daemon's settings as plain values, read once at start from one TOML file.
+//
+// daemon/config_schema.h has one row for each key (unit, default, bounds, description, restart);
+// parsing, --check-config, the sample file and the reference table are all made from those rows.
+// Components get the group they need, never the whole. All keys need a restart to change.
+//
+// Everything in the file is checked here, once. Errors name file, line, key, given value and bound;
+// all of them are reported, not only the first (at most kConfigErrorsMax).
+#ifndef KVASIR_DAEMON_CONFIG_H_
+#define KVASIR_DAEMON_CONFIG_H_
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include "base/bytes.h"
+#include "base/log.h"
+
+namespace kvasir {
+
+inline constexpr int kConfigErrorsMax = 50;
+inline constexpr uint64_t kConfigFileBytesMax = kMiB;
+inline constexpr uint64_t kConfigTenantsMax = 1024;
+
+struct Config {
+  struct Server {
+    std::string control_socket = "/run/kvasir/control.sock";
+    std::string data_socket = "/run/kvasir/data.sock";
+    uint32_t socket_mode = 0666;  // file mode; tenants are told apart by credentials, not by it
+    std::string default_tenant;   // for uids that no tenant names; "": they are refused
+    std::string log_level = "info";
+    LogFormat log_format = LogFormat::kText;
+    std::string metrics_listen;  // "address:port", "": no endpoint
+    bool metrics_allow_remote = false;
+    uint32_t worker_threads = 1;
+    uint32_t rpc_threads = 2;
+    friend bool operator==(const Server&, const Server&) = default;
+  };
+
+  struct Memory {
+    enum class Lock { kRequire, kTry, kOff };
+    enum class HugePages { kOff, kTry, kRequire };
+
+    uint64_t pool_bytes = kGiB;
+    uint64_t extent_bytes = 32 * kMiB;
+    uint64_t recent_extent_bytes = 4 * kMiB;
+    Lock lock = Lock::kTry;
+    int32_t numa_node = -1;  // -1: any
+    HugePages huge_pages = HugePages::kOff;
+    bool prefault = true;
+    uint64_t ready_bytes = 256 * kMiB;
+    friend bool operator==(const Memory&, const Memory&) = default;
+  };
+
+  struct Limits {
+    uint32_t sessions_max = 64;
+    uint32_t sequences_per_session_max = 256;
+    uint32_t models_per_session_max = 8;
+    uint32_t lanes_max = 128;
+    uint64_t rows_max = uint64_t{1} << 20;
+    uint32_t extents_per_session_max = 4096;
+    uint64_t table_arena_bytes = 16 * kMiB;
+    uint32_t rpc_deadline_max_ms = 60'000;
+    uint32_t hello_timeout_ms = 2'000;
+    friend bool operator==(const Limits&, const Limits&) = default;
+  };
+
+  struct Retention {
+    std::string default_spec = "full";
+    friend bool operator==(const Retention&, const Retention&) = default;
+  };
+
+  struct Admin {
+    std::vector<uint32_t> uids;
+    friend bool operator==(const Admin&, const Admin&) = default;
+  };
+
+  // As parsed, limit_bytes and retention are never empty: what is left out is filled in from
+  // memory.pool_bytes and retention.default.
+  struct Tenant {
+    std::string name;
+    std::vector<uint32_t> uids;
+    uint64_t limit_bytes = 0;
+    std::string retention;
+    friend bool operator==(const Tenant&, const Tenant&) = default;
+  };
+
+  Server server;
+  Memory memory;
+  Limits limits;
+  Retention retention;
+  Admin admin;
+  std::vector<Tenant> tenants;
+  friend bool operator==(const Config&, const Config&) = default;
+};
+
+// Checks a retention spec (policy grammar). Passed in, so that reading a configuration needs no
+// policy code. Null: specs are taken as they are.
+using RetentionCheck = std::function<absl::Status(const std::string&)>;
+
+// Parses and checks `text`; `file_name` is for the errors only. Pure.
+// Errors: kInvalidArgument; one line for each finding, `file:line: text: key=... given=...
+// bound=...`.
+absl::StatusOr<Config> ParseConfig(std::string_view text, const std::string& file_name,
+                                   const RetentionCheck& check_retention);
+
+// Reads `path` (at most kConfigFileBytesMax bytes) and parses it.
+// Errors: as ParseConfig(), and what open(2) and read(2) say, with the path.
+absl::StatusOr<Config> LoadConfig(const std::string& path, const RetentionCheck& check_retention);
+
+// Settings that are allowed but seldom meant, one sentence each, e.g. that nobody may connect.
+std::vector<std::string> ConfigWarnings(const Config& config);
+
+// Every setting as TOML. ENSURES: ParseConfig() of the result gives `config` again.
+std::string EffectiveConfigToml(const Config& config);
+
+}  // namespace kvasir
+
+#endif  // KVASIR_DAEMON_CONFIG_H_

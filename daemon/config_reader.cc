@@ -1,0 +1,353 @@
+#include "daemon/config_reader.h"
+
+#include <algorithm>
+#include <charconv>
+#include <optional>
+#include <set>
+#include <type_traits>
+#include <utility>
+
+#include "base/error.h"
+#include "daemon/config_schema.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <toml++/toml.h>
+
+namespace kvasir {
+namespace {
+
+constexpr size_t kUidsMax = 1024;      // in one list
+constexpr size_t kShownBytesMax = 80;  // of a value in an error
+constexpr uint64_t kHugePageBytes = 2 * kMiB;
+
+bool HasControlBytes(std::string_view text) {
+  return std::any_of(text.begin(), text.end(), [](char c) {
+    const auto byte = static_cast<unsigned char>(c);
+    return byte < 0x20 || byte == 0x7f;
+  });
+}
+
+// What the file says, for an error: short and safe to print.
+std::string Shown(const toml::node& node) {
+  if (const auto* text = node.as_string()) {
+    std::string out;
+    for (const char c : text->get().substr(0, kShownBytesMax)) {
+      const auto byte = static_cast<unsigned char>(c);
+      if (byte < 0x20 || byte == 0x7f) {
+        out += fmt::format("\\x{:02x}", byte);
+      } else {
+        out += c;
+      }
+    }
+    return fmt::format("\"{}{}\"", out, text->get().size() > kShownBytesMax ? "..." : "");
+  }
+  if (const auto* number = node.as_integer()) return fmt::format("{}", number->get());
+  if (const auto* flag = node.as_boolean()) return flag->get() ? "true" : "false";
+  if (const auto* number = node.as_floating_point()) return fmt::format("{}", number->get());
+  return node.is_table() ? "a table" : node.is_array() ? "an array" : "a date or time";
+}
+
+uint32_t LineOf(const toml::source_region& source) { return source.begin.line; }
+
+// Reads one file into a Config. Each Read function adds a finding where it returns false or
+// nothing.
+class Reader {
+ public:
+  Reader(ConfigFindings* findings, const RetentionCheck& check)
+      : findings_(*findings), check_retention_(check) {}
+
+  void Read(const toml::table& root) {
+    for (const auto& [key, node] : root) {
+      if (key.str() == "tenant") {
+        ReadTenants(node);
+      } else {
+        ReadTable(std::string(key.str()), LineOf(key.source()), node);
+      }
+    }
+    FillDefaults();
+  }
+
+  const Config& config() const { return config_; }
+  const ConfigLines& lines() const { return lines_; }
+
+ private:
+  static std::string KnownKeys(std::string_view table) {
+    std::vector<std::string_view> names;
+    for (const ConfigKey& key : ConfigSchema()) {
+      if (key.table == table) names.push_back(key.name);
+    }
+    return fmt::format("{}", fmt::join(names, ","));
+  }
+
+  void ReadTable(const std::string& table, uint32_t line, const toml::node& node) {
+    const std::string known = KnownKeys(table);
+    if (known.empty()) {
+      findings_.Add(line, fmt::format("unknown {}: key={} "
+                                      "known=server,memory,limits,retention,admin,tenant",
+                                      node.is_table() ? "table" : "key", table));
+    } else if (!node.is_table()) {
+      findings_.Add(
+          line, fmt::format("wrong type: key={} given={} expected=a table", table, Shown(node)));
+    } else {
+      Config::Tenant unused;
+      ReadKeys(table, table + ".", *node.as_table(), &unused);
+    }
+  }
+
+  void ReadTenants(const toml::node& node) {
+    const uint32_t line = LineOf(node.source());
+    const toml::array* list = node.as_array();
+    if (list == nullptr || !(list->empty() || list->is_homogeneous(toml::node_type::table))) {
+      findings_.Add(line, fmt::format("wrong type: key=tenant given={} expected=[[tenant]] tables",
+                                      Shown(node)));
+      return;
+    }
+    if (list->size() > kConfigTenantsMax) {
+      findings_.Add(line, fmt::format("too many tenants: key=tenant given={} max={}", list->size(),
+                                      kConfigTenantsMax));
+      return;
+    }
+    for (const toml::node& entry : *list) {
+      const std::string prefix = fmt::format("tenant[{}].", config_.tenants.size());
+      Config::Tenant tenant;
+      ReadKeys("tenant", prefix, *entry.as_table(), &tenant);
+      if (!entry.as_table()->contains("name")) {
+        findings_.Add(LineOf(entry.source()), fmt::format("missing key: key={}name", prefix));
+      }
+      config_.tenants.push_back(std::move(tenant));
+    }
+  }
+
+  void ReadKeys(const std::string& table, const std::string& prefix, const toml::table& from,
+                Config::Tenant* tenant) {
+    for (const auto& [name, node] : from) {
+      const std::string path = prefix + std::string(name.str());
+      const uint32_t line = LineOf(name.source());
+      const ConfigKey* key = FindConfigKey(table, name.str());
+      if (key == nullptr) {
+        findings_.Add(line, fmt::format("unknown key: key={} known={}", path, KnownKeys(table)));
+        continue;
+      }
+      lines_[path] = line;
+      ReadValue(Place{*key, path, line}, node, key->value(config_, *tenant));
+    }
+  }
+
+  struct Place {
+    const ConfigKey& key;
+    const std::string& path;
+    uint32_t line;
+  };
+
+  void Refuse(const Place& place, std::string_view text, const toml::node& node,
+              std::string_view bound) {
+    findings_.Add(place.line,
+                  fmt::format("{}: key={} given={} {}", text, place.path, Shown(node), bound));
+  }
+
+  void ReadValue(const Place& place, const toml::node& node, const ConfigValue& value) {
+    switch (place.key.kind) {
+      case ConfigKind::kInteger:
+      case ConfigKind::kBytes:
+      case ConfigKind::kFileMode:
+        return ReadNumber(place, node, value);
+      case ConfigKind::kBoolean:
+        if (const auto* flag = node.as_boolean()) {
+          *std::get<bool*>(value) = flag->get();
+        } else {
+          Refuse(place, "wrong type", node, "expected=true or false");
+        }
+        return;
+      case ConfigKind::kUids:
+        return ReadUids(place, node, std::get<std::vector<uint32_t>*>(value));
+      default:
+        return ReadString(place, node, value);
+    }
+  }
+
+  // The number that `node` stands for, or nothing if it has the wrong form for the key.
+  std::optional<int64_t> NumberOf(const Place& place, const toml::node& node) {
+    const auto* integer = node.as_integer();
+    const auto* text = node.as_string();
+    switch (place.key.kind) {
+      case ConfigKind::kBytes:
+        if (integer != nullptr) return integer->get();
+        if (text != nullptr) {
+          if (const auto bytes = ParseByteSize(text->get())) return static_cast<int64_t>(*bytes);
+          Refuse(place, "not a size", node,
+                 "expected=whole bytes or text such as \"512MiB\" units=B,KiB,MiB,GiB,TiB");
+          return std::nullopt;
+        }
+        Refuse(place, "wrong type", node, "expected=an integer or text such as \"512MiB\"");
+        return std::nullopt;
+      case ConfigKind::kFileMode: {
+        int64_t mode = 0;
+        const std::string digits = text != nullptr ? text->get() : "";
+        const auto [end, error] =
+            std::from_chars(digits.data(), digits.data() + digits.size(), mode, 8);
+        if (error == std::errc() && end == digits.data() + digits.size()) return mode;
+        Refuse(place, "not a file mode", node, "expected=octal digits as text, such as \"0660\"");
+        return std::nullopt;
+      }
+      default:
+        if (integer != nullptr) return integer->get();
+        Refuse(place, "wrong type", node, "expected=an integer");
+        return std::nullopt;
+    }
+  }
+
+  void ReadNumber(const Place& place, const toml::node& node, const ConfigValue& value) {
+    const std::optional<int64_t> number = NumberOf(place, node);
+    if (!number.has_value()) return;
+    const ConfigKey& key = place.key;
+    if (*number < key.min || *number > key.max) {
+      const std::string bound =
+          key.kind == ConfigKind::kFileMode
+              ? fmt::format("min={:04o} max={:04o}", key.min, key.max)
+              : fmt::format("min={} max={} unit={}", key.min, key.max, key.unit);
+      return Refuse(place, "out of bounds", node, bound);
+    }
+    if (*number % key.multiple_of != 0) {
+      return Refuse(place, "not a multiple", node,
+                    fmt::format("multiple_of={} unit={}", key.multiple_of, key.unit));
+    }
+    std::visit(
+        [&number](auto* field) {
+          using Field = std::remove_pointer_t<decltype(field)>;
+          if constexpr (std::is_integral_v<Field>) *field = static_cast<Field>(*number);
+        },
+        value);
+  }
+
+  void ReadUids(const Place& place, const toml::node& node, std::vector<uint32_t>* uids) {
+    const auto* list = node.as_array();
+    if (list == nullptr) return Refuse(place, "wrong type", node, "expected=an array of integers");
+    if (list->size() > kUidsMax) {
+      findings_.Add(place.line, fmt::format("too many uids: key={} given={} max={}", place.path,
+                                            list->size(), kUidsMax));
+      return;
+    }
+    std::set<int64_t> seen;
+    for (const toml::node& entry : *list) {
+      const auto* uid = entry.as_integer();
+      if (uid == nullptr) {
+        Refuse(place, "wrong type", entry, "expected=an integer");
+      } else if (uid->get() < place.key.min || uid->get() > place.key.max) {
+        Refuse(place, "out of bounds", entry,
+               fmt::format("min={} max={}", place.key.min, place.key.max));
+      } else if (!seen.insert(uid->get()).second) {
+        Refuse(place, "uid twice in one list", entry, "bound=unique");
+      } else {
+        uids->push_back(static_cast<uint32_t>(uid->get()));
+      }
+    }
+  }
+
+  void ReadString(const Place& place, const toml::node& node, const ConfigValue& value) {
+    const auto* text = node.as_string();
+    if (text == nullptr) return Refuse(place, "wrong type", node, "expected=text");
+    const std::string& given = text->get();
+    if (place.key.kind == ConfigKind::kChoice) return ReadChoice(place, node, given, value);
+    const auto length = static_cast<int64_t>(given.size());
+    if (length < place.key.min || length > place.key.max) {
+      return Refuse(place, "length out of bounds", node,
+                    fmt::format("length={} min={} max={}", length, place.key.min, place.key.max));
+    }
+    if (HasControlBytes(given)) return Refuse(place, "control byte", node, "bound=printable text");
+    if (const auto problem = FormProblem(place.key.kind, given)) {
+      return Refuse(place, problem->first, node, problem->second);
+    }
+    *std::get<std::string*>(value) = given;
+  }
+
+  void ReadChoice(const Place& place, const toml::node& node, const std::string& given,
+                  const ConfigValue& value) {
+    const auto& choices = place.key.choices;
+    const auto at = std::find(choices.begin(), choices.end(), given);
+    if (at == choices.end()) {
+      return Refuse(place, "unknown word", node, fmt::format("known={}", fmt::join(choices, ",")));
+    }
+    std::visit(
+        [&](auto* field) {
+          using Field = std::remove_pointer_t<decltype(field)>;
+          if constexpr (std::is_enum_v<Field>) *field = static_cast<Field>(at - choices.begin());
+          if constexpr (std::is_same_v<Field, std::string>) *field = given;
+        },
+        value);
+  }
+
+  // What is wrong with the form of a string, and the rule; nothing if it is well.
+  std::optional<std::pair<std::string, std::string>> FormProblem(ConfigKind kind,
+                                                                 const std::string& text) const {
+    constexpr std::string_view kNameBytes = "abcdefghijklmnopqrstuvwxyz0123456789_.-";
+    switch (kind) {
+      case ConfigKind::kSocket:
+        if (text.front() == '/' && text.back() != '/') return std::nullopt;
+        return std::pair("not an absolute path of a file",
+                         "bound=starts with / and ends in a name");
+      case ConfigKind::kName:
+        if (text.find_first_not_of(kNameBytes) == std::string::npos) return std::nullopt;
+        return std::pair("character out of bounds", "bound=a-z 0-9 _ . -");
+      case ConfigKind::kListen:
+        if (text.empty() || ParseListenAddress(text).has_value()) return std::nullopt;
+        return std::pair("not a numeric address and port", "expected=127.0.0.1:9464 or [::1]:9464");
+      case ConfigKind::kRetention: {
+        const absl::Status status = check_retention_ ? check_retention_(text) : absl::OkStatus();
+        if (status.ok()) return std::nullopt;
+        return std::pair("bad retention", "reason=" + MessageOf(status));
+      }
+      default:
+        return std::nullopt;
+    }
+  }
+
+  // Defaults that depend on other keys; a default never makes a small pool invalid.
+  void FillDefaults() {
+    Config::Memory& memory = config_.memory;
+    if (!lines_.contains("memory.extent_bytes")) {
+      memory.extent_bytes =
+          std::min(memory.extent_bytes, RoundDown(memory.pool_bytes, kHugePageBytes));
+    }
+    if (!lines_.contains("memory.recent_extent_bytes")) {
+      memory.recent_extent_bytes = std::min(memory.recent_extent_bytes, memory.extent_bytes);
+    }
+    if (!lines_.contains("memory.ready_bytes")) {
+      memory.ready_bytes = std::min(memory.ready_bytes, memory.pool_bytes);
+    }
+    for (size_t i = 0; i < config_.tenants.size(); ++i) {
+      Config::Tenant& tenant = config_.tenants[i];
+      const std::string prefix = fmt::format("tenant[{}].", i);
+      if (!lines_.contains(prefix + "limit_bytes")) tenant.limit_bytes = memory.pool_bytes;
+      if (tenant.retention.empty()) tenant.retention = config_.retention.default_spec;
+    }
+  }
+
+  ConfigFindings& findings_;
+  const RetentionCheck& check_retention_;
+  Config config_;
+  ConfigLines lines_;
+};
+
+}  // namespace
+
+Config ReadConfigText(std::string_view text, const std::string& file_name,
+                      const RetentionCheck& check_retention, ConfigLines* lines,
+                      ConfigFindings* findings) {
+  toml::table root;
+  try {
+    root = toml::parse(text, file_name);
+  } catch (const toml::parse_error& error) {
+    findings->Add(LineOf(error.source()), fmt::format("not TOML: {}", error.description()));
+    return {};
+  } catch (const std::exception& error) {
+    findings->Add(0, fmt::format("not TOML: {}", error.what()));
+    return {};
+  }
+  Reader reader(findings, check_retention);
+  reader.Read(root);
+  *lines = reader.lines();
+  return reader.config();
+}
+
+}  // namespace kvasir

@@ -1,0 +1,341 @@
+#include "daemon/config_schema.h"
+
+#include <algorithm>
+#include <limits>
+
+namespace kvasir {
+namespace {
+
+template <auto kTable, auto kField>
+ConfigValue At(Config& config, Config::Tenant&) {
+  return &((config.*kTable).*kField);
+}
+
+template <auto kField>
+ConfigValue Of(Config&, Config::Tenant& tenant) {
+  return &(tenant.*kField);
+}
+
+using C = Config;
+constexpr int64_t kMax32 = std::numeric_limits<uint32_t>::max();
+constexpr auto kPage = static_cast<int64_t>(kPageBytes);
+constexpr auto kMi = static_cast<int64_t>(kMiB);
+constexpr auto kGi = static_cast<int64_t>(kGiB);
+constexpr int64_t kTi = 1024 * kGi;
+constexpr int64_t kSocketPathMax = 107;  // sun_path of sockaddr_un, less the closing zero
+constexpr int64_t kSpecMax = 4096;       // characters of a retention spec
+
+std::vector<ConfigKey> ServerKeys() {
+  return {
+      {.table = "server",
+       .name = "control_socket",
+       .kind = ConfigKind::kSocket,
+       .value = At<&C::server, &C::Server::control_socket>,
+       .unit = "path",
+       .min = 2,
+       .max = kSocketPathMax,
+       .description = "Unix socket of the gRPC services."},
+      {.table = "server",
+       .name = "data_socket",
+       .kind = ConfigKind::kSocket,
+       .value = At<&C::server, &C::Server::data_socket>,
+       .unit = "path",
+       .min = 2,
+       .max = kSocketPathMax,
+       .description = "Unix socket that hands out shared memory. Must not be the control socket."},
+      {.table = "server",
+       .name = "socket_mode",
+       .kind = ConfigKind::kFileMode,
+       .value = At<&C::server, &C::Server::socket_mode>,
+       .unit = "octal file mode",
+       .min = 0600,
+       .max = 0777,
+       .description = "File mode of both sockets. Callers are told apart by their credentials, "
+                      "so that everybody may knock; narrow it to keep others away altogether."},
+      {.table = "server",
+       .name = "default_tenant",
+       .kind = ConfigKind::kName,
+       .value = At<&C::server, &C::Server::default_tenant>,
+       .min = 0,
+       .max = 64,
+       .description = "Tenant of the uids that no tenant names. Empty: they are refused."},
+      {.table = "server",
+       .name = "log_level",
+       .kind = ConfigKind::kChoice,
+       .value = At<&C::server, &C::Server::log_level>,
+       .choices = {"trace", "debug", "info", "warn", "error"},
+       .description = "Lines below this level are not written."},
+      {.table = "server",
+       .name = "log_format",
+       .kind = ConfigKind::kChoice,
+       .value = At<&C::server, &C::Server::log_format>,
+       .choices = {"text", "json"},
+       .description = "Lines for people, or one JSON object a line."},
+      {.table = "server",
+       .name = "metrics_listen",
+       .kind = ConfigKind::kListen,
+       .value = At<&C::server, &C::Server::metrics_listen>,
+       .unit = "address:port",
+       .min = 0,
+       .max = 64,
+       .description = "Where Prometheus reads /metrics, e.g. 127.0.0.1:9464. Port 0: any free "
+                      "port. Empty: nowhere. Only loopback unless metrics_allow_remote is set."},
+      {.table = "server",
+       .name = "metrics_allow_remote",
+       .kind = ConfigKind::kBoolean,
+       .value = At<&C::server, &C::Server::metrics_allow_remote>,
+       .description = "Lets metrics_listen name an address that other hosts reach. The endpoint "
+                      "has no access control and shows tenant names."},
+      {.table = "server",
+       .name = "worker_threads",
+       .kind = ConfigKind::kInteger,
+       .value = At<&C::server, &C::Server::worker_threads>,
+       .unit = "threads",
+       .min = 1,
+       .max = 64,
+       .description = "Threads that compact sequences and prefault memory."},
+      {.table = "server",
+       .name = "rpc_threads",
+       .kind = ConfigKind::kInteger,
+       .value = At<&C::server, &C::Server::rpc_threads>,
+       .unit = "threads",
+       .min = 1,
+       .max = 64,
+       .description = "Threads that answer gRPC calls."},
+  };
+}
+
+std::vector<ConfigKey> MemoryKeys() {
+  return {
+      {.table = "memory",
+       .name = "pool_bytes",
+       .kind = ConfigKind::kBytes,
+       .value = At<&C::memory, &C::Memory::pool_bytes>,
+       .unit = "bytes",
+       .min = 16 * kMi,
+       .max = 64 * kTi,
+       .multiple_of = kPage,
+       .description = "Host memory that all tenants share."},
+      {.table = "memory",
+       .name = "extent_bytes",
+       .kind = ConfigKind::kBytes,
+       .value = At<&C::memory, &C::Memory::extent_bytes>,
+       .unit = "bytes",
+       .min = kMi,
+       .max = 4 * kGi,
+       .multiple_of = kPage,
+       .description = "Size of one piece of shared memory; it belongs to one tenant for its whole "
+                      "life. Larger: fewer file descriptors, more memory charged but not held.",
+       .default_note = "32MiB, at most memory.pool_bytes"},
+      {.table = "memory",
+       .name = "recent_extent_bytes",
+       .kind = ConfigKind::kBytes,
+       .value = At<&C::memory, &C::Memory::recent_extent_bytes>,
+       .unit = "bytes",
+       .min = kMi,
+       .max = 4 * kGi,
+       .multiple_of = kPage,
+       .description = "Size of the first extent that a session may write; later ones grow. At most "
+                      "extent_bytes.",
+       .default_note = "4MiB, at most memory.extent_bytes"},
+      {.table = "memory",
+       .name = "lock",
+       .kind = ConfigKind::kChoice,
+       .value = At<&C::memory, &C::Memory::lock>,
+       .choices = {"require", "try", "off"},
+       .description = "Keeps the pool from being swapped out. require: without it the daemon does "
+                      "not start; try: it says so and goes on."},
+      {.table = "memory",
+       .name = "numa_node",
+       .kind = ConfigKind::kInteger,
+       .value = At<&C::memory, &C::Memory::numa_node>,
+       .unit = "node",
+       .min = -1,
+       .max = 1023,
+       .description = "Node that the pool's memory comes from. -1: any."},
+      {.table = "memory",
+       .name = "huge_pages",
+       .kind = ConfigKind::kChoice,
+       .value = At<&C::memory, &C::Memory::huge_pages>,
+       .choices = {"off", "try", "require"},
+       .description = "2 MiB pages, which the host must have reserved (vm.nr_hugepages). Extents "
+                      "must be whole huge pages then."},
+      {.table = "memory",
+       .name = "prefault",
+       .kind = ConfigKind::kBoolean,
+       .value = At<&C::memory, &C::Memory::prefault>,
+       .description = "Touches memory before somebody waits for it. Off: first use of each page "
+                      "costs 6 to 15 times a copy."},
+      {.table = "memory",
+       .name = "ready_bytes",
+       .kind = ConfigKind::kBytes,
+       .value = At<&C::memory, &C::Memory::ready_bytes>,
+       .unit = "bytes",
+       .min = 0,
+       .max = 64 * kTi,
+       .multiple_of = kPage,
+       .description = "Prefaulted memory that is kept ready for the next extents, as far as the "
+                      "pool has free memory. At most pool_bytes.",
+       .default_note = "256MiB, at most memory.pool_bytes"},
+  };
+}
+
+std::vector<ConfigKey> LimitKeys() {
+  return {
+      {.table = "limits",
+       .name = "sessions_max",
+       .kind = ConfigKind::kInteger,
+       .value = At<&C::limits, &C::Limits::sessions_max>,
+       .unit = "sessions",
+       .min = 1,
+       .max = 65536,
+       .description = "Connected engine processes, all tenants together."},
+      {.table = "limits",
+       .name = "sequences_per_session_max",
+       .kind = ConfigKind::kInteger,
+       .value = At<&C::limits, &C::Limits::sequences_per_session_max>,
+       .unit = "sequences",
+       .min = 1,
+       .max = 1024,
+       .description = "Open sequences of one session."},
+      {.table = "limits",
+       .name = "models_per_session_max",
+       .kind = ConfigKind::kInteger,
+       .value = At<&C::limits, &C::Limits::models_per_session_max>,
+       .unit = "models",
+       .min = 1,
+       .max = 256,
+       .description = "Models that one session may register."},
+      {.table = "limits",
+       .name = "lanes_max",
+       .kind = ConfigKind::kInteger,
+       .value = At<&C::limits, &C::Limits::lanes_max>,
+       .unit = "lanes",
+       .min = 1,
+       .max = 1024,
+       .description = "Lanes of one sequence: groups of layers that keep the same tokens."},
+      {.table = "limits",
+       .name = "rows_max",
+       .kind = ConfigKind::kInteger,
+       .value = At<&C::limits, &C::Limits::rows_max>,
+       .unit = "rows",
+       .min = 128,
+       .max = kMax32,
+       .description = "Rows that one sequence may see in its life; also what a sequence gets that "
+                      "asks for no number. Sizes the directory that is shared with the engine."},
+      {.table = "limits",
+       .name = "extents_per_session_max",
+       .kind = ConfigKind::kInteger,
+       .value = At<&C::limits, &C::Limits::extents_per_session_max>,
+       .unit = "extents",
+       .min = 1,
+       .max = 65536,
+       .description = "Extents that one session may have open."},
+      {.table = "limits",
+       .name = "table_arena_bytes",
+       .kind = ConfigKind::kBytes,
+       .value = At<&C::limits, &C::Limits::table_arena_bytes>,
+       .unit = "bytes",
+       .min = 65536,
+       .max = kGi,
+       .multiple_of = kPage,
+       .description = "Shared memory of one session for the tables of its sequences."},
+      {.table = "limits",
+       .name = "rpc_deadline_max_ms",
+       .kind = ConfigKind::kInteger,
+       .value = At<&C::limits, &C::Limits::rpc_deadline_max_ms>,
+       .unit = "ms",
+       .min = 100,
+       .max = 3'600'000,
+       .description = "Longest time that a call may wait, whatever it asks for."},
+      {.table = "limits",
+       .name = "hello_timeout_ms",
+       .kind = ConfigKind::kInteger,
+       .value = At<&C::limits, &C::Limits::hello_timeout_ms>,
+       .unit = "ms",
+       .min = 10,
+       .max = 60'000,
+       .description = "A connection on the data socket that has not said who it is by then is "
+                      "closed."},
+  };
+}
+
+std::vector<ConfigKey> PeopleKeys() {
+  return {
+      {.table = "retention",
+       .name = "default",
+       .kind = ConfigKind::kRetention,
+       .value = At<&C::retention, &C::Retention::default_spec>,
+       .unit = "policy grammar",
+       .min = 1,
+       .max = kSpecMax,
+       .description = "Which tokens a sequence keeps that asks for nothing, e.g. full or "
+                      "sepllm:init_cache_size=4,local_size=256. kvasirctl policies lists them."},
+      {.table = "admin",
+       .name = "uids",
+       .kind = ConfigKind::kUids,
+       .value = At<&C::admin, &C::Admin::uids>,
+       .unit = "uid",
+       .min = 0,
+       .max = kMax32 - 1,
+       .description = "Users who may see every tenant. root and the daemon's own user always may."},
+      {.table = "tenant",
+       .name = "name",
+       .kind = ConfigKind::kName,
+       .value = Of<&C::Tenant::name>,
+       .min = 1,
+       .max = 64,
+       .description = "1 to 64 characters of a-z, 0-9, '_', '.', '-'.",
+       .default_note = "required"},
+      {.table = "tenant",
+       .name = "uids",
+       .kind = ConfigKind::kUids,
+       .value = Of<&C::Tenant::uids>,
+       .unit = "uid",
+       .min = 0,
+       .max = kMax32 - 1,
+       .description = "Users whose processes act for this tenant. A uid has one tenant."},
+      {.table = "tenant",
+       .name = "limit_bytes",
+       .kind = ConfigKind::kBytes,
+       .value = Of<&C::Tenant::limit_bytes>,
+       .unit = "bytes",
+       .min = kMi,
+       .max = 64 * kTi,
+       .multiple_of = kPage,
+       .description = "Extents that the tenant may own, in bytes. At most memory.pool_bytes.",
+       .default_note = "memory.pool_bytes"},
+      {.table = "tenant",
+       .name = "retention",
+       .kind = ConfigKind::kRetention,
+       .value = Of<&C::Tenant::retention>,
+       .unit = "policy grammar",
+       .min = 1,
+       .max = kSpecMax,
+       .description = "Default of this tenant's sequences.",
+       .default_note = "retention.default"},
+  };
+}
+
+}  // namespace
+
+std::span<const ConfigKey> ConfigSchema() {
+  static const std::vector<ConfigKey> schema = [] {
+    std::vector<ConfigKey> all;
+    for (auto keys : {ServerKeys(), MemoryKeys(), LimitKeys(), PeopleKeys()}) {
+      all.insert(all.end(), keys.begin(), keys.end());
+    }
+    return all;
+  }();
+  return schema;
+}
+
+const ConfigKey* FindConfigKey(std::string_view table, std::string_view name) {
+  const auto schema = ConfigSchema();
+  const auto at = std::find_if(schema.begin(), schema.end(), [&](const ConfigKey& key) {
+    return key.table == table && key.name == name;
+  });
+  return at == schema.end() ? nullptr : &*at;
+}
+
+}  // namespace kvasir

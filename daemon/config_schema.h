@@ -1,0 +1,78 @@
+// The schema of the configuration file: one row for each key. The only place that knows a key's
+// name, unit, bounds and description; defaults are those of the Config structs.
+//
+// Reading order: ConfigSchema() is the table, ConfigValue is how a row reaches its field.
+#ifndef KVASIR_DAEMON_CONFIG_SCHEMA_H_
+#define KVASIR_DAEMON_CONFIG_SCHEMA_H_
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "daemon/config.h"
+
+namespace kvasir {
+
+// Where the value of a key lives. An enumerator's number is the index of its word in `choices`.
+using ConfigValue =
+    std::variant<std::string*, bool*, int32_t*, uint32_t*, uint64_t*, std::vector<uint32_t>*,
+                 LogFormat*, Config::Memory::Lock*, Config::Memory::HugePages*>;
+
+// How the text of a value is read and checked, beyond the type of its field.
+enum class ConfigKind {
+  kInteger,    // TOML integer
+  kBytes,      // TOML integer (bytes) or a string such as "512MiB"
+  kFileMode,   // string of octal digits
+  kBoolean,    // TOML boolean
+  kChoice,     // string, one of `choices`
+  kSocket,     // absolute path that fits sockaddr_un
+  kName,       // tenant name
+  kListen,     // "" or "address:port" with a numeric address
+  kRetention,  // policy grammar
+  kUids,       // array of integers
+};
+
+struct ConfigKey {
+  std::string_view table;  // "server", ...; "tenant" is an array of tables
+  std::string_view name;
+  ConfigKind kind;
+  ConfigValue (*value)(Config& config, Config::Tenant& tenant);
+  std::string_view unit = {};  // "bytes", "ms", "rows", ...; "" for what has none
+  int64_t min = 0;             // bounds of integers, inclusive; of strings: the length
+  int64_t max = 0;
+  int64_t multiple_of = 1;  // integers are multiples of this
+  std::vector<std::string_view> choices = {};
+  bool needs_restart = true;
+  std::string_view description = {};   // sentences for people, wrapped by whoever prints them
+  std::string_view default_note = {};  // when the default depends on another key
+};
+
+// All keys, in the order of the sample file: tables are contiguous, "tenant" comes last.
+std::span<const ConfigKey> ConfigSchema();
+
+// The row of a key, or null.
+const ConfigKey* FindConfigKey(std::string_view table, std::string_view name);
+
+// "512MiB", "4096B" as bytes: a whole number and B, KiB, MiB, GiB or TiB, exactly.
+// Empty for anything else, and for what does not fit 63 bits (TOML's own integers end there).
+std::optional<uint64_t> ParseByteSize(std::string_view text);
+
+// The largest unit that divides exactly: 536870912 -> "512MiB", 4097 -> "4097B".
+std::string FormatByteSize(uint64_t bytes);
+
+// The value of a row as TOML text, e.g. `"512MiB"`, `[1000, 1001]`.
+std::string FormatConfigValue(const ConfigKey& key, const ConfigValue& value);
+
+// A commented file with every key at its default; deploy/kvasird.example.toml is this text.
+std::string SampleConfigToml();
+
+// The same as a Markdown table, for docs/operations.md.
+std::string ConfigReferenceMarkdown();
+
+}  // namespace kvasir
+
+#endif  // KVASIR_DAEMON_CONFIG_SCHEMA_H_

@@ -1,0 +1,201 @@
+// Configuration as text: byte sizes, single values, the effective file, the sample file, the
+// reference.
+#include <charconv>
+#include <limits>
+#include <type_traits>
+
+#include "daemon/config_schema.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+namespace kvasir {
+namespace {
+
+struct ByteUnit {
+  std::string_view name;
+  uint64_t bytes;
+};
+constexpr ByteUnit kByteUnits[] = {
+    {"TiB", 1024 * kGiB}, {"GiB", kGiB}, {"MiB", kMiB}, {"KiB", kKiB}, {"B", 1}};
+constexpr size_t kCommentColumns = 96;
+
+std::string TomlString(std::string_view text) {
+  std::string out = "\"";
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '"' || c == '\\') {
+      out += '\\';
+      out += c;
+    } else if (byte < 0x20 || byte == 0x7f) {
+      out += fmt::format("\\u{:04x}", byte);
+    } else {
+      out += c;
+    }
+  }
+  return out + '"';
+}
+
+// Wraps at spaces; each line begins with "# ".
+std::string Comment(std::string_view text) {
+  std::string out;
+  while (!text.empty()) {
+    size_t end = text.size();
+    if (end > kCommentColumns) end = text.rfind(' ', kCommentColumns);
+    if (end == std::string_view::npos) end = text.size();
+    out += fmt::format("# {}\n", text.substr(0, end));
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return out;
+}
+
+std::string Bounds(const ConfigKey& key) {
+  switch (key.kind) {
+    case ConfigKind::kBytes:
+      return fmt::format("{} to {}", FormatByteSize(static_cast<uint64_t>(key.min)),
+                         FormatByteSize(static_cast<uint64_t>(key.max)));
+    case ConfigKind::kInteger:
+    case ConfigKind::kUids:
+      return fmt::format("{} to {}", key.min, key.max);
+    case ConfigKind::kFileMode:
+      return fmt::format("{:04o} to {:04o}", key.min, key.max);
+    case ConfigKind::kChoice:
+      return fmt::format("one of {}", fmt::join(key.choices, ", "));
+    case ConfigKind::kBoolean:
+      return "true or false";
+    default:
+      return fmt::format("{} to {} characters", key.min, key.max);
+  }
+}
+
+std::string Default(const ConfigKey& key) {
+  if (!key.default_note.empty()) return std::string(key.default_note);
+  Config config;
+  Config::Tenant tenant;
+  return FormatConfigValue(key, key.value(config, tenant));
+}
+
+std::string KeyComment(const ConfigKey& key) {
+  std::string facts = Bounds(key);
+  if (!key.unit.empty()) facts = fmt::format("{}; {}", key.unit, facts);
+  if (key.multiple_of > 1) facts += fmt::format(", a multiple of {}", key.multiple_of);
+  facts += fmt::format("; default {}", Default(key));
+  if (!key.needs_restart) facts += "; takes effect without a restart";
+  return fmt::format("{}{}", Comment(key.description), Comment(fmt::format("({})", facts)));
+}
+
+std::string TablesAsToml(Config config, bool comments) {
+  std::string out;
+  std::string_view table;
+  Config::Tenant unused;
+  for (const ConfigKey& key : ConfigSchema()) {
+    if (key.table == "tenant") continue;
+    if (key.table != table) {
+      table = key.table;
+      out += fmt::format("{}[{}]\n", out.empty() ? "" : "\n", table);
+    }
+    if (comments) out += "\n" + KeyComment(key);
+    out += fmt::format("{} = {}\n", key.name, FormatConfigValue(key, key.value(config, unused)));
+  }
+  return out;
+}
+
+}  // namespace
+
+std::optional<uint64_t> ParseByteSize(std::string_view text) {
+  uint64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end == text.data()) return std::nullopt;
+  std::string_view unit = text.substr(static_cast<size_t>(end - text.data()));
+  if (unit.starts_with(' ')) unit.remove_prefix(1);
+  uint64_t bytes = 0;
+  for (const ByteUnit& known : kByteUnits) {
+    if (unit != known.name) continue;
+    if (!CheckedMultiply(number, known.bytes, &bytes)) return std::nullopt;
+    if (bytes > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) return std::nullopt;
+    return bytes;
+  }
+  return std::nullopt;
+}
+
+std::string FormatByteSize(uint64_t bytes) {
+  for (const ByteUnit& unit : kByteUnits) {
+    if (bytes >= unit.bytes && bytes % unit.bytes == 0) {
+      return fmt::format("{}{}", bytes / unit.bytes, unit.name);
+    }
+  }
+  return "0B";
+}
+
+std::string FormatConfigValue(const ConfigKey& key, const ConfigValue& value) {
+  return std::visit(
+      [&key](auto* field) -> std::string {
+        using Field = std::remove_pointer_t<decltype(field)>;
+        if constexpr (std::is_enum_v<Field>) {
+          return TomlString(key.choices[static_cast<size_t>(*field)]);
+        } else if constexpr (std::is_same_v<Field, std::string>) {
+          return TomlString(*field);
+        } else if constexpr (std::is_same_v<Field, bool>) {
+          return *field ? "true" : "false";
+        } else if constexpr (std::is_same_v<Field, std::vector<uint32_t>>) {
+          return fmt::format("[{}]", fmt::join(*field, ", "));
+        } else {
+          if (key.kind == ConfigKind::kFileMode) return fmt::format("\"{:04o}\"", *field);
+          if (key.kind != ConfigKind::kBytes) return fmt::format("{}", *field);
+          return TomlString(FormatByteSize(static_cast<uint64_t>(*field)));
+        }
+      },
+      value);
+}
+
+std::string EffectiveConfigToml(const Config& config) {
+  std::string out = TablesAsToml(config, /*comments=*/false);
+  Config unused;
+  for (Config::Tenant tenant : config.tenants) {
+    out += "\n[[tenant]]\n";
+    for (const ConfigKey& key : ConfigSchema()) {
+      if (key.table != "tenant") continue;
+      out += fmt::format("{} = {}\n", key.name, FormatConfigValue(key, key.value(unused, tenant)));
+    }
+  }
+  return out;
+}
+
+std::string SampleConfigToml() {
+  Config config;
+  Config::Tenant tenant{.name = "team-a",
+                        .uids = {1000},
+                        .limit_bytes = config.memory.pool_bytes,
+                        .retention = config.retention.default_spec};
+  std::string out =
+      "# Configuration of kvasird: every key, at its default.\n"
+      "# Sizes are whole bytes, or text with a unit: \"512MiB\" (B, KiB, MiB, GiB, TiB).\n"
+      "# A change needs a restart of the daemon where nothing else is said.\n"
+      "# Check a changed file with: kvasird --config=FILE --check-config\n\n";
+  out += TablesAsToml(config, /*comments=*/true);
+  out +=
+      "\n# A tenant is who pays for memory; tenants never see each other's. One [[tenant]] table "
+      "for\n"
+      "# each. With none and no server.default_tenant nobody can connect. Keys of a tenant:\n";
+  std::string example = "#\n# [[tenant]]\n";
+  for (const ConfigKey& key : ConfigSchema()) {
+    if (key.table != "tenant") continue;
+    out += fmt::format("#\n# {}:\n{}", key.name, KeyComment(key));
+    example +=
+        fmt::format("# {} = {}\n", key.name, FormatConfigValue(key, key.value(config, tenant)));
+  }
+  return out + example;
+}
+
+std::string ConfigReferenceMarkdown() {
+  std::string out =
+      "| key | unit | default | bounds | restart | meaning |\n|---|---|---|---|---|---|\n";
+  for (const ConfigKey& key : ConfigSchema()) {
+    out +=
+        fmt::format("| `{}.{}` | {} | `{}` | {} | {} | {} |\n", key.table, key.name, key.unit,
+                    Default(key), Bounds(key), key.needs_restart ? "yes" : "no", key.description);
+  }
+  return out;
+}
+
+}  // namespace kvasir

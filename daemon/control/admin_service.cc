@@ -1,0 +1,199 @@
+#include "daemon/control/admin_service.h"
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "allocator/host_pool.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "daemon/control/status_convert.h"
+#include "policies/policy_registry.h"
+
+namespace kvasir {
+namespace {
+
+constexpr uint32_t kPageSizeDefault = 1000, kPageSizeMax = 10'000;
+constexpr uint32_t kInspectRowsDefault = 4096, kInspectRowsMax = 65'536;
+
+void Fill(const core::SequenceReport& report, v1::SequenceInfo* info) {
+  info->set_sequence_id(report.identity.id);
+  info->set_tenant(report.tenant);
+  info->set_session_id(report.session_id);
+  info->set_model(report.model);
+  info->set_retention(report.identity.retention);
+  info->set_label(report.identity.label);
+  info->set_rows_seen(report.summary.rows_seen);
+  info->set_rows_kept(report.summary.rows_kept);
+  info->set_held_bytes(report.summary.held_bytes);
+  info->set_compactions(report.summary.compactions);
+  info->set_version(report.summary.version);
+  info->set_pid(report.pid);
+  info->set_rollback_floor(report.summary.rollback_floor);
+}
+
+uint64_t LimitOf(__rlimit_resource resource) {
+  rlimit limit{};
+  return ::getrlimit(resource, &limit) == 0 ? limit.rlim_cur : 0;
+}
+
+// The kernel tells for a memfd of its own whether leases work on this host.
+bool LeaseProbeWorks() {
+  absl::StatusOr<std::unique_ptr<Extent>> extent = Extent::Create({kPageBytes, true, -1, false}, 0);
+  return extent.ok() && (*extent)->Probe() == ProbeResult::kFree;
+}
+
+}  // namespace
+
+absl::StatusOr<AdminService::Scope> AdminService::ScopeOf(const grpc::ServerContext& context) {
+  KVASIR_ASSIGN_OR_RETURN(const PeerCredentials peer, callers_.PeerOf(context));
+  if (callers_.IsAdmin(peer)) return Scope{true, ""};
+  MutexLock lock(shared_.mutex);
+  KVASIR_ASSIGN_OR_RETURN(const core::Tenant* tenant, shared_.core.TenantOf(peer.uid));
+  return Scope{false, tenant->config.name};
+}
+
+grpc::Status AdminService::GetStats(grpc::ServerContext* context, const v1::GetStatsRequest*,
+                                    v1::GetStatsResponse* response) {
+  const absl::StatusOr<Scope> scope = ScopeOf(*context);
+  if (!scope.ok()) return ToGrpc(scope.status());
+  const StatsSnapshot snapshot = snapshot_();
+  response->set_boot_epoch(snapshot.boot_epoch);
+  response->set_version(snapshot.version);
+  response->set_uptime_ms(snapshot.uptime_ms);
+  response->set_memory_locked(snapshot.memory_locked);
+  if (scope->all) {
+    response->set_pool_bytes(snapshot.pool_bytes);
+    response->set_pool_free_bytes(snapshot.pool_free_bytes);
+    response->set_pool_ready_bytes(snapshot.pool_ready_bytes);
+    response->set_held_bytes(snapshot.held_bytes);
+    response->set_charged_bytes(snapshot.charged_bytes);
+    response->set_late_faults(snapshot.late_faults);
+  }
+  for (const TenantSnapshot& tenant : snapshot.tenants) {
+    if (!scope->Sees(tenant.tenant)) continue;
+    v1::TenantStats* stats = response->add_tenants();
+    stats->set_tenant(tenant.tenant);
+    stats->mutable_host()->set_held_bytes(tenant.held_bytes);
+    stats->mutable_host()->set_charged_bytes(tenant.charged_bytes);
+    stats->mutable_host()->set_limit_bytes(tenant.limit_bytes);
+    stats->set_sessions(tenant.sessions);
+    stats->set_sequences(tenant.sequences);
+    stats->set_rows_seen(tenant.rows_seen);
+    stats->set_rows_kept(tenant.rows_kept);
+    stats->set_compactions(tenant.compactions);
+    stats->set_rejected_calls(tenant.rejected_calls);
+    stats->set_violations(tenant.violations);
+  }
+  return grpc::Status::OK;
+}
+
+grpc::Status AdminService::ListSequences(grpc::ServerContext* context,
+                                         const v1::ListSequencesRequest* request,
+                                         v1::ListSequencesResponse* response) {
+  const absl::StatusOr<Scope> scope = ScopeOf(*context);
+  if (!scope.ok()) return ToGrpc(scope.status());
+  if (request->page_size() > kPageSizeMax) {
+    return ToGrpc(InvalidArgument("page_size is out of bounds: value={} max={}",
+                                  request->page_size(), kPageSizeMax));
+  }
+  const int page = static_cast<int>(request->page_size() == 0 ? kPageSizeDefault : request->page_size());
+  MutexLock lock(shared_.mutex);
+  response->set_boot_epoch(boot_epoch_);
+  for (const core::SequenceReport& report : shared_.core.SequenceReports()) {
+    if (report.identity.id <= request->page_token() || !scope->Sees(report.tenant)) continue;
+    if (!request->tenant().empty() && request->tenant() != report.tenant) continue;
+    if (response->sequences_size() == page) {
+      response->set_next_page_token(response->sequences(page - 1).sequence_id());
+      break;
+    }
+    Fill(report, response->add_sequences());
+  }
+  return grpc::Status::OK;
+}
+
+grpc::Status AdminService::InspectSequence(grpc::ServerContext* context,
+                                           const v1::InspectSequenceRequest* request,
+                                           v1::InspectSequenceResponse* response) {
+  const absl::StatusOr<Scope> scope = ScopeOf(*context);
+  if (!scope.ok()) return ToGrpc(scope.status());
+  if (request->max_rows() > kInspectRowsMax) {
+    return ToGrpc(InvalidArgument("max_rows is out of bounds: value={} max={}", request->max_rows(),
+                                  kInspectRowsMax));
+  }
+  const uint32_t max_rows = request->max_rows() == 0 ? kInspectRowsDefault : request->max_rows();
+  MutexLock lock(shared_.mutex);
+  core::SequenceReport report;
+  absl::StatusOr<std::vector<core::InspectedRow>> rows = shared_.core.Inspect(
+      request->sequence_id(), request->layer(), request->first_row(), max_rows, &report);
+  if (!rows.ok()) return ToGrpc(rows.status());
+  if (!scope->Sees(report.tenant)) {  // the same answer as for one that does not exist
+    return ToGrpc(NotFound("unknown or closed sequence: sequence_id={}", request->sequence_id()));
+  }
+  response->set_boot_epoch(boot_epoch_);
+  response->set_layers(report.layers);
+  Fill(report, response->mutable_info());
+  for (const core::InspectedRow& row : *rows) {
+    v1::InspectedRow* out = response->add_rows();
+    out->set_row(row.row.row);
+    out->set_token(row.row.token);
+    out->set_token_known(row.row.token_known);
+    out->set_kept(row.row.kept);
+    out->set_text(row.text);
+  }
+  const uint64_t next = request->first_row() + rows->size();
+  if (!rows->empty() && next < report.summary.rows_seen) response->set_next_row(next);
+  return grpc::Status::OK;
+}
+
+grpc::Status AdminService::ListPolicies(grpc::ServerContext* context, const v1::ListPoliciesRequest*,
+                                        v1::ListPoliciesResponse* response) {
+  const absl::StatusOr<Scope> scope = ScopeOf(*context);
+  if (!scope.ok()) return ToGrpc(scope.status());
+  response->set_boot_epoch(boot_epoch_);
+  for (const PolicyInfo& policy : RegisteredPolicies()) {
+    v1::PolicyInfo* info = response->add_policies();
+    info->set_name(policy.name);
+    info->set_summary(policy.summary);
+    info->set_source(policy.source);
+    info->set_needs(policy.needs);
+    info->set_shareable(policy.shareable);
+    for (const PolicyParameter& parameter : policy.parameters) {
+      v1::PolicyParameter* out = info->add_parameters();
+      out->set_name(parameter.name);
+      out->set_type(parameter.type);
+      out->set_default_value(parameter.default_value);
+      out->set_bounds(parameter.bounds);
+      out->set_description(parameter.description);
+      out->set_per_layer(parameter.per_layer);
+    }
+  }
+  return grpc::Status::OK;
+}
+
+grpc::Status AdminService::GetHost(grpc::ServerContext* context, const v1::GetHostRequest*,
+                                   v1::GetHostResponse* response) {
+  const absl::StatusOr<Scope> scope = ScopeOf(*context);
+  if (!scope.ok()) return ToGrpc(scope.status());
+  if (!scope->all) return ToGrpc(PermissionDenied("GetHost is for administrators (admin.uids)"));
+  const HostMemory memory = ReadHostMemory();
+  const StatsSnapshot snapshot = snapshot_();
+  response->set_boot_epoch(snapshot.boot_epoch);
+  response->set_memlock_limit_bytes(LimitOf(RLIMIT_MEMLOCK));
+  response->set_memory_locked(snapshot.memory_locked);
+  response->set_memory_lock_mode(host_.memory_lock_mode);
+  response->set_memory_total_bytes(memory.total_bytes);
+  response->set_memory_available_bytes(memory.available_bytes);
+  response->set_cgroup_limit_bytes(memory.cgroup_limit_bytes);
+  response->set_huge_pages(host_.huge_pages);
+  response->set_numa_node(host_.numa_node);
+  response->set_lease_probe(LeaseProbeWorks());
+  response->set_uid(::geteuid());
+  response->set_open_files_limit(static_cast<uint32_t>(
+      std::min<uint64_t>(LimitOf(RLIMIT_NOFILE), std::numeric_limits<uint32_t>::max())));
+  return grpc::Status::OK;
+}
+
+}  // namespace kvasir

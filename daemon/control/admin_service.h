@@ -1,0 +1,63 @@
+// AdminService: the gRPC face of KvCore for operators. Administrators see all, tenants their own.
+#ifndef KVASIR_DAEMON_CONTROL_ADMIN_SERVICE_H_
+#define KVASIR_DAEMON_CONTROL_ADMIN_SERVICE_H_
+
+#include <functional>
+#include <string>
+
+#include "daemon/control/caller.h"
+#include "daemon/metrics.h"
+#include "daemon/shared_core.h"
+#include "kvasir/v1/admin.grpc.pb.h"
+
+namespace kvasir {
+
+// Facts about the daemon's host that do not change while it runs.
+struct HostReport {
+  std::string memory_lock_mode;
+  std::string huge_pages;
+  int32_t numa_node = -1;
+};
+
+// Thread-safe. Everything given must outlive it.
+class AdminService final : public v1::Admin::Service {
+ public:
+  AdminService(SharedCore& shared, const CallerRegistry& callers, SnapshotFunction snapshot,
+               HostReport host, uint64_t boot_epoch)
+      : shared_(shared),
+        callers_(callers),
+        snapshot_(std::move(snapshot)),
+        host_(std::move(host)),
+        boot_epoch_(boot_epoch) {}
+
+  grpc::Status GetStats(grpc::ServerContext* context, const v1::GetStatsRequest* request,
+                        v1::GetStatsResponse* response) override;
+  grpc::Status ListSequences(grpc::ServerContext* context, const v1::ListSequencesRequest* request,
+                             v1::ListSequencesResponse* response) override;
+  grpc::Status InspectSequence(grpc::ServerContext* context,
+                               const v1::InspectSequenceRequest* request,
+                               v1::InspectSequenceResponse* response) override;
+  grpc::Status ListPolicies(grpc::ServerContext* context, const v1::ListPoliciesRequest* request,
+                            v1::ListPoliciesResponse* response) override;
+  grpc::Status GetHost(grpc::ServerContext* context, const v1::GetHostRequest* request,
+                       v1::GetHostResponse* response) override;
+
+ private:
+  // What the caller may see: everything, or one tenant. Errors: kPermissionDenied.
+  struct Scope {
+    bool all = false;
+    std::string tenant;
+    bool Sees(const std::string& name) const { return all || name == tenant; }
+  };
+  absl::StatusOr<Scope> ScopeOf(const grpc::ServerContext& context);
+
+  SharedCore& shared_;
+  const CallerRegistry& callers_;
+  const SnapshotFunction snapshot_;
+  const HostReport host_;
+  const uint64_t boot_epoch_;
+};
+
+}  // namespace kvasir
+
+#endif  // KVASIR_DAEMON_CONTROL_ADMIN_SERVICE_H_

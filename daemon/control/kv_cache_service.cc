@@ -1,0 +1,201 @@
+#include "daemon/control/kv_cache_service.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "daemon/control/model_convert.h"
+#include "daemon/control/status_convert.h"
+
+namespace kvasir {
+namespace {
+
+constexpr int kNeedsMax = 1024;
+constexpr uint64_t kTextsBytesMax = 1 << 20;  // of one call
+constexpr uint32_t kRetryMs = 100;
+
+// The earlier of the call's deadline and the daemon's bound.
+Instant WaitDeadline(const grpc::ServerContext& context, uint32_t bound_ms) {
+  const auto bound = std::chrono::milliseconds(bound_ms);
+  const auto left = context.deadline() - std::chrono::system_clock::now();
+  const auto now = std::chrono::steady_clock::now();
+  return now + std::min<std::chrono::steady_clock::duration>(
+                   bound, std::max(left, std::chrono::system_clock::duration::zero()));
+}
+
+}  // namespace
+
+grpc::Status KvCacheService::Run(const grpc::ServerContext& context, const Verb& verb) {
+  const absl::StatusOr<PeerCredentials> peer = callers_.PeerOf(context);
+  if (!peer.ok()) return ToGrpc(peer.status());
+  const absl::StatusOr<core::SessionToken> token = TokenOf(context);
+  const Instant deadline = WaitDeadline(context, options_.rpc_deadline_max_ms);
+  absl::Status status;
+  {
+    MutexLock lock(shared_.mutex);
+    for (bool done = false; !done;) {
+      absl::StatusOr<core::Session*> session =
+          token.ok() ? SessionOf(shared_.core, *token, *peer) : token.status();
+      if (!session.ok()) {
+        status = session.status();
+        break;
+      }
+      core::Tenant& tenant = (*session)->tenant;
+      done = true;
+      status = verb(**session, &done);
+      if (shared_.core.HasWork()) shared_.work.NotifyOne();
+      if (!status.ok()) {
+        shared_.core.CountRejected(tenant);
+        shared_.progress.NotifyAll();
+        break;
+      }
+      if (done) break;
+      if (shared_.stopping) {
+        status = Unavailable("the daemon is stopping");
+        break;
+      }
+      if (!shared_.progress.WaitUntil(shared_.mutex, deadline) &&
+          std::chrono::steady_clock::now() >= deadline) {
+        status = DeadlineExceeded("the deadline passed while waiting");
+        break;
+      }
+    }
+  }
+  if (status.code() == absl::StatusCode::kPermissionDenied && shared_.wake_data_server) {
+    shared_.wake_data_server();  // the session may have been ended
+  }
+  if (options_.extents_taken) options_.extents_taken();
+  return ToGrpc(status);
+}
+
+grpc::Status KvCacheService::RegisterModel(grpc::ServerContext* context,
+                                           const v1::RegisterModelRequest* request,
+                                           v1::RegisterModelResponse* response) {
+  absl::StatusOr<core::ModelDescription> description = ToModelDescription(request->spec());
+  return Run(*context, [&](core::Session& session, bool*) -> absl::Status {
+    shared_.mutex.AssertHeld();
+    KVASIR_RETURN_IF_ERROR(description.status());
+    KVASIR_ASSIGN_OR_RETURN(const core::ModelHandle handle,
+                            shared_.core.RegisterModel(session, *description));
+    response->set_boot_epoch(options_.boot_epoch);
+    response->set_model_id(handle.model_id);
+    response->set_slots_per_block(handle.model->slots_per_block());
+    response->set_model_fingerprint(handle.model->fingerprint().data(),
+                                    handle.model->fingerprint().size());
+    response->set_probe_extent(handle.probe_extent.slot);
+    response->set_probe_generation(handle.probe_extent.generation);
+    response->set_probe_offset(handle.probe_offset);
+    return absl::OkStatus();
+  });
+}
+
+grpc::Status KvCacheService::ProbeLayout(grpc::ServerContext* context,
+                                         const v1::ProbeLayoutRequest* request,
+                                         v1::ProbeLayoutResponse* response) {
+  return Run(*context, [&](core::Session& session, bool*) -> absl::Status {
+    shared_.mutex.AssertHeld();
+    const uint64_t answer_seed = request->seed() ^ options_.boot_epoch;
+    KVASIR_RETURN_IF_ERROR(
+        shared_.core.ProbeLayout(session, request->model_id(), request->seed(), answer_seed));
+    response->set_boot_epoch(options_.boot_epoch);
+    response->set_seed(answer_seed);
+    return absl::OkStatus();
+  });
+}
+
+grpc::Status KvCacheService::OpenSequence(grpc::ServerContext* context,
+                                          const v1::OpenSequenceRequest* request,
+                                          v1::OpenSequenceResponse* response) {
+  return Run(*context, [&](core::Session& session, bool*) -> absl::Status {
+    shared_.mutex.AssertHeld();
+    const core::OpenRequest open{request->model_id(), request->retention(), request->prompt_rows(),
+                                 request->label()};
+    KVASIR_ASSIGN_OR_RETURN(const core::Sequence* sequence,
+                            shared_.core.OpenSequence(session, open));
+    response->set_boot_epoch(options_.boot_epoch);
+    response->set_sequence(sequence->identity().slot);
+    response->set_uid(sequence->identity().uid);
+    response->set_sequence_id(sequence->identity().id);
+    response->set_retention(sequence->identity().retention);
+    for (const uint32_t lane : sequence->LaneOfLayer()) response->add_lane_of_layer(lane);
+    return absl::OkStatus();
+  });
+}
+
+grpc::Status KvCacheService::Sync(grpc::ServerContext* context, const v1::SyncRequest* request,
+                                  v1::SyncResponse* response) {
+  return Run(*context, [&](core::Session& session, bool* done) -> absl::Status {
+    shared_.mutex.AssertHeld();
+    if (request->needs_size() < 1 || request->needs_size() > kNeedsMax) {
+      return InvalidArgument("needs count is out of bounds: value={} min=1 max={}",
+                             request->needs_size(), kNeedsMax);
+    }
+    response->Clear();
+    response->set_boot_epoch(options_.boot_epoch);
+    const uint32_t session_id = session.id;
+    for (const v1::SyncNeed& wanted : request->needs()) {
+      core::SyncNeed need{wanted.sequence(), wanted.uid(), wanted.granted_rows(), std::nullopt};
+      if (wanted.has_table_row()) need.table_row = wanted.table_row();
+      const core::SyncAnswer answer = shared_.core.Sync(session, need);
+      if (shared_.core.HasEnded(session_id)) return answer.status;
+      v1::SyncResult* result = response->add_results();
+      result->set_code(static_cast<int32_t>(answer.status.code()));
+      result->set_message(MessageOf(answer.status));
+      result->set_granted_rows(answer.granted_rows);
+      result->set_published_version(answer.published_version);
+      if (answer.status.code() == absl::StatusCode::kResourceExhausted) {
+        result->set_retry_ms(kRetryMs);
+      }
+      *done = *done && (answer.ready || !answer.status.ok());
+    }
+    return absl::OkStatus();
+  });
+}
+
+grpc::Status KvCacheService::Truncate(grpc::ServerContext* context,
+                                      const v1::TruncateRequest* request,
+                                      v1::TruncateResponse* response) {
+  return Run(*context, [&](core::Session& session, bool* done) -> absl::Status {
+    shared_.mutex.AssertHeld();
+    const core::KvCore::TruncateAnswer answer =
+        shared_.core.Truncate(session, request->sequence(), request->uid(), request->rows());
+    *done = answer.ready;
+    response->set_boot_epoch(options_.boot_epoch);
+    response->set_uid(answer.uid);
+    response->set_rollback_floor(answer.rollback_floor);
+    return answer.status;
+  });
+}
+
+grpc::Status KvCacheService::CloseSequence(grpc::ServerContext* context,
+                                           const v1::CloseSequenceRequest* request,
+                                           v1::CloseSequenceResponse* response) {
+  return Run(*context, [&](core::Session& session, bool* done) -> absl::Status {
+    shared_.mutex.AssertHeld();
+    response->set_boot_epoch(options_.boot_epoch);
+    KVASIR_ASSIGN_OR_RETURN(
+        *done, shared_.core.CloseSequence(session, request->sequence(), request->uid()));
+    return absl::OkStatus();
+  });
+}
+
+grpc::Status KvCacheService::PutTokenTexts(grpc::ServerContext* context,
+                                           const v1::PutTokenTextsRequest* request,
+                                           v1::PutTokenTextsResponse* response) {
+  return Run(*context, [&](core::Session& session, bool*) -> absl::Status {
+    shared_.mutex.AssertHeld();
+    uint64_t bytes = 0;
+    for (const std::string& text : request->texts()) bytes += text.size();
+    if (bytes > kTextsBytesMax) {
+      return InvalidArgument("texts are too long for one call: bytes={} max={}", bytes,
+                             kTextsBytesMax);
+    }
+    response->set_boot_epoch(options_.boot_epoch);
+    return shared_.core.PutTokenTexts(session, request->model_id(), request->first_id(),
+                                      {request->texts().begin(), request->texts().end()});
+  });
+}
+
+}  // namespace kvasir

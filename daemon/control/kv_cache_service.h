@@ -1,0 +1,54 @@
+// KvCacheService: the gRPC face of KvCore for engines. Converts, waits, and decides nothing.
+#ifndef KVASIR_DAEMON_CONTROL_KV_CACHE_SERVICE_H_
+#define KVASIR_DAEMON_CONTROL_KV_CACHE_SERVICE_H_
+
+#include <cstdint>
+#include <functional>
+
+#include "daemon/control/caller.h"
+#include "daemon/shared_core.h"
+#include "kvasir/v1/kv_cache.grpc.pb.h"
+
+namespace kvasir {
+
+struct KvCacheServiceOptions {
+  uint64_t boot_epoch = 0;
+  uint32_t rpc_deadline_max_ms = 60'000;  // no call waits longer, whatever its deadline says
+  std::function<void()> extents_taken;    // the pool's stock may be low
+};
+
+// Thread-safe. `shared` and `callers` must outlive it.
+class KvCacheService final : public v1::KvCache::Service {
+ public:
+  KvCacheService(SharedCore& shared, const CallerRegistry& callers, KvCacheServiceOptions options)
+      : shared_(shared), callers_(callers), options_(std::move(options)) {}
+
+  grpc::Status RegisterModel(grpc::ServerContext* context, const v1::RegisterModelRequest* request,
+                             v1::RegisterModelResponse* response) override;
+  grpc::Status ProbeLayout(grpc::ServerContext* context, const v1::ProbeLayoutRequest* request,
+                           v1::ProbeLayoutResponse* response) override;
+  grpc::Status OpenSequence(grpc::ServerContext* context, const v1::OpenSequenceRequest* request,
+                            v1::OpenSequenceResponse* response) override;
+  grpc::Status Sync(grpc::ServerContext* context, const v1::SyncRequest* request,
+                    v1::SyncResponse* response) override;
+  grpc::Status Truncate(grpc::ServerContext* context, const v1::TruncateRequest* request,
+                        v1::TruncateResponse* response) override;
+  grpc::Status CloseSequence(grpc::ServerContext* context, const v1::CloseSequenceRequest* request,
+                             v1::CloseSequenceResponse* response) override;
+  grpc::Status PutTokenTexts(grpc::ServerContext* context, const v1::PutTokenTextsRequest* request,
+                             v1::PutTokenTextsResponse* response) override;
+
+ private:
+  // Runs `verb(session)` under the lock until it is done or the deadline passes. `verb` returns a status
+  // and sets *done; what is not done waits for progress.
+  using Verb = std::function<absl::Status(core::Session&, bool* done)>;
+  grpc::Status Run(const grpc::ServerContext& context, const Verb& verb);
+
+  SharedCore& shared_;
+  const CallerRegistry& callers_;
+  const KvCacheServiceOptions options_;
+};
+
+}  // namespace kvasir
+
+#endif  // KVASIR_DAEMON_CONTROL_KV_CACHE_SERVICE_H_

@@ -1,0 +1,81 @@
+#include "daemon/control/model_convert.h"
+
+#include "base/error.h"
+#include "base/status_macros.h"
+
+namespace kvasir {
+namespace {
+
+absl::StatusOr<kernels::RowType> ToRowType(v1::DataType type) {
+  switch (type) {
+    case v1::DATA_TYPE_F16:
+      return kernels::RowType::kF16;
+    case v1::DATA_TYPE_BF16:
+      return kernels::RowType::kBF16;
+    case v1::DATA_TYPE_F32:
+      return kernels::RowType::kF32;
+    default:
+      return InvalidArgument("dtype is none of F16, BF16, F32: value={}", static_cast<int>(type));
+  }
+}
+
+absl::StatusOr<core::LayerShape> ToLayerShape(const v1::LayerSpec& spec, int index) {
+  core::LayerShape layer{spec.kv_heads(), spec.k_head_dim(), spec.v_head_dim(), 0};
+  switch (spec.attention()) {
+    case v1::ATTENTION_KIND_UNSPECIFIED:
+    case v1::ATTENTION_KIND_FULL:
+      return layer;
+    case v1::ATTENTION_KIND_SLIDING_WINDOW:
+      if (spec.sliding_window() == 0) {
+        return InvalidArgument("layers[{}].sliding_window is 0: min=1", index);
+      }
+      layer.sliding_window = spec.sliding_window();
+      return layer;
+    default:
+      return InvalidArgument("layers[{}].attention is unknown: value={}", index,
+                             static_cast<int>(spec.attention()));
+  }
+}
+
+absl::StatusOr<core::RopeDescription> ToRope(const v1::RopeSpec& spec) {
+  core::RopeDescription rope;
+  switch (spec.pairing()) {
+    case v1::RopeSpec::PAIRING_UNSPECIFIED:
+      return rope;
+    case v1::RopeSpec::PAIRING_INTERLEAVED:
+      rope.pairing = kernels::RopePairing::kInterleaved;
+      break;
+    case v1::RopeSpec::PAIRING_HALF_SPLIT:
+      rope.pairing = kernels::RopePairing::kHalfSplit;
+      break;
+    default:
+      return InvalidArgument("rope.pairing is unknown: value={}", static_cast<int>(spec.pairing()));
+  }
+  rope.present = true;
+  rope.theta = spec.theta();
+  rope.rotated_dims = spec.rotated_dims();
+  return rope;
+}
+
+}  // namespace
+
+absl::StatusOr<core::ModelDescription> ToModelDescription(const v1::ModelSpec& spec) {
+  core::ModelDescription model;
+  model.name = spec.name();
+  KVASIR_ASSIGN_OR_RETURN(model.dtype, ToRowType(spec.dtype()));
+  for (int i = 0; i < spec.layers_size(); ++i) {
+    KVASIR_ASSIGN_OR_RETURN(const core::LayerShape layer, ToLayerShape(spec.layers(i), i));
+    model.layers.push_back(layer);
+  }
+  KVASIR_ASSIGN_OR_RETURN(model.rope, ToRope(spec.rope()));
+  model.separators.assign(spec.separator_token_ids().begin(), spec.separator_token_ids().end());
+  model.vocabulary_size = spec.vocabulary_size();
+  model.slots_per_block = spec.slots_per_block();
+  model.weights_digest = spec.weights_digest();
+  model.adapter_digests.assign(spec.adapter_digests().begin(), spec.adapter_digests().end());
+  model.has_pad_token = spec.has_pad_token_id();
+  model.pad_token = spec.pad_token_id();
+  return model;
+}
+
+}  // namespace kvasir

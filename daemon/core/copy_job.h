@@ -1,0 +1,25 @@
+// Fills new kept groups: the copy from recent to kept, run by a worker while the engine computes.
+#ifndef KVASIR_DAEMON_CORE_COPY_JOB_H_
+#define KVASIR_DAEMON_CORE_COPY_JOB_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "daemon/core/kept_list.h"
+#include "kernels/gather.h"
+
+namespace kvasir::core {
+
+// How the K rows of one layer of a lane are rotated, for in-cache positions.
+struct LaneRope {
+  bool rotate = false;
+  std::vector<kernels::RopeShape> layers;  // in lane order
+};
+
+// Copies rows and writes the trailer. Reads every source byte once, and trusts none: an engine that
+// writes meanwhile gets its own mixed rows. Thread-safe for distinct groups.
+void FillGroup(const GroupFill& fill, const LaneRope& rope);
+
+}  // namespace kvasir::core
+
+#endif  // KVASIR_DAEMON_CORE_COPY_JOB_H_

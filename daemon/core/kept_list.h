@@ -1,0 +1,103 @@
+// KeptList: the kept rows of one lane in one version of its table, as runs over sealed groups.
+//
+// What a table names never changes: an edit makes a new list that shares the groups that stay as they
+// are, and new groups for rows that move. Groups are reference-counted by the lists that name them and
+// freed with the last one.
+#ifndef KVASIR_DAEMON_CORE_KEPT_LIST_H_
+#define KVASIR_DAEMON_CORE_KEPT_LIST_H_
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include "allocator/group_allocator.h"
+#include "policies/retention_policy.h"
+#include "proto/shm/group_geometry.h"
+
+namespace kvasir::core {
+
+// Private copy of what the trailer of a group says about a slot, and where its key is rotated.
+struct KeptSlot {
+  uint64_t row = 0;
+  uint64_t rotated_at = 0;
+  TokenId token = 0;
+};
+
+// A sealed group. Destroying it frees the memory, so it must not outlive its allocator.
+class KeptGroup {
+ public:
+  KeptGroup(Group group, const shm::GroupGeometry& geometry, GroupAllocator& allocator)
+      : group_(group), geometry_(geometry), allocator_(allocator) {}
+  ~KeptGroup() { allocator_.Free(group_); }
+  KeptGroup(const KeptGroup&) = delete;
+  KeptGroup& operator=(const KeptGroup&) = delete;
+
+  const Group& group() const { return group_; }
+  const shm::GroupGeometry& geometry() const { return geometry_; }
+  std::vector<KeptSlot> slots;  // filled slots, in order; constant once the group is in a list
+
+ private:
+  const Group group_;
+  const shm::GroupGeometry& geometry_;
+  GroupAllocator& allocator_;
+};
+
+struct KeptRun {
+  std::shared_ptr<KeptGroup> group;  // shared by the versions that name it
+  uint32_t first_slot = 0;
+  uint32_t rows = 0;
+};
+
+// Where the bytes of one slot of a new group come from.
+struct SlotSource {
+  const std::byte* group = nullptr;              // base of the source group
+  const shm::GroupGeometry* geometry = nullptr;  // of the source group
+  uint32_t slot = 0;
+  int64_t rotate_by = 0;                         // positions; 0: plain copy
+};
+
+// A new group and how to fill it. Executed by FillGroup (daemon/core/copy_job.h), off the lock.
+struct GroupFill {
+  std::shared_ptr<KeptGroup> group;
+  std::vector<SlotSource> sources;  // one for each slot of group->slots
+};
+
+// The two sizes of kept groups of a lane: whole blocks and small groups.
+struct KeptGroupSizes {
+  const shm::GroupGeometry* block = nullptr;
+  GroupAllocator* block_allocator = nullptr;
+  const shm::GroupGeometry* small = nullptr;
+  GroupAllocator* small_allocator = nullptr;
+};
+
+// A row that moves into the list, with everything the daemon knows about it.
+struct IncomingRow {
+  KeptSlot slot;
+  SlotSource source;
+};
+
+class KeptList {
+ public:
+  // The list after dropping the entries at `drop` (ascending indices) and appending `incoming`, and the
+  // groups to fill before it may be published. Whole blocks lie in block-sized groups, the rest in small
+  // ones; groups of which under half is visible are repacked when that saves room.
+  // Errors: kResourceExhausted when a group cannot be allocated (nothing is leaked),
+  // kInvalidArgument for an index out of range.
+  absl::StatusOr<KeptList> Edit(std::span<const uint32_t> drop, std::span<const IncomingRow> incoming,
+                                const KeptGroupSizes& sizes, std::vector<GroupFill>* fills) const;
+
+  const std::vector<KeptRun>& runs() const { return runs_; }
+  uint64_t rows() const { return rows_; }
+
+ private:
+  std::vector<KeptRun> runs_;
+  uint64_t rows_ = 0;
+};
+
+}  // namespace kvasir::core
+
+#endif  // KVASIR_DAEMON_CORE_KEPT_LIST_H_

@@ -1,0 +1,222 @@
+#include "daemon/core/kv_core.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "proto/shm/layout_hash.h"
+#include "proto/shm/probe_pattern.h"
+
+namespace kvasir::core {
+namespace {
+
+constexpr uint64_t kTextBytesMax = 64;
+constexpr uint64_t kTextsBytesMax = 64ULL << 20;  // of one model
+
+}  // namespace
+
+KvCore::KvCore(CoreConfig config, HostPool& pool) : config_(std::move(config)), pool_(pool) {
+  for (const TenantConfig& tenant : config_.tenants) {
+    tenants_.push_back(std::make_unique<Tenant>(tenant, pool_, config_.first_extent_bytes,
+                                                config_.extent_bytes));
+    for (const uint32_t uid : tenant.uids) tenant_of_uid_[uid] = tenants_.back().get();
+    if (tenant.name == config_.default_tenant) default_tenant_ = tenants_.back().get();
+  }
+}
+
+KvCore::~KvCore() {
+  jobs_.clear();
+  while (!sessions_.empty()) {
+    const uint32_t id = sessions_.begin()->first;
+    EndSession(id);
+    sessions_.erase(id);
+  }
+}
+
+absl::StatusOr<Tenant*> KvCore::TenantOf(uint32_t uid) {
+  const auto found = tenant_of_uid_.find(uid);
+  if (found != tenant_of_uid_.end()) return found->second;
+  if (default_tenant_ != nullptr) return default_tenant_;
+  return PermissionDenied("no tenant has this uid: uid={}", uid);
+}
+
+absl::StatusOr<Session*> KvCore::OpenSession(const Peer& peer, const SessionToken& token,
+                                             uint64_t boot_epoch, SessionMemory memory,
+                                             ExtentSender& sender) {
+  KVASIR_ASSIGN_OR_RETURN(Tenant * tenant, TenantOf(peer.uid));
+  if (sessions_.size() >= config_.sessions_max) {
+    return ResourceExhausted("too many sessions: limits.sessions_max={}", config_.sessions_max);
+  }
+  const uint32_t id = next_session_id_++;
+  auto session = std::make_unique<Session>(id, token, peer, *tenant, memory, config_.session_limits,
+                                           sender, config_.first_extent_bytes,
+                                           config_.extent_bytes);
+  shm::DaemonHeader& header = *memory.header();
+  header.magic = shm::kDaemonMagic;
+  header.abi = shm::kAbiVersion;
+  header.header_bytes = shm::kHeaderBytes;
+  header.segment_bytes = session->sizes.d_bytes;
+  header.boot_epoch = boot_epoch;
+  header.layout_hash = shm::LayoutHash();
+  header.session_id = id;
+  header.seq_max = session->limits.sequences_max;
+  header.seq_off = session->sizes.seq_off;
+  header.arena_off = session->sizes.arena_off;
+  header.arena_bytes = session->limits.arena_bytes;
+  header.e_desk_off = session->sizes.e_desk_off;
+  header.e_segment_bytes = session->sizes.e_bytes;
+  header.session_state.store(static_cast<uint32_t>(shm::SessionState::kOpen),
+                             std::memory_order_release);
+  ++tenant->sessions;
+  Session* result = session.get();
+  by_token_[token] = result;
+  sessions_[id] = std::move(session);
+  return result;
+}
+
+void KvCore::EndSession(uint32_t session_id) {
+  const auto found = sessions_.find(session_id);
+  if (found == sessions_.end()) return;
+  Session& session = *found->second;
+  if (!session.ended) {
+    session.ended = true;
+    by_token_.erase(session.token);
+    // Before any block changes hands: an engine that still computes discards its step.
+    session.memory.header()->session_state.store(
+        static_cast<uint32_t>(shm::SessionState::kEnded), std::memory_order_seq_cst);
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    for (auto& job : jobs_) {  // not started: forget them
+      const auto place = sequence_places_.find(job->sequence_id);
+      if (place != sequence_places_.end() && place->second.session == &session) {
+        session.sequences[place->second.slot]->CancelJob();
+        job.reset();
+      }
+    }
+    std::erase(jobs_, nullptr);
+  }
+  DestroyIfIdle(session_id);
+}
+
+void KvCore::DestroyIfIdle(uint32_t session_id) {
+  Session& session = *sessions_.at(session_id);
+  for (std::unique_ptr<Sequence>& sequence : session.sequences) {
+    if (sequence == nullptr || sequence->job_out()) continue;
+    sequence_places_.erase(sequence->identity().id);
+    sequence.reset();
+  }
+  if (std::any_of(session.sequences.begin(), session.sequences.end(),
+                  [](const auto& sequence) { return sequence != nullptr; })) {
+    return;  // FinishJob comes back
+  }
+  Tenant& tenant = session.tenant;
+  for (auto& [id, model] : session.models) {
+    if (model->probe) session.recent.For(model->probe_geometry.bytes).Free(model->probe);
+  }
+  sessions_.erase(session_id);
+  --tenant.sessions;
+  if (tenant.sessions == 0) tenant.kept.Clear();  // nothing is kept without a sequence that names it
+  (void)tenant.account.Settle();
+}
+
+absl::StatusOr<Session*> KvCore::FindSession(const SessionToken& token) {
+  const auto found = by_token_.find(token);
+  if (found == by_token_.end()) return Unauthenticated("unknown session token");
+  return found->second;
+}
+
+void KvCore::Violation(Session& session, const absl::Status& what) {
+  ++session.tenant.counters.violations;
+  spdlog::warn("session ended for a violation of the protocol: session={} tenant={} pid={} {}",
+               session.id, session.tenant.config.name, session.peer.pid, MessageOf(what));
+  EndSession(session.id);
+}
+
+absl::StatusOr<ModelHandle> KvCore::RegisterModel(Session& session, ModelDescription description) {
+  if (session.models.size() >= session.limits.models_max) {
+    return ResourceExhausted("session has too many models: limits.models_per_session_max={}",
+                             session.limits.models_max);
+  }
+  KVASIR_ASSIGN_OR_RETURN(Model model, Model::Create(std::move(description)));
+  auto registered = std::make_unique<RegisteredModel>(RegisteredModel{std::move(model), {}, {}, {}, 0});
+  registered->probe_geometry =
+      shm::MakeGroupGeometry(registered->model.row_bytes(), registered->model.slots_per_block());
+  GroupAllocator& allocator = session.recent.For(registered->probe_geometry.bytes);
+  KVASIR_ASSIGN_OR_RETURN(const Group probe, allocator.Allocate());
+  const absl::StatusOr<ExtentTable::Ref> ref = session.extents.RefOf(*probe.extent);
+  if (!ref.ok()) {
+    allocator.Free(probe);
+    return ref.status();
+  }
+  registered->probe = probe;
+  const uint32_t id = session.next_model_id++;
+  ModelHandle handle{id, &registered->model, *ref, probe.offset};
+  session.models[id] = std::move(registered);
+  return handle;
+}
+
+absl::Status KvCore::ProbeLayout(Session& session, uint32_t model_id, uint64_t seed,
+                                 uint64_t answer_seed) {
+  const auto found = session.models.find(model_id);
+  if (found == session.models.end()) return NotFound("unknown model: model_id={}", model_id);
+  RegisteredModel& registered = *found->second;
+  if (!registered.probe) return FailedPrecondition("model is probed already: model_id={}", model_id);
+  const shm::GroupGeometry& geometry = registered.probe_geometry;
+  std::byte* const base = registered.probe.data();
+  for (uint32_t layer = 0; layer < geometry.k_off.size(); ++layer) {
+    for (uint32_t plane = 0; plane < 2; ++plane) {
+      const uint64_t off = plane == 0 ? geometry.k_off[layer] : geometry.v_off[layer];
+      const uint32_t bytes = plane == 0 ? geometry.row_bytes[layer].k : geometry.row_bytes[layer].v;
+      for (uint32_t slot = 0; slot < geometry.slots; ++slot) {
+        std::byte* const row = base + off + uint64_t{slot} * bytes;
+        for (uint32_t b = 0; b < bytes; ++b) {
+          if (slot >= geometry.slots / 2) {
+            row[b] = std::byte{shm::ProbeByte(answer_seed, layer, plane, slot, b)};
+          } else if (row[b] != std::byte{shm::ProbeByte(seed, layer, plane, slot, b)}) {
+            return FailedPrecondition(
+                "client and daemon lay out blocks differently: layer={} plane={} slot={} byte={}",
+                layer, plane == 0 ? "K" : "V", slot, b);
+          }
+        }
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status KvCore::PutTokenTexts(Session& session, uint32_t model_id, TokenId first,
+                                   const std::vector<std::string>& texts) {
+  const auto found = session.models.find(model_id);
+  if (found == session.models.end()) return NotFound("unknown model: model_id={}", model_id);
+  RegisteredModel& registered = *found->second;
+  const uint32_t vocabulary = registered.model.description().vocabulary_size;
+  if (uint64_t{first} + texts.size() > vocabulary) {
+    return InvalidArgument("texts go beyond the vocabulary: first_id={} count={} vocabulary_size={}",
+                           first, texts.size(), vocabulary);
+  }
+  for (const std::string& text : texts) {
+    if (text.size() > kTextBytesMax) {
+      return InvalidArgument("texts has an entry that is too long: bytes={} max={}", text.size(),
+                             kTextBytesMax);
+    }
+  }
+  for (size_t i = 0; i < texts.size(); ++i) {
+    std::string& slot = registered.texts[first + static_cast<TokenId>(i)];
+    registered.texts_bytes += texts[i].size() - slot.size();
+    slot = texts[i];
+  }
+  return registered.texts_bytes <= kTextsBytesMax
+             ? absl::OkStatus()
+             : ResourceExhausted("model has too many token texts: bytes={} max={}",
+                                 registered.texts_bytes, kTextsBytesMax);
+}
+
+bool KvCore::Settle() {
+  bool held = false;
+  for (const auto& tenant : tenants_) held |= tenant->account.Settle();
+  return held;
+}
+
+}  // namespace kvasir::core

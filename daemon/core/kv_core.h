@@ -1,0 +1,176 @@
+// KvCore: the verbs. The only writer of cache state; knows no network, no threads, no clock.
+//
+// Not thread-safe: the server holds one lock around every call (daemon/README.md). Copies run outside
+// it: TakeJob() gives work, FinishJob() takes it back.
+#ifndef KVASIR_DAEMON_CORE_KV_CORE_H_
+#define KVASIR_DAEMON_CORE_KV_CORE_H_
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include "daemon/core/session.h"
+
+namespace kvasir::core {
+
+struct CoreConfig {
+  std::vector<TenantConfig> tenants;
+  std::string default_tenant;          // for uids that no tenant names; "": refused
+  SessionLimits session_limits;
+  uint32_t sessions_max = 1024;
+  uint64_t first_extent_bytes = 4ULL << 20;
+  uint64_t extent_bytes = 32ULL << 20;
+};
+
+struct ModelHandle {
+  uint32_t model_id = 0;
+  const Model* model = nullptr;
+  ExtentTable::Ref probe_extent;
+  uint64_t probe_offset = 0;
+};
+
+struct OpenRequest {
+  uint32_t model_id = 0;
+  std::string retention;               // "": the tenant's default
+  uint64_t prompt_rows = 0;
+  std::string label;
+};
+
+struct SyncNeed {
+  uint32_t slot = 0;
+  uint32_t uid = 0;
+  uint64_t granted_rows = 0;
+  std::optional<uint64_t> table_row;
+};
+
+struct SyncAnswer {
+  absl::Status status;
+  bool ready = false;                  // false and OK: wait for a job, then ask again
+  uint64_t granted_rows = 0;
+  uint64_t published_version = 0;
+};
+
+struct SequenceReport {
+  Sequence::Identity identity;
+  SequenceSummary summary;
+  std::string tenant, model;
+  uint32_t session_id = 0, pid = 0, layers = 0;
+};
+
+struct TenantReport {
+  std::string name;
+  uint64_t held_bytes = 0, charged_bytes = 0, limit_bytes = 0;
+  uint32_t sessions = 0, sequences = 0;
+  uint64_t rows_seen = 0, rows_kept = 0;
+  TenantCounters counters;
+};
+
+struct InspectedRow {
+  RowReport row;
+  std::string text;
+};
+
+class KvCore {
+ public:
+  // `pool` must outlive it.
+  KvCore(CoreConfig config, HostPool& pool);
+  ~KvCore();
+  KvCore(const KvCore&) = delete;
+  KvCore& operator=(const KvCore&) = delete;
+
+  // The tenant of a uid. Errors: kPermissionDenied naming the uid.
+  absl::StatusOr<Tenant*> TenantOf(uint32_t uid);
+
+  // Starts a session on segments that the caller has made and zeroed; fills the D header.
+  // Errors: kPermissionDenied, kResourceExhausted (limits.sessions_max).
+  absl::StatusOr<Session*> OpenSession(const Peer& peer, const SessionToken& token,
+                                       uint64_t boot_epoch, SessionMemory memory,
+                                       ExtentSender& sender);
+  // Ends it: everything unsealed goes back. The segments may be unmapped when IsGone().
+  void EndSession(uint32_t session_id);
+  // No job of the session is out any more and its memory is no longer referred to.
+  bool IsGone(uint32_t session_id) const { return !sessions_.contains(session_id); }
+  // EndSession() was called, here or because of a violation.
+  bool HasEnded(uint32_t session_id) const {
+    const auto found = sessions_.find(session_id);
+    return found == sessions_.end() || found->second->ended;
+  }
+
+  // Errors: kUnauthenticated for an unknown token.
+  absl::StatusOr<Session*> FindSession(const SessionToken& token);
+
+  absl::StatusOr<ModelHandle> RegisterModel(Session& session, ModelDescription description);
+  // Reads the client's pattern of `seed` in the first half of the probe group's slots, writes
+  // `answer_seed`'s into the second half. Errors: kFailedPrecondition naming the first wrong byte.
+  absl::Status ProbeLayout(Session& session, uint32_t model_id, uint64_t seed,
+                           uint64_t answer_seed);
+  absl::Status PutTokenTexts(Session& session, uint32_t model_id, TokenId first,
+                             const std::vector<std::string>& texts);
+
+  absl::StatusOr<const Sequence*> OpenSequence(Session& session, const OpenRequest& request);
+  // Errors inside the answer; a violation ends the session (the answer says kPermissionDenied).
+  SyncAnswer Sync(Session& session, const SyncNeed& need);
+  struct TruncateAnswer {
+    absl::Status status;
+    bool ready = false;                // false and OK: a copy is under way, ask again
+    uint32_t uid = 0;
+    uint64_t rollback_floor = 0;
+  };
+  TruncateAnswer Truncate(Session& session, uint32_t slot, uint32_t uid, uint64_t rows);
+  // Returns false while a copy is under way (ask again).
+  absl::StatusOr<bool> CloseSequence(Session& session, uint32_t slot, uint32_t uid);
+
+  // The next copy to run, or null.
+  std::unique_ptr<CompactionJob> TakeJob();
+  void FinishJob(const CompactionJob& job);
+  bool HasWork() const { return !jobs_.empty(); }
+
+  // Destroys extents that nobody holds any more; true if some are still held. Called from time to time.
+  bool Settle();
+
+  std::vector<TenantReport> TenantReports() const;
+  std::vector<SequenceReport> SequenceReports() const;
+  // Errors: kNotFound, kInvalidArgument for a layer out of range.
+  absl::StatusOr<std::vector<InspectedRow>> Inspect(uint64_t sequence_id, uint32_t layer,
+                                                    uint64_t first_row, uint32_t max_rows,
+                                                    SequenceReport* report) const;
+  void CountRejected(Tenant& tenant) { ++tenant.counters.rejected_calls; }
+  uint32_t session_count() const { return static_cast<uint32_t>(sessions_.size()); }
+
+  // held = what allocators hold, charged = extents owned, and the pool adds up.
+  absl::Status CheckConservation() const;
+
+ private:
+  absl::StatusOr<Sequence*> FindSequence(Session& session, uint32_t slot, uint32_t uid);
+  void Violation(Session& session, const absl::Status& what);
+  void CollectJob(Sequence& sequence);
+  void DestroyIfIdle(uint32_t session_id);
+  SequenceReport ReportOf(const Session& session, const Sequence& sequence) const;
+
+  const CoreConfig config_;
+  HostPool& pool_;
+  std::vector<std::unique_ptr<Tenant>> tenants_;
+  std::map<uint32_t, Tenant*> tenant_of_uid_;
+  Tenant* default_tenant_ = nullptr;
+  std::map<uint32_t, std::unique_ptr<Session>> sessions_;
+  std::map<SessionToken, Session*> by_token_;
+  struct Place {
+    Session* session;
+    uint32_t slot;
+  };
+  std::map<uint64_t, Place> sequence_places_;   // by sequence id
+  std::deque<std::unique_ptr<CompactionJob>> jobs_;
+  uint32_t next_session_id_ = 1;
+  uint64_t next_sequence_id_ = 1;
+};
+
+}  // namespace kvasir::core
+
+#endif  // KVASIR_DAEMON_CORE_KV_CORE_H_

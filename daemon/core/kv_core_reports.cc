@@ -1,0 +1,128 @@
+// What people ask of the core: statistics and inspection.
+#include <algorithm>
+#include <utility>
+
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "daemon/core/kv_core.h"
+
+namespace kvasir::core {
+
+SequenceReport KvCore::ReportOf(const Session& session, const Sequence& sequence) const {
+  SequenceReport report;
+  report.identity = sequence.identity();
+  report.summary = sequence.Summary();
+  report.tenant = session.tenant.config.name;
+  report.model = sequence.model().description().name;
+  report.session_id = session.id;
+  report.pid = session.peer.pid;
+  report.layers = sequence.model().layers();
+  return report;
+}
+
+std::vector<SequenceReport> KvCore::SequenceReports() const {
+  std::vector<SequenceReport> reports;
+  for (const auto& [id, place] : sequence_places_) {
+    reports.push_back(ReportOf(*place.session, *place.session->sequences[place.slot]));
+  }
+  return reports;
+}
+
+std::vector<TenantReport> KvCore::TenantReports() const {
+  std::vector<TenantReport> reports;
+  for (const auto& tenant : tenants_) {
+    TenantReport report;
+    report.name = tenant->config.name;
+    report.held_bytes = tenant->kept.held_bytes();
+    report.charged_bytes = tenant->account.charged_bytes();
+    report.limit_bytes = tenant->account.limit_bytes();
+    report.sessions = tenant->sessions;
+    report.counters = tenant->counters;
+    for (const auto& [id, session] : sessions_) {
+      if (&session->tenant != tenant.get()) continue;
+      report.held_bytes += session->recent.held_bytes();
+      for (const auto& sequence : session->sequences) {
+        if (sequence == nullptr) continue;
+        const SequenceSummary summary = sequence->Summary();
+        ++report.sequences;
+        report.rows_seen += summary.rows_seen;
+        report.rows_kept += summary.rows_kept;
+      }
+    }
+    reports.push_back(std::move(report));
+  }
+  return reports;
+}
+
+absl::StatusOr<std::vector<InspectedRow>> KvCore::Inspect(uint64_t sequence_id, uint32_t layer,
+                                                          uint64_t first_row, uint32_t max_rows,
+                                                          SequenceReport* report) const {
+  const auto place = sequence_places_.find(sequence_id);
+  if (place == sequence_places_.end()) {
+    return NotFound("unknown or closed sequence: sequence_id={}", sequence_id);
+  }
+  const Session& session = *place->second.session;
+  const Sequence& sequence = *session.sequences[place->second.slot];
+  if (layer >= sequence.model().layers()) {
+    return InvalidArgument("layer is out of bounds: value={} max={}", layer,
+                           sequence.model().layers() - 1);
+  }
+  *report = ReportOf(session, sequence);
+  const std::map<TokenId, std::string>* texts = nullptr;
+  for (const auto& [id, registered] : session.models) {
+    if (&registered->model == &sequence.model()) texts = &registered->texts;
+  }
+  std::vector<InspectedRow> rows;
+  for (const RowReport& row : sequence.Inspect(layer, first_row, max_rows)) {
+    InspectedRow inspected{row, ""};
+    const auto text = texts->find(row.token);
+    if (row.token_known && text != texts->end()) inspected.text = text->second;
+    rows.push_back(std::move(inspected));
+  }
+  return rows;
+}
+
+absl::Status KvCore::CheckConservation() const {
+  uint64_t charged = 0;
+  for (const auto& tenant : tenants_) {
+    uint64_t owned = tenant->kept.charged_bytes() + tenant->account.quarantined_bytes();
+    uint64_t held = tenant->kept.held_bytes();
+    for (const auto& [id, session] : sessions_) {
+      if (&session->tenant != tenant.get()) continue;
+      owned += session->recent.charged_bytes();
+      held += session->recent.held_bytes();
+    }
+    if (owned != tenant->account.charged_bytes()) {
+      return Internal("tenant's extents and its charge differ: tenant={} extents={} charged={}",
+                      tenant->config.name, owned, tenant->account.charged_bytes());
+    }
+    if (held > owned) {
+      return Internal("tenant holds more than it owns: tenant={} held={} charged={}",
+                      tenant->config.name, held, owned);
+    }
+    uint64_t sequences = 0, probes = 0;
+    for (const auto& [id, place] : sequence_places_) {
+      if (&place.session->tenant != tenant.get()) continue;
+      sequences += place.session->sequences[place.slot]->Summary().held_bytes;
+    }
+    for (const auto& [id, session] : sessions_) {
+      if (&session->tenant != tenant.get()) continue;
+      for (const auto& [model_id, model] : session->models) {
+        if (model->probe) probes += model->probe_geometry.bytes;
+      }
+    }
+    if (sequences + probes != held) {
+      return Internal("sequences and held bytes differ: tenant={} sequences={} probes={} held={}",
+                      tenant->config.name, sequences, probes, held);
+    }
+    charged += owned;
+  }
+  const HostPoolCounts counts = pool_.counts();
+  if (counts.charged_bytes < charged) {  // more: the stock is being filled at this moment
+    return Internal("tenants are charged more than the pool has given: tenants={} pool={}", charged,
+                    counts.charged_bytes);
+  }
+  return pool_.CheckConservation();
+}
+
+}  // namespace kvasir::core

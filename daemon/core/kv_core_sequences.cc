@@ -1,0 +1,168 @@
+// The verbs on sequences.
+#include <algorithm>
+#include <utility>
+
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "daemon/core/kv_core.h"
+#include "policies/policy_registry.h"
+
+namespace kvasir::core {
+namespace {
+
+constexpr size_t kLabelBytesMax = 256;
+
+}  // namespace
+
+absl::StatusOr<Sequence*> KvCore::FindSequence(Session& session, uint32_t slot, uint32_t uid) {
+  if (slot >= session.sequences.size() || session.sequences[slot] == nullptr) {
+    return NotFound("unknown or closed sequence: sequence={}", slot);
+  }
+  Sequence* sequence = session.sequences[slot].get();
+  if (sequence->identity().uid != uid) {
+    return Aborted("stale sequence uid: sequence={} uid={} current={}", slot, uid,
+                   sequence->identity().uid);
+  }
+  return sequence;
+}
+
+absl::StatusOr<const Sequence*> KvCore::OpenSequence(Session& session, const OpenRequest& request) {
+  const auto found = session.models.find(request.model_id);
+  if (found == session.models.end()) {
+    return NotFound("unknown model: model_id={}", request.model_id);
+  }
+  const Model& model = found->second->model;
+  if (request.label.size() > kLabelBytesMax) {
+    return InvalidArgument("label is too long: bytes={} max={}", request.label.size(),
+                           kLabelBytesMax);
+  }
+  const auto free = std::find(session.sequences.begin(), session.sequences.end(), nullptr);
+  if (free == session.sequences.end()) {
+    return ResourceExhausted("session has too many sequences: limits.sequences_per_session_max={}",
+                             session.limits.sequences_max);
+  }
+  const std::string& text =
+      request.retention.empty() ? session.tenant.config.retention : request.retention;
+  PolicyContext policy_context;
+  policy_context.layers = model.layers();
+  policy_context.default_separators = model.description().separators;
+  policy_context.prompt_rows = request.prompt_rows;
+  policy_context.vocabulary_size = model.description().vocabulary_size;
+  if (model.description().has_pad_token) policy_context.pad_id = model.description().pad_token;
+  KVASIR_ASSIGN_OR_RETURN(PolicyLanes lanes, MakeLanes(text, policy_context));
+  if (lanes.lanes.size() > session.limits.lanes_max) {
+    return ResourceExhausted("retention has too many lanes: lanes={} limits.lanes_max={}",
+                             lanes.lanes.size(), session.limits.lanes_max);
+  }
+  if (lanes.positions == PositionMode::kInCache && !model.description().rope.present) {
+    return InvalidArgument("positions=in_cache needs the model's rope: retention={}", text);
+  }
+  Sequence::Identity identity;
+  identity.id = next_sequence_id_++;
+  identity.slot = static_cast<uint32_t>(free - session.sequences.begin());
+  identity.uid = session.next_uid++;
+  identity.label = request.label;
+  identity.retention = lanes.canonical;
+  SequenceContext context;
+  context.model = &model;
+  context.tenant = &session.tenant;
+  context.recent = &session.recent;
+  context.extents = &session.extents;
+  context.arena = &session.arena;
+  context.d = session.memory.d;
+  context.board = session.Board(identity.slot);
+  context.desk = session.Desk(identity.slot);
+  context.limits = &session.limits;
+  const uint64_t id = identity.id;
+  const uint32_t slot = identity.slot;
+  KVASIR_ASSIGN_OR_RETURN(*free, Sequence::Open(context, std::move(identity), std::move(lanes)));
+  sequence_places_[id] = {&session, slot};
+  return free->get();
+}
+
+void KvCore::CollectJob(Sequence& sequence) {
+  if (std::unique_ptr<CompactionJob> job = sequence.TakeJob()) jobs_.push_back(std::move(job));
+}
+
+SyncAnswer KvCore::Sync(Session& session, const SyncNeed& need) {
+  SyncAnswer answer;
+  absl::StatusOr<Sequence*> found = FindSequence(session, need.slot, need.uid);
+  if (!found.ok()) {
+    answer.status = found.status();
+    return answer;
+  }
+  Sequence& sequence = **found;
+  const absl::Status look = sequence.Look();
+  if (!look.ok()) {
+    answer.status = PermissionDenied("session ended for a violation of the protocol: {}",
+                                     MessageOf(look));
+    Violation(session, look);
+    return answer;
+  }
+  const absl::Status advanced = sequence.Advance();
+  CollectJob(sequence);
+  const absl::Status granted = sequence.Grant(need.granted_rows);
+  answer.granted_rows = sequence.granted();
+  answer.published_version = sequence.published_version();
+  const bool table = !need.table_row || sequence.HasTableFor(*need.table_row);
+  if (!granted.ok()) {
+    answer.status = granted;
+  } else if (table) {
+    answer.ready = true;
+  } else if (!advanced.ok()) {
+    answer.status = advanced;
+  } else if (!sequence.job_out()) {
+    answer.status = FailedPrecondition(
+        "no table for this row follows from the rows written: table_row={} rows={}",
+        *need.table_row, sequence.rows());
+  }
+  return answer;
+}
+
+KvCore::TruncateAnswer KvCore::Truncate(Session& session, uint32_t slot, uint32_t uid,
+                                        uint64_t rows) {
+  TruncateAnswer answer;
+  absl::StatusOr<Sequence*> found = FindSequence(session, slot, uid);
+  if (!found.ok()) {
+    answer.status = found.status();
+    return answer;
+  }
+  Sequence& sequence = **found;
+  if (sequence.job_out()) return answer;
+  const absl::Status look = sequence.Look();
+  if (!look.ok()) {
+    answer.status =
+        PermissionDenied("session ended for a violation of the protocol: {}", MessageOf(look));
+    Violation(session, look);
+    return answer;
+  }
+  answer.ready = true;
+  answer.status = sequence.Truncate(rows, session.next_uid);
+  answer.rollback_floor = sequence.RollbackFloor();
+  if (answer.status.ok()) ++session.next_uid;
+  answer.uid = sequence.identity().uid;
+  return answer;
+}
+
+absl::StatusOr<bool> KvCore::CloseSequence(Session& session, uint32_t slot, uint32_t uid) {
+  KVASIR_ASSIGN_OR_RETURN(Sequence * sequence, FindSequence(session, slot, uid));
+  if (sequence->job_out()) return false;
+  sequence_places_.erase(sequence->identity().id);
+  session.sequences[slot].reset();
+  return true;
+}
+
+std::unique_ptr<CompactionJob> KvCore::TakeJob() {
+  if (jobs_.empty()) return nullptr;
+  std::unique_ptr<CompactionJob> job = std::move(jobs_.front());
+  jobs_.pop_front();
+  return job;
+}
+
+void KvCore::FinishJob(const CompactionJob& job) {
+  const Place place = sequence_places_.at(job.sequence_id);  // sequences with a job out stay
+  place.session->sequences[place.slot]->Finish(job);
+  if (place.session->ended) DestroyIfIdle(place.session->id);
+}
+
+}  // namespace kvasir::core

@@ -1,0 +1,390 @@
+#include "daemon/core/sequence.h"
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+#include <utility>
+
+#include "base/bytes.h"
+#include "base/check.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+
+namespace kvasir::core {
+namespace {
+
+// Ids of dropped rows that are remembered for people (InspectSequence); 4 bytes each.
+constexpr uint64_t kRememberedRows = 1 << 16;
+
+}  // namespace
+
+void Run(const CompactionJob& job) {
+  for (const CompactionJob::Item& item : job.items) FillGroup(item.fill, *item.rope);
+}
+
+Sequence::Sequence(const SequenceContext& context, Identity identity)
+    : context_(context), identity_(std::move(identity)) {}
+
+absl::StatusOr<std::unique_ptr<Sequence>> Sequence::Open(const SequenceContext& context,
+                                                         Identity identity, PolicyLanes lanes) {
+  std::unique_ptr<Sequence> sequence(new Sequence(context, std::move(identity)));
+  sequence->MakeLanes(std::move(lanes));
+  const uint64_t slots = context.model->slots_per_block();
+  sequence->dir_cap_ =
+      static_cast<uint32_t>(DivideUp(context.limits->recent_rows_max, slots) + 2);
+  sequence->dir_bytes_ =
+      sizeof(shm::RecentRef) * sequence->lanes_.size() * sequence->dir_cap_;
+  KVASIR_ASSIGN_OR_RETURN(sequence->dir_off_, context.arena->Allocate(sequence->dir_bytes_));
+
+  shm::SeqBoard& board = *context.board;
+  board.slots_per_block = static_cast<uint32_t>(slots);
+  board.lanes = static_cast<uint32_t>(sequence->lanes_.size());
+  board.dir_off = sequence->dir_off_;
+  board.dir_cap = sequence->dir_cap_;
+  board.low_water = static_cast<uint32_t>(slots);
+  board.consumed = 0;
+  board.granted.store(0, std::memory_order_relaxed);
+  board.published.store(0, std::memory_order_relaxed);
+
+  TableVersion first;
+  first.version = 1;
+  for (Lane& lane : sequence->lanes_) {
+    const std::optional<RetentionPlan> plan =
+        lane.policy->NextPlan({static_cast<uint32_t>(slots), 2 * slots});
+    if (!plan || !plan->append.empty() || !plan->drop.empty() || plan->from_row != 0) {
+      return Internal("policy has no initial table: retention={}", sequence->identity_.retention);
+    }
+    LaneTable table;
+    table.spans = plan->spans;
+    table.recent_first = plan->recent_first;
+    table.window = plan->window;
+    table.sticky = plan->sticky;
+    table.until_row = plan->until_row;
+    first.until_row = std::min(first.until_row, plan->until_row);
+    first.lanes.push_back(std::move(table));
+  }
+  KVASIR_RETURN_IF_ERROR(sequence->WriteTable(first));
+  sequence->current_ = std::move(first);
+  board.published.store(1, std::memory_order_release);
+  KVASIR_RETURN_IF_ERROR(sequence->Grant(1));
+  board.state.store(static_cast<uint32_t>(shm::BoardState::kOpen), std::memory_order_relaxed);
+  board.uid.store(sequence->identity_.uid, std::memory_order_release);
+  return sequence;
+}
+
+Sequence::~Sequence() {
+  KVASIR_CHECK(!preparing_ || job_, "a compaction job of the sequence is out: id={}", identity_.id);
+  context_.board->uid.store(0, std::memory_order_release);
+  context_.board->state.store(static_cast<uint32_t>(shm::BoardState::kFree),
+                              std::memory_order_relaxed);
+  job_.reset();
+  if (preparing_) FreeTable(*preparing_);
+  if (published_) FreeTable(*published_);
+  FreeTable(current_);
+  if (dir_bytes_ > 0 && dir_off_ > 0) context_.arena->Free(dir_off_, dir_bytes_);
+  for (Lane& lane : lanes_) {
+    for (const Group& group : lane.recent) lane.recent_allocator->Free(group);
+  }
+}
+
+void Sequence::MakeLanes(PolicyLanes lanes) {
+  const Model& model = *context_.model;
+  const ModelDescription& description = model.description();
+  lanes_.resize(lanes.lanes.size());
+  for (uint32_t layer = 0; layer < model.layers(); ++layer) {
+    lanes_[lanes.lane_of_layer[layer]].layers.push_back(layer);
+  }
+  for (size_t i = 0; i < lanes_.size(); ++i) {
+    Lane& lane = lanes_[i];
+    lane.policy = std::move(lanes.lanes[i]);
+    std::vector<shm::LayerRowBytes> bytes;
+    for (const uint32_t layer : lane.layers) {
+      bytes.push_back(model.row_bytes()[layer]);
+      const LayerShape& shape = description.layers[layer];
+      lane.rope.layers.push_back({description.dtype, description.rope.pairing, shape.kv_heads,
+                                  shape.k_head_dim, description.rope.rotated_dims,
+                                  description.rope.theta});
+    }
+    lane.rope.rotate = lanes.positions == PositionMode::kInCache;
+    lane.block = shm::MakeGroupGeometry(bytes, model.slots_per_block());
+    lane.small = shm::MakeGroupGeometry(bytes, shm::SmallGroupSlots(model.slots_per_block()));
+    lane.recent_allocator = &context_.recent->For(lane.block.bytes);
+    lane.kept_sizes = {&lane.block, &context_.tenant->kept.For(lane.block.bytes), &lane.small,
+                       &context_.tenant->kept.For(lane.small.bytes)};
+  }
+}
+
+absl::Status Sequence::Look() {
+  if (context_.desk->uid.load(std::memory_order_acquire) != identity_.uid) return absl::OkStatus();
+  const uint64_t adopted = context_.desk->adopted.load(std::memory_order_acquire);
+  const uint64_t rows = context_.desk->rows.load(std::memory_order_acquire);
+  if (rows < rows_ || rows > granted_) {
+    return InvalidArgument("desk rows out of bounds: sequence={} rows={} min={} max={}",
+                           identity_.id, rows, rows_, granted_);
+  }
+  if (adopted != current_.version && (!published_ || adopted != published_->version)) {
+    return InvalidArgument("desk adopted a version that does not exist: sequence={} adopted={} "
+                           "current={} published={}",
+                           identity_.id, adopted, current_.version, published_version());
+  }
+  KVASIR_RETURN_IF_ERROR(TakeTokens(rows));
+  if (published_ && adopted == published_->version) Adopt();
+  return absl::OkStatus();
+}
+
+absl::Status Sequence::TakeTokens(uint64_t rows) {
+  const Lane& lane = lanes_.front();  // the engine writes ids in the first lane's trailers
+  const uint64_t slots = lane.block.slots;
+  std::vector<TokenId> ids;
+  ids.reserve(rows - rows_);
+  while (rows_ + ids.size() < rows) {
+    const uint64_t row = rows_ + ids.size();
+    const Group& group = lane.recent[row / slots - lane.base_block];
+    const uint64_t count = std::min(rows - row, slots - row % slots);
+    const size_t at = ids.size();
+    ids.resize(at + count);
+    std::memcpy(&ids[at], group.data() + lane.block.tok_off + 4 * (row % slots), 4 * count);
+  }
+  const uint32_t vocabulary = context_.model->description().vocabulary_size;
+  for (const TokenId id : ids) {  // the private copy is judged
+    if (id >= vocabulary) {
+      return InvalidArgument("token id beyond the vocabulary: sequence={} token={} max={}",
+                             identity_.id, id, vocabulary - 1);
+    }
+  }
+  tokens_.insert(tokens_.end(), ids.begin(), ids.end());
+  for (Lane& each : lanes_) each.policy->Append(ids);
+  rows_ = rows;
+  context_.board->consumed = rows;
+  return absl::OkStatus();
+}
+
+void Sequence::Adopt() {
+  TableVersion old = std::move(current_);
+  current_ = *std::move(published_);
+  published_.reset();
+  FreeTable(old);
+  for (size_t i = 0; i < lanes_.size(); ++i) {
+    Lane& lane = lanes_[i];
+    const uint64_t first_block = current_.lanes[i].recent_first / lane.block.slots;
+    while (lane.base_block < first_block && !lane.recent.empty()) {
+      lane.recent_allocator->Free(lane.recent.front());
+      lane.recent.pop_front();
+      ++lane.base_block;
+    }
+  }
+  ForgetTokens();
+}
+
+void Sequence::ForgetTokens() {
+  uint64_t needed = rows_;
+  for (const Lane& lane : lanes_) needed = std::min(needed, lane.base_block * lane.block.slots);
+  if (rows_ > kRememberedRows) needed = std::min(needed, rows_ - kRememberedRows);
+  else needed = 0;
+  while (tokens_base_ < needed) {
+    tokens_.pop_front();
+    ++tokens_base_;
+  }
+}
+
+absl::StatusOr<IncomingRow> Sequence::Incoming(const Lane& lane, const MovedRow& moved) const {
+  const uint64_t slots = lane.block.slots;
+  // A plan is checked like foreign input: a wrong policy may be slow, never unsafe.
+  if (moved.row >= rows_ || moved.row < lane.base_block * slots) {
+    return Internal("plan moves a row that is not in recent: row={} min={} max={}", moved.row,
+                    lane.base_block * slots, rows_);
+  }
+  const Group& group = lane.recent[moved.row / slots - lane.base_block];
+  const int64_t turn = lane.rope.rotate
+                           ? static_cast<int64_t>(moved.rotated_at) - static_cast<int64_t>(moved.row)
+                           : 0;
+  return IncomingRow{{moved.row, moved.rotated_at, TokenOf(moved.row)},
+                     {group.data(), &lane.block, static_cast<uint32_t>(moved.row % slots), turn}};
+}
+
+absl::StatusOr<LaneTable> Sequence::Apply(Lane& lane, const LaneTable& before,
+                                          const RetentionPlan& plan,
+                                          std::vector<GroupFill>* fills) {
+  std::vector<IncomingRow> incoming;
+  for (const MovedRow& moved : plan.append) {
+    KVASIR_ASSIGN_OR_RETURN(IncomingRow row, Incoming(lane, moved));
+    incoming.push_back(row);
+  }
+  LaneTable after;
+  KVASIR_ASSIGN_OR_RETURN(after.kept,
+                          before.kept.Edit(plan.drop, incoming, lane.kept_sizes, fills));
+  uint64_t spanned = 0;
+  for (const KeptSpan& span : plan.spans) spanned += span.count;
+  if (spanned != after.kept.rows() || plan.recent_first < before.recent_first) {
+    return Internal("plan does not fit the table: span_rows={} kept_rows={} recent_first={} min={}",
+                    spanned, after.kept.rows(), plan.recent_first, before.recent_first);
+  }
+  after.spans = plan.spans;
+  after.recent_first = plan.recent_first;
+  after.window = plan.window;
+  after.sticky = plan.sticky;
+  after.until_row = plan.until_row;
+  after.cut_row = plan.from_row == before.until_row ? plan.from_row : 0;
+  return after;
+}
+
+absl::Status Sequence::Advance() {
+  if (published_ || preparing_) return absl::OkStatus();
+  const uint64_t slots = context_.model->slots_per_block();
+  const PlanHorizon horizon{static_cast<uint32_t>(slots), 2 * slots};
+  uint64_t from = kNoRow;
+  for (Lane& lane : lanes_) {
+    if (!lane.pending) lane.pending = lane.policy->NextPlan(horizon);
+    if (lane.pending) from = std::min(from, lane.pending->from_row);
+  }
+  if (from == kNoRow) return absl::OkStatus();
+  from = std::max(from, std::min(rows_, current_.until_row));  // all that are due already, at once
+  TableVersion next;
+  next.version = current_.version + 1;
+  std::vector<std::vector<GroupFill>> fills(lanes_.size());
+  for (size_t i = 0; i < lanes_.size(); ++i) {
+    Lane& lane = lanes_[i];
+    LaneTable table = current_.lanes[i];
+    if (lane.pending && lane.pending->from_row <= from) {
+      next.from_row = std::max(next.from_row, lane.pending->from_row);
+      KVASIR_ASSIGN_OR_RETURN(table, Apply(lane, current_.lanes[i], *lane.pending, &fills[i]));
+    }
+    next.until_row = std::min(next.until_row, table.until_row);
+    next.lanes.push_back(std::move(table));
+  }
+  KVASIR_RETURN_IF_ERROR(WriteTable(next));  // the last step that can fail: nothing is lost before
+  auto job = std::make_unique<CompactionJob>();
+  job->sequence_id = identity_.id;
+  for (size_t i = 0; i < lanes_.size(); ++i) {
+    if (lanes_[i].pending && lanes_[i].pending->from_row <= from) lanes_[i].pending.reset();
+    for (GroupFill& fill : fills[i]) job->items.push_back({std::move(fill), &lanes_[i].rope});
+  }
+  if (job->items.empty()) {
+    Publish(std::move(next));
+  } else {
+    preparing_ = std::move(next);
+    job_ = std::move(job);
+  }
+  return absl::OkStatus();
+}
+
+void Sequence::Finish(const CompactionJob&) {
+  KVASIR_CHECK(preparing_.has_value(), "no compaction is under way: id={}", identity_.id);
+  TableVersion next = *std::move(preparing_);
+  preparing_.reset();
+  ++compactions_;
+  ++context_.tenant->counters.compactions;
+  Publish(std::move(next));
+}
+
+void Sequence::CancelJob() {
+  if (preparing_) FreeTable(*preparing_);
+  preparing_.reset();
+}
+
+absl::Status Sequence::Truncate(uint64_t rows, uint32_t new_uid) {
+  if (rows > rows_) {
+    return OutOfRange("rows is above the sequence's rows: rows={} max={}", rows, rows_);
+  }
+  const uint64_t floor = RollbackFloor();
+  if (rows < floor) {
+    return FailedPrecondition(
+        "rows below were dropped or compacted: rows={} rollback_floor={}", rows, floor);
+  }
+  for (Lane& lane : lanes_) KVASIR_RETURN_IF_ERROR(lane.policy->Truncate(rows));
+  tokens_.resize(rows - tokens_base_);
+  rows_ = rows;
+  identity_.uid = new_uid;
+  context_.board->consumed = rows;
+  context_.board->uid.store(new_uid, std::memory_order_release);
+  return absl::OkStatus();
+}
+
+uint64_t Sequence::RollbackFloor() const {
+  uint64_t floor = tokens_base_;
+  for (size_t i = 0; i < lanes_.size(); ++i) {
+    floor = std::max({floor, lanes_[i].policy->RollbackFloor(), current_.lanes[i].cut_row});
+  }
+  return floor;
+}
+
+uint64_t Sequence::published_version() const {
+  return published_ ? published_->version : current_.version;
+}
+
+bool Sequence::HasTableFor(uint64_t row) const {
+  if (row < current_.until_row) return true;
+  return published_ && row < published_->until_row;
+}
+
+SequenceSummary Sequence::Summary() const {
+  SequenceSummary summary;
+  summary.rows_seen = rows_;
+  summary.compactions = compactions_;
+  summary.version = published_version();
+  summary.rollback_floor = RollbackFloor();
+  std::set<const KeptGroup*> kept;
+  const auto add_table = [&kept](const TableVersion& table) {
+    for (const LaneTable& lane : table.lanes) {
+      for (const KeptRun& run : lane.kept.runs()) kept.insert(run.group.get());
+    }
+  };
+  add_table(current_);
+  if (published_) add_table(*published_);
+  if (preparing_) add_table(*preparing_);
+  for (const KeptGroup* group : kept) summary.held_bytes += group->geometry().bytes;
+  const TableVersion& newest =
+      published_ && published_->from_row <= rows_ ? *published_ : current_;
+  for (size_t i = 0; i < lanes_.size(); ++i) {
+    summary.held_bytes += lanes_[i].recent.size() * lanes_[i].block.bytes;
+    const LaneTable& table = newest.lanes[i];
+    // What the query of row `rows_` sees, without its own row, which is not written yet.
+    uint64_t low = table.recent_first;
+    if (table.window != 0 && rows_ + 1 > table.window) low = std::max(low, rows_ + 1 - table.window);
+    uint64_t visible = table.kept.rows() + (rows_ > low ? rows_ - low : 0);
+    for (const uint64_t row : table.sticky) visible += row < std::min(low, rows_) ? 1 : 0;
+    summary.rows_kept = std::max(summary.rows_kept, visible);
+  }
+  return summary;
+}
+
+std::vector<uint32_t> Sequence::LaneOfLayer() const {
+  std::vector<uint32_t> lane_of_layer(context_.model->layers());
+  for (size_t i = 0; i < lanes_.size(); ++i) {
+    for (const uint32_t layer : lanes_[i].layers) lane_of_layer[layer] = static_cast<uint32_t>(i);
+  }
+  return lane_of_layer;
+}
+
+std::vector<RowReport> Sequence::Inspect(uint32_t layer, uint64_t first_row,
+                                         uint32_t max_rows) const {
+  const LaneTable& table = current_.lanes[LaneOfLayer()[layer]];
+  std::vector<RowReport> reports;
+  const uint64_t end = std::min(rows_, first_row + max_rows);
+  for (uint64_t row = first_row; row < end; ++row) reports.push_back({row, 0, false, false});
+  if (reports.empty()) return reports;
+  for (RowReport& report : reports) {
+    if (report.row < tokens_base_) continue;
+    report.token = TokenOf(report.row);
+    report.token_known = true;
+  }
+  const auto mark = [&](uint64_t row) {
+    if (row >= first_row && row < end) reports[row - first_row].kept = true;
+  };
+  for (const KeptRun& run : table.kept.runs()) {
+    for (uint32_t s = run.first_slot; s < run.first_slot + run.rows; ++s) {
+      const KeptSlot& slot = run.group->slots[s];
+      mark(slot.row);
+      if (slot.row < first_row || slot.row >= end) continue;
+      reports[slot.row - first_row].token = slot.token;
+      reports[slot.row - first_row].token_known = true;
+    }
+  }
+  for (const uint64_t row : table.sticky) mark(row);
+  uint64_t low = table.recent_first;
+  if (table.window != 0 && rows_ + 1 > table.window) low = std::max(low, rows_ + 1 - table.window);
+  for (uint64_t row = std::max(low, first_row); row < end; ++row) mark(row);
+  return reports;
+}
+
+}  // namespace kvasir::core

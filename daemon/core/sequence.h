@@ -1,0 +1,193 @@
+// Sequence: one token stream; its recent blocks, its kept rows, and the versions of its table.
+//
+// At most one published version is not adopted by the engine, so two descriptors on the board suffice
+// and nobody retries. Nothing that an adopted or published version names is freed or changed.
+#ifndef KVASIR_DAEMON_CORE_SEQUENCE_H_
+#define KVASIR_DAEMON_CORE_SEQUENCE_H_
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include "daemon/core/copy_job.h"
+#include "daemon/core/kept_list.h"
+#include "daemon/core/model.h"
+#include "daemon/core/session_memory.h"
+#include "daemon/core/table_arena.h"
+#include "daemon/core/tenant.h"
+#include "policies/policy_registry.h"
+#include "policies/retention_policy.h"
+
+namespace kvasir::core {
+
+// The table of one lane in one version.
+struct LaneTable {
+  KeptList kept;
+  std::vector<KeptSpan> spans;
+  uint64_t recent_first = 0;
+  uint64_t window = 0;
+  std::vector<uint64_t> sticky;
+  uint64_t until_row = kNoRow;
+  uint64_t cut_row = 0;  // rows below need the table before this one; 0: none do
+};
+
+struct TableVersion {
+  uint64_t version = 0;
+  uint64_t from_row = 0;
+  uint64_t until_row = kNoRow;
+  std::vector<LaneTable> lanes;
+  uint64_t arena_off = 0;
+  uint64_t arena_bytes = 0;
+};
+
+// Layers that share one retention plan.
+struct Lane {
+  std::vector<uint32_t> layers;
+  shm::GroupGeometry block;       // whole blocks: recent, and most of kept
+  shm::GroupGeometry small;
+  LaneRope rope;
+  std::unique_ptr<RetentionPolicy> policy;
+  std::optional<RetentionPlan> pending;  // returned by the policy, not applied yet
+  GroupAllocator* recent_allocator = nullptr;
+  KeptGroupSizes kept_sizes;
+  std::deque<Group> recent;       // blocks, from base_block on
+  uint64_t base_block = 0;
+};
+
+// What a sequence needs from its session and tenant; all outlive it.
+struct SequenceContext {
+  const Model* model = nullptr;
+  Tenant* tenant = nullptr;
+  AllocatorSet* recent = nullptr;
+  ExtentTable* extents = nullptr;
+  TableArena* arena = nullptr;
+  std::byte* d = nullptr;                // the D segment
+  shm::SeqBoard* board = nullptr;
+  const shm::SeqDesk* desk = nullptr;
+  const SessionLimits* limits = nullptr;
+};
+
+// Work for a worker: fill these groups, then give the job back to Sequence::Finish().
+struct CompactionJob {
+  uint64_t sequence_id = 0;
+  struct Item {
+    GroupFill fill;
+    const LaneRope* rope = nullptr;
+  };
+  std::vector<Item> items;
+};
+
+void Run(const CompactionJob& job);
+
+struct SequenceSummary {
+  uint64_t rows_seen = 0;
+  uint64_t rows_kept = 0;  // visible to the next query, in the lane that keeps most
+  uint64_t held_bytes = 0;
+  uint64_t compactions = 0;
+  uint64_t version = 0;
+  uint64_t rollback_floor = 0;
+};
+
+// One row of the stream as people ask for it.
+struct RowReport {
+  uint64_t row = 0;
+  TokenId token = 0;
+  bool token_known = false;
+  bool kept = false;
+};
+
+// Not thread-safe: the owner of KvCore holds one lock.
+class Sequence {
+ public:
+  struct Identity {
+    uint64_t id = 0;       // never reused
+    uint32_t slot = 0;     // board and desk
+    uint32_t uid = 0;      // of this life of the slot
+    std::string label;
+    std::string retention; // canonical
+  };
+
+  // Publishes version 1 and grants the first rows.
+  // Errors: kResourceExhausted; nothing is left behind.
+  static absl::StatusOr<std::unique_ptr<Sequence>> Open(const SequenceContext& context,
+                                                        Identity identity, PolicyLanes lanes);
+  // REQUIRES: no job is out.
+  ~Sequence();
+
+  // Copies the desk once and judges it; takes new token ids; frees what the engine has left.
+  // Errors: any error is a violation that ends the session.
+  absl::Status Look();
+
+  // Plans, prepares and publishes as far as that is possible now. A copy job comes out of TakeJob().
+  absl::Status Advance();
+
+  // Grants at least `rows` rows (and, if memory allows, a block more than is in use).
+  absl::Status Grant(uint64_t rows);
+
+  // A table for the query of `row` is published or in use.
+  bool HasTableFor(uint64_t row) const;
+
+  std::unique_ptr<CompactionJob> TakeJob() { return std::move(job_); }
+  // The job's groups are filled: publishes the version that needs them.
+  void Finish(const CompactionJob& job);
+  // The job that was taken will not be run: the sequence is about to be destroyed.
+  void CancelJob();
+  bool job_out() const { return preparing_.has_value(); }
+
+  // REQUIRES: Look() was called, no job is out. Gives the board a new uid.
+  // Errors: kFailedPrecondition naming the floor, kOutOfRange above rows.
+  absl::Status Truncate(uint64_t rows, uint32_t new_uid);
+
+  uint64_t RollbackFloor() const;
+  uint64_t granted() const { return granted_; }
+  uint64_t rows() const { return rows_; }
+  uint64_t published_version() const;
+  const Identity& identity() const { return identity_; }
+  const Model& model() const { return *context_.model; }
+  Tenant& tenant() const { return *context_.tenant; }
+  SequenceSummary Summary() const;
+  std::vector<uint32_t> LaneOfLayer() const;
+  // REQUIRES: layer < model().layers().
+  std::vector<RowReport> Inspect(uint32_t layer, uint64_t first_row, uint32_t max_rows) const;
+
+ private:
+  Sequence(const SequenceContext& context, Identity identity);
+
+  void MakeLanes(PolicyLanes lanes);
+  absl::Status TakeTokens(uint64_t rows);
+  void Adopt();
+  absl::StatusOr<LaneTable> Apply(Lane& lane, const LaneTable& before, const RetentionPlan& plan,
+                                  std::vector<GroupFill>* fills);
+  absl::StatusOr<IncomingRow> Incoming(const Lane& lane, const MovedRow& moved) const;
+  absl::Status WriteTable(TableVersion& table);
+  void Publish(TableVersion table);
+  absl::Status AddBlock(size_t lane_index);
+  void ForgetTokens();
+  void FreeTable(const TableVersion& table);
+  TokenId TokenOf(uint64_t row) const { return tokens_[row - tokens_base_]; }
+
+  const SequenceContext context_;
+  Identity identity_;
+  std::vector<Lane> lanes_;
+  uint64_t dir_off_ = 0, dir_bytes_ = 0;
+  uint32_t dir_cap_ = 0;
+  TableVersion current_;                     // adopted by the engine
+  std::optional<TableVersion> published_;    // not adopted yet
+  std::optional<TableVersion> preparing_;    // waits for its copies
+  std::unique_ptr<CompactionJob> job_;       // to be taken
+  uint64_t rows_ = 0;
+  uint64_t granted_ = 0;
+  uint64_t compactions_ = 0;
+  std::deque<TokenId> tokens_;               // ids of rows [tokens_base_, rows_)
+  uint64_t tokens_base_ = 0;
+};
+
+}  // namespace kvasir::core
+
+#endif  // KVASIR_DAEMON_CORE_SEQUENCE_H_

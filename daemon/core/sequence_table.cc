@@ -1,0 +1,146 @@
+// How a sequence's tables and grants are written into the D segment.
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "daemon/core/sequence.h"
+
+namespace kvasir::core {
+namespace {
+
+// Runs of one lane as the engine reads them: cut at span borders, since a run has one query position.
+absl::StatusOr<std::vector<shm::RunEntry>> RunEntries(const LaneTable& table, ExtentTable& extents) {
+  std::vector<shm::RunEntry> entries;
+  size_t span = 0;
+  uint64_t left_in_span = table.spans.empty() ? 0 : table.spans[0].count;
+  for (const KeptRun& run : table.kept.runs()) {
+    KVASIR_ASSIGN_OR_RETURN(const ExtentTable::Ref ref, extents.RefOf(*run.group->group().extent));
+    for (uint32_t done = 0; done < run.rows;) {
+      while (left_in_span == 0) left_in_span = table.spans[++span].count;
+      const auto rows =
+          static_cast<uint32_t>(std::min<uint64_t>(run.rows - done, left_in_span));
+      shm::RunEntry entry{};
+      entry.extent = ref.slot;
+      entry.generation = ref.generation;
+      entry.group_off = run.group->group().offset;
+      entry.group_slots = run.group->geometry().slots;
+      entry.first_slot = run.first_slot + done;
+      entry.rows = rows;
+      entry.encoding = static_cast<uint16_t>(shm::RunEncoding::kAsWritten);
+      entry.query_offset = table.spans[span].query_offset;
+      entry.query_max = table.spans[span].query_max;
+      entries.push_back(entry);
+      done += rows;
+      left_in_span -= rows;
+    }
+  }
+  return entries;
+}
+
+}  // namespace
+
+absl::Status Sequence::WriteTable(TableVersion& table) {
+  std::vector<std::vector<shm::RunEntry>> runs;
+  uint64_t bytes = RoundUp(sizeof(shm::LaneSpan) * table.lanes.size(), shm::kArenaUnit);
+  for (const LaneTable& lane : table.lanes) {
+    KVASIR_ASSIGN_OR_RETURN(std::vector<shm::RunEntry> entries,
+                            RunEntries(lane, *context_.extents));
+    bytes += sizeof(shm::RunEntry) * entries.size();
+    bytes += RoundUp(sizeof(uint64_t) * lane.sticky.size(), shm::kArenaUnit);
+    runs.push_back(std::move(entries));
+  }
+  KVASIR_ASSIGN_OR_RETURN(table.arena_off, context_.arena->Allocate(bytes));
+  table.arena_bytes = bytes;
+  uint64_t at = table.arena_off + RoundUp(sizeof(shm::LaneSpan) * table.lanes.size(), shm::kArenaUnit);
+  for (size_t i = 0; i < table.lanes.size(); ++i) {
+    const LaneTable& lane = table.lanes[i];
+    shm::LaneSpan span{};
+    span.runs_off = at;
+    span.runs = static_cast<uint32_t>(runs[i].size());
+    if (!runs[i].empty()) {
+      std::memcpy(context_.d + at, runs[i].data(), sizeof(shm::RunEntry) * runs[i].size());
+    }
+    at += sizeof(shm::RunEntry) * runs[i].size();
+    span.sticky_off = at;
+    span.sticky = static_cast<uint32_t>(lane.sticky.size());
+    if (!lane.sticky.empty()) {
+      std::memcpy(context_.d + at, lane.sticky.data(), sizeof(uint64_t) * lane.sticky.size());
+    }
+    at += RoundUp(sizeof(uint64_t) * lane.sticky.size(), shm::kArenaUnit);
+    span.kept_rows = lane.kept.rows();
+    span.window = lane.window;
+    span.recent_first = lane.recent_first;
+    std::memcpy(context_.d + table.arena_off + i * sizeof(span), &span, sizeof(span));
+  }
+  shm::VersionDesc& desc = context_.board->v[table.version & 1];
+  desc.version = table.version;
+  desc.from_row = table.from_row;
+  desc.until_row = table.until_row;
+  desc.lanes_off = table.arena_off;
+  desc.lanes = static_cast<uint32_t>(table.lanes.size());
+  desc.flags = 0;
+  return absl::OkStatus();
+}
+
+void Sequence::Publish(TableVersion table) {
+  const uint64_t version = table.version;
+  published_ = std::move(table);
+  // release: pairs with the acquire in the client's Sequence::Begin()
+  context_.board->published.store(version, std::memory_order_release);
+}
+
+void Sequence::FreeTable(const TableVersion& table) {
+  if (table.arena_bytes > 0) context_.arena->Free(table.arena_off, table.arena_bytes);
+}
+
+absl::Status Sequence::AddBlock(size_t lane_index) {
+  Lane& lane = lanes_[lane_index];
+  if (lane.recent.size() + 1 >= dir_cap_) {
+    return ResourceExhausted(
+        "sequence has too many rows that are not compacted: rows={} limits.rows_max={}",
+        lane.recent.size() * lane.block.slots, context_.limits->recent_rows_max);
+  }
+  KVASIR_ASSIGN_OR_RETURN(const Group group, lane.recent_allocator->Allocate());
+  const absl::StatusOr<ExtentTable::Ref> ref = context_.extents->RefOf(*group.extent);
+  if (!ref.ok()) {
+    lane.recent_allocator->Free(group);
+    return ref.status();
+  }
+  const uint64_t block = lane.base_block + lane.recent.size();
+  const shm::RecentRef entry{ref->slot, ref->generation, group.offset};
+  std::memcpy(context_.d + dir_off_ +
+                  sizeof(entry) * (lane_index * dir_cap_ + block % dir_cap_),
+              &entry, sizeof(entry));
+  lane.recent.push_back(group);
+  return absl::OkStatus();
+}
+
+absl::Status Sequence::Grant(uint64_t rows) {
+  const uint64_t slots = context_.model->slots_per_block();
+  if (rows > uint64_t{1} << 32) {
+    return InvalidArgument("granted_rows is out of bounds: value={} max={}", rows,
+                           uint64_t{1} << 32);
+  }
+  const uint64_t ahead = (rows_ / slots + 2) * slots;  // the block in use and one more
+  const uint64_t target = std::max(RoundUp(rows, slots), ahead);
+  absl::Status status;
+  uint64_t granted = kNoRow;
+  for (size_t i = 0; i < lanes_.size(); ++i) {
+    Lane& lane = lanes_[i];
+    while (status.ok() && (lane.base_block + lane.recent.size()) * slots < target) {
+      status = AddBlock(i);
+    }
+    granted = std::min(granted, (lane.base_block + lane.recent.size()) * slots);
+  }
+  if (granted > granted_) {
+    granted_ = granted;
+    // release: pairs with the acquire in the client's Sequence::Begin()
+    context_.board->granted.store(granted_, std::memory_order_release);
+  }
+  return granted_ >= rows ? absl::OkStatus() : status;
+}
+
+}  // namespace kvasir::core

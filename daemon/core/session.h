@@ -1,0 +1,80 @@
+// Session: one connected engine process; its models, its sequences, its recent extents.
+#ifndef KVASIR_DAEMON_CORE_SESSION_H_
+#define KVASIR_DAEMON_CORE_SESSION_H_
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "daemon/core/sequence.h"
+
+namespace kvasir::core {
+
+struct SessionToken {
+  std::array<uint8_t, 16> bytes{};
+  friend auto operator<=>(const SessionToken&, const SessionToken&) = default;
+};
+
+// Who is at the other end of the data socket, by the kernel's word.
+struct Peer {
+  uint32_t uid = 0;
+  uint32_t gid = 0;
+  uint32_t pid = 0;
+};
+
+struct RegisteredModel {
+  Model model;
+  // Group for the layout probe; freed by ProbeLayout.
+  Group probe;
+  shm::GroupGeometry probe_geometry;
+  std::map<TokenId, std::string> texts;
+  uint64_t texts_bytes = 0;
+};
+
+// Not thread-safe. Lives from the hand-over of its segments to the end of its last job.
+struct Session {
+  Session(uint32_t session_id, SessionToken session_token, Peer session_peer, Tenant& owner,
+          SessionMemory session_memory, const SessionLimits& session_limits, ExtentSender& sender,
+          uint64_t first_extent_bytes, uint64_t extent_bytes)
+      : id(session_id),
+        token(session_token),
+        peer(session_peer),
+        tenant(owner),
+        memory(session_memory),
+        limits(session_limits),
+        sizes(SegmentSizesFor(session_limits)),
+        arena(sizes.arena_off, session_limits.arena_bytes),
+        extents(session_limits.extents_max, sender),
+        recent(ExtentUse::kRecent, first_extent_bytes, extent_bytes, owner.account),
+        sequences(session_limits.sequences_max) {}
+
+  shm::SeqBoard* Board(uint32_t slot) const {
+    return reinterpret_cast<shm::SeqBoard*>(memory.d + sizes.seq_off) + slot;
+  }
+  const shm::SeqDesk* Desk(uint32_t slot) const {
+    return reinterpret_cast<const shm::SeqDesk*>(memory.e + sizes.e_desk_off) + slot;
+  }
+
+  const uint32_t id;
+  const SessionToken token;
+  const Peer peer;
+  Tenant& tenant;
+  const SessionMemory memory;
+  const SessionLimits limits;
+  const SegmentSizes sizes;
+  TableArena arena;
+  ExtentTable extents;
+  AllocatorSet recent;                                // destroyed after models and sequences
+  std::map<uint32_t, std::unique_ptr<RegisteredModel>> models;
+  std::vector<std::unique_ptr<Sequence>> sequences;   // by slot
+  uint32_t next_model_id = 1;
+  uint32_t next_uid = 1;
+  bool ended = false;
+};
+
+}  // namespace kvasir::core
+
+#endif  // KVASIR_DAEMON_CORE_SESSION_H_

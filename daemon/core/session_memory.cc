@@ -1,0 +1,43 @@
+#include "daemon/core/session_memory.h"
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+
+namespace kvasir::core {
+
+SegmentSizes SegmentSizesFor(const SessionLimits& limits) {
+  SegmentSizes sizes{};
+  sizes.seq_off = shm::kHeaderBytes;
+  sizes.arena_off =
+      RoundUp(sizes.seq_off + sizeof(shm::SeqBoard) * limits.sequences_max, kPageBytes);
+  sizes.d_bytes = RoundUp(sizes.arena_off + limits.arena_bytes, kPageBytes);
+  sizes.e_desk_off = shm::kHeaderBytes;
+  sizes.e_bytes =
+      RoundUp(sizes.e_desk_off + sizeof(shm::SeqDesk) * limits.sequences_max, kPageBytes);
+  return sizes;
+}
+
+absl::StatusOr<ExtentTable::Ref> ExtentTable::RefOf(const Extent& extent) {
+  const auto known = slots_.find(extent.id());
+  if (known != slots_.end()) return known->second;
+  if (slots_.size() >= extents_max_) {
+    return ResourceExhausted("session has too many extents: limits.extents_per_session_max={}",
+                             extents_max_);
+  }
+  const Ref ref{static_cast<uint32_t>(slots_.size()), 1};
+  shm::ExtentNotice notice{};
+  notice.kind = static_cast<uint32_t>(shm::MessageKind::kExtent);
+  notice.extent_kind = static_cast<uint32_t>(extent.use() == ExtentUse::kKept
+                                                 ? shm::ExtentKind::kKept
+                                                 : shm::ExtentKind::kRecent);
+  notice.slot = ref.slot;
+  notice.generation = ref.generation;
+  notice.bytes = extent.bytes();
+  notice.extent_id = extent.id();
+  KVASIR_RETURN_IF_ERROR(sender_.SendExtent(notice, extent));
+  slots_.emplace(extent.id(), ref);
+  return ref;
+}
+
+}  // namespace kvasir::core

@@ -1,0 +1,90 @@
+// kvasird: reads its configuration, runs a Server, waits for a signal.
+#include <signal.h>
+#include <systemd/sd-daemon.h>
+
+#include <cstring>
+#include <iostream>
+#include <string>
+
+#include <CLI/CLI.hpp>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "daemon/config.h"
+#include "daemon/server.h"
+#include "policies/policy_registry.h"
+
+namespace kvasir {
+namespace {
+
+// Sockets that systemd has opened for us (kvasird.socket), by name.
+InheritedSockets TakeInherited() {
+  InheritedSockets sockets;
+  char** names = nullptr;
+  const int count = ::sd_listen_fds_with_names(1, &names);
+  for (int i = 0; i < count; ++i) {
+    UniqueFd fd(SD_LISTEN_FDS_START + i);
+    if (std::strcmp(names[i], "control") == 0) sockets.control = std::move(fd);
+    else if (std::strcmp(names[i], "data") == 0) sockets.data = std::move(fd);
+    ::free(names[i]);
+  }
+  ::free(names);
+  return sockets;
+}
+
+int Run(const Config& config) {
+  sigset_t signals;
+  ::sigemptyset(&signals);
+  ::sigaddset(&signals, SIGTERM);
+  ::sigaddset(&signals, SIGINT);
+  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // before any thread starts
+  ::signal(SIGPIPE, SIG_IGN);
+  absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(config, TakeInherited());
+  if (!server.ok()) {
+    spdlog::critical("kvasird cannot start: {}", MessageOf(server.status()));
+    return 1;
+  }
+  spdlog::info("kvasird serves: control={} data={} version={}", config.server.control_socket,
+               config.server.data_socket, KVASIR_VERSION);
+  (void)::sd_notify(0, "READY=1\nSTATUS=serving");
+  int signal_number = 0;
+  (void)::sigwait(&signals, &signal_number);
+  spdlog::info("kvasird stops: signal={}", signal_number);
+  (void)::sd_notify(0, "STOPPING=1");
+  server->reset();
+  return 0;
+}
+
+}  // namespace
+}  // namespace kvasir
+
+int main(int argc, char** argv) {
+  CLI::App app{"kvasird: owns the KV memory of a host and keeps it compact"};
+  std::string path = "/etc/kvasir/kvasird.toml";
+  bool check = false;
+  app.add_option("--config", path, "Configuration file (TOML)");
+  app.add_flag("--check-config", check, "Check the file, print the effective configuration, exit");
+  app.set_version_flag("--version", KVASIR_VERSION);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+  const absl::StatusOr<kvasir::Config> config =
+      kvasir::LoadConfig(path, kvasir::CheckRetentionSpec);
+  if (!config.ok()) {
+    std::cerr << kvasir::MessageOf(config.status()) << '\n';
+    return 2;
+  }
+  if (check) {
+    std::cout << kvasir::EffectiveConfigToml(*config);
+    return 0;
+  }
+  const absl::Status log = kvasir::SetUpLog(config->server.log_level, config->server.log_format);
+  if (!log.ok()) {
+    std::cerr << kvasir::MessageOf(log) << '\n';
+    return 2;
+  }
+  for (const std::string& warning : kvasir::ConfigWarnings(*config)) spdlog::warn("{}", warning);
+  return kvasir::Run(*config);
+}

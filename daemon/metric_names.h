@@ -1,0 +1,71 @@
+// Every metric of the daemon: name (unit last, _total for counters), type, help text, field.
+//
+// Dashboards and alert rules are written against these names: a rename is a breaking change.
+#ifndef KVASIR_DAEMON_METRIC_NAMES_H_
+#define KVASIR_DAEMON_METRIC_NAMES_H_
+
+#include "daemon/metrics.h"
+
+namespace kvasir {
+
+enum class MetricKind { kGauge, kCounter };
+
+// One number of the daemon, or (Snapshot = TenantSnapshot) of each tenant, with label
+// tenant="name".
+template <typename Snapshot>
+struct Metric {
+  const char* name;
+  MetricKind kind;
+  const char* help;
+  double (*value)(const Snapshot&);
+};
+
+inline constexpr Metric<StatsSnapshot> kDaemonMetrics[] = {
+    {"kvasir_uptime_seconds", MetricKind::kGauge, "Time since the daemon started.",
+     [](const StatsSnapshot& s) { return static_cast<double>(s.uptime_ms) / 1000.0; }},
+    {"kvasir_pool_bytes", MetricKind::kGauge, "Configured size of the host pool.",
+     [](const StatsSnapshot& s) { return static_cast<double>(s.pool_bytes); }},
+    {"kvasir_pool_free_bytes", MetricKind::kGauge, "Pool memory that is charged to nobody.",
+     [](const StatsSnapshot& s) { return static_cast<double>(s.pool_free_bytes); }},
+    {"kvasir_pool_ready_bytes", MetricKind::kGauge, "Free pool memory that is prefaulted.",
+     [](const StatsSnapshot& s) { return static_cast<double>(s.pool_ready_bytes); }},
+    {"kvasir_held_bytes", MetricKind::kGauge, "Bytes of allocated block groups.",
+     [](const StatsSnapshot& s) { return static_cast<double>(s.held_bytes); }},
+    {"kvasir_charged_bytes", MetricKind::kGauge, "Bytes of extents that tenants own.",
+     [](const StatsSnapshot& s) { return static_cast<double>(s.charged_bytes); }},
+    {"kvasir_memory_locked", MetricKind::kGauge, "1 if the pool cannot be swapped out, else 0.",
+     [](const StatsSnapshot& s) { return s.memory_locked ? 1.0 : 0.0; }},
+    {"kvasir_late_faults_total", MetricKind::kCounter,
+     "Extents that had to be faulted while somebody waited.",
+     [](const StatsSnapshot& s) { return static_cast<double>(s.late_faults); }},
+};
+
+inline constexpr Metric<TenantSnapshot> kTenantMetrics[] = {
+    {"kvasir_tenant_held_bytes", MetricKind::kGauge, "Bytes of the tenant's block groups.",
+     [](const TenantSnapshot& t) { return static_cast<double>(t.held_bytes); }},
+    {"kvasir_tenant_charged_bytes", MetricKind::kGauge, "Bytes of the extents the tenant owns.",
+     [](const TenantSnapshot& t) { return static_cast<double>(t.charged_bytes); }},
+    {"kvasir_tenant_limit_bytes", MetricKind::kGauge, "Most bytes of extents it may own.",
+     [](const TenantSnapshot& t) { return static_cast<double>(t.limit_bytes); }},
+    {"kvasir_tenant_sessions", MetricKind::kGauge, "Connected engine processes.",
+     [](const TenantSnapshot& t) { return static_cast<double>(t.sessions); }},
+    {"kvasir_tenant_sequences", MetricKind::kGauge, "Open sequences.",
+     [](const TenantSnapshot& t) { return static_cast<double>(t.sequences); }},
+    {"kvasir_tenant_rows_seen", MetricKind::kGauge, "Tokens seen by the open sequences.",
+     [](const TenantSnapshot& t) { return static_cast<double>(t.rows_seen); }},
+    {"kvasir_tenant_rows_kept", MetricKind::kGauge,
+     "Tokens kept by the open sequences, each in the layer that keeps most.",
+     [](const TenantSnapshot& t) { return static_cast<double>(t.rows_kept); }},
+    {"kvasir_tenant_compactions_total", MetricKind::kCounter, "Retention plans carried out.",
+     [](const TenantSnapshot& t) { return static_cast<double>(t.compactions); }},
+    {"kvasir_tenant_rejected_calls_total", MetricKind::kCounter,
+     "Calls refused: bad arguments, bad tokens, over the limit.",
+     [](const TenantSnapshot& t) { return static_cast<double>(t.rejected_calls); }},
+    {"kvasir_tenant_violations_total", MetricKind::kCounter,
+     "Sessions ended for what they wrote to shared memory.",
+     [](const TenantSnapshot& t) { return static_cast<double>(t.violations); }},
+};
+
+}  // namespace kvasir
+
+#endif  // KVASIR_DAEMON_METRIC_NAMES_H_

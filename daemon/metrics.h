@@ -1,0 +1,70 @@
+// Metrics: the daemon's counts in Prometheus form, at http://<metrics_listen>/metrics.
+//
+// Pulled, not pushed: each scrape calls a snapshot function and turns its plain values into metric
+// families, so that nothing is counted twice and kvasirctl stats agrees with Prometheus to the
+// byte. Bytes are held as doubles by Prometheus: exact below 2^53.
+#ifndef KVASIR_DAEMON_METRICS_H_
+#define KVASIR_DAEMON_METRICS_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <absl/status/statusor.h>
+
+#include <prometheus/metric_family.h>
+
+namespace kvasir {
+
+// The same counts as GetStatsResponse of proto/kvasir/v1/admin.proto.
+struct TenantSnapshot {
+  std::string tenant;
+  uint64_t held_bytes = 0;     // allocated block groups
+  uint64_t charged_bytes = 0;  // extents owned; what the limit applies to
+  uint64_t limit_bytes = 0;
+  uint32_t sessions = 0;
+  uint32_t sequences = 0;
+  uint64_t rows_seen = 0;
+  uint64_t rows_kept = 0;
+  uint64_t compactions = 0;
+  uint64_t rejected_calls = 0;
+  uint64_t violations = 0;
+};
+
+struct StatsSnapshot {
+  uint64_t boot_epoch = 0;
+  std::string version;
+  uint64_t uptime_ms = 0;
+  uint64_t pool_bytes = 0;
+  uint64_t pool_free_bytes = 0;
+  uint64_t pool_ready_bytes = 0;
+  uint64_t held_bytes = 0;
+  uint64_t charged_bytes = 0;
+  bool memory_locked = false;
+  uint64_t late_faults = 0;
+  std::vector<TenantSnapshot> tenants;
+};
+
+// Called on the endpoint's threads; must be thread-safe and must not wait.
+using SnapshotFunction = std::function<StatsSnapshot()>;
+
+// The families of one scrape; daemon/metric_names.h lists them. Pure.
+std::vector<prometheus::MetricFamily> CollectMetrics(const StatsSnapshot& snapshot);
+
+// An open endpoint; closes in the destructor, after the scrapes under way. Thread-safe.
+class MetricsEndpoint {
+ public:
+  virtual ~MetricsEndpoint() = default;
+  virtual uint16_t port() const = 0;  // the one that was bound where port 0 was asked for
+};
+
+// Listens on `address` ("127.0.0.1:9464"). Which addresses are allowed is decided by the
+// configuration. Errors: kUnavailable, with the address, when it cannot be bound.
+absl::StatusOr<std::unique_ptr<MetricsEndpoint>> OpenMetricsEndpoint(const std::string& address,
+                                                                     SnapshotFunction snapshot);
+
+}  // namespace kvasir
+
+#endif  // KVASIR_DAEMON_METRICS_H_

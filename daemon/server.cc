@@ -1,0 +1,243 @@
+#include "daemon/server.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <utility>
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/server_builder.h>
+#include <grpcpp/server_posix.h>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+
+namespace kvasir {
+namespace {
+
+constexpr int kMessageBytesMax = 4 << 20;
+
+Demand ToDemand(Config::Memory::Lock lock) {
+  switch (lock) {
+    case Config::Memory::Lock::kOff:
+      return Demand::kOff;
+    case Config::Memory::Lock::kTry:
+      return Demand::kTry;
+    default:
+      return Demand::kRequire;
+  }
+}
+
+Demand ToDemand(Config::Memory::HugePages pages) {
+  switch (pages) {
+    case Config::Memory::HugePages::kOff:
+      return Demand::kOff;
+    case Config::Memory::HugePages::kTry:
+      return Demand::kTry;
+    default:
+      return Demand::kRequire;
+  }
+}
+
+std::string NameOf(Demand demand) {
+  switch (demand) {
+    case Demand::kOff:
+      return "off";
+    case Demand::kTry:
+      return "try";
+    default:
+      return "require";
+  }
+}
+
+core::CoreConfig CoreConfigOf(const Config& config) {
+  core::CoreConfig core;
+  for (const Config::Tenant& tenant : config.tenants) {
+    core.tenants.push_back({tenant.name, tenant.uids, tenant.limit_bytes, tenant.retention});
+  }
+  core.default_tenant = config.server.default_tenant;
+  core.session_limits = {config.limits.sequences_per_session_max,
+                         config.limits.models_per_session_max,
+                         config.limits.extents_per_session_max,
+                         config.limits.lanes_max,
+                         config.limits.rows_max,
+                         config.limits.table_arena_bytes};
+  core.sessions_max = config.limits.sessions_max;
+  core.first_extent_bytes = config.memory.recent_extent_bytes;
+  core.extent_bytes = config.memory.extent_bytes;
+  return core;
+}
+
+// Held until the daemon ends, so that two daemons never race for a stale socket file.
+absl::StatusOr<UniqueFd> TakeLock(const std::string& path) {
+  UniqueFd fd(::open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!fd) return ErrnoStatus(errno, "open " + path);
+  if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno == EWOULDBLOCK) return AlreadyExists("another kvasird is running: lock={}", path);
+    return ErrnoStatus(errno, "flock " + path);
+  }
+  return fd;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config,
+                                                      InheritedSockets inherited) {
+  std::unique_ptr<Server> server(new Server(config));
+  server->started_ = SystemClock().Now();
+  KVASIR_RETURN_IF_ERROR(FillRandom(&server->boot_epoch_, sizeof(server->boot_epoch_)));
+  KVASIR_RETURN_IF_ERROR(server->ClaimSockets(std::move(inherited)));
+  KVASIR_RETURN_IF_ERROR(server->MakePool());
+  KVASIR_RETURN_IF_ERROR(server->StartThreads());
+  KVASIR_RETURN_IF_ERROR(server->StartGrpc());
+  if (!config.server.metrics_listen.empty()) {
+    KVASIR_ASSIGN_OR_RETURN(
+        server->metrics_, OpenMetricsEndpoint(config.server.metrics_listen,
+                                              [raw = server.get()] { return raw->Snapshot(); }));
+  }
+  return server;
+}
+
+absl::Status Server::ClaimSockets(InheritedSockets inherited) {
+  // A conflicting open while an extent is probed would raise SIGIO (allocator/extent.h).
+  ::signal(SIGIO, SIG_IGN);
+  KVASIR_ASSIGN_OR_RETURN(lock_file_, TakeLock(config_.server.control_socket + ".lock"));
+  control_listener_ = std::move(inherited.control);
+  data_listener_ = std::move(inherited.data);
+  if (!control_listener_) {
+    KVASIR_ASSIGN_OR_RETURN(control_listener_,
+                            ListenUnix(config_.server.control_socket, SocketType::kStream,
+                                       config_.server.socket_mode));
+    remove_control_ = true;
+  }
+  if (!data_listener_) {
+    KVASIR_ASSIGN_OR_RETURN(data_listener_,
+                            ListenUnix(config_.server.data_socket, SocketType::kSeqPacket,
+                                       config_.server.socket_mode));
+    remove_data_ = true;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Server::MakePool() {
+  HostPoolOptions options;
+  options.pool_bytes = config_.memory.pool_bytes;
+  options.extent_bytes = config_.memory.extent_bytes;
+  options.small_extent_bytes = config_.memory.recent_extent_bytes;
+  options.ready_bytes = config_.memory.prefault ? config_.memory.ready_bytes : 0;
+  options.lock = ToDemand(config_.memory.lock);
+  options.huge_pages = ToDemand(config_.memory.huge_pages);
+  options.numa_node = config_.memory.numa_node;
+  uint64_t reported = 0;
+  const auto progress = [&reported](uint64_t done, uint64_t wanted) {
+    if (done * 10 / wanted == reported * 10 / wanted && done < wanted) return;  // every tenth
+    reported = done;
+    spdlog::info("touching the pool: done_bytes={} wanted_bytes={}", done, wanted);
+  };
+  KVASIR_ASSIGN_OR_RETURN(pool_, HostPool::Create(options, progress));
+  const HostPoolCounts counts = pool_->counts();
+  spdlog::info("pool is ready: pool_bytes={} ready_bytes={} locked={}", counts.pool_bytes,
+               counts.ready_bytes, counts.locked);
+  return absl::OkStatus();
+}
+
+absl::Status Server::StartThreads() {
+  shared_ = std::make_unique<SharedCore>(CoreConfigOf(config_), *pool_);
+  callers_ = std::make_unique<CallerRegistry>(config_.admin.uids);
+  shared_->wake_data_server = [this] {
+    if (data_server_) data_server_->Wake();
+  };
+  workers_ = std::make_unique<Workers>(*shared_, *pool_, config_.server.worker_threads);
+  return absl::OkStatus();
+}
+
+absl::Status Server::StartGrpc() {
+  kv_cache_ = std::make_unique<KvCacheService>(
+      *shared_, *callers_,
+      KvCacheServiceOptions{boot_epoch_, config_.limits.rpc_deadline_max_ms,
+                            [this] { workers_->WakeRefill(); }});
+  admin_ = std::make_unique<AdminService>(
+      *shared_, *callers_, [this] { return Snapshot(); },
+      HostReport{NameOf(ToDemand(config_.memory.lock)), NameOf(ToDemand(config_.memory.huge_pages)),
+                 config_.memory.numa_node},
+      boot_epoch_);
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  builder.RegisterService(kv_cache_.get());
+  builder.RegisterService(admin_.get());
+  builder.SetMaxReceiveMessageSize(kMessageBytesMax);
+  builder.SetSyncServerOption(grpc::ServerBuilder::MIN_POLLERS, 1);
+  builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS,
+                              static_cast<int>(config_.server.rpc_threads));
+  grpc_ = builder.BuildAndStart();
+  if (!grpc_) return Internal("gRPC could not be started");
+  DataServerOptions options;
+  options.boot_epoch = boot_epoch_;
+  options.hello_timeout_ms = config_.limits.hello_timeout_ms;
+  options.session_limits = CoreConfigOf(config_).session_limits;
+  options.extents_returned = [this] { workers_->WakeRefill(); };
+  KVASIR_ASSIGN_OR_RETURN(
+      data_server_,
+      DataServer::Start(std::move(data_listener_), std::move(control_listener_), *shared_, options,
+                        [this](UniqueFd socket, const PeerCredentials& peer) {
+                          callers_->Register(socket.get(), peer);
+                          grpc::AddInsecureChannelFromFd(grpc_.get(), socket.release());
+                        }));
+  return absl::OkStatus();
+}
+
+Server::~Server() {
+  metrics_.reset();
+  if (shared_) {
+    MutexLock lock(shared_->mutex);
+    shared_->stopping = true;  // calls that wait give up
+    shared_->progress.NotifyAll();
+  }
+  if (grpc_) {
+    grpc_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(2));
+    grpc_->Wait();
+  }
+  workers_.reset();
+  data_server_.reset();
+  if (remove_control_) (void)::unlink(config_.server.control_socket.c_str());
+  if (remove_data_) (void)::unlink(config_.server.data_socket.c_str());
+}
+
+StatsSnapshot Server::Snapshot() {
+  StatsSnapshot snapshot;
+  snapshot.boot_epoch = boot_epoch_;
+  snapshot.version = KVASIR_VERSION;
+  snapshot.uptime_ms = static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(
+                                                 SystemClock().Now() - started_)
+                                                 .count());
+  std::vector<core::TenantReport> tenants;
+  {
+    MutexLock lock(shared_->mutex);
+    tenants = shared_->core.TenantReports();
+  }
+  const HostPoolCounts pool = pool_->counts();
+  snapshot.pool_bytes = pool.pool_bytes;
+  snapshot.pool_free_bytes = pool.ready_bytes + pool.idle_bytes;
+  snapshot.pool_ready_bytes = pool.ready_bytes;
+  snapshot.memory_locked = pool.locked;
+  snapshot.late_faults = pool.late_faults;
+  for (const core::TenantReport& tenant : tenants) {
+    snapshot.held_bytes += tenant.held_bytes;
+    snapshot.charged_bytes += tenant.charged_bytes;
+    snapshot.tenants.push_back({tenant.name, tenant.held_bytes, tenant.charged_bytes,
+                                tenant.limit_bytes, tenant.sessions, tenant.sequences,
+                                tenant.rows_seen, tenant.rows_kept, tenant.counters.compactions,
+                                tenant.counters.rejected_calls, tenant.counters.violations});
+  }
+  return snapshot;
+}
+
+}  // namespace kvasir

@@ -1,0 +1,73 @@
+// Server: the composition root. Builds every object of the daemon and owns every thread.
+//
+// Start-up: lock file, listening sockets, pool (touched, with progress in the log), core, workers, data
+// server, gRPC, metrics, ready. Stop is the reverse: gRPC first, so that no call meets a closed session.
+#ifndef KVASIR_DAEMON_SERVER_H_
+#define KVASIR_DAEMON_SERVER_H_
+
+#include <cstdint>
+#include <memory>
+
+#include <absl/status/statusor.h>
+#include <grpcpp/server.h>
+
+#include "allocator/host_pool.h"
+#include "base/clock.h"
+#include "daemon/config.h"
+#include "daemon/control/admin_service.h"
+#include "daemon/control/caller.h"
+#include "daemon/control/kv_cache_service.h"
+#include "daemon/metrics.h"
+#include "daemon/shared_core.h"
+#include "daemon/shm/data_server.h"
+#include "daemon/workers.h"
+
+namespace kvasir {
+
+// Listening sockets handed over by systemd; empty ones are made from the configuration.
+struct InheritedSockets {
+  UniqueFd control, data;
+};
+
+class Server {
+ public:
+  // Errors: kAlreadyExists when another daemon has the sockets; the pool's errors.
+  static absl::StatusOr<std::unique_ptr<Server>> Start(const Config& config,
+                                                       InheritedSockets inherited);
+  // Ends calls and sessions, joins threads, removes socket files that it made.
+  ~Server();
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+
+  StatsSnapshot Snapshot();
+  uint64_t boot_epoch() const { return boot_epoch_; }
+  SharedCore& shared_for_test() { return *shared_; }
+
+ private:
+  explicit Server(const Config& config) : config_(config) {}
+
+  absl::Status ClaimSockets(InheritedSockets inherited);
+  absl::Status MakePool();
+  absl::Status StartThreads();
+  absl::Status StartGrpc();
+
+  const Config config_;
+  uint64_t boot_epoch_ = 0;
+  Instant started_{};
+  UniqueFd lock_file_;
+  UniqueFd control_listener_, data_listener_;
+  bool remove_control_ = false, remove_data_ = false;
+  std::unique_ptr<HostPool> pool_;
+  std::unique_ptr<SharedCore> shared_;
+  std::unique_ptr<CallerRegistry> callers_;
+  std::unique_ptr<Workers> workers_;
+  std::unique_ptr<DataServer> data_server_;
+  std::unique_ptr<KvCacheService> kv_cache_;
+  std::unique_ptr<AdminService> admin_;
+  std::unique_ptr<grpc::Server> grpc_;
+  std::unique_ptr<MetricsEndpoint> metrics_;
+};
+
+}  // namespace kvasir
+
+#endif  // KVASIR_DAEMON_SERVER_H_

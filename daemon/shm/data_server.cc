@@ -1,0 +1,250 @@
+#include "daemon/shm/data_server.h"
+
+#include <errno.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "daemon/shm/data_session.h"
+#include "proto/shm/layout.h"
+
+namespace kvasir {
+namespace {
+
+constexpr int kSettleMs = 20;  // how soon the kernel is asked again whether extents are free
+constexpr int kEventsMax = 32;
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<DataServer>> DataServer::Start(UniqueFd data_listener,
+                                                              UniqueFd control_listener,
+                                                              SharedCore& shared,
+                                                              DataServerOptions options,
+                                                              ControlHandler on_control) {
+  std::unique_ptr<DataServer> server(
+      new DataServer(shared, std::move(options), std::move(on_control)));
+  server->data_listener_ = std::move(data_listener);
+  server->control_listener_ = std::move(control_listener);
+  server->epoll_ = UniqueFd(::epoll_create1(EPOLL_CLOEXEC));
+  if (!server->epoll_) return ErrnoStatus(errno, "epoll_create1");
+  server->wake_ = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!server->wake_) return ErrnoStatus(errno, "eventfd");
+  KVASIR_RETURN_IF_ERROR(server->Watch(server->wake_.get(), EPOLLIN));
+  KVASIR_RETURN_IF_ERROR(server->Watch(server->data_listener_.get(), EPOLLIN));
+  KVASIR_RETURN_IF_ERROR(server->Watch(server->control_listener_.get(), EPOLLIN));
+  server->thread_ = std::thread([raw = server.get()] { raw->Loop(); });
+  return server;
+}
+
+DataServer::~DataServer() {
+  if (!thread_.joinable()) return;
+  {
+    MutexLock lock(shared_.mutex);
+    stop_ = true;
+  }
+  Wake();
+  thread_.join();
+  MutexLock lock(shared_.mutex);
+  for (auto& [fd, session] : sessions_) {
+    if (session->session_id() != 0) shared_.core.EndSession(session->session_id());
+  }
+}
+
+void DataServer::Wake() {
+  const uint64_t one = 1;
+  (void)!::write(wake_.get(), &one, sizeof(one));
+}
+
+absl::Status DataServer::Watch(int fd, uint32_t events) {
+  epoll_event event{};
+  event.events = events;
+  event.data.fd = fd;
+  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) {
+    return ErrnoStatus(errno, "epoll_ctl");
+  }
+  return absl::OkStatus();
+}
+
+int DataServer::TimeoutMs() const {
+  const bool greeting = std::any_of(sessions_.begin(), sessions_.end(),
+                                    [](const auto& each) { return each.second->session_id() == 0; });
+  if (settling_ || !leaving_.empty()) return kSettleMs;
+  return greeting ? static_cast<int>(options_.hello_timeout_ms) : -1;
+}
+
+void DataServer::Loop() {
+  std::array<epoll_event, kEventsMax> events;
+  for (;;) {
+    const int ready = ::epoll_wait(epoll_.get(), events.data(), kEventsMax, TimeoutMs());
+    if (ready < 0 && errno != EINTR) {
+      spdlog::critical("epoll_wait failed: errno={}", errno);
+      return;
+    }
+    for (int i = 0; i < ready; ++i) {
+      const int fd = events[static_cast<size_t>(i)].data.fd;
+      if (fd == data_listener_.get()) {
+        AcceptData();
+      } else if (fd == control_listener_.get()) {
+        AcceptControl();
+      } else if (fd == wake_.get()) {
+        uint64_t count = 0;
+        (void)!::read(fd, &count, sizeof(count));
+      } else {
+        OnReadable(fd);
+      }
+    }
+    TakeLeave();
+    MutexLock lock(shared_.mutex);
+    if (stop_) return;
+  }
+}
+
+void DataServer::AcceptControl() {
+  UniqueFd socket(::accept4(control_listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  if (!socket) return;
+  const absl::StatusOr<PeerCredentials> peer = GetPeerCredentials(socket);
+  if (!peer.ok()) return;
+  on_control_(std::move(socket), *peer);
+}
+
+void DataServer::AcceptData() {
+  UniqueFd socket(::accept4(data_listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  if (!socket) {
+    if (errno != EAGAIN) spdlog::warn("accept failed: errno={}", errno);
+    return;
+  }
+  const absl::StatusOr<PeerCredentials> peer = GetPeerCredentials(socket);
+  const auto greeting = std::count_if(sessions_.begin(), sessions_.end(), [](const auto& each) {
+    return each.second->session_id() == 0;
+  });
+  if (!peer.ok() || greeting >= options_.pending_max) return;  // closing it is the answer
+  const int fd = socket.get();
+  const Instant deadline =
+      SystemClock().Now() + std::chrono::milliseconds(options_.hello_timeout_ms);
+  if (!Watch(fd, EPOLLIN | EPOLLRDHUP).ok()) return;
+  sessions_[fd] = std::make_unique<DataSession>(std::move(socket), *peer, deadline);
+}
+
+void DataServer::OnReadable(int fd) {
+  const auto found = sessions_.find(fd);
+  if (found == sessions_.end()) return;
+  DataSession& session = *found->second;
+  if (session.session_id() == 0) {
+    Greet(fd, session);
+    return;
+  }
+  // Engines say nothing after hello: this is a hang-up, or a violation.
+  std::array<std::byte, 64> buffer;
+  const absl::StatusOr<ReceivedMessage> message = ReceiveMessage(session.socket(), buffer);
+  if (message.status().code() == absl::StatusCode::kDeadlineExceeded) return;
+  if (message.ok() && message->bytes > 0) {
+    spdlog::warn("session ended: it sent something on the data socket: session={} pid={}",
+                 session.session_id(), session.peer().pid);
+  }
+  Drop(fd);
+}
+
+void DataServer::Greet(int fd, DataSession& session) {
+  shm::Hello hello{};
+  const absl::StatusOr<ReceivedMessage> message = ReceiveMessage(
+      session.socket(), std::as_writable_bytes(std::span(&hello, 1)));
+  if (message.status().code() == absl::StatusCode::kDeadlineExceeded) return;
+  if (!message.ok() || message->bytes == 0) {
+    Drop(fd);
+    return;
+  }
+  absl::Status status;
+  if (message->bytes != sizeof(hello) || message->truncated || !message->fds.empty() ||
+      hello.magic != shm::kHelloMagic ||
+      hello.kind != static_cast<uint32_t>(shm::MessageKind::kHello) || hello.reserved != 0) {
+    status = InvalidArgument("hello is malformed: bytes={} expected={}", message->bytes,
+                             sizeof(hello));
+  } else if (hello.abi_min > shm::kAbiVersion || hello.abi_max < shm::kAbiVersion) {
+    status = FailedPrecondition("no common version of the shared-memory protocol: client_min={} "
+                                "client_max={} daemon={}",
+                                hello.abi_min, hello.abi_max, shm::kAbiVersion);
+  } else {
+    status = OpenSession(session);
+  }
+  if (!status.ok()) {
+    Refuse(session, status);
+    Drop(fd);
+  }
+}
+
+absl::Status DataServer::OpenSession(DataSession& session) {
+  core::SessionToken token;
+  KVASIR_RETURN_IF_ERROR(FillRandom(token.bytes.data(), token.bytes.size()));
+  KVASIR_RETURN_IF_ERROR(session.MakeSegments(options_.session_limits));
+  core::Session* opened = nullptr;
+  {
+    MutexLock lock(shared_.mutex);
+    KVASIR_ASSIGN_OR_RETURN(
+        opened, shared_.core.OpenSession({session.peer().uid, session.peer().gid, session.peer().pid},
+                                         token, options_.boot_epoch, session.memory(), session));
+    session.set_session_id(opened->id);
+    spdlog::info("session opened: session={} tenant={} uid={} pid={}", opened->id,
+                 opened->tenant.config.name, session.peer().uid, session.peer().pid);
+  }
+  return session.SendWelcome(token, options_.boot_epoch);
+}
+
+void DataServer::Refuse(DataSession& session, const absl::Status& why) {
+  spdlog::warn("session refused: uid={} pid={} {}", session.peer().uid, session.peer().pid,
+               MessageOf(why));
+  shm::Refusal refusal{};
+  refusal.kind = static_cast<uint32_t>(shm::MessageKind::kRefusal);
+  refusal.code = static_cast<int32_t>(why.code());
+  refusal.abi_min = refusal.abi_max = shm::kAbiVersion;
+  const std::string text = MessageOf(why);
+  std::memcpy(refusal.text, text.data(), std::min(text.size(), sizeof(refusal.text) - 1));
+  (void)SendMessage(session.socket(), std::as_bytes(std::span(&refusal, 1)), {});
+}
+
+void DataServer::Drop(int fd) {
+  const auto found = sessions_.find(fd);
+  std::unique_ptr<DataSession> session = std::move(found->second);
+  sessions_.erase(found);
+  (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
+  const uint32_t id = session->session_id();
+  if (id == 0) return;
+  session->CloseSocket();
+  MutexLock lock(shared_.mutex);
+  spdlog::info("session closed: session={} pid={}", id, session->peer().pid);
+  shared_.core.EndSession(id);
+  shared_.progress.NotifyAll();
+  settling_ = true;
+  if (!shared_.core.IsGone(id)) leaving_[id] = std::move(session);
+}
+
+void DataServer::TakeLeave() {
+  std::vector<int> drop;
+  const Instant now = SystemClock().Now();
+  {
+    MutexLock lock(shared_.mutex);
+    for (const auto& [fd, session] : sessions_) {
+      const uint32_t id = session->session_id();
+      if (id == 0 ? now >= session->hello_deadline() : shared_.core.HasEnded(id)) drop.push_back(fd);
+    }
+    std::erase_if(leaving_, [this](const auto& each) {
+      shared_.mutex.AssertHeld();
+      return shared_.core.IsGone(each.first);
+    });
+    if (settling_) settling_ = shared_.core.Settle();
+  }
+  for (const int fd : drop) Drop(fd);
+  if (options_.extents_returned) options_.extents_returned();
+}
+
+}  // namespace kvasir

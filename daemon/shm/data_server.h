@@ -1,0 +1,79 @@
+// DataServer: the data socket. Hands segments and extents to engines, and sees them die.
+//
+// One thread, epoll. Makes no system call that a peer can block: every socket call is MSG_DONTWAIT.
+#ifndef KVASIR_DAEMON_SHM_DATA_SERVER_H_
+#define KVASIR_DAEMON_SHM_DATA_SERVER_H_
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <thread>
+
+#include <absl/status/statusor.h>
+
+#include "base/clock.h"
+#include "base/posix.h"
+#include "base/unix_socket.h"
+#include "daemon/shared_core.h"
+
+namespace kvasir {
+
+class DataSession;
+
+struct DataServerOptions {
+  uint64_t boot_epoch = 0;
+  uint32_t hello_timeout_ms = 2000;
+  uint32_t pending_max = 64;            // connections that have not said hello
+  core::SessionLimits session_limits;
+  std::function<void()> extents_returned;  // the pool has free bytes again
+};
+
+class DataServer {
+ public:
+  // Takes over two listening sockets: the data socket, and the control socket, whose connections it
+  // accepts and gives to `on_control` with the peer's credentials. `shared` must outlive it.
+  using ControlHandler = std::function<void(UniqueFd, const PeerCredentials&)>;
+  static absl::StatusOr<std::unique_ptr<DataServer>> Start(UniqueFd data_listener,
+                                                           UniqueFd control_listener,
+                                                           SharedCore& shared,
+                                                           DataServerOptions options,
+                                                           ControlHandler on_control);
+  // Stops the thread and ends every session.
+  ~DataServer();
+  DataServer(const DataServer&) = delete;
+  DataServer& operator=(const DataServer&) = delete;
+
+  // Thread-safe.
+  void Wake();
+
+ private:
+  DataServer(SharedCore& shared, DataServerOptions options, ControlHandler on_control)
+      : shared_(shared), options_(std::move(options)), on_control_(std::move(on_control)) {}
+
+  absl::Status Watch(int fd, uint32_t events);
+  void Loop();
+  void AcceptData();
+  void AcceptControl();
+  void OnReadable(int fd);
+  void Greet(int fd, DataSession& session);
+  absl::Status OpenSession(DataSession& session);
+  void Refuse(DataSession& session, const absl::Status& why);
+  void Drop(int fd);
+  void TakeLeave();
+  int TimeoutMs() const;
+
+  SharedCore& shared_;
+  const DataServerOptions options_;
+  const ControlHandler on_control_;
+  UniqueFd epoll_, wake_, data_listener_, control_listener_;
+  std::map<int, std::unique_ptr<DataSession>> sessions_;     // by socket
+  std::map<uint32_t, std::unique_ptr<DataSession>> leaving_; // by session id: a copy is under way
+  bool settling_ = false;                                    // extents wait for their last holder
+  bool stop_ = false;
+  std::thread thread_;
+};
+
+}  // namespace kvasir
+
+#endif  // KVASIR_DAEMON_SHM_DATA_SERVER_H_

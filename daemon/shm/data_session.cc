@@ -1,0 +1,43 @@
+#include "daemon/shm/data_session.h"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+
+#include <array>
+#include <cstring>
+
+#include "base/status_macros.h"
+
+namespace kvasir {
+
+absl::Status DataSession::MakeSegments(const core::SessionLimits& limits) {
+  const core::SegmentSizes sizes = core::SegmentSizesFor(limits);
+  KVASIR_ASSIGN_OR_RETURN(d_, Segment::Create("kvasir-session-d", sizes.d_bytes));
+  KVASIR_ASSIGN_OR_RETURN(e_, Segment::Create("kvasir-session-e", sizes.e_bytes));
+  return absl::OkStatus();
+}
+
+absl::Status DataSession::SendWelcome(const core::SessionToken& token, uint64_t boot_epoch) {
+  shm::Welcome welcome{};
+  welcome.kind = static_cast<uint32_t>(shm::MessageKind::kWelcome);
+  welcome.abi = shm::kAbiVersion;
+  welcome.boot_epoch = boot_epoch;
+  welcome.d_bytes = d_.map.bytes();
+  welcome.e_bytes = e_.map.bytes();
+  std::memcpy(welcome.token, token.bytes.data(), sizeof(welcome.token));
+  welcome.session_id = session_id_;
+  KVASIR_ASSIGN_OR_RETURN(const UniqueFd d, Reopen(d_.fd, O_RDONLY));
+  KVASIR_ASSIGN_OR_RETURN(const UniqueFd e, Reopen(e_.fd, O_RDWR));
+  const std::array<int, 2> fds{d.get(), e.get()};
+  return SendMessage(socket_, std::as_bytes(std::span(&welcome, 1)), fds);
+}
+
+absl::Status DataSession::SendExtent(const shm::ExtentNotice& notice, const Extent& extent) {
+  KVASIR_ASSIGN_OR_RETURN(const UniqueFd fd, extent.OpenForPeer());
+  const std::array<int, 1> fds{fd.get()};
+  return SendMessage(socket_, std::as_bytes(std::span(&notice, 1)), fds);
+}
+
+void DataSession::CloseSocket() { (void)::shutdown(socket_.get(), SHUT_RDWR); }
+
+}  // namespace kvasir

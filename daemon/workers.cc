@@ -1,0 +1,68 @@
+#include "daemon/workers.h"
+
+#include <memory>
+
+namespace kvasir {
+
+Workers::Workers(SharedCore& shared, HostPool& pool, uint32_t copy_threads)
+    : shared_(shared), pool_(pool) {
+  for (uint32_t i = 0; i < copy_threads; ++i) threads_.emplace_back([this] { CopyLoop(); });
+  threads_.emplace_back([this] { RefillLoop(); });
+}
+
+Workers::~Workers() {
+  {
+    MutexLock lock(shared_.mutex);
+    shared_.stopping = true;
+    shared_.work.NotifyAll();
+    shared_.progress.NotifyAll();
+  }
+  {
+    MutexLock lock(refill_mutex_);
+    stopping_ = true;
+    refill_.NotifyAll();
+  }
+  for (std::thread& thread : threads_) thread.join();
+}
+
+void Workers::CopyLoop() {
+  for (;;) {
+    std::unique_ptr<core::CompactionJob> job;
+    {
+      MutexLock lock(shared_.mutex);
+      while (!shared_.stopping && (job = shared_.core.TakeJob()) == nullptr) {
+        shared_.work.Wait(shared_.mutex);
+      }
+      if (job == nullptr) return;
+    }
+    core::Run(*job);
+    MutexLock lock(shared_.mutex);
+    shared_.core.FinishJob(*job);
+    job.reset();  // its groups belong to the core's books: under the lock
+    shared_.progress.NotifyAll();
+    if (shared_.wake_data_server) shared_.wake_data_server();
+  }
+}
+
+void Workers::WakeRefill() {
+  MutexLock lock(refill_mutex_);
+  refill_wanted_ = true;
+  refill_.NotifyOne();
+}
+
+void Workers::RefillLoop() {
+  for (;;) {
+    {
+      MutexLock lock(refill_mutex_);
+      while (!refill_wanted_ && !stopping_) refill_.Wait(refill_mutex_);
+      if (stopping_) return;
+      refill_wanted_ = false;
+    }
+    while (pool_.RefillOnce()) {
+      MutexLock lock(refill_mutex_);
+      if (stopping_) return;
+    }
+  }
+}
+
+}  // namespace kvasir

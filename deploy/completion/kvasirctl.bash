@@ -1,0 +1,46 @@
+# Completion of kvasirctl for bash: source it, or let the package put it into
+# /usr/share/bash-completion/completions/kvasirctl. `kvasirctl completion bash` prints this file.
+_kvasirctl() {
+  local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
+  local commands="stats tenants sequences inspect policies doctor health completion"
+  local options="--socket --output --color --deadline --help --version"
+  local command="" word
+  # bash cuts --name=value at "=": complete the value as if a space stood there.
+  if [[ $current == "=" ]]; then
+    current=""
+  elif [[ $previous == "=" ]]; then
+    previous=${COMP_WORDS[COMP_CWORD - 2]}
+  fi
+  case $previous in
+    --socket)
+      mapfile -t COMPREPLY < <(compgen -f -- "$current")
+      return
+      ;;
+    --output)
+      mapfile -t COMPREPLY < <(compgen -W "table json" -- "$current")
+      return
+      ;;
+    --color)
+      mapfile -t COMPREPLY < <(compgen -W "auto always never" -- "$current")
+      return
+      ;;
+    --deadline | --tenant | --layer | --from | --rows)
+      COMPREPLY=()
+      return
+      ;;
+  esac
+  for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+    if [[ " $commands " == *" $word "* ]]; then
+      command=$word
+      break
+    fi
+  done
+  case $command in
+    "") options="$commands $options" ;;
+    sequences) options="--tenant $options" ;;
+    inspect) options="--layer --from --rows $options" ;;
+    completion) options="bash $options" ;;
+  esac
+  mapfile -t COMPREPLY < <(compgen -W "$options" -- "$current")
+}
+complete -F _kvasirctl kvasirctl

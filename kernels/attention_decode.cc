@@ -1,0 +1,393 @@
+// AttendRuns: few queries, every row read once.
+//
+// Rows of all runs are collected as pointers into tiles of 64. Per tile: scores of all heads (a key
+// is converted once for a group of heads), one softmax update, then the values weighted into
+// accumulators that stay in registers. While scores are computed the tile's values are prefetched;
+// while values are added, the next tile's keys.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+
+#include "base/check.h"
+#include "kernels/attention.h"
+#include "kernels/scratch.h"
+
+#include <hwy/cache_control.h>
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/attention_decode.cc"
+#include <hwy/foreach_target.h>
+// Behind foreach_target.h, which decides what these two are compiled for.
+#include "kernels/row_load-inl.h"
+
+#include <hwy/contrib/math/math-inl.h>
+
+HWY_BEFORE_NAMESPACE();
+namespace kvasir::kernels::HWY_NAMESPACE {
+
+#if KVASIR_VECTOR_TARGET
+
+constexpr size_t kTileRows = 64;
+constexpr size_t kCacheLine = 64;
+// Query heads that share one pass over a tile: what fits the registers beside four row vectors.
+constexpr size_t kGroupMax = kLanes >= 16 ? 4 : 3;
+
+struct Tile {
+  const std::byte* k[kTileRows];
+  const std::byte* v[kTileRows];
+  size_t rows = 0;
+};
+
+// A vector of `dims` elements as `vecs` vectors of kLanes. The last one starts early and overlaps
+// its neighbour when dims is no multiple of kLanes, so no element behind the row is touched.
+struct Split {
+  explicit Split(size_t count) : dims(count), vecs((count + kLanes - 1) / kLanes) {}
+  size_t Offset(size_t vec) const { return std::min(vec * kLanes, dims - kLanes); }
+  size_t Padded() const { return vecs * kLanes; }
+  size_t dims, vecs;
+};
+
+struct Work {
+  Work(const AttentionShape& wanted, AttentionState& target)
+      : shape(wanted), state(target), k(wanted.k_dim), v(wanted.v_dim) {
+    const size_t head_floats = k.Padded() + v.Padded() + kTileRows + kLanes;
+    q = Scratch(shape.heads * head_floats);
+    acc = q + shape.heads * k.Padded();
+    weights = acc + shape.heads * v.Padded();
+    keep = weights + shape.heads * kTileRows;
+  }
+  const AttentionShape& shape;
+  AttentionState& state;
+  Split k, v;
+  float* q;        // [head][k.Padded()]: scaled queries, zero where vectors overlap
+  float* acc;      // [head][v.Padded()]
+  float* weights;  // [head][kTileRows]: scores, then softmax weights
+  float* keep;     // [head]: factor for what was accumulated before this tile
+};
+
+// Lane i of the result is the sum over the 128-bit block of the i-th vector, for each block.
+HWY_INLINE FloatVec SumWithinBlocks(FloatVec a, FloatVec b, FloatVec c, FloatVec d) {
+  const FloatTag df;
+  const hn::Repartition<double, FloatTag> dd;
+  const FloatVec ab = hn::Add(hn::InterleaveLower(df, a, b), hn::InterleaveUpper(df, a, b));
+  const FloatVec cd = hn::Add(hn::InterleaveLower(df, c, d), hn::InterleaveUpper(df, c, d));
+  const auto ab2 = hn::BitCast(dd, ab);
+  const auto cd2 = hn::BitCast(dd, cd);
+  return hn::Add(hn::BitCast(df, hn::InterleaveLower(dd, ab2, cd2)),
+                 hn::BitCast(df, hn::InterleaveUpper(dd, ab2, cd2)));
+}
+
+// Adds the blocks of kLanes / 4 results of SumWithinBlocks: one sum a lane, in order.
+HWY_INLINE FloatVec SumBlocks(const float* quads) {
+  const FloatTag d;
+  const FloatVec a = hn::Load(d, quads);
+  const FloatVec b = hn::Load(d, quads + kLanes);
+  if constexpr (kLanes == 8) {
+    return hn::Add(hn::ConcatLowerLower(d, b, a), hn::ConcatUpperUpper(d, b, a));
+  } else {
+    const FloatVec c = hn::Load(d, quads + 2 * kLanes);
+    const FloatVec e = hn::Load(d, quads + 3 * kLanes);
+    const FloatVec ac = hn::Add(hn::ConcatLowerLower(d, c, a), hn::ConcatUpperUpper(d, c, a));
+    const FloatVec be = hn::Add(hn::ConcatLowerLower(d, e, b), hn::ConcatUpperUpper(d, e, b));
+    return hn::Add(hn::OddEvenBlocks(be, ac), hn::SwapAdjacentBlocks(hn::OddEvenBlocks(ac, be)));
+  }
+}
+
+HWY_INLINE void PrefetchRow(const std::byte* row, size_t bytes) {
+  for (size_t at = 0; at < bytes; at += kCacheLine) {
+    hwy::Prefetch(row + at);
+  }
+}
+
+// Dot products of 4 keys with kHeads queries, summed within blocks into quads[head][kLanes].
+template <class T, size_t kHeads>
+HWY_INLINE void ScoreQuad(const Work& work, const std::byte* const* rows, const float* q,
+                          float* quads, size_t quads_stride) {
+  const FloatTag d;
+  const std::byte *r0 = rows[0], *r1 = rows[1], *r2 = rows[2], *r3 = rows[3];
+  FloatVec s0[kHeads], s1[kHeads], s2[kHeads], s3[kHeads];
+  for (size_t head = 0; head < kHeads; ++head) {
+    s0[head] = s1[head] = s2[head] = s3[head] = hn::Zero(d);
+  }
+  for (size_t vec = 0; vec < work.k.vecs; ++vec) {
+    const size_t at = work.k.Offset(vec) * sizeof(T);
+    const FloatVec k0 = LoadRow<T>(r0 + at);
+    const FloatVec k1 = LoadRow<T>(r1 + at);
+    const FloatVec k2 = LoadRow<T>(r2 + at);
+    const FloatVec k3 = LoadRow<T>(r3 + at);
+    for (size_t head = 0; head < kHeads; ++head) {
+      const FloatVec x = hn::Load(d, q + head * work.k.Padded() + vec * kLanes);
+      s0[head] = hn::MulAdd(x, k0, s0[head]);
+      s1[head] = hn::MulAdd(x, k1, s1[head]);
+      s2[head] = hn::MulAdd(x, k2, s2[head]);
+      s3[head] = hn::MulAdd(x, k3, s3[head]);
+    }
+  }
+  for (size_t head = 0; head < kHeads; ++head) {
+    hn::Store(SumWithinBlocks(s0[head], s1[head], s2[head], s3[head]), d,
+              quads + head * quads_stride);
+  }
+}
+
+// weights[head][row] = score, for kHeads heads from `head`; rows behind the tile's end get
+// -infinity.
+template <class T, size_t kHeads>
+HWY_NOINLINE void Score(const Work& work, const Tile& tile, size_t head) {
+  const FloatTag d;
+  constexpr size_t kQuads = kLanes / 4;
+  HWY_ALIGN float quads[kHeads * kLanes * kQuads];
+  const FloatVec most = hn::Set(d, std::numeric_limits<float>::max());
+  const size_t bytes = work.v.dims * sizeof(T);
+  for (size_t row = 0; row < tile.rows; row += kLanes) {
+    for (size_t quad = 0; quad < kQuads; ++quad) {
+      if (head == 0) {
+        for (size_t ahead = row + quad * 4; ahead < row + quad * 4 + 4; ++ahead) {
+          PrefetchRow(tile.v[ahead], bytes);
+        }
+      }
+      ScoreQuad<T, kHeads>(work, tile.k + row + quad * 4, work.q + head * work.k.Padded(),
+                           quads + quad * kLanes, kLanes * kQuads);
+    }
+    for (size_t i = 0; i < kHeads; ++i) {
+      // +infinity would make the weights NaN; -infinity is fine, its weight is zero.
+      hn::Store(hn::Min(SumBlocks(quads + i * kLanes * kQuads), most), d,
+                work.weights + (head + i) * kTileRows + row);
+    }
+  }
+  for (size_t i = head; i < head + kHeads; ++i) {
+    std::fill(work.weights + i * kTileRows + tile.rows, work.weights + (i + 1) * kTileRows,
+              -std::numeric_limits<float>::infinity());
+  }
+}
+
+// Turns the scores of one head into weights and moves its maximum and sum on.
+HWY_INLINE void Softmax(const Work& work, size_t rows, size_t head) {
+  const FloatTag d;
+  float* weights = work.weights + head * kTileRows;
+  FloatVec top = hn::Load(d, weights);
+  for (size_t row = kLanes; row < rows; row += kLanes) {
+    top = hn::Max(top, hn::Load(d, weights + row));
+  }
+  const float before = work.state.max[head];
+  const float max = std::max(before, hn::GetLane(hn::MaxOfLanes(d, top)));
+  const float keep = max == before ? 1.0F : std::exp(before - max);
+  const FloatVec shift = hn::Set(d, max);
+  FloatVec sum = hn::Zero(d);
+  for (size_t row = 0; row < rows; row += kLanes) {
+    const FloatVec weight = hn::Exp(d, hn::Sub(hn::Load(d, weights + row), shift));
+    hn::Store(weight, d, weights + row);
+    sum = hn::Add(sum, weight);
+  }
+  work.state.max[head] = max;
+  work.state.sum[head] = work.state.sum[head] * keep + hn::GetLane(hn::SumOfLanes(d, sum));
+  work.keep[head] = keep;
+}
+
+// acc[head][vec..] = acc * keep + weights * values, for kHeads heads and kVecs vectors of the
+// values.
+template <class T, size_t kHeads, size_t kVecs>
+HWY_NOINLINE void AddValues(const Work& work, const Tile& tile, const Tile& next, size_t head,
+                            size_t vec) {
+  const FloatTag d;
+  FloatVec sum[kHeads][kVecs];
+  size_t at[kVecs];
+  for (size_t j = 0; j < kVecs; ++j) {
+    at[j] = work.v.Offset(vec + j) * sizeof(T);
+  }
+  float* acc = work.acc + head * work.v.Padded() + vec * kLanes;
+  for (size_t i = 0; i < kHeads; ++i) {
+    const FloatVec keep = hn::Set(d, work.keep[head + i]);
+    for (size_t j = 0; j < kVecs; ++j) {
+      sum[i][j] = hn::Mul(keep, hn::Load(d, acc + i * work.v.Padded() + j * kLanes));
+    }
+  }
+  const float* weights = work.weights + head * kTileRows;
+  const size_t ahead = head == 0 && vec == 0 ? next.rows : 0;
+  const size_t ahead_bytes = work.k.dims * sizeof(T);
+  for (size_t row = 0; row < tile.rows; ++row) {
+    if (row < ahead) {
+      PrefetchRow(next.k[row], ahead_bytes);
+    }
+    FloatVec weight[kHeads];
+    for (size_t i = 0; i < kHeads; ++i) {
+      weight[i] = hn::Set(d, weights[i * kTileRows + row]);
+    }
+    for (size_t j = 0; j < kVecs; ++j) {
+      const FloatVec value = LoadRow<T>(tile.v[row] + at[j]);
+      for (size_t i = 0; i < kHeads; ++i) {
+        sum[i][j] = hn::MulAdd(weight[i], value, sum[i][j]);
+      }
+    }
+  }
+  for (size_t i = 0; i < kHeads; ++i) {
+    for (size_t j = 0; j < kVecs; ++j) {
+      hn::Store(sum[i][j], d, acc + i * work.v.Padded() + j * kLanes);
+    }
+  }
+}
+
+template <class T, size_t kHeads>
+void ProcessGroup(const Work& work, const Tile& tile, const Tile& next, size_t head) {
+  Score<T, kHeads>(work, tile, head);
+  for (size_t i = head; i < head + kHeads; ++i) {
+    Softmax(work, tile.rows, i);
+  }
+  constexpr size_t kVecs = 4;
+  size_t vec = 0;
+  for (; vec + kVecs <= work.v.vecs; vec += kVecs) {
+    AddValues<T, kHeads, kVecs>(work, tile, next, head, vec);
+  }
+  for (; vec < work.v.vecs; ++vec) {
+    AddValues<T, kHeads, 1>(work, tile, next, head, vec);
+  }
+}
+
+template <class T>
+void ProcessTile(const Work& work, const Tile& tile, const Tile& next) {
+  const size_t heads = work.shape.heads;
+  for (size_t head = 0; head < heads;) {
+    const size_t left = heads - head;
+    const size_t groups = (left + kGroupMax - 1) / kGroupMax;
+    const size_t take = (left + groups - 1) / groups;
+    switch (take) {
+      case 1:
+        ProcessGroup<T, 1>(work, tile, next, head);
+        break;
+      case 2:
+        ProcessGroup<T, 2>(work, tile, next, head);
+        break;
+      case 3:
+        ProcessGroup<T, 3>(work, tile, next, head);
+        break;
+      default:
+        ProcessGroup<T, kGroupMax>(work, tile, next, head);
+        break;
+    }
+    head += take;
+  }
+}
+
+// Hands out the rows of the runs in tiles; a tile never mixes query sets.
+class TileSource {
+ public:
+  explicit TileSource(std::span<const AttentionRun> runs) : runs_(runs) {}
+
+  // Fills `tile`; its rows are 0 at the end. Pointers behind the last row repeat it, up to a full
+  // vector, so that scoring needs no tail.
+  void Next(Tile& tile, uint32_t& query_set) {
+    tile.rows = 0;
+    while (tile.rows < kTileRows && run_ < runs_.size()) {
+      const AttentionRun& run = runs_[run_];
+      if (row_ == run.rows) {
+        ++run_;
+        row_ = 0;
+        continue;
+      }
+      if (tile.rows == 0) {
+        query_set = run.query_set;
+      } else if (query_set != run.query_set) {
+        break;
+      }
+      const size_t take = std::min<size_t>(kTileRows - tile.rows, run.rows - row_);
+      for (size_t i = 0; i < take; ++i) {
+        tile.k[tile.rows + i] = run.k + size_t{row_ + i} * run.k_stride;
+        tile.v[tile.rows + i] = run.v + size_t{row_ + i} * run.v_stride;
+      }
+      tile.rows += take;
+      row_ += take;
+    }
+    if (tile.rows > 0) {
+      for (size_t row = tile.rows; row % kLanes != 0; ++row) {
+        tile.k[row] = tile.k[tile.rows - 1];
+        tile.v[row] = tile.v[tile.rows - 1];
+      }
+    }
+  }
+
+ private:
+  std::span<const AttentionRun> runs_;
+  size_t run_ = 0;
+  size_t row_ = 0;
+};
+
+void LoadQueries(const Work& work, const float* set) {
+  for (size_t head = 0; head < work.shape.heads; ++head) {
+    const float* from = set + head * work.k.dims;
+    float* to = work.q + head * work.k.Padded();
+    const size_t whole = work.k.dims / kLanes * kLanes;
+    for (size_t i = 0; i < work.k.Padded(); ++i) {
+      // Lane of the early last vector; those before `whole` are covered by its neighbour.
+      const size_t dim = i < whole ? i : work.k.dims - work.k.Padded() + i;
+      to[i] = i < whole || dim >= whole ? from[dim] * work.shape.scale : 0.0F;
+    }
+  }
+}
+
+void CopyAccumulators(const Work& work, bool load) {
+  for (size_t head = 0; head < work.shape.heads; ++head) {
+    for (size_t vec = 0; vec < work.v.vecs; ++vec) {
+      float* whole = work.state.acc.data() + head * work.v.dims + work.v.Offset(vec);
+      float* padded = work.acc + head * work.v.Padded() + vec * kLanes;
+      std::memcpy(load ? padded : whole, load ? whole : padded, kLanes * sizeof(float));
+    }
+  }
+}
+
+template <class T>
+void AttendTyped(const Work& work, const float* q, std::span<const AttentionRun> runs) {
+  Tile tiles[2];
+  uint32_t sets[2] = {0, 0};
+  TileSource source(runs);
+  source.Next(tiles[0], sets[0]);
+  CopyAccumulators(work, true);
+  const size_t set_floats = work.shape.heads * work.k.dims;
+  for (size_t current = 0, loaded = SIZE_MAX; tiles[current].rows > 0; current ^= 1U) {
+    source.Next(tiles[current ^ 1U], sets[current ^ 1U]);
+    if (loaded != sets[current]) {
+      loaded = sets[current];
+      LoadQueries(work, q + loaded * set_floats);
+    }
+    ProcessTile<T>(work, tiles[current], tiles[current ^ 1U]);
+  }
+  CopyAccumulators(work, false);
+}
+#endif  // KVASIR_VECTOR_TARGET
+
+void AttendRunsTarget(const AttentionShape& shape, const float* q,
+                      std::span<const AttentionRun> runs, AttentionState& state) {
+#if KVASIR_VECTOR_TARGET
+  if (shape.k_dim >= kLanes && shape.v_dim >= kLanes) {
+    const Work work(shape, state);
+    switch (shape.type) {
+      case RowType::kF16:
+        return AttendTyped<hwy::float16_t>(work, q, runs);
+      case RowType::kBF16:
+        return AttendTyped<hwy::bfloat16_t>(work, q, runs);
+      case RowType::kF32:
+        return AttendTyped<float>(work, q, runs);
+    }
+  }
+#endif
+  scalar::AttendRuns(shape, q, runs, state);
+}
+
+}  // namespace kvasir::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace kvasir::kernels {
+
+HWY_EXPORT(AttendRunsTarget);
+
+void AttendRuns(const AttentionShape& shape, const float* q, std::span<const AttentionRun> runs,
+                AttentionState& state) {
+  KVASIR_CHECK(
+      state.max.size() == shape.heads && state.acc.size() == size_t{shape.heads} * shape.v_dim,
+      "a state of {} query heads for {} heads", state.max.size(), shape.heads);
+  HWY_DYNAMIC_DISPATCH(AttendRunsTarget)(shape, q, runs, state);
+}
+
+}  // namespace kvasir::kernels
+#endif  // HWY_ONCE

@@ -1,0 +1,283 @@
+// AttendTile: many queries over one run, as two matrix products per 64 rows.
+//
+// The rows of a tile are converted once to float: keys transposed, so that a vector holds one
+// dimension of many rows, values as they are. Then, for a few queries at a time, scores = queries x
+// keys, softmax, and accumulators += weights x values, both through the same register-blocked
+// product.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "base/check.h"
+#include "kernels/attention.h"
+#include "kernels/row_convert.h"
+#include "kernels/scratch.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/attention_prefill.cc"
+#include <hwy/foreach_target.h>
+// Behind foreach_target.h, which decides what these two are compiled for.
+#include "kernels/row_load-inl.h"
+
+#include <hwy/contrib/math/math-inl.h>
+
+HWY_BEFORE_NAMESPACE();
+namespace kvasir::kernels::HWY_NAMESPACE {
+
+#if KVASIR_VECTOR_TARGET
+
+constexpr size_t kTileRows = 64;
+// Register block: 6 queries by 4 vectors of 16 lanes (24 of 32 registers), or 2 of 8 (12 of 16).
+constexpr size_t kBlockQueries = 6;
+constexpr size_t kBlockVecs = kLanes >= 16 ? 4 : 2;
+constexpr size_t kBlockFloats = kBlockVecs * kLanes;
+static_assert(kTileRows % kBlockFloats == 0);
+
+struct Panel {
+  explicit Panel(const AttentionShape& wanted)
+      : shape(wanted), v_padded((shape.v_dim + kBlockFloats - 1) / kBlockFloats * kBlockFloats) {
+    keys = Scratch(kTileRows * (shape.k_dim + v_padded) + kBlockQueries * (kTileRows + v_padded));
+    values = keys + kTileRows * shape.k_dim;
+    weights = values + kTileRows * v_padded;
+    sums = weights + kBlockQueries * kTileRows;
+  }
+  const AttentionShape& shape;
+  size_t v_padded;
+  size_t rows = 0;
+  float* keys;     // [k_dim][kTileRows]; columns behind `rows` are zero
+  float* values;   // [kTileRows][v_padded]; columns behind v_dim are zero
+  float* weights;  // [kBlockQueries][kTileRows]
+  float* sums;     // [kBlockQueries][v_padded]
+};
+
+// c[i][0..kBlockFloats) = sum over n < depth of a[i][n] * b[n][0..kBlockFloats), for kQueries rows
+// i.
+template <size_t kQueries>
+HWY_NOINLINE void Multiply(const float* a, size_t a_stride, const float* b, size_t b_stride,
+                           size_t depth, float* c, size_t c_stride) {
+  const FloatTag d;
+  FloatVec sum[kQueries][kBlockVecs];
+  for (size_t i = 0; i < kQueries; ++i) {
+    for (size_t j = 0; j < kBlockVecs; ++j) {
+      sum[i][j] = hn::Zero(d);
+    }
+  }
+  for (size_t n = 0; n < depth; ++n) {
+    FloatVec column[kBlockVecs];
+    for (size_t j = 0; j < kBlockVecs; ++j) {
+      column[j] = hn::Load(d, b + n * b_stride + j * kLanes);
+    }
+    for (size_t i = 0; i < kQueries; ++i) {
+      const FloatVec x = hn::Set(d, a[i * a_stride + n]);
+      for (size_t j = 0; j < kBlockVecs; ++j) {
+        sum[i][j] = hn::MulAdd(x, column[j], sum[i][j]);
+      }
+    }
+  }
+  for (size_t i = 0; i < kQueries; ++i) {
+    for (size_t j = 0; j < kBlockVecs; ++j) {
+      hn::Store(sum[i][j], d, c + i * c_stride + j * kLanes);
+    }
+  }
+}
+
+template <class T>
+void PackRow(const std::byte* row, RowType type, size_t dims, float* to) {
+  const FloatTag d;
+  size_t dim = 0;
+  for (; dim + kLanes <= dims; dim += kLanes) {
+    hn::StoreU(LoadRow<T>(row + dim * sizeof(T)), d, to + dim);
+  }
+  for (; dim < dims; ++dim) {
+    to[dim] = LoadElement(type, row, dim);
+  }
+}
+
+// Converts `panel.rows` rows of the run from `begin` on.
+template <class T>
+void Pack(const AttentionRun& run, size_t begin, Panel& panel) {
+  const AttentionShape& shape = panel.shape;
+  for (size_t row = 0; row < panel.rows; ++row) {
+    float* value = panel.values + row * panel.v_padded;
+    PackRow<T>(run.v + (begin + row) * run.v_stride, shape.type, shape.v_dim, value);
+    std::fill(value + shape.v_dim, value + panel.v_padded, 0.0F);
+  }
+  for (size_t row = 0; row < panel.rows; ++row) {
+    const std::byte* key = run.k + (begin + row) * run.k_stride;
+    for (size_t dim = 0; dim < shape.k_dim; ++dim) {
+      panel.keys[dim * kTileRows + row] = LoadElement(shape.type, key, dim);
+    }
+  }
+  for (size_t dim = 0; dim < shape.k_dim && panel.rows < kTileRows; ++dim) {
+    std::fill(panel.keys + dim * kTileRows + panel.rows, panel.keys + (dim + 1) * kTileRows, 0.0F);
+  }
+}
+
+// Scores of one query head -> weights, of the tile's rows [first, last). Returns the factor for
+// what was accumulated before.
+HWY_INLINE float Softmax(float* weights, size_t first, size_t last, float scale, float& max,
+                         float& sum) {
+  const FloatTag d;
+  constexpr float kNever = -std::numeric_limits<float>::infinity();
+  std::fill(weights, weights + first, kNever);
+  std::fill(weights + last, weights + kTileRows, kNever);
+  const FloatVec factor = hn::Set(d, scale);
+  const FloatVec most = hn::Set(d, std::numeric_limits<float>::max());
+  const size_t begin = first / kLanes * kLanes;
+  FloatVec top = hn::Set(d, max);
+  for (size_t row = begin; row < last; row += kLanes) {
+    // +infinity would make the weights NaN; -infinity is fine, its weight is zero.
+    const FloatVec score = hn::Min(hn::Mul(hn::Load(d, weights + row), factor), most);
+    hn::Store(score, d, weights + row);
+    top = hn::Max(top, score);
+  }
+  const float before = max;
+  max = hn::GetLane(hn::MaxOfLanes(d, top));
+  const float keep = max == before ? 1.0F : std::exp(before - max);
+  const FloatVec shift = hn::Set(d, max);
+  FloatVec total = hn::Zero(d);
+  std::fill(weights, weights + begin, 0.0F);
+  size_t row = begin;
+  for (; row < last; row += kLanes) {
+    const FloatVec weight = hn::Exp(d, hn::Sub(hn::Load(d, weights + row), shift));
+    hn::Store(weight, d, weights + row);
+    total = hn::Add(total, weight);
+  }
+  std::fill(weights + std::min(row, kTileRows), weights + kTileRows, 0.0F);
+  sum = sum * keep + hn::GetLane(hn::SumOfLanes(d, total));
+  return keep;
+}
+
+HWY_INLINE void AddSums(const float* sums, float keep, size_t dims, float* acc) {
+  const FloatTag d;
+  const FloatVec factor = hn::Set(d, keep);
+  size_t dim = 0;
+  for (; dim + kLanes <= dims; dim += kLanes) {
+    const FloatVec old = hn::LoadU(d, acc + dim);
+    hn::StoreU(hn::MulAdd(old, factor, hn::Load(d, sums + dim)), d, acc + dim);
+  }
+  for (; dim < dims; ++dim) {
+    acc[dim] = acc[dim] * keep + sums[dim];
+  }
+}
+
+// Rows [first, last) of the tile, for each query of a block.
+struct Range {
+  size_t first, last;
+};
+
+// Adds the packed rows to kQueries consecutive query heads from `index` on.
+template <size_t kQueries>
+void AddBlock(const Panel& panel, const float* q, const Range* ranges, size_t index,
+              AttentionState& state) {
+  const size_t k_dim = panel.shape.k_dim;
+  const size_t v_dim = panel.shape.v_dim;
+  size_t first = kTileRows;
+  size_t last = 0;
+  for (size_t i = 0; i < kQueries; ++i) {
+    if (ranges[i].first < ranges[i].last) {
+      first = std::min(first, ranges[i].first);
+      last = std::max(last, ranges[i].last);
+    }
+  }
+  if (first >= last) {
+    return;
+  }
+  for (size_t row = first / kBlockFloats * kBlockFloats; row < last; row += kBlockFloats) {
+    Multiply<kQueries>(q + index * k_dim, k_dim, panel.keys + row, kTileRows, k_dim,
+                       panel.weights + row, kTileRows);
+  }
+  float keep[kQueries];
+  for (size_t i = 0; i < kQueries; ++i) {
+    const bool empty = ranges[i].first >= ranges[i].last;
+    keep[i] = Softmax(panel.weights + i * kTileRows, empty ? kTileRows : ranges[i].first,
+                      empty ? kTileRows : ranges[i].last, panel.shape.scale, state.max[index + i],
+                      state.sum[index + i]);
+  }
+  for (size_t dim = 0; dim < panel.v_padded; dim += kBlockFloats) {
+    Multiply<kQueries>(panel.weights + first, kTileRows,
+                       panel.values + first * panel.v_padded + dim, panel.v_padded, last - first,
+                       panel.sums + dim, panel.v_padded);
+  }
+  for (size_t i = 0; i < kQueries; ++i) {
+    AddSums(panel.sums + i * panel.v_padded, keep[i], v_dim,
+            state.acc.data() + (index + i) * v_dim);
+  }
+}
+
+template <class T>
+void AttendTyped(const AttentionShape& shape, const float* q, size_t queries,
+                 const AttentionRun& run, std::span<const uint32_t> first,
+                 std::span<const uint32_t> last, AttentionState& state) {
+  Panel panel(shape);
+  size_t lowest = run.rows;
+  size_t highest = 0;
+  for (size_t query = 0; query < queries; ++query) {
+    if (first[query] < last[query]) {
+      lowest = std::min<size_t>(lowest, first[query]);
+      highest = std::max<size_t>(highest, std::min(last[query], run.rows));
+    }
+  }
+  const size_t total = queries * shape.heads;
+  for (size_t begin = lowest; begin < highest; begin += panel.rows) {
+    panel.rows = std::min(kTileRows, highest - begin);
+    Pack<T>(run, begin, panel);
+    const auto range_of = [&](size_t index) HWY_ATTR {
+      const size_t query = index / shape.heads;
+      const size_t from = std::max<size_t>(first[query], begin) - begin;
+      const size_t to = std::max<size_t>(last[query], begin) - begin;
+      return Range{std::min(from, panel.rows), std::min(to, panel.rows)};
+    };
+    size_t index = 0;
+    Range ranges[kBlockQueries];
+    for (; index + kBlockQueries <= total; index += kBlockQueries) {
+      for (size_t i = 0; i < kBlockQueries; ++i) {
+        ranges[i] = range_of(index + i);
+      }
+      AddBlock<kBlockQueries>(panel, q, ranges, index, state);
+    }
+    for (; index < total; ++index) {
+      ranges[0] = range_of(index);
+      AddBlock<1>(panel, q, ranges, index, state);
+    }
+  }
+}
+#endif  // KVASIR_VECTOR_TARGET
+
+void AttendTileTarget(const AttentionShape& shape, const float* q, uint32_t queries,
+                      const AttentionRun& run, std::span<const uint32_t> first,
+                      std::span<const uint32_t> last, AttentionState& state) {
+#if KVASIR_VECTOR_TARGET
+  switch (shape.type) {
+    case RowType::kF16:
+      return AttendTyped<hwy::float16_t>(shape, q, queries, run, first, last, state);
+    case RowType::kBF16:
+      return AttendTyped<hwy::bfloat16_t>(shape, q, queries, run, first, last, state);
+    case RowType::kF32:
+      return AttendTyped<float>(shape, q, queries, run, first, last, state);
+  }
+#endif
+  scalar::AttendTile(shape, q, queries, run, first, last, state);
+}
+
+}  // namespace kvasir::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace kvasir::kernels {
+
+HWY_EXPORT(AttendTileTarget);
+
+void AttendTile(const AttentionShape& shape, const float* q, uint32_t queries,
+                const AttentionRun& run, std::span<const uint32_t> first,
+                std::span<const uint32_t> last, AttentionState& state) {
+  KVASIR_CHECK(first.size() >= queries && last.size() >= queries,
+               "{} queries with {} and {} range ends", queries, first.size(), last.size());
+  KVASIR_CHECK(state.max.size() == size_t{queries} * shape.heads &&
+                   state.acc.size() == state.max.size() * shape.v_dim,
+               "a state of {} query heads for {} queries", state.max.size(), queries);
+  HWY_DYNAMIC_DISPATCH(AttendTileTarget)(shape, q, queries, run, first, last, state);
+}
+
+}  // namespace kvasir::kernels
+#endif  // HWY_ONCE

@@ -1,0 +1,54 @@
+// GatherRows: copies with the next rows prefetched; a large destination is written past the caches.
+#include "kernels/gather.h"
+
+#include "base/check.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/gather.cc"
+#include <hwy/foreach_target.h>
+// Behind foreach_target.h, which decides what it is compiled for.
+#include "kernels/copy_row-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace kvasir::kernels::HWY_NAMESPACE {
+
+template <bool kStream>
+void CopyRows(std::span<const std::byte* const> sources, uint64_t row_bytes,
+              std::byte* destination) {
+  const size_t ahead = static_cast<size_t>(kAheadBytes / row_bytes + 1);
+  for (size_t row = 0; row < sources.size(); ++row) {
+    if (row + ahead < sources.size()) {
+      PrefetchRow(sources[row + ahead], row_bytes);
+    }
+    CopyRow<kStream>(sources[row], row_bytes, destination + row * row_bytes);
+  }
+  if constexpr (kStream) {
+    hwy::FlushStream();
+  }
+}
+
+void GatherRowsTarget(std::span<const std::byte* const> sources, uint64_t row_bytes,
+                      std::byte* destination) {
+  if (WorthStreaming(destination, row_bytes, sources.size())) {
+    CopyRows<true>(sources, row_bytes, destination);
+  } else {
+    CopyRows<false>(sources, row_bytes, destination);
+  }
+}
+
+}  // namespace kvasir::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace kvasir::kernels {
+
+HWY_EXPORT(GatherRowsTarget);
+
+void GatherRows(std::span<const std::byte* const> sources, uint64_t row_bytes,
+                std::byte* destination) {
+  KVASIR_CHECK(row_bytes > 0, "gathering rows of no bytes");
+  HWY_DYNAMIC_DISPATCH(GatherRowsTarget)(sources, row_bytes, destination);
+}
+
+}  // namespace kvasir::kernels
+#endif  // HWY_ONCE

@@ -1,0 +1,83 @@
+// Row elements to and from float, one at a time: for scalar code, packing and tails.
+//
+// To float is exact. From float rounds to the nearest, ties to even; overflow goes to infinity and
+// NaN stays NaN. Pure functions, a few instructions each.
+#ifndef KVASIR_KERNELS_ROW_CONVERT_H_
+#define KVASIR_KERNELS_ROW_CONVERT_H_
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/attention.h"
+
+namespace kvasir::kernels {
+
+// Bytes of one element.
+constexpr size_t ElementBytes(RowType type) { return type == RowType::kF32 ? 4 : 2; }
+
+inline float F16ToFloat(uint16_t half) {
+  const uint32_t sign = static_cast<uint32_t>(half & 0x8000U) << 16U;
+  const uint32_t magnitude = half & 0x7FFFU;
+  if (magnitude >= 0x7C00U) {  // infinity and NaN keep their mantissa bits
+    return std::bit_cast<float>(sign | 0x7F800000U | ((magnitude & 0x3FFU) << 13U));
+  }
+  // 2^112 moves the half's exponent bias (15) to the float's (127), subnormals included.
+  const float scaled = std::bit_cast<float>(magnitude << 13U) * 0x1p112F;
+  return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(scaled));
+}
+
+inline uint16_t FloatToF16(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  const auto sign = static_cast<uint16_t>((bits >> 16U) & 0x8000U);
+  const uint32_t magnitude = bits & 0x7FFFFFFFU;
+  uint32_t half = 0;
+  if (magnitude > 0x7F800000U) {
+    half = 0x7E00U | ((magnitude >> 13U) & 0x3FFU);
+  } else if (magnitude >= 0x477FF000U) {  // 65520, the first value that rounds to infinity
+    half = 0x7C00U;
+  } else if (magnitude < 0x38800000U) {  // below 2^-14: let the float adder round at 2^-24
+    half = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 0.5F) - 0x3F000000U;
+  } else {
+    half = (magnitude - 0x38000000U + 0xFFFU + ((magnitude >> 13U) & 1U)) >> 13U;
+  }
+  return static_cast<uint16_t>(sign | half);
+}
+
+inline float Bf16ToFloat(uint16_t brain) {
+  return std::bit_cast<float>(static_cast<uint32_t>(brain) << 16U);
+}
+
+inline uint16_t FloatToBf16(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  if ((bits & 0x7FFFFFFFU) > 0x7F800000U) {
+    return static_cast<uint16_t>((bits >> 16U) | 0x40U);
+  }
+  return static_cast<uint16_t>((bits + 0x7FFFU + ((bits >> 16U) & 1U)) >> 16U);
+}
+
+// Element `index` of the row at `row`; any alignment.
+inline float LoadElement(RowType type, const std::byte* row, size_t index) {
+  if (type == RowType::kF32) {
+    float value = 0;
+    std::memcpy(&value, row + index * 4, sizeof value);
+    return value;
+  }
+  uint16_t bits = 0;
+  std::memcpy(&bits, row + index * 2, sizeof bits);
+  return type == RowType::kF16 ? F16ToFloat(bits) : Bf16ToFloat(bits);
+}
+
+inline void StoreElement(RowType type, std::byte* row, size_t index, float value) {
+  if (type == RowType::kF32) {
+    std::memcpy(row + index * 4, &value, sizeof value);
+    return;
+  }
+  const uint16_t bits = type == RowType::kF16 ? FloatToF16(value) : FloatToBf16(value);
+  std::memcpy(row + index * 2, &bits, sizeof bits);
+}
+
+}  // namespace kvasir::kernels
+
+#endif  // KVASIR_KERNELS_ROW_CONVERT_H_

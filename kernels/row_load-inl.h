@@ -1,0 +1,50 @@
+// Vector loads of row elements as float. Included once per Highway target, hence the toggled guard.
+#if defined(KVASIR_KERNELS_ROW_LOAD_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef KVASIR_KERNELS_ROW_LOAD_INL_H_
+#undef KVASIR_KERNELS_ROW_LOAD_INL_H_
+#else
+#define KVASIR_KERNELS_ROW_LOAD_INL_H_
+#endif
+
+#include <cstddef>
+#include <type_traits>
+
+#include "kernels/attention.h"
+
+#include <hwy/highway.h>
+
+#undef KVASIR_VECTOR_TARGET
+// Vector code needs 8 lanes and a float16 conversion: the fallback target runs the scalar
+// functions.
+#if HWY_TARGET != HWY_SCALAR && HWY_TARGET != HWY_EMU128
+#define KVASIR_VECTOR_TARGET 1
+#else
+#define KVASIR_VECTOR_TARGET 0
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace kvasir::kernels::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+#if KVASIR_VECTOR_TARGET
+using FloatTag = hn::CappedTag<float, 16>;
+using FloatVec = hn::Vec<FloatTag>;
+constexpr size_t kLanes = hn::MaxLanes(FloatTag());
+
+// One vector of elements of type T (hwy::float16_t, hwy::bfloat16_t, float) at any address.
+template <class T>
+HWY_INLINE FloatVec LoadRow(const std::byte* at) {
+  const FloatTag d;
+  if constexpr (std::is_same_v<T, float>) {
+    return hn::LoadU(d, reinterpret_cast<const float*>(at));
+  } else {
+    const hn::Rebind<T, FloatTag> narrow;
+    return hn::PromoteTo(d, hn::LoadU(narrow, reinterpret_cast<const T*>(at)));
+  }
+}
+#endif  // KVASIR_VECTOR_TARGET
+
+}  // namespace kvasir::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // KVASIR_KERNELS_ROW_LOAD_INL_H_

@@ -1,0 +1,66 @@
+// Where each layer's rows lie in a block group: the one computation that client and daemon share.
+//
+// A group holds `slots` slots of all layers of a lane:
+//   for each layer of the lane, ascending: K plane [slot][kv_head][k_head_dim], 64-byte aligned,
+//                                          V plane [slot][kv_head][v_head_dim], 64-byte aligned
+//   trailer, page aligned: u32 pos[slots], u32 tok[slots]
+// and is a multiple of 4 KiB long.
+#ifndef KVASIR_PROTO_SHM_GROUP_GEOMETRY_H_
+#define KVASIR_PROTO_SHM_GROUP_GEOMETRY_H_
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/bytes.h"
+
+namespace kvasir::shm {
+
+inline constexpr uint64_t kPlaneAlignment = 64;
+
+struct LayerRowBytes {
+  uint32_t k = 0;  // bytes of a K row, all kv heads
+  uint32_t v = 0;  // 0: the layer has no V rows
+};
+
+struct GroupGeometry {
+  uint32_t slots = 0;
+  std::vector<uint64_t> k_off, v_off;      // per layer of the lane, in lane order
+  std::vector<LayerRowBytes> row_bytes;    // per layer of the lane
+  uint64_t pos_off = 0, tok_off = 0;
+  uint64_t bytes = 0;
+};
+
+// REQUIRES: bounds of ModelSpec hold, so that nothing overflows 64 bits.
+inline GroupGeometry MakeGroupGeometry(std::span<const LayerRowBytes> layers, uint32_t slots) {
+  GroupGeometry geometry;
+  geometry.slots = slots;
+  geometry.row_bytes.assign(layers.begin(), layers.end());
+  uint64_t at = 0;
+  for (const LayerRowBytes& layer : layers) {
+    geometry.k_off.push_back(at);
+    at = RoundUp(at + uint64_t{layer.k} * slots, kPlaneAlignment);
+    geometry.v_off.push_back(at);
+    at = RoundUp(at + uint64_t{layer.v} * slots, kPlaneAlignment);
+  }
+  geometry.pos_off = RoundUp(at, kPageBytes);
+  geometry.tok_off = geometry.pos_off + uint64_t{4} * slots;
+  geometry.bytes = RoundUp(geometry.tok_off + uint64_t{4} * slots, kPageBytes);
+  return geometry;
+}
+
+// Slots of a block when the model spec does not say: the largest of 16, 32, 64, 128 whose group of
+// all layers is at most 2 MiB, else 16. `token_bytes`: K and V of one token over all layers.
+inline uint32_t DefaultSlotsPerBlock(uint64_t token_bytes) {
+  for (const uint32_t slots : {128U, 64U, 32U}) {
+    if (token_bytes * slots <= 2 * kMiB) return slots;
+  }
+  return 16;
+}
+
+// Kept rows that do not fill a block lie in groups of this many slots.
+inline uint32_t SmallGroupSlots(uint32_t slots_per_block) { return slots_per_block / 8; }
+
+}  // namespace kvasir::shm
+
+#endif  // KVASIR_PROTO_SHM_GROUP_GEOMETRY_H_

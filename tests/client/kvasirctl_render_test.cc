@@ -1,0 +1,243 @@
+// kvasirctl's pictures: golden tables and JSON, and that hostile text cannot drive a terminal.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "client/ctl/render.h"
+#include "client/ctl/table.h"
+#include "client/ctl/terminal_text.h"
+
+namespace kvasir::ctl {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+v1::GetStatsResponse ExampleStats() {
+  v1::GetStatsResponse stats;
+  stats.set_boot_epoch(7);
+  stats.set_version("0.1.0");
+  stats.set_uptime_ms(3'723'000);
+  stats.set_pool_bytes(1073741824);
+  stats.set_pool_free_bytes(1006632960);
+  stats.set_pool_ready_bytes(268435456);
+  stats.set_held_bytes(9437184);
+  stats.set_charged_bytes(67108864);
+  auto* tenant = stats.add_tenants();
+  tenant->set_tenant("team-a");
+  tenant->mutable_host()->set_held_bytes(9437184);
+  tenant->mutable_host()->set_charged_bytes(67108864);
+  tenant->mutable_host()->set_limit_bytes(536870912);
+  tenant->set_sessions(1);
+  tenant->set_sequences(2);
+  tenant->set_rows_seen(4096);
+  tenant->set_rows_kept(512);
+  tenant->set_compactions(30);
+  stats.add_tenants()->set_tenant("b");
+  return stats;
+}
+
+TEST(KvasirctlTableTest, AlignsNumbersToTheRightAndTrimsLineEnds) {
+  Table table({{"NAME"}, {"N", Table::Align::kRight}, {"TEXT"}});
+  table.AddRow({"\u00e4\u00f6", "1", "x"});
+  table.AddRow({"longer", "1000", ""});
+  EXPECT_EQ(table.Render(),
+            "NAME       N  TEXT\n"
+            "\u00e4\u00f6         1  x\n"
+            "longer  1000\n");
+}
+
+TEST(KvasirctlRenderTest, Stats) {
+  EXPECT_EQ(RenderStats(ExampleStats()),
+            R"(kvasird      0.1.0
+up           1 h 2 min
+boot epoch   7
+pool         1.00 GiB, not locked
+  free       960.0 MiB, of these ready 256.0 MiB
+  charged    64.0 MiB
+  held       9.0 MiB
+late faults  0
+
+TENANT  SESSIONS  SEQUENCES  SEEN  KEPT     HELD   CHARGED      LIMIT   USED  COMPACTIONS  REJECTED  VIOLATIONS
+team-a         1          2  4096   512  9.0 MiB  64.0 MiB  512.0 MiB  12.5%           30         0           0
+b              0          0     0     0      0 B       0 B        0 B      -            0         0           0
+)");
+}
+
+TEST(KvasirctlRenderTest, StatsAsJsonHaveExactBytesAndEveryField) {
+  const std::string json = RenderJson(ExampleStats());
+  EXPECT_THAT(json, HasSubstr("\"pool_bytes\": \"1073741824\""));
+  EXPECT_THAT(json, HasSubstr("\"memory_locked\": false"));
+  EXPECT_THAT(json, HasSubstr("\"late_faults\": \"0\""));
+}
+
+TEST(KvasirctlRenderTest, TenantsAsJson) {
+  v1::GetStatsResponse stats;
+  stats.set_boot_epoch(7);
+  stats.add_tenants()->set_tenant("a");
+  EXPECT_EQ(RenderTenantsJson(stats), R"({
+ "boot_epoch": "7",
+ "tenants": [
+  {
+   "tenant": "a",
+   "sessions": 0,
+   "sequences": 0,
+   "rows_seen": "0",
+   "rows_kept": "0",
+   "compactions": "0",
+   "rejected_calls": "0",
+   "violations": "0"
+  }
+ ]
+}
+)");
+}
+
+TEST(KvasirctlRenderTest, Sequences) {
+  v1::ListSequencesResponse sequences;
+  EXPECT_EQ(RenderSequences(sequences), "no open sequences\n");
+  auto* info = sequences.add_sequences();
+  info->set_sequence_id(12);
+  info->set_tenant("a");
+  info->set_pid(4711);
+  info->set_model("SmolLM2");
+  info->set_rows_seen(1000);
+  info->set_rows_kept(125);
+  info->set_held_bytes(2048);
+  info->set_compactions(3);
+  info->set_retention("sepllm");
+  info->set_label("chat");
+  EXPECT_EQ(
+      RenderSequences(sequences),
+      "ID  TENANT   PID  MODEL    SEEN  KEPT  SHARE     HELD  COMPACTIONS  RETENTION  LABEL\n"
+      "12  a       4711  SmolLM2  1000   125  12.5%  2.0 KiB            3  sepllm     chat\n");
+}
+
+TEST(KvasirctlRenderTest, Policies) {
+  v1::ListPoliciesResponse policies;
+  auto* policy = policies.add_policies();
+  policy->set_name("streamingllm");
+  policy->set_summary("First tokens and a window");
+  policy->set_source("arXiv:2309.17453");
+  auto* parameter = policy->add_parameters();
+  parameter->set_name("start_size");
+  parameter->set_type("integer");
+  parameter->set_default_value("4");
+  parameter->set_bounds("0 to 4096");
+  parameter->set_description("first tokens kept");
+  policies.add_policies()->set_name("full");
+  EXPECT_EQ(RenderPolicies(policies),
+            "streamingllm: First tokens and a window\n"
+            "  paper: arXiv:2309.17453\n"
+            "  PARAMETER   TYPE     DEFAULT  BOUNDS     BY LAYER  MEANING\n"
+            "  start_size  integer  4        0 to 4096  no        first tokens kept\n"
+            "\n"
+            "full: \n");
+}
+
+struct Token {
+  const char* text;
+  bool kept;
+  uint32_t id = 0;  // 0: not known
+};
+
+v1::InspectSequenceResponse Inspection(const std::vector<Token>& tokens) {
+  v1::InspectSequenceResponse response;
+  response.mutable_info()->set_sequence_id(12);
+  response.mutable_info()->set_tenant("a");
+  response.mutable_info()->set_model("m");
+  response.mutable_info()->set_retention("full");
+  response.set_layers(2);
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    auto* row = response.add_rows();
+    row->set_row(i);
+    row->set_text(tokens[i].text);
+    row->set_kept(tokens[i].kept);
+    row->set_token(tokens[i].id);
+    row->set_token_known(tokens[i].id != 0);
+  }
+  return response;
+}
+
+// The picture without the lines about the sequence.
+std::string TextOf(const std::vector<Token>& tokens, bool color = false) {
+  const std::string out = RenderInspection(Inspection(tokens), 0, color);
+  return out.substr(out.find("\n\n") + 2);
+}
+
+TEST(KvasirctlInspectTest, SaysWhatItShows) {
+  auto inspection = Inspection({{"The", true}, {" cat", false}});
+  inspection.mutable_info()->set_rows_seen(900);
+  inspection.mutable_info()->set_rows_kept(100);
+  inspection.mutable_info()->set_held_bytes(1024);
+  inspection.set_next_row(2);
+  EXPECT_EQ(RenderInspection(inspection, 1, false),
+            "sequence 12 of a: model m, retention full\n"
+            "900 tokens seen, at most 100 kept in a layer, 1.0 KiB held in 2 layers\n"
+            "layer 1, rows 0 to 1: 1 of 2 kept (in [brackets], \u00b7 is a dropped token without "
+            "text)\n"
+            "\n"
+            "  [The] cat\n"
+            "\n"
+            "more follows: --from=2\n");
+}
+
+TEST(KvasirctlInspectTest, MarksRunsOfKeptTokens) {
+  EXPECT_EQ(TextOf({{"The", true}, {" cat", true}, {" sat", false}, {".", true}}),
+            "  [The cat] sat[.]\n");
+  EXPECT_EQ(TextOf({{"The", true}, {" cat", false}}, true),
+            "  \x1b[1;32mThe\x1b[0m\x1b[2m cat\x1b[0m\n");
+}
+
+TEST(KvasirctlInspectTest, ShowsIdsAndDotsWhereThereIsNoText) {
+  EXPECT_EQ(TextOf({{"", true, 17}, {"", true, 0}, {"", false, 18}, {"x", false}}),
+            "  [<17>\u00b7]\u00b7x\n");
+}
+
+TEST(KvasirctlInspectTest, JoinsACharacterThatIsSpreadOverTokens) {
+  EXPECT_EQ(TextOf({{"\xe2\x82", true}, {"\xac", true}}), "  [\u20ac]\n");
+  EXPECT_EQ(TextOf({{"\xe2\x82", true}, {"\xac", false}}), "  [\\xe2\\x82]\\xac\n");
+}
+
+TEST(KvasirctlInspectTest, TextCannotForgeMarksOrDriveTheTerminal) {
+  EXPECT_EQ(TextOf({{"[no] <17>", false}, {"a\nb", true}}), "  \\[no\\] \\<17>[a\\n\n  b]\n");
+  for (const bool color : {false, true}) {
+    EXPECT_THAT(TextOf({{"\x1b[2J\x1b]0;owned\x07", true}}, color), Not(HasSubstr("\x1b[2J")));
+  }
+}
+
+TEST(KvasirctlEscapeTest, KeepsPrintableTextAndEscapesTheRest) {
+  EXPECT_EQ(EscapeForTerminal("plain \u00e4 \u4e2d \U0001F600"), "plain \u00e4 \u4e2d \U0001F600");
+  EXPECT_EQ(EscapeForTerminal("\x1b[31m\r\n\t\x7f"), "\\x1b[31m\\r\\n\\t\\x7f");
+  EXPECT_EQ(EscapeForTerminal(std::string("a\0b", 3)), "a\\x00b");
+  EXPECT_EQ(EscapeForTerminal("\u009b2J \u202e \u2028 \ufeff"),
+            "\\u{9b}2J \\u{202e} \\u{2028} \\u{feff}");
+  EXPECT_EQ(EscapeForTerminal("back\\slash"), "back\\\\slash");
+}
+
+TEST(KvasirctlEscapeTest, BytesThatAreNotUtf8AreShownOneByOne) {
+  EXPECT_EQ(EscapeForTerminal("\xff\xc0\x80"), "\\xff\\xc0\\x80");           // overlong zero
+  EXPECT_EQ(EscapeForTerminal("\xed\xa0\x80"), "\\xed\\xa0\\x80");           // surrogate
+  EXPECT_EQ(EscapeForTerminal("\xf4\x90\x80\x80"), "\\xf4\\x90\\x80\\x80");  // above U+10FFFF
+  EXPECT_EQ(EscapeForTerminal("\xe2\x82"), "\\xe2\\x82");                    // cut
+}
+
+TEST(KvasirctlEscapeTest, NoByteSequenceOfTwoLeavesAControlByte) {
+  for (int first = 0; first < 256; ++first) {
+    for (int second = 0; second < 256; ++second) {
+      const std::string text{static_cast<char>(first), static_cast<char>(second)};
+      for (const char c : EscapeForTerminal(text)) {
+        const auto byte = static_cast<unsigned char>(c);
+        ASSERT_TRUE(byte >= 0x20 && byte != 0x7f) << first << " " << second;
+      }
+    }
+  }
+}
+
+TEST(KvasirctlRenderTest, HostileNamesAreEscapedInTables) {
+  v1::ListSequencesResponse sequences;
+  sequences.add_sequences()->set_label("x\x1b[2J\nforged line");
+  EXPECT_THAT(RenderSequences(sequences), HasSubstr("x\\x1b[2J\\nforged line\n"));
+}
+
+}  // namespace
+}  // namespace kvasir::ctl

@@ -1,0 +1,264 @@
+// Gathering and re-rotation of every target against plain copies and the plain code.
+#include "kernels/gather.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
+
+#include "kernels/rope_angles.h"
+#include "targets.h"
+
+namespace kvasir::kernels {
+namespace {
+
+std::vector<const std::byte*> ScatteredRows(const std::vector<std::byte>& pool, size_t offset,
+                                            size_t row_bytes, size_t rows, std::mt19937& random) {
+  const size_t held = (pool.size() - offset) / row_bytes;
+  std::uniform_int_distribution<size_t> pick(0, held - 1);
+  std::vector<const std::byte*> sources(rows);
+  std::generate(sources.begin(), sources.end(),
+                [&] { return pool.data() + offset + pick(random) * row_bytes; });
+  return sources;
+}
+
+TEST(GatherRowsTest, CopiesAnyRowSizeToAnyAddress) {
+  ForEachTarget([] {
+    std::mt19937 random(1);
+    for (const size_t row_bytes : {1, 3, 16, 63, 64, 100, 256, 384, 2048, 2049}) {
+      for (const size_t rows : {0, 1, 2, 37}) {
+        for (const size_t offset : {0, 1, 32}) {
+          const auto pool = RandomRows(RowType::kBF16, offset, row_bytes * 25, random);
+          const auto sources = ScatteredRows(pool, offset, row_bytes, rows, random);
+          constexpr std::byte kGuard{0xA5};
+          std::vector<std::byte> got(offset + rows * row_bytes + 1, kGuard);
+          GatherRows(sources, row_bytes, got.data() + offset);
+          for (size_t row = 0; row < rows; ++row) {
+            ASSERT_EQ(0,
+                      std::memcmp(got.data() + offset + row * row_bytes, sources[row], row_bytes));
+          }
+          EXPECT_EQ(got.back(), kGuard);
+        }
+      }
+    }
+  });
+}
+
+TEST(GatherRowsTest, LargeDestinationsAreExactToo) {
+  ForEachTarget([] {
+    std::mt19937 random(2);
+    for (const size_t offset : {0, 64, 8}) {
+      const size_t rows = 6000;
+      const size_t row_bytes = 384;
+      const auto pool = RandomRows(RowType::kF16, offset, 192 * 500, random);
+      const auto sources = ScatteredRows(pool, offset, row_bytes, rows, random);
+      std::vector<std::byte> got(offset + rows * row_bytes + 64);
+      const size_t start = offset + (64 - reinterpret_cast<uintptr_t>(got.data()) % 64) % 64;
+      ASSERT_LE(start + rows * row_bytes, got.size() + 64);
+      got.resize(start + rows * row_bytes);
+      GatherRows(sources, row_bytes, got.data() + start);
+      for (size_t row = 0; row < rows; ++row) {
+        ASSERT_EQ(0, std::memcmp(got.data() + start + row * row_bytes, sources[row], row_bytes));
+      }
+    }
+  });
+}
+
+float Tolerance(RowType type) {
+  switch (type) {
+    case RowType::kF16:
+      return 0x1p-10F;
+    case RowType::kBF16:
+      return 0x1p-7F;
+    case RowType::kF32:
+      return 1e-6F;
+  }
+  return 0;
+}
+
+// Both codes round to the nearest even, so nearly all elements are the same bits; sums in a
+// different order leave the rest one step apart. Cutting instead of rounding would change every
+// second one.
+void ExpectRotatedAlike(RowType type, const std::vector<std::byte>& got,
+                        const std::vector<std::byte>& want) {
+  const size_t elements = got.size() / ElementBytes(type);
+  size_t different = 0;
+  for (size_t i = 0; i < elements; ++i) {
+    const float a = LoadElement(type, got.data(), i);
+    const float b = LoadElement(type, want.data(), i);
+    different += a != b ? 1 : 0;
+    ASSERT_NEAR(a, b, Tolerance(type) * std::abs(b) + 5e-7F) << "element " << i;
+  }
+  if (type != RowType::kF32 && elements > 1000) {
+    EXPECT_LT(different, elements / 50);
+  }
+}
+
+TEST(GatherRotateRowsTest, RandomShapesAgreeWithThePlainCode) {
+  ForEachTarget([] {
+    std::mt19937 random(3);
+    const auto pick = [&](int64_t low, int64_t high) {
+      return std::uniform_int_distribution<int64_t>(low, high)(random);
+    };
+    const RowType types[] = {RowType::kF16, RowType::kBF16, RowType::kF32};
+    const uint32_t dims[] = {2, 20, 63, 64, 80, 128};
+    for (int round = 0; round < 200; ++round) {
+      SCOPED_TRACE(round);
+      RopeShape shape;
+      shape.type = types[pick(0, 2)];
+      shape.pairing = round % 2 == 0 ? RopePairing::kInterleaved : RopePairing::kHalfSplit;
+      shape.kv_heads = static_cast<uint32_t>(pick(1, 4));
+      shape.head_dim = dims[pick(0, 5)];
+      shape.rotated_dims = shape.head_dim / 2 * 2;
+      if (pick(0, 2) == 0) {
+        shape.rotated_dims = static_cast<uint32_t>(pick(0, shape.head_dim / 2)) * 2;
+      }
+      shape.theta = pick(0, 1) == 0 ? 10000.0 : 500000.0;
+      const size_t row_bytes = size_t{shape.kv_heads} * shape.head_dim * ElementBytes(shape.type);
+      const auto rows = static_cast<size_t>(pick(0, 30));
+      const auto offset = static_cast<size_t>(pick(0, 3));
+      const auto pool =
+          RandomRows(shape.type, offset, size_t{shape.kv_heads} * shape.head_dim * 9, random);
+      const auto sources = ScatteredRows(pool, offset, row_bytes, rows, random);
+      std::vector<int64_t> deltas(rows);
+      const int64_t reach = round % 3 == 0 ? 4000000 : 300;
+      std::generate(deltas.begin(), deltas.end(), [&] { return pick(-reach, reach); });
+      std::vector<std::byte> got(rows * row_bytes), want(rows * row_bytes);
+      GatherRotateRows(shape, sources, deltas, got.data());
+      scalar::GatherRotateRows(shape, sources, deltas, want.data());
+      ExpectRotatedAlike(shape.type, got, want);
+    }
+  });
+}
+
+TEST(GatherRotateRowsTest, LargeDestinationsAgreeToo) {
+  ForEachTarget([] {
+    std::mt19937 random(4);
+    for (const RowType type : {RowType::kF16, RowType::kBF16, RowType::kF32}) {
+      const RopeShape shape = {
+          .type = type,
+          .pairing = type == RowType::kF16 ? RopePairing::kInterleaved : RopePairing::kHalfSplit,
+          .kv_heads = 3};
+      const size_t row_bytes = 3 * 64 * ElementBytes(type);
+      const size_t rows = (size_t{1} << 21U) / row_bytes;
+      const auto pool = RandomRows(type, 0, 3 * 64 * 100, random);
+      const auto sources = ScatteredRows(pool, 0, row_bytes, rows, random);
+      std::vector<int64_t> deltas(rows);
+      for (size_t row = 0; row < rows; ++row) {
+        deltas[row] = -static_cast<int64_t>(row / 7 * 4);
+      }
+      std::vector<std::byte> space(rows * row_bytes + 64), want(rows * row_bytes);
+      std::byte* start = space.data() + (64 - reinterpret_cast<uintptr_t>(space.data()) % 64) % 64;
+      GatherRotateRows(shape, sources, deltas, start);
+      scalar::GatherRotateRows(shape, sources, deltas, want.data());
+      ExpectRotatedAlike(type, {start, start + want.size()}, want);
+    }
+  });
+}
+
+TEST(GatherRotateRowsTest, NoDeltaKeepsEveryBit) {
+  ForEachTarget([] {
+    for (const RowType type : {RowType::kF16, RowType::kBF16, RowType::kF32}) {
+      // All bit patterns of 16 bits, NaN and subnormals included.
+      std::vector<uint16_t> bits(65536);
+      for (size_t i = 0; i < bits.size(); ++i) {
+        bits[i] = static_cast<uint16_t>(i);
+      }
+      const RopeShape shape = {.type = type, .kv_heads = 2};
+      const size_t row_bytes = 2 * 64 * ElementBytes(type);
+      std::vector<const std::byte*> sources(bits.size() * 2 / row_bytes);
+      for (size_t row = 0; row < sources.size(); ++row) {
+        sources[row] = reinterpret_cast<const std::byte*>(bits.data()) + row * row_bytes;
+      }
+      std::vector<uint16_t> got(bits.size());
+      GatherRotateRows(shape, sources, std::vector<int64_t>(sources.size()),
+                       reinterpret_cast<std::byte*>(got.data()));
+      EXPECT_EQ(got, bits);
+    }
+  });
+}
+
+TEST(GatherRotateRowsTest, ThereAndBackIsTheSame) {
+  ForEachTarget([] {
+    std::mt19937 random(5);
+    for (const auto pairing : {RopePairing::kInterleaved, RopePairing::kHalfSplit}) {
+      const RopeShape shape = {.type = RowType::kF32, .pairing = pairing};
+      const auto pool = RandomRows(RowType::kF32, 0, 64, random);
+      const std::byte* source = pool.data();
+      for (const int64_t delta : {1, -1, 255, 256, -256, -257, 4000003}) {
+        std::vector<std::byte> there(256), back(256);
+        const int64_t reverse = -delta;
+        GatherRotateRows(shape, {&source, 1}, {&delta, 1}, there.data());
+        const std::byte* turned = there.data();
+        GatherRotateRows(shape, {&turned, 1}, {&reverse, 1}, back.data());
+        for (size_t i = 0; i < 64; ++i) {
+          ASSERT_NEAR(LoadElement(RowType::kF32, back.data(), i),
+                      LoadElement(RowType::kF32, source, i), 1e-6F);
+        }
+        EXPECT_NE(there, pool);
+      }
+    }
+  });
+}
+
+TEST(RopeAnglesTest, ProductsOfTheTablesAreTheAngles) {
+  RopeAngles angles;
+  for (const double theta : {10000.0, 500000.0, 10000.0}) {
+    angles.Use(theta, 64);
+    for (const int64_t delta :
+         {0, 1, -1, 255, 256, -256, 65535, 65536, -70000, 4000003, -4000003}) {
+      const RopeAngles::Turn turn = angles.Of(delta);
+      for (size_t pair = 0; pair < 32; ++pair) {
+        const double angle =
+            static_cast<double>(delta) * std::pow(theta, -static_cast<double>(pair) / 32.0);
+        const double cosine =
+            turn.high[pair] * turn.low[pair] - turn.high[32 + pair] * turn.low[32 + pair];
+        const double sine =
+            turn.high[pair] * turn.low[32 + pair] + turn.high[32 + pair] * turn.low[pair];
+        ASSERT_NEAR(cosine, std::cos(angle), 1e-8) << delta;
+        ASSERT_NEAR(sine, std::sin(angle), 1e-8) << delta;
+      }
+    }
+  }
+}
+
+TEST(RowConvertTest, HalvesSurviveARoundTrip) {
+  for (uint32_t i = 0; i < 65536; ++i) {
+    const auto bits = static_cast<uint16_t>(i);
+    const float half = F16ToFloat(bits);
+    const float brain = Bf16ToFloat(bits);
+    if (std::isnan(half)) {
+      EXPECT_TRUE(std::isnan(F16ToFloat(FloatToF16(half))));
+    } else {
+      ASSERT_EQ(FloatToF16(half), bits);
+    }
+    if (std::isnan(brain)) {
+      EXPECT_TRUE(std::isnan(Bf16ToFloat(FloatToBf16(brain))));
+    } else {
+      ASSERT_EQ(FloatToBf16(brain), bits);
+    }
+  }
+}
+
+TEST(RowConvertTest, RoundsToTheNearestEven) {
+  const float infinity = std::numeric_limits<float>::infinity();
+  // Between neighbours i and i + 1: below the middle down, above up, the middle to the even one.
+  for (uint16_t i = 0; i < 0x7BFF; ++i) {
+    const auto up = static_cast<uint16_t>(i + 1);
+    const float middle = (F16ToFloat(i) + F16ToFloat(up)) / 2;
+    ASSERT_EQ(FloatToF16(middle), i % 2 == 0 ? i : up);
+    ASSERT_EQ(FloatToF16(std::nextafter(middle, 0.0F)), i);
+    ASSERT_EQ(FloatToF16(std::nextafter(middle, infinity)), up);
+    ASSERT_EQ(FloatToF16(-middle), 0x8000 | (i % 2 == 0 ? i : up));
+  }
+  EXPECT_EQ(FloatToF16(65519.0F), 0x7BFF);
+  EXPECT_EQ(FloatToF16(65520.0F), 0x7C00);
+  EXPECT_EQ(FloatToF16(-infinity), 0xFC00);
+  EXPECT_EQ(FloatToBf16(0x1.01p0F), 0x3F80);
+  EXPECT_EQ(FloatToBf16(0x1.03p0F), 0x3F82);
+  EXPECT_EQ(FloatToBf16(std::numeric_limits<float>::max()), 0x7F80);
+}
+
+}  // namespace
+}  // namespace kvasir::kernels
