@@ -13,6 +13,7 @@ import tempfile
 import unittest
 
 DEPLOY = pathlib.Path(__file__).resolve().parents[2] / "deploy"
+UNITS = ("kvasird.service", "kvasird.socket", "kvasird-data.socket")
 EXPOSURE_MAX = 2.0
 # Set, they would hide peers' uids and cgroups, or the GPUs, from the daemon.
 MUST_STAY_UNSET = ("PrivateUsers", "ProtectProc", "ProcSubset", "PrivateDevices")
@@ -75,10 +76,10 @@ class UnitTest(unittest.TestCase):
         return path
 
     def test_verify(self):
-        for name in ("kvasird.service", "kvasird.socket"):
+        for name in UNITS:
             text = (DEPLOY / name).read_text()
             self.write(re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", text, flags=re.M), name)
-        for name in ("kvasird.service", "kvasird.socket"):
+        for name in UNITS:
             result = run("systemd-analyze", "verify", "--man=no", str(self.folder / name))
             ours = [l for l in result.stderr.splitlines() if "kvasird" in l]
             self.assertEqual((result.returncode, ours), (0, []), result.stderr)
