@@ -5,10 +5,9 @@
 // ever.
 //
 // The state of a lane, as its engine sees it, is a *table*:
-//   kept      rows in cache order, every one < recent_first, all visible to every query of the
-//   table recent    the rows from recent_first on, contiguous; the query of row i sees those with
-//             max(recent_first, i + 1 - window) <= row <= i   (window 0: no lower bound but
-//             recent_first)
+//   kept      rows in cache order, each < recent_first, all visible to every query of the table
+//   recent    the rows from recent_first on, contiguous; the query of row i sees those with
+//             max(recent_first, i + 1 - window) <= row <= i  (window 0: from recent_first on)
 //   sticky    rows >= recent_first that stay visible below the window (not yet moved to kept)
 // valid for the queries of rows [from_row, until_row). A RetentionPlan is the edit that turns one
 // table into the next one. So what a query sees is exact at every row, whenever the edit is carried
@@ -92,8 +91,8 @@ class RetentionPolicy {
 
   // Forgets the rows from `rows` on; plans already returned stand. REQUIRES: NextPlan is called
   // before the next query is computed: the sticky rows of the last table may name truncated rows,
-  // and its until_row may be too late; if so that call returns the table that replaces it. Errors:
-  // kFailedPrecondition below RollbackFloor() (names the floor), kOutOfRange above rows().
+  // and its until_row may be too late; if so that call returns the table that replaces it.
+  // Errors: kFailedPrecondition below RollbackFloor() (names the floor), kOutOfRange above rows().
   virtual absl::Status Truncate(uint64_t rows) = 0;
 };
 
