@@ -108,6 +108,7 @@ HWY_INLINE void ScoreQuad(const Work& work, const std::byte* const* rows, const 
   const FloatTag d;
   const std::byte *r0 = rows[0], *r1 = rows[1], *r2 = rows[2], *r3 = rows[3];
   FloatVec s0[kHeads], s1[kHeads], s2[kHeads], s3[kHeads];
+  KVASIR_UNROLL
   for (size_t head = 0; head < kHeads; ++head) {
     s0[head] = s1[head] = s2[head] = s3[head] = hn::Zero(d);
   }
@@ -117,6 +118,7 @@ HWY_INLINE void ScoreQuad(const Work& work, const std::byte* const* rows, const 
     const FloatVec k1 = LoadRow<T>(r1 + at);
     const FloatVec k2 = LoadRow<T>(r2 + at);
     const FloatVec k3 = LoadRow<T>(r3 + at);
+    KVASIR_UNROLL
     for (size_t head = 0; head < kHeads; ++head) {
       const FloatVec x = hn::Load(d, q + head * work.k.Padded() + vec * kLanes);
       s0[head] = hn::MulAdd(x, k0, s0[head]);
@@ -125,6 +127,7 @@ HWY_INLINE void ScoreQuad(const Work& work, const std::byte* const* rows, const 
       s3[head] = hn::MulAdd(x, k3, s3[head]);
     }
   }
+  KVASIR_UNROLL
   for (size_t head = 0; head < kHeads; ++head) {
     hn::Store(SumWithinBlocks(s0[head], s1[head], s2[head], s3[head]), d,
               quads + head * quads_stride);
@@ -150,6 +153,7 @@ HWY_NOINLINE void Score(const Work& work, const Tile& tile, size_t head) {
       ScoreQuad<T, kHeads>(work, tile.k + row + quad * 4, work.q + head * work.k.Padded(),
                            quads + quad * kLanes, kLanes * kQuads);
     }
+    KVASIR_UNROLL
     for (size_t i = 0; i < kHeads; ++i) {
       // +infinity would make the weights NaN; -infinity is fine, its weight is zero.
       hn::Store(hn::Min(SumBlocks(quads + i * kLanes * kQuads), most), d,
@@ -193,12 +197,15 @@ HWY_NOINLINE void AddValues(const Work& work, const Tile& tile, const Tile& next
   const FloatTag d;
   FloatVec sum[kHeads][kVecs];
   size_t at[kVecs];
+  KVASIR_UNROLL
   for (size_t j = 0; j < kVecs; ++j) {
     at[j] = work.v.Offset(vec + j) * sizeof(T);
   }
   float* acc = work.acc + head * work.v.Padded() + vec * kLanes;
+  KVASIR_UNROLL
   for (size_t i = 0; i < kHeads; ++i) {
     const FloatVec keep = hn::Set(d, work.keep[head + i]);
+    KVASIR_UNROLL
     for (size_t j = 0; j < kVecs; ++j) {
       sum[i][j] = hn::Mul(keep, hn::Load(d, acc + i * work.v.Padded() + j * kLanes));
     }
@@ -211,17 +218,22 @@ HWY_NOINLINE void AddValues(const Work& work, const Tile& tile, const Tile& next
       PrefetchRow(next.k[row], ahead_bytes);
     }
     FloatVec weight[kHeads];
+    KVASIR_UNROLL
     for (size_t i = 0; i < kHeads; ++i) {
       weight[i] = hn::Set(d, weights[i * kTileRows + row]);
     }
+    KVASIR_UNROLL
     for (size_t j = 0; j < kVecs; ++j) {
       const FloatVec value = LoadRow<T>(tile.v[row] + at[j]);
+      KVASIR_UNROLL
       for (size_t i = 0; i < kHeads; ++i) {
         sum[i][j] = hn::MulAdd(weight[i], value, sum[i][j]);
       }
     }
   }
+  KVASIR_UNROLL
   for (size_t i = 0; i < kHeads; ++i) {
+    KVASIR_UNROLL
     for (size_t j = 0; j < kVecs; ++j) {
       hn::Store(sum[i][j], d, acc + i * work.v.Padded() + j * kLanes);
     }
