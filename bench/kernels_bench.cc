@@ -86,7 +86,9 @@ uint64_t Read(const std::byte* from, size_t bytes) {
   return sum[0] + sum[1] + sum[2] + sum[3] + sum[4] + sum[5] + sum[6] + sum[7];
 }
 
-AttentionShape Shape() { return {.heads = kShared, .scale = 0.125F}; }
+AttentionShape Shape(uint32_t kv_heads) {
+  return {.heads = kShared, .scale = 0.125F, .kv_heads = kv_heads};
+}
 
 // A kv head's share of `rows` rows, one run a block.
 std::vector<AttentionRun> Runs(const std::byte* k, const std::byte* v, uint32_t rows,
@@ -103,8 +105,9 @@ std::vector<AttentionRun> Runs(const std::byte* k, const std::byte* v, uint32_t 
   return runs;
 }
 
-// One layer of a decode step.
+// One layer of a decode step, with range(1) kv heads a call.
 void BM_Decode(benchmark::State& state) {
+  const auto together = static_cast<uint32_t>(state.range(1));
   const auto rows = static_cast<uint32_t>(state.range(0));
   const size_t layer_bytes = size_t{rows} * kRowBytes;
   const auto k = Rows(kLayers * layer_bytes);
@@ -118,16 +121,16 @@ void BM_Decode(benchmark::State& state) {
           Runs(k.get() + layer * layer_bytes, v.get() + layer * layer_bytes, rows, head));
     }
   }
-  std::vector<float> out(size_t{kShared} * kDim);
+  std::vector<float> out(size_t{kKvHeads} * kShared * kDim);
   double attend = 0;
   double read = 0;
   size_t layer = 0;
   for (auto _ : state) {
     double since = Now();
-    for (uint32_t head = 0; head < kKvHeads; ++head) {
-      attention.Reset(kShared, kDim);
-      AttendRuns(Shape(), q.data() + size_t{head} * kShared * kDim, runs[layer * kKvHeads + head],
-                 attention);
+    for (uint32_t head = 0; head < kKvHeads; head += together) {
+      attention.Reset(together * kShared, kDim);
+      AttendRuns(Shape(together), q.data() + size_t{head} * kShared * kDim,
+                 runs[layer * kKvHeads + head], attention);
       FinishState(attention, kDim, out.data());
       benchmark::DoNotOptimize(out.data());
     }
@@ -146,7 +149,7 @@ void BM_Decode(benchmark::State& state) {
   state.counters["ns_per_row"] = attend * 1e9 / static_cast<double>(state.iterations()) / rows;
   state.counters["of_read"] = read / attend;
 }
-BENCHMARK(BM_Decode)->Arg(512)->Arg(1024)->Arg(2048)->Arg(4096)->Arg(8192)->UseManualTime();
+BENCHMARK(BM_Decode)->ArgsProduct({{512, 1024, 2048, 4096, 8192}, {1, 3}})->UseManualTime();
 
 // One layer of a 512-token prefill chunk behind `range` rows, the chunk itself causal.
 void BM_Prefill(benchmark::State& state) {
@@ -166,7 +169,7 @@ void BM_Prefill(benchmark::State& state) {
         for (uint32_t t = 0; t < kChunk; ++t) {
           last[t] = std::clamp(context + t + 1, begin, begin + run.rows) - begin;
         }
-        AttendTile(Shape(), q.data(), kChunk, run, first, last, attention);
+        AttendTile(Shape(1), q.data(), kChunk, run, first, last, attention);
         begin += run.rows;
       }
       benchmark::DoNotOptimize(attention.acc.data());

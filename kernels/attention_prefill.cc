@@ -281,6 +281,7 @@ HWY_EXPORT(AttendTileTarget);
 void AttendTile(const AttentionShape& shape, const float* q, uint32_t queries,
                 const AttentionRun& run, std::span<const uint32_t> first,
                 std::span<const uint32_t> last, AttentionState& state) {
+  KVASIR_CHECK(shape.kv_heads == 1, "a tile of {} kv heads", shape.kv_heads);
   KVASIR_CHECK(first.size() >= queries && last.size() >= queries,
                "{} queries with {} and {} range ends", queries, first.size(), last.size());
   KVASIR_CHECK(state.max.size() == size_t{queries} * shape.heads &&
