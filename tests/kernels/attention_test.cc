@@ -131,7 +131,7 @@ std::vector<float> Reference(const Case& it) {
 TEST(AttendRunsTest, RandomShapesAgreeWithThePlainCode) {
   ForEachTarget([] {
     std::mt19937 random(1);
-    for (int round = 0; round < 150; ++round) {
+    for (int round = 0; round < 80; ++round) {
       SCOPED_TRACE(round);
       AttentionShape shape = RandomShape(random);
       shape.kv_heads = Pick(random, 1, 4);
@@ -286,7 +286,7 @@ TEST(AttendRunsTest, NothingSeenIsZero) {
 TEST(AttendTileTest, RandomRangesAgreeWithThePlainCode) {
   ForEachTarget([] {
     std::mt19937 random(6);
-    for (int round = 0; round < 80; ++round) {
+    for (int round = 0; round < 50; ++round) {
       SCOPED_TRACE(round);
       const AttentionShape shape = RandomShape(random);
       const uint32_t rows = Pick(random, 0, 150);
