@@ -36,7 +36,9 @@ namespace {
 
 constexpr char kRetention[] =
     "sepllm:form=manager,init_cache_size=4,sep_cache_size=64,local_size=256,cache_size=800";
-constexpr uint64_t kWarmRows = 5'000;  // the cache has been full and compacted several times
+// The cache has been full and compacted several times, and the pool's stock is filled up again.
+constexpr uint64_t kWarmRows = 5'000;
+constexpr uint64_t kWarmShare = 50;  // of the stream, if that is more
 // Smaller than a cycle between compactions, so that the samples see the highest point as well.
 constexpr uint32_t kBatch = 128;
 
@@ -48,7 +50,8 @@ struct Options {
 
 struct Sample {
   uint64_t rows, held_bytes, kept_rows, resident_bytes;
-  double nll;  // mean since the last sample; 0 without a model
+  double nll = 0;       // sum over the tokens scored since the last sample
+  uint64_t scored = 0;  // 0 without a model
 };
 
 struct Stream {
@@ -76,10 +79,10 @@ absl::StatusOr<std::string> ReadText(const std::string& path) {
 }
 
 absl::Status Look(engine::KvasirKvStore& store, const DaemonProcess& daemon, double nll,
-                  Stream* stream) {
+                  uint64_t scored, Stream* stream) {
   KVASIR_ASSIGN_OR_RETURN(const engine::KvUsage usage, store.Usage());
   stream->samples.push_back(
-      {usage.tokens_seen, usage.held_bytes, usage.tokens_kept, daemon.ResidentBytes(), nll});
+      {usage.tokens_seen, usage.held_bytes, usage.tokens_kept, daemon.ResidentBytes(), nll, scored});
   const auto now = std::chrono::steady_clock::now();
   if (now - stream->told < std::chrono::seconds(5)) return absl::OkStatus();
   stream->told = now;
@@ -113,8 +116,7 @@ absl::Status RunModel(engine::LlamaEngine& engine, engine::KvasirKvStore& store,
     }
     KVASIR_RETURN_IF_ERROR(store.Commit(tokens));
     row += step.count;
-    KVASIR_RETURN_IF_ERROR(
-        Look(store, daemon, nll / static_cast<double>(std::max<uint64_t>(scored, 1)), stream));
+    KVASIR_RETURN_IF_ERROR(Look(store, daemon, nll, scored, stream));
     nll = 0;
     scored = 0;
   }
@@ -140,7 +142,7 @@ absl::Status RunRows(engine::KvasirKvStore& store, const DaemonProcess& daemon,
     for (uint64_t p = row; p < row + step.count; ++p) batch.push_back(ids[p % ids.size()]);
     KVASIR_RETURN_IF_ERROR(store.Commit(batch));
     row += step.count;
-    KVASIR_RETURN_IF_ERROR(Look(store, daemon, 0, stream));
+    KVASIR_RETURN_IF_ERROR(Look(store, daemon, 0, 0, stream));
   }
   return absl::OkStatus();
 }
@@ -148,9 +150,11 @@ absl::Status RunRows(engine::KvasirKvStore& store, const DaemonProcess& daemon,
 // Highest value after the warm-up, beside the highest one in it.
 void AddFlatRow(const Stream& stream, const std::string& what, uint64_t Sample::* field,
                 Report* report) {
+  const uint64_t rows = stream.samples.back().rows;
+  const uint64_t warm_rows = std::min(std::max(kWarmRows, rows / kWarmShare), rows / 2);
   uint64_t warm = 0, highest = 0;
   for (const Sample& sample : stream.samples) {
-    const bool warming = sample.rows < std::min(kWarmRows, stream.samples.back().rows / 2);
+    const bool warming = sample.rows < warm_rows;
     uint64_t& top = warming ? warm : highest;
     top = std::max(top, sample.*field);
   }
@@ -163,7 +167,7 @@ void AddFlatRow(const Stream& stream, const std::string& what, uint64_t Sample::
   row.extra = {{"tokens", stream.samples.back().rows},
                {"kept", stream.samples.back().kept_rows},
                {"seconds", stream.seconds},
-               {"reference_rows", kWarmRows}};
+               {"reference_rows", warm_rows}};
   report->Add(std::move(row));
 }
 
@@ -173,7 +177,7 @@ void AddPerplexityRows(const Stream& stream, Report* report) {
   uint64_t count = 0, border = kSpan;
   for (const Sample& sample : stream.samples) {
     sum += sample.nll;
-    ++count;
+    count += sample.scored;
     if (sample.rows < border && &sample != &stream.samples.back()) continue;
     Row row;
     row.name = fmt::format("{} perplexity to {}", stream.name, sample.rows);
