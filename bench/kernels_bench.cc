@@ -4,6 +4,8 @@
 // f16 rows of 384 bytes in blocks of 64. Layers are visited in turn, so a long context comes from
 // memory. `of_read` is the speed as a share of reading the same bytes once, `of_memcpy` of copying
 // the kept ones.
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -35,15 +37,31 @@ double Now() {
   return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
 }
 
+struct Free {
+  void operator()(std::byte* memory) const { std::free(memory); }
+};
+using Memory = std::unique_ptr<std::byte[], Free>;
+
+// Memory on huge pages where the kernel has them, as the daemon's own: else page walks are
+// measured.
+Memory Allocate(size_t bytes) {
+  constexpr size_t kHuge = size_t{2} << 20U;
+  const size_t rounded = (bytes + kHuge - 1) / kHuge * kHuge;
+  Memory memory(static_cast<std::byte*>(std::aligned_alloc(kHuge, rounded)));
+  madvise(memory.get(), rounded, MADV_HUGEPAGE);
+  std::memset(memory.get(), 1, rounded);
+  return memory;
+}
+
 // f16 rows of normal values; random enough for speed, cheap enough for gigabytes.
-std::vector<std::byte> Rows(size_t bytes) {
+Memory Rows(size_t bytes) {
   std::mt19937 random(1);
   std::normal_distribution<float> normal;
   std::vector<uint16_t> values(4099);
   std::generate(values.begin(), values.end(), [&] { return FloatToF16(normal(random)); });
-  std::vector<std::byte> rows(bytes);
+  Memory rows = Allocate(bytes);
   for (size_t at = 0; at < bytes; at += values.size() * 2) {
-    std::memcpy(rows.data() + at, values.data(), std::min(values.size() * 2, bytes - at));
+    std::memcpy(rows.get() + at, values.data(), std::min(values.size() * 2, bytes - at));
   }
   return rows;
 }
@@ -68,7 +86,9 @@ uint64_t Read(const std::byte* from, size_t bytes) {
   return sum[0] + sum[1] + sum[2] + sum[3] + sum[4] + sum[5] + sum[6] + sum[7];
 }
 
-AttentionShape Shape() { return {.heads = kShared, .scale = 0.125F}; }
+AttentionShape Shape(uint32_t kv_heads) {
+  return {.heads = kShared, .scale = 0.125F, .kv_heads = kv_heads};
+}
 
 // A kv head's share of `rows` rows, one run a block.
 std::vector<AttentionRun> Runs(const std::byte* k, const std::byte* v, uint32_t rows,
@@ -85,8 +105,9 @@ std::vector<AttentionRun> Runs(const std::byte* k, const std::byte* v, uint32_t 
   return runs;
 }
 
-// One layer of a decode step.
+// One layer of a decode step, with range(1) kv heads a call.
 void BM_Decode(benchmark::State& state) {
+  const auto together = static_cast<uint32_t>(state.range(1));
   const auto rows = static_cast<uint32_t>(state.range(0));
   const size_t layer_bytes = size_t{rows} * kRowBytes;
   const auto k = Rows(kLayers * layer_bytes);
@@ -97,19 +118,19 @@ void BM_Decode(benchmark::State& state) {
   for (size_t layer = 0; layer < kLayers; ++layer) {
     for (uint32_t head = 0; head < kKvHeads; ++head) {
       runs.push_back(
-          Runs(k.data() + layer * layer_bytes, v.data() + layer * layer_bytes, rows, head));
+          Runs(k.get() + layer * layer_bytes, v.get() + layer * layer_bytes, rows, head));
     }
   }
-  std::vector<float> out(size_t{kShared} * kDim);
+  std::vector<float> out(size_t{kKvHeads} * kShared * kDim);
   double attend = 0;
   double read = 0;
   size_t layer = 0;
   for (auto _ : state) {
     double since = Now();
-    for (uint32_t head = 0; head < kKvHeads; ++head) {
-      attention.Reset(kShared, kDim);
-      AttendRuns(Shape(), q.data() + size_t{head} * kShared * kDim, runs[layer * kKvHeads + head],
-                 attention);
+    for (uint32_t head = 0; head < kKvHeads; head += together) {
+      attention.Reset(together * kShared, kDim);
+      AttendRuns(Shape(together), q.data() + size_t{head} * kShared * kDim,
+                 runs[layer * kKvHeads + head], attention);
       FinishState(attention, kDim, out.data());
       benchmark::DoNotOptimize(out.data());
     }
@@ -117,8 +138,8 @@ void BM_Decode(benchmark::State& state) {
     // Read the layer half a cache of layers away, so that neither warms the other.
     const size_t other = (layer + kLayers / 2) % kLayers;
     since = Now();
-    benchmark::DoNotOptimize(Read(k.data() + other * layer_bytes, layer_bytes) +
-                             Read(v.data() + other * layer_bytes, layer_bytes));
+    benchmark::DoNotOptimize(Read(k.get() + other * layer_bytes, layer_bytes) +
+                             Read(v.get() + other * layer_bytes, layer_bytes));
     read += Now() - since;
     attend += took;
     state.SetIterationTime(took);
@@ -128,7 +149,7 @@ void BM_Decode(benchmark::State& state) {
   state.counters["ns_per_row"] = attend * 1e9 / static_cast<double>(state.iterations()) / rows;
   state.counters["of_read"] = read / attend;
 }
-BENCHMARK(BM_Decode)->Arg(512)->Arg(1024)->Arg(2048)->Arg(4096)->Arg(8192)->UseManualTime();
+BENCHMARK(BM_Decode)->ArgsProduct({{512, 1024, 2048, 4096, 8192}, {1, 3}})->UseManualTime();
 
 // One layer of a 512-token prefill chunk behind `range` rows, the chunk itself causal.
 void BM_Prefill(benchmark::State& state) {
@@ -144,11 +165,11 @@ void BM_Prefill(benchmark::State& state) {
     for (uint32_t head = 0; head < kKvHeads; ++head) {
       attention.Reset(kChunk * kShared, kDim);
       uint32_t begin = 0;
-      for (const AttentionRun& run : Runs(k.data(), v.data(), rows, head)) {
+      for (const AttentionRun& run : Runs(k.get(), v.get(), rows, head)) {
         for (uint32_t t = 0; t < kChunk; ++t) {
           last[t] = std::clamp(context + t + 1, begin, begin + run.rows) - begin;
         }
-        AttendTile(Shape(), q.data(), kChunk, run, first, last, attention);
+        AttendTile(Shape(1), q.data(), kChunk, run, first, last, attention);
         begin += run.rows;
       }
       benchmark::DoNotOptimize(attention.acc.data());
@@ -162,21 +183,18 @@ BENCHMARK(BM_Prefill)->Arg(0)->Arg(1024)->Arg(8192)->Unit(benchmark::kMillisecon
 
 // Kept rows of a pool much larger than the caches, in order, one in `every`.
 struct Kept {
-  Kept(size_t row_bytes, size_t every) : pool(Rows(size_t{192} << 20U)) {
-    for (size_t at = 0; at + row_bytes <= pool.size(); at += row_bytes * every) {
-      sources.push_back(pool.data() + at);
+  Kept(size_t row_bytes, size_t every) : pool(Rows(kPoolBytes)) {
+    for (size_t at = 0; at + row_bytes <= kPoolBytes; at += row_bytes * every) {
+      sources.push_back(pool.get() + at);
     }
     bytes = sources.size() * row_bytes;
-    target.reset(static_cast<std::byte*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64)));
-    std::memset(target.get(), 1, bytes);
+    target = Allocate(bytes);
   }
-  struct Free {
-    void operator()(std::byte* memory) const { std::free(memory); }
-  };
-  std::vector<std::byte> pool;
+  static constexpr size_t kPoolBytes = size_t{192} << 20U;
+  Memory pool;
   std::vector<const std::byte*> sources;
   size_t bytes = 0;
-  std::unique_ptr<std::byte[], Free> target;
+  Memory target;
 };
 
 // Times `gather` and, in turn, a memcpy of as many dense bytes.
@@ -189,7 +207,7 @@ void Compare(benchmark::State& state, const Kept& kept, const Gather& gather) {
     gather();
     const double took = Now() - since;
     since = Now();
-    std::memcpy(kept.target.get(), kept.pool.data(), kept.bytes);
+    std::memcpy(kept.target.get(), kept.pool.get(), kept.bytes);
     benchmark::ClobberMemory();
     copy += Now() - since;
     gathered += took;

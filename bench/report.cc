@@ -27,7 +27,7 @@ std::optional<double> RatioOf(const Row& row) {
 }
 
 std::string Cell(std::optional<double> value) {
-  return value && std::isfinite(*value) ? fmt::format("{:.6g}", *value) : "-";
+  return value ? fmt::format("{:.6g}", *value) : "-";
 }
 
 std::string Cell(const Json& value) {

@@ -175,7 +175,7 @@ absl::StatusOr<StepView> SequenceState::Begin(uint32_t want_rows) {
     }
     const bool stale = rows_ >= table_.until_row;
     const uint64_t granted = board_.granted.load(std::memory_order_acquire);
-    if (!stale && granted >= rows_ + want_rows) break;
+    if (!stale && !truncated_ && granted >= rows_ + want_rows) break;
     if (stale) WriteDesk();
     absl::Status status = Sync(rows_ + want_rows, rows_);
     if (status.code() == absl::StatusCode::kResourceExhausted && want_rows > 1) {
@@ -183,6 +183,7 @@ absl::StatusOr<StepView> SequenceState::Begin(uint32_t want_rows) {
       if (status.ok() && !stale) break;
     }
     KVASIR_RETURN_IF_ERROR(status);
+    truncated_ = false;  // the table for the row is published: taken up in the next turn
   }
   if (rows_ + want_rows > granted_) {
     KVASIR_RETURN_IF_ERROR(ExtendRecent());
@@ -252,6 +253,12 @@ absl::Status SequenceState::Sync(uint64_t granted_rows, std::optional<uint64_t> 
 
 absl::Status SequenceState::Truncate(uint64_t rows) {
   if (closed_) return FailedPrecondition("the sequence is closed: id={}", id_);
+  // The newest table that covers the rows is adopted first, so that the daemon may replace it.
+  if (Refresh()) {
+    KVASIR_RETURN_IF_ERROR(LoadTable());
+    granted_ = 0;
+  }
+  if (rows_ > 0) WriteDesk();
   v1::TruncateRequest request;
   request.set_sequence(slot_);
   request.set_uid(uid_);
@@ -262,6 +269,7 @@ absl::Status SequenceState::Truncate(uint64_t rows) {
   begun_ = 0;
   uid_ = response.uid();
   WriteDesk();
+  truncated_ = true;
   return absl::OkStatus();
 }
 

@@ -28,6 +28,9 @@ void AddModeOptions(CLI::App& app, ProgramOptions& o) {
                             "line from standard input");
   auto* perplexity = app.add_option("--perplexity", o.perplexity_path, "Score the text of a file");
   app.add_option("--system", o.system, "System message of a chat")->needs(chat);
+  app.add_option("--decode", o.decode_tokens,
+                 "Behind the scored text also decode N tokens one by one, for the time per token")
+      ->needs(perplexity);
   app.add_option("--text-tokens", o.text_tokens, "Use only the first N tokens of prompt or text");
   prompt->excludes(file)->excludes(perplexity);
   file->excludes(perplexity);
@@ -69,10 +72,19 @@ void AddSamplingOptions(CLI::App& app, ProgramOptions& o) {
 }
 
 void AddStoreOptions(CLI::App& app, ProgramOptions& o, std::string& output) {
-  app.add_option("--retention", o.store.retention, "What the daemon keeps, e.g. full")
+  auto& kvasir = o.store.kvasir;
+  app.add_option("--retention", kvasir.retention,
+                 "What the daemon keeps, e.g. full, streamingllm:recent_size=512, "
+                 "sepllm:local_size=256; empty: the tenant's default");
+  app.add_option("--socket", kvasir.connect.control_socket, "The daemon's gRPC socket")
       ->capture_default_str();
-  app.add_option("--socket", o.store.socket, "The daemon's gRPC socket");
-  app.add_option("--data-socket", o.store.data_socket, "The daemon's memory socket");
+  app.add_option("--data-socket", kvasir.connect.data_socket, "The daemon's memory socket")
+      ->capture_default_str();
+  app.add_option("--label", kvasir.label, "Name of the sequence, for people");
+  app.add_flag("--send-texts", kvasir.send_texts,
+               "Send token texts to the daemon, so that kvasirctl inspect can show them");
+  app.add_flag("--hold", o.hold,
+               "Keep the sequence after the work until standard input ends, so that others can look");
   app.add_flag("--private", o.store.private_memory, "Keep the cache in this process, no daemon");
   app.add_option("-o,--output", output, "text or json")
       ->check(CLI::IsMember({"text", "json"}))
@@ -95,6 +107,8 @@ int main(int argc, char** argv) {
     return app.exit(error) == 0 ? 0 : kUsage;
   }
   options.json = output == "json";
+  options.store.kvasir.kv_type = options.engine.kv_type;
+  options.store.kvasir.expanded_weights = options.weights == WeightsMode::kF32;
   const bool any_mode = options.prompt || !options.prompt_path.empty() || options.chat ||
                         !options.perplexity_path.empty();
   const bool interactive = options.chat && !options.prompt && options.prompt_path.empty();

@@ -15,18 +15,21 @@ constexpr uint32_t kPrivateSlotsPerBlock = 64;
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<KvStore>> MakeKvStore(const GgufModel& model,
+                                                     const Tokenizer& tokenizer,
                                                      const KvStoreOptions& options) {
   if (!options.private_memory) {
-    return Unavailable("no connection to a daemon in this program: want --private");
+    KVASIR_ASSIGN_OR_RETURN(std::unique_ptr<KvasirKvStore> store,
+                            KvasirKvStore::Create(model, tokenizer, options.kvasir));
+    return std::unique_ptr<KvStore>(std::move(store));
   }
-  if (options.retention != "full") {
+  if (!options.kvasir.retention.empty() && options.kvasir.retention != "full") {
     return InvalidArgument("private memory keeps everything: retention={} expected=full",
-                           options.retention);
+                           options.kvasir.retention);
   }
-  KVASIR_ASSIGN_OR_RETURN(
-      std::unique_ptr<PrivateKvStore> store,
-      PrivateKvStore::Create(GeometryOf(model.parameters(), options.kv_type, kPrivateSlotsPerBlock),
-                             options.rows_max));
+  KVASIR_ASSIGN_OR_RETURN(std::unique_ptr<PrivateKvStore> store,
+                          PrivateKvStore::Create(GeometryOf(model.parameters(), options.kvasir.kv_type,
+                                                            kPrivateSlotsPerBlock),
+                                                 options.rows_max));
   return std::unique_ptr<KvStore>(std::move(store));
 }
 

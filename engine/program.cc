@@ -102,11 +102,15 @@ absl::StatusOr<Session> MakeSession(const ProgramOptions& options) {
   session.tokenizer = std::make_unique<Tokenizer>(std::move(tokenizer));
   KVASIR_ASSIGN_OR_RETURN(session.engine, LlamaEngine::Create(*session.model, options.engine));
   session.context = options.context != 0 ? options.context : session.model->parameters().context;
-  KvStoreOptions store = options.store;
-  store.kv_type = options.engine.kv_type;
-  store.rows_max = session.context;
-  KVASIR_ASSIGN_OR_RETURN(session.store, MakeKvStore(*session.model, store));
   return session;
+}
+
+absl::Status OpenStore(const ProgramOptions& options, uint64_t prompt_rows, Session& session) {
+  KvStoreOptions store = options.store;
+  store.kvasir.prompt_rows = prompt_rows;
+  store.rows_max = session.context;
+  KVASIR_ASSIGN_OR_RETURN(session.store, MakeKvStore(*session.model, *session.tokenizer, store));
+  return absl::OkStatus();
 }
 
 absl::Status CheckFits(const Session& session, uint64_t tokens, uint64_t generated) {
@@ -149,7 +153,7 @@ absl::Status ReportGenerate(const ProgramOptions& options, const Session& sessio
                 {"ms_per_token", Median(result.token_ms)},
                 {"mean_ms_per_token", mean_ms},
                 {"cpu_ms_per_token", result.decode_cpu_ms / steps},
-                {"retention", options.store.retention}});
+                {"retention", options.store.kvasir.retention}});
   WriteJson(usage);
   return absl::OkStatus();
 }
@@ -172,6 +176,7 @@ absl::Status RunPrompt(const ProgramOptions& options, Session& session, const st
       const std::vector<uint32_t> tokens,
       FirstTokens(session.tokenizer->Encode(prompt, true, options.chat), options.text_tokens));
   KVASIR_RETURN_IF_ERROR(CheckFits(session, tokens.size(), options.generate.tokens_max));
+  KVASIR_RETURN_IF_ERROR(OpenStore(options, tokens.size(), session));
   Generator generator(*session.engine, *session.tokenizer, *session.store, options.batch);
   const TextCallback on_text = options.json ? TextCallback() : WriteText;
   KVASIR_ASSIGN_OR_RETURN(
@@ -186,10 +191,21 @@ absl::Status RunPerplexity(const ProgramOptions& options, Session& session) {
   KVASIR_ASSIGN_OR_RETURN(
       const std::vector<uint32_t> tokens,
       FirstTokens(session.tokenizer->Encode(text, true, false), options.text_tokens));
-  KVASIR_RETURN_IF_ERROR(CheckFits(session, tokens.size(), 0));
+  KVASIR_RETURN_IF_ERROR(CheckFits(session, tokens.size(), options.decode_tokens));
+  KVASIR_RETURN_IF_ERROR(OpenStore(options, 0, session));
   Generator generator(*session.engine, *session.tokenizer, *session.store, options.batch);
   KVASIR_ASSIGN_OR_RETURN(const PerplexityResult result,
                           generator.Perplexity(tokens, ProgressLine("perplexity")));
+  double decode_ms = 0.0;
+  if (options.decode_tokens > 0) {
+    GenerateOptions decode = options.generate;
+    decode.tokens_max = options.decode_tokens;
+    decode.stop_at_end = false;
+    KVASIR_ASSIGN_OR_RETURN(const GenerateResult decoded,
+                            generator.Generate(std::span(tokens).last(1), decode,
+                                               ProgressCallback(), TextCallback()));
+    decode_ms = Median(decoded.token_ms);
+  }
   KVASIR_ASSIGN_OR_RETURN(nlohmann::json json, UsageJson(*session.store));
   if (!options.json) {
     WriteText(fmt::format("perplexity: {:.4f} over {} tokens, {:.2f} ms each\n",
@@ -202,13 +218,15 @@ absl::Status RunPerplexity(const ProgramOptions& options, Session& session) {
                {"mean_nll", result.Mean()},
                {"scored_tokens", result.nll.size()},
                {"ms_per_token", result.wall_ms / static_cast<double>(result.nll.size())},
-               {"retention", options.store.retention}});
+               {"decode_ms_per_token", decode_ms},
+               {"retention", options.store.kvasir.retention}});
   WriteJson(json);
   return absl::OkStatus();
 }
 
 // A chat over standard input, a message a line. Only what a turn adds is computed.
 absl::Status RunConversation(const ProgramOptions& options, Session& session) {
+  KVASIR_RETURN_IF_ERROR(OpenStore(options, 0, session));
   Generator generator(*session.engine, *session.tokenizer, *session.store, options.batch);
   std::vector<ChatMessage> messages;
   if (!options.system.empty()) messages.push_back({"system", options.system});
@@ -257,6 +275,11 @@ absl::Status RunProgram(const ProgramOptions& options) {
   KVASIR_RETURN_IF_ERROR(CheckOptions(options.generate.sampler));
   KVASIR_ASSIGN_OR_RETURN(Session session, MakeSession(options));
   const absl::Status status = RunMode(options, session);
+  if (!session.store) return status;
+  if (options.hold && status.ok()) {
+    std::fflush(stdout);
+    while (std::cin.get() != std::char_traits<char>::eof()) continue;
+  }
   const absl::Status closed = session.store->Close();
   return status.ok() ? closed : status;
 }

@@ -12,6 +12,7 @@
 
 #include "base/check.h"
 #include "kernels/attention.h"
+#include "kernels/row_tiles.h"
 #include "kernels/scratch.h"
 
 #include <hwy/cache_control.h>
@@ -29,16 +30,9 @@ namespace kvasir::kernels::HWY_NAMESPACE {
 
 #if KVASIR_VECTOR_TARGET
 
-constexpr size_t kTileRows = 64;
 constexpr size_t kCacheLine = 64;
 // Query heads that share one pass over a tile: what fits the registers beside four row vectors.
 constexpr size_t kGroupMax = kLanes >= 16 ? 4 : 3;
-
-struct Tile {
-  const std::byte* k[kTileRows];
-  const std::byte* v[kTileRows];
-  size_t rows = 0;
-};
 
 // A vector of `dims` elements as `vecs` vectors of kLanes. The last one starts early and overlaps
 // its neighbour when dims is no multiple of kLanes, so no element behind the row is touched.
@@ -51,15 +45,20 @@ struct Split {
 
 struct Work {
   Work(const AttentionShape& wanted, AttentionState& target)
-      : shape(wanted), state(target), k(wanted.k_dim), v(wanted.v_dim) {
+      : shape(wanted),
+        state(target),
+        heads(size_t{wanted.kv_heads} * wanted.heads),
+        k(wanted.k_dim),
+        v(wanted.v_dim) {
     const size_t head_floats = k.Padded() + v.Padded() + kTileRows + kLanes;
-    q = Scratch(shape.heads * head_floats);
-    acc = q + shape.heads * k.Padded();
-    weights = acc + shape.heads * v.Padded();
-    keep = weights + shape.heads * kTileRows;
+    q = Scratch(heads * head_floats);
+    acc = q + heads * k.Padded();
+    weights = acc + heads * v.Padded();
+    keep = weights + heads * kTileRows;
   }
   const AttentionShape& shape;
   AttentionState& state;
+  size_t heads;  // query heads of all kv heads
   Split k, v;
   float* q;        // [head][k.Padded()]: scaled queries, zero where vectors overlap
   float* acc;      // [head][v.Padded()]
@@ -103,20 +102,22 @@ HWY_INLINE void PrefetchRow(const std::byte* row, size_t bytes) {
 
 // Dot products of 4 keys with kHeads queries, summed within blocks into quads[head][kLanes].
 template <class T, size_t kHeads>
-HWY_INLINE void ScoreQuad(const Work& work, const std::byte* const* rows, const float* q,
-                          float* quads, size_t quads_stride) {
+HWY_INLINE void ScoreQuad(const Work& work, const std::byte* const* rows, size_t offset,
+                          const float* q, float* quads, size_t quads_stride) {
   const FloatTag d;
   const std::byte *r0 = rows[0], *r1 = rows[1], *r2 = rows[2], *r3 = rows[3];
   FloatVec s0[kHeads], s1[kHeads], s2[kHeads], s3[kHeads];
+  KVASIR_UNROLL
   for (size_t head = 0; head < kHeads; ++head) {
     s0[head] = s1[head] = s2[head] = s3[head] = hn::Zero(d);
   }
   for (size_t vec = 0; vec < work.k.vecs; ++vec) {
-    const size_t at = work.k.Offset(vec) * sizeof(T);
+    const size_t at = offset + work.k.Offset(vec) * sizeof(T);
     const FloatVec k0 = LoadRow<T>(r0 + at);
     const FloatVec k1 = LoadRow<T>(r1 + at);
     const FloatVec k2 = LoadRow<T>(r2 + at);
     const FloatVec k3 = LoadRow<T>(r3 + at);
+    KVASIR_UNROLL
     for (size_t head = 0; head < kHeads; ++head) {
       const FloatVec x = hn::Load(d, q + head * work.k.Padded() + vec * kLanes);
       s0[head] = hn::MulAdd(x, k0, s0[head]);
@@ -125,16 +126,23 @@ HWY_INLINE void ScoreQuad(const Work& work, const std::byte* const* rows, const 
       s3[head] = hn::MulAdd(x, k3, s3[head]);
     }
   }
+  KVASIR_UNROLL
   for (size_t head = 0; head < kHeads; ++head) {
     hn::Store(SumWithinBlocks(s0[head], s1[head], s2[head], s3[head]), d,
               quads + head * quads_stride);
   }
 }
 
-// weights[head][row] = score, for kHeads heads from `head`; rows behind the tile's end get
-// -infinity.
+// The part of a tile that one call works on: some query heads from `head` on, all of one kv head.
+struct Part {
+  size_t head;
+  size_t k_offset, v_offset;  // of the kv head in a row, in bytes
+  bool leads;                 // the first of its kv head: it prefetches
+};
+
+// weights[head][row] = score; rows behind the tile's end get -infinity.
 template <class T, size_t kHeads>
-HWY_NOINLINE void Score(const Work& work, const Tile& tile, size_t head) {
+HWY_NOINLINE void Score(const Work& work, const RowTile& tile, const Part& part) {
   const FloatTag d;
   constexpr size_t kQuads = kLanes / 4;
   HWY_ALIGN float quads[kHeads * kLanes * kQuads];
@@ -142,21 +150,23 @@ HWY_NOINLINE void Score(const Work& work, const Tile& tile, size_t head) {
   const size_t bytes = work.v.dims * sizeof(T);
   for (size_t row = 0; row < tile.rows; row += kLanes) {
     for (size_t quad = 0; quad < kQuads; ++quad) {
-      if (head == 0) {
+      if (part.leads) {
         for (size_t ahead = row + quad * 4; ahead < row + quad * 4 + 4; ++ahead) {
-          PrefetchRow(tile.v[ahead], bytes);
+          PrefetchRow(tile.v[ahead] + part.v_offset, bytes);
         }
       }
-      ScoreQuad<T, kHeads>(work, tile.k + row + quad * 4, work.q + head * work.k.Padded(),
-                           quads + quad * kLanes, kLanes * kQuads);
+      ScoreQuad<T, kHeads>(work, tile.k + row + quad * 4, part.k_offset,
+                           work.q + part.head * work.k.Padded(), quads + quad * kLanes,
+                           kLanes * kQuads);
     }
+    KVASIR_UNROLL
     for (size_t i = 0; i < kHeads; ++i) {
       // +infinity would make the weights NaN; -infinity is fine, its weight is zero.
       hn::Store(hn::Min(SumBlocks(quads + i * kLanes * kQuads), most), d,
-                work.weights + (head + i) * kTileRows + row);
+                work.weights + (part.head + i) * kTileRows + row);
     }
   }
-  for (size_t i = head; i < head + kHeads; ++i) {
+  for (size_t i = part.head; i < part.head + kHeads; ++i) {
     std::fill(work.weights + i * kTileRows + tile.rows, work.weights + (i + 1) * kTileRows,
               -std::numeric_limits<float>::infinity());
   }
@@ -188,40 +198,48 @@ HWY_INLINE void Softmax(const Work& work, size_t rows, size_t head) {
 // acc[head][vec..] = acc * keep + weights * values, for kHeads heads and kVecs vectors of the
 // values.
 template <class T, size_t kHeads, size_t kVecs>
-HWY_NOINLINE void AddValues(const Work& work, const Tile& tile, const Tile& next, size_t head,
-                            size_t vec) {
+HWY_NOINLINE void AddValues(const Work& work, const RowTile& tile, const RowTile& next,
+                            const Part& part, size_t vec) {
   const FloatTag d;
   FloatVec sum[kHeads][kVecs];
   size_t at[kVecs];
+  KVASIR_UNROLL
   for (size_t j = 0; j < kVecs; ++j) {
-    at[j] = work.v.Offset(vec + j) * sizeof(T);
+    at[j] = part.v_offset + work.v.Offset(vec + j) * sizeof(T);
   }
-  float* acc = work.acc + head * work.v.Padded() + vec * kLanes;
+  float* acc = work.acc + part.head * work.v.Padded() + vec * kLanes;
+  KVASIR_UNROLL
   for (size_t i = 0; i < kHeads; ++i) {
-    const FloatVec keep = hn::Set(d, work.keep[head + i]);
+    const FloatVec keep = hn::Set(d, work.keep[part.head + i]);
+    KVASIR_UNROLL
     for (size_t j = 0; j < kVecs; ++j) {
       sum[i][j] = hn::Mul(keep, hn::Load(d, acc + i * work.v.Padded() + j * kLanes));
     }
   }
-  const float* weights = work.weights + head * kTileRows;
-  const size_t ahead = head == 0 && vec == 0 ? next.rows : 0;
+  const float* weights = work.weights + part.head * kTileRows;
+  const size_t ahead = part.leads && vec == 0 ? next.rows : 0;
   const size_t ahead_bytes = work.k.dims * sizeof(T);
   for (size_t row = 0; row < tile.rows; ++row) {
     if (row < ahead) {
-      PrefetchRow(next.k[row], ahead_bytes);
+      PrefetchRow(next.k[row] + part.k_offset, ahead_bytes);
     }
     FloatVec weight[kHeads];
+    KVASIR_UNROLL
     for (size_t i = 0; i < kHeads; ++i) {
       weight[i] = hn::Set(d, weights[i * kTileRows + row]);
     }
+    KVASIR_UNROLL
     for (size_t j = 0; j < kVecs; ++j) {
       const FloatVec value = LoadRow<T>(tile.v[row] + at[j]);
+      KVASIR_UNROLL
       for (size_t i = 0; i < kHeads; ++i) {
         sum[i][j] = hn::MulAdd(weight[i], value, sum[i][j]);
       }
     }
   }
+  KVASIR_UNROLL
   for (size_t i = 0; i < kHeads; ++i) {
+    KVASIR_UNROLL
     for (size_t j = 0; j < kVecs; ++j) {
       hn::Store(sum[i][j], d, acc + i * work.v.Padded() + j * kLanes);
     }
@@ -229,91 +247,52 @@ HWY_NOINLINE void AddValues(const Work& work, const Tile& tile, const Tile& next
 }
 
 template <class T, size_t kHeads>
-void ProcessGroup(const Work& work, const Tile& tile, const Tile& next, size_t head) {
-  Score<T, kHeads>(work, tile, head);
-  for (size_t i = head; i < head + kHeads; ++i) {
+void ProcessGroup(const Work& work, const RowTile& tile, const RowTile& next, const Part& part) {
+  Score<T, kHeads>(work, tile, part);
+  for (size_t i = part.head; i < part.head + kHeads; ++i) {
     Softmax(work, tile.rows, i);
   }
   constexpr size_t kVecs = 4;
   size_t vec = 0;
   for (; vec + kVecs <= work.v.vecs; vec += kVecs) {
-    AddValues<T, kHeads, kVecs>(work, tile, next, head, vec);
+    AddValues<T, kHeads, kVecs>(work, tile, next, part, vec);
   }
   for (; vec < work.v.vecs; ++vec) {
-    AddValues<T, kHeads, 1>(work, tile, next, head, vec);
+    AddValues<T, kHeads, 1>(work, tile, next, part, vec);
   }
 }
 
 template <class T>
-void ProcessTile(const Work& work, const Tile& tile, const Tile& next) {
-  const size_t heads = work.shape.heads;
-  for (size_t head = 0; head < heads;) {
-    const size_t left = heads - head;
+void ProcessTile(const Work& work, const RowTile& tile, const RowTile& next) {
+  for (size_t head = 0; head < work.heads;) {
+    const size_t kv_head = head / work.shape.heads;
+    const size_t left = (kv_head + 1) * work.shape.heads - head;
+    const Part part = {.head = head,
+                       .k_offset = kv_head * work.k.dims * sizeof(T),
+                       .v_offset = kv_head * work.v.dims * sizeof(T),
+                       .leads = left == work.shape.heads};
     const size_t groups = (left + kGroupMax - 1) / kGroupMax;
     const size_t take = (left + groups - 1) / groups;
     switch (take) {
       case 1:
-        ProcessGroup<T, 1>(work, tile, next, head);
+        ProcessGroup<T, 1>(work, tile, next, part);
         break;
       case 2:
-        ProcessGroup<T, 2>(work, tile, next, head);
+        ProcessGroup<T, 2>(work, tile, next, part);
         break;
       case 3:
-        ProcessGroup<T, 3>(work, tile, next, head);
+        ProcessGroup<T, 3>(work, tile, next, part);
         break;
       default:
-        ProcessGroup<T, kGroupMax>(work, tile, next, head);
+        ProcessGroup<T, kGroupMax>(work, tile, next, part);
         break;
     }
     head += take;
   }
 }
 
-// Hands out the rows of the runs in tiles; a tile never mixes query sets.
-class TileSource {
- public:
-  explicit TileSource(std::span<const AttentionRun> runs) : runs_(runs) {}
-
-  // Fills `tile`; its rows are 0 at the end. Pointers behind the last row repeat it, up to a full
-  // vector, so that scoring needs no tail.
-  void Next(Tile& tile, uint32_t& query_set) {
-    tile.rows = 0;
-    while (tile.rows < kTileRows && run_ < runs_.size()) {
-      const AttentionRun& run = runs_[run_];
-      if (row_ == run.rows) {
-        ++run_;
-        row_ = 0;
-        continue;
-      }
-      if (tile.rows == 0) {
-        query_set = run.query_set;
-      } else if (query_set != run.query_set) {
-        break;
-      }
-      const size_t take = std::min<size_t>(kTileRows - tile.rows, run.rows - row_);
-      for (size_t i = 0; i < take; ++i) {
-        tile.k[tile.rows + i] = run.k + size_t{row_ + i} * run.k_stride;
-        tile.v[tile.rows + i] = run.v + size_t{row_ + i} * run.v_stride;
-      }
-      tile.rows += take;
-      row_ += take;
-    }
-    if (tile.rows > 0) {
-      for (size_t row = tile.rows; row % kLanes != 0; ++row) {
-        tile.k[row] = tile.k[tile.rows - 1];
-        tile.v[row] = tile.v[tile.rows - 1];
-      }
-    }
-  }
-
- private:
-  std::span<const AttentionRun> runs_;
-  size_t run_ = 0;
-  size_t row_ = 0;
-};
-
 void LoadQueries(const Work& work, const float* set) {
-  for (size_t head = 0; head < work.shape.heads; ++head) {
+  for (size_t head = 0; head < work.heads; ++head) {
     const float* from = set + head * work.k.dims;
     float* to = work.q + head * work.k.Padded();
     const size_t whole = work.k.dims / kLanes * kLanes;
@@ -326,7 +305,7 @@ void LoadQueries(const Work& work, const float* set) {
 }
 
 void CopyAccumulators(const Work& work, bool load) {
-  for (size_t head = 0; head < work.shape.heads; ++head) {
+  for (size_t head = 0; head < work.heads; ++head) {
     for (size_t vec = 0; vec < work.v.vecs; ++vec) {
       float* whole = work.state.acc.data() + head * work.v.dims + work.v.Offset(vec);
       float* padded = work.acc + head * work.v.Padded() + vec * kLanes;
@@ -337,12 +316,12 @@ void CopyAccumulators(const Work& work, bool load) {
 
 template <class T>
 void AttendTyped(const Work& work, const float* q, std::span<const AttentionRun> runs) {
-  Tile tiles[2];
+  RowTile tiles[2];
   uint32_t sets[2] = {0, 0};
-  TileSource source(runs);
+  RowTileSource source(runs);
   source.Next(tiles[0], sets[0]);
   CopyAccumulators(work, true);
-  const size_t set_floats = work.shape.heads * work.k.dims;
+  const size_t set_floats = work.heads * work.k.dims;
   for (size_t current = 0, loaded = SIZE_MAX; tiles[current].rows > 0; current ^= 1U) {
     source.Next(tiles[current ^ 1U], sets[current ^ 1U]);
     if (loaded != sets[current]) {
@@ -383,9 +362,10 @@ HWY_EXPORT(AttendRunsTarget);
 
 void AttendRuns(const AttentionShape& shape, const float* q, std::span<const AttentionRun> runs,
                 AttentionState& state) {
-  KVASIR_CHECK(
-      state.max.size() == shape.heads && state.acc.size() == size_t{shape.heads} * shape.v_dim,
-      "a state of {} query heads for {} heads", state.max.size(), shape.heads);
+  KVASIR_CHECK(state.max.size() == size_t{shape.kv_heads} * shape.heads &&
+                   state.acc.size() == state.max.size() * shape.v_dim,
+               "a state of {} query heads for {} x {}", state.max.size(), shape.kv_heads,
+               shape.heads);
   HWY_DYNAMIC_DISPATCH(AttendRunsTarget)(shape, q, runs, state);
 }
 

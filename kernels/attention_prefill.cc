@@ -57,24 +57,31 @@ HWY_NOINLINE void Multiply(const float* a, size_t a_stride, const float* b, size
                            size_t depth, float* c, size_t c_stride) {
   const FloatTag d;
   FloatVec sum[kQueries][kBlockVecs];
+  KVASIR_UNROLL
   for (size_t i = 0; i < kQueries; ++i) {
+    KVASIR_UNROLL
     for (size_t j = 0; j < kBlockVecs; ++j) {
       sum[i][j] = hn::Zero(d);
     }
   }
   for (size_t n = 0; n < depth; ++n) {
     FloatVec column[kBlockVecs];
+    KVASIR_UNROLL
     for (size_t j = 0; j < kBlockVecs; ++j) {
       column[j] = hn::Load(d, b + n * b_stride + j * kLanes);
     }
+    KVASIR_UNROLL
     for (size_t i = 0; i < kQueries; ++i) {
       const FloatVec x = hn::Set(d, a[i * a_stride + n]);
+      KVASIR_UNROLL
       for (size_t j = 0; j < kBlockVecs; ++j) {
         sum[i][j] = hn::MulAdd(x, column[j], sum[i][j]);
       }
     }
   }
+  KVASIR_UNROLL
   for (size_t i = 0; i < kQueries; ++i) {
+    KVASIR_UNROLL
     for (size_t j = 0; j < kBlockVecs; ++j) {
       hn::Store(sum[i][j], d, c + i * c_stride + j * kLanes);
     }
@@ -174,6 +181,7 @@ void AddBlock(const Panel& panel, const float* q, const Range* ranges, size_t in
   const size_t v_dim = panel.shape.v_dim;
   size_t first = kTileRows;
   size_t last = 0;
+  KVASIR_UNROLL
   for (size_t i = 0; i < kQueries; ++i) {
     if (ranges[i].first < ranges[i].last) {
       first = std::min(first, ranges[i].first);
@@ -188,6 +196,7 @@ void AddBlock(const Panel& panel, const float* q, const Range* ranges, size_t in
                        panel.weights + row, kTileRows);
   }
   float keep[kQueries];
+  KVASIR_UNROLL
   for (size_t i = 0; i < kQueries; ++i) {
     const bool empty = ranges[i].first >= ranges[i].last;
     keep[i] = Softmax(panel.weights + i * kTileRows, empty ? kTileRows : ranges[i].first,
@@ -199,6 +208,7 @@ void AddBlock(const Panel& panel, const float* q, const Range* ranges, size_t in
                        panel.values + first * panel.v_padded + dim, panel.v_padded, last - first,
                        panel.sums + dim, panel.v_padded);
   }
+  KVASIR_UNROLL
   for (size_t i = 0; i < kQueries; ++i) {
     AddSums(panel.sums + i * panel.v_padded, keep[i], v_dim,
             state.acc.data() + (index + i) * v_dim);
@@ -271,6 +281,7 @@ HWY_EXPORT(AttendTileTarget);
 void AttendTile(const AttentionShape& shape, const float* q, uint32_t queries,
                 const AttentionRun& run, std::span<const uint32_t> first,
                 std::span<const uint32_t> last, AttentionState& state) {
+  KVASIR_CHECK(shape.kv_heads == 1, "a tile of {} kv heads", shape.kv_heads);
   KVASIR_CHECK(first.size() >= queries && last.size() >= queries,
                "{} queries with {} and {} range ends", queries, first.size(), last.size());
   KVASIR_CHECK(state.max.size() == size_t{queries} * shape.heads &&

@@ -23,7 +23,7 @@ using ByteTag = hn::ScalableTag<uint8_t>;
 constexpr uint64_t kStreamBytes = uint64_t{1} << 20U;
 constexpr uint64_t kCacheLine = 64;
 // Source bytes requested ahead, about what one core keeps in flight.
-constexpr uint64_t kAheadBytes = 4096;
+constexpr uint64_t kAheadBytes = 8192;
 
 HWY_INLINE void PrefetchRow(const std::byte* row, uint64_t bytes) {
   for (uint64_t at = 0; at < bytes; at += kCacheLine) {

@@ -26,33 +26,34 @@ struct Factors {
   float* sine;
 };
 
-// Multiplies the two factors of a turn and stores the result as float.
+// Multiplies the two factors of a turn. Whole vectors are stored, so that the loads that follow at
+// once are forwarded from the store buffer.
 void MakeFactors(const RopeAngles::Turn& turn, size_t pairs, RopePairing pairing,
                  const Factors& to) {
-  const hn::Half<FloatTag> dh;
-  const hn::Rebind<double, hn::Half<FloatTag>> dd;
-  const size_t lanes = hn::Lanes(dd);
+  const FloatTag d;
   size_t pair = 0;
-  for (; pair + lanes <= pairs; pair += lanes) {
-    const auto hc = hn::LoadU(dd, turn.high + pair);
-    const auto hs = hn::LoadU(dd, turn.high + pairs + pair);
-    const auto lc = hn::LoadU(dd, turn.low + pair);
-    const auto ls = hn::LoadU(dd, turn.low + pairs + pair);
-    const auto cosine = hn::DemoteTo(dh, hn::Sub(hn::Mul(hc, lc), hn::Mul(hs, ls)));
-    const auto sine = hn::DemoteTo(dh, hn::MulAdd(hc, ls, hn::Mul(hs, lc)));
+  for (; pair + kLanes <= pairs; pair += kLanes) {
+    const FloatVec hc = hn::LoadU(d, turn.high + pair);
+    const FloatVec hs = hn::LoadU(d, turn.high + pairs + pair);
+    const FloatVec lc = hn::LoadU(d, turn.low + pair);
+    const FloatVec ls = hn::LoadU(d, turn.low + pairs + pair);
+    const FloatVec cosine = hn::NegMulAdd(hs, ls, hn::Mul(hc, lc));
+    const FloatVec sine = hn::MulAdd(hc, ls, hn::Mul(hs, lc));
     if (pairing == RopePairing::kInterleaved) {
-      hn::StoreInterleaved2(cosine, cosine, dh, to.cosine + 2 * pair);
-      hn::StoreInterleaved2(hn::Neg(sine), sine, dh, to.sine + 2 * pair);
+      hn::StoreInterleaved2(cosine, cosine, d, to.cosine + 2 * pair);
+      hn::StoreInterleaved2(hn::Neg(sine), sine, d, to.sine + 2 * pair);
     } else {
-      hn::StoreU(cosine, dh, to.cosine + pair);
-      hn::StoreU(sine, dh, to.sine + pair);
+      hn::StoreU(cosine, d, to.cosine + pair);
+      hn::StoreU(sine, d, to.sine + pair);
     }
   }
   for (; pair < pairs; ++pair) {
-    const double hc = turn.high[pair], hs = turn.high[pairs + pair];
-    const double lc = turn.low[pair], ls = turn.low[pairs + pair];
-    const auto cosine = static_cast<float>(hc * lc - hs * ls);
-    const auto sine = static_cast<float>(hc * ls + hs * lc);
+    const float hc = turn.high[pair];
+    const float hs = turn.high[pairs + pair];
+    const float lc = turn.low[pair];
+    const float ls = turn.low[pairs + pair];
+    const float cosine = hc * lc - hs * ls;
+    const float sine = hc * ls + hs * lc;
     if (pairing == RopePairing::kInterleaved) {
       to.cosine[2 * pair] = to.cosine[2 * pair + 1] = cosine;
       to.sine[2 * pair] = -sine;

@@ -26,8 +26,8 @@ RopeAngles::Turn RopeAngles::Of(int64_t delta) {
   const int64_t base = delta - static_cast<int64_t>(low);
   const int64_t high = base / int64_t{kEntries};
   const auto slot = static_cast<size_t>(high & (int64_t{kEntries} - 1));
-  double* low_entry = low_.data() + low * 2 * pairs_;
-  double* high_entry = high_.data() + slot * 2 * pairs_;
+  float* low_entry = low_.data() + low * 2 * pairs_;
+  float* high_entry = high_.data() + slot * 2 * pairs_;
   if (!low_known_[low]) {
     Fill(low_entry, static_cast<int64_t>(low));
     low_known_[low] = true;
@@ -40,11 +40,11 @@ RopeAngles::Turn RopeAngles::Of(int64_t delta) {
   return {.high = high_entry, .low = low_entry};
 }
 
-void RopeAngles::Fill(double* entry, int64_t positions) const {
+void RopeAngles::Fill(float* entry, int64_t positions) const {
   for (size_t pair = 0; pair < pairs_; ++pair) {
     const double angle = static_cast<double>(positions) * frequencies_[pair];
-    entry[pair] = std::cos(angle);
-    entry[pairs_ + pair] = std::sin(angle);
+    entry[pair] = static_cast<float>(std::cos(angle));
+    entry[pairs_ + pair] = static_cast<float>(std::sin(angle));
   }
 }
 

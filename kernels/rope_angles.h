@@ -18,8 +18,8 @@ class RopeAngles {
  public:
   // The two factors of a turn: each [2][pairs], cosines before sines.
   struct Turn {
-    const double* high;
-    const double* low;
+    const float* high;
+    const float* low;
   };
 
   // Sets base and number of rotated dimensions; keeps what is known when they are those of before.
@@ -32,13 +32,13 @@ class RopeAngles {
  private:
   static constexpr size_t kEntries = 256;
   // Sets the entry to the turn by `positions`.
-  void Fill(double* entry, int64_t positions) const;
+  void Fill(float* entry, int64_t positions) const;
 
   double theta_ = 0;
   size_t pairs_ = 0;
   std::vector<double> frequencies_;  // radians a position, [pairs]
-  std::vector<double> low_;          // [kEntries][2][pairs], by low
-  std::vector<double> high_;         // the same, by high modulo kEntries
+  std::vector<float> low_;           // [kEntries][2][pairs], by low
+  std::vector<float> high_;          // the same, by high modulo kEntries
   std::vector<bool> low_known_;
   std::vector<bool> high_known_;
   std::vector<int64_t> high_of_;  // which high an entry holds

@@ -13,6 +13,14 @@
 
 #include <hwy/highway.h>
 
+// Before a loop over an array of vectors: unrolled early enough that the array lives in registers.
+#undef KVASIR_UNROLL
+#if HWY_COMPILER_CLANG
+#define KVASIR_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define KVASIR_UNROLL _Pragma("GCC unroll 8")
+#endif
+
 #undef KVASIR_VECTOR_TARGET
 // Vector code needs 8 lanes and a float16 conversion: the fallback target runs the scalar
 // functions.

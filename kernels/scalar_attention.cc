@@ -32,12 +32,16 @@ void AddRow(const AttentionShape& shape, const float* q, const std::byte* k, con
 
 void AttendRuns(const AttentionShape& shape, const float* q, std::span<const AttentionRun> runs,
                 AttentionState& state) {
+  const size_t heads = size_t{shape.kv_heads} * shape.heads;
+  const size_t k_head = shape.k_dim * ElementBytes(shape.type);
+  const size_t v_head = shape.v_dim * ElementBytes(shape.type);
   for (const AttentionRun& run : runs) {
-    const float* set = q + size_t{run.query_set} * shape.heads * shape.k_dim;
+    const float* set = q + run.query_set * heads * shape.k_dim;
     for (size_t row = 0; row < run.rows; ++row) {
-      for (size_t head = 0; head < shape.heads; ++head) {
-        AddRow(shape, set + head * shape.k_dim, run.k + row * run.k_stride,
-               run.v + row * run.v_stride, head, state);
+      for (size_t head = 0; head < heads; ++head) {
+        const size_t kv_head = head / shape.heads;
+        AddRow(shape, set + head * shape.k_dim, run.k + row * run.k_stride + kv_head * k_head,
+               run.v + row * run.v_stride + kv_head * v_head, head, state);
       }
     }
   }

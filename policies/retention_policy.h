@@ -1,16 +1,17 @@
 // RetentionPolicy: decides which rows of one lane stay, and what each query may see.
 //
-// A lane is the set of layers of a sequence that share one plan. A policy is a pure state machine over
-// token ids: no I/O, no locks, no clock. Rows are indices into the token stream, from 0, for ever.
+// A lane is the set of layers of a sequence that share one plan. A policy is a pure state machine
+// over token ids: no I/O, no locks, no clock. Rows are indices into the token stream, from 0, for
+// ever.
 //
 // The state of a lane, as its engine sees it, is a *table*:
-//   kept      rows in cache order, every one < recent_first, all visible to every query of the table
+//   kept      rows in cache order, each < recent_first, all visible to every query of the table
 //   recent    the rows from recent_first on, contiguous; the query of row i sees those with
-//             max(recent_first, i + 1 - window) <= row <= i   (window 0: no lower bound but recent_first)
+//             max(recent_first, i + 1 - window) <= row <= i  (window 0: from recent_first on)
 //   sticky    rows >= recent_first that stay visible below the window (not yet moved to kept)
-// valid for the queries of rows [from_row, until_row). A RetentionPlan is the edit that turns one table
-// into the next one. So what a query sees is exact at every row, whenever the edit is carried out, and
-// an engine needs no policy code.
+// valid for the queries of rows [from_row, until_row). A RetentionPlan is the edit that turns one
+// table into the next one. So what a query sees is exact at every row, whenever the edit is carried
+// out, and an engine needs no policy code.
 #ifndef KVASIR_POLICIES_RETENTION_POLICY_H_
 #define KVASIR_POLICIES_RETENTION_POLICY_H_
 
@@ -28,8 +29,9 @@ using TokenId = uint32_t;
 
 inline constexpr uint64_t kNoRow = std::numeric_limits<uint64_t>::max();
 
-// One row that moves from recent to kept. `rotated_at` is the position at which its key is to be rotated
-// (RoPE) in the copy: equal to `row` where original positions are kept, another index for in_cache.
+// One row that moves from recent to kept. `rotated_at` is the position at which its key is to be
+// rotated (RoPE) in the copy: equal to `row` where original positions are kept, another index for
+// in_cache.
 struct MovedRow {
   uint64_t row = 0;
   uint64_t rotated_at = 0;
@@ -47,20 +49,20 @@ struct KeptSpan {
 };
 
 struct RetentionPlan {
-  uint64_t from_row = 0;           // first query that uses the new table
-  uint64_t until_row = kNoRow;     // first query that must not use it any more
-  std::vector<uint32_t> drop;      // ascending indices into the previous kept list
-  std::vector<MovedRow> append;    // added at the end of the kept list, in this order
-  std::vector<KeptSpan> spans;     // partition of the new kept list; the counts add up to its size
-  uint64_t recent_first = 0;       // never decreases
-  uint64_t window = 0;             // rows, the query's own included; 0: all
-  std::vector<uint64_t> sticky;    // ascending
+  uint64_t from_row = 0;         // first query that uses the new table
+  uint64_t until_row = kNoRow;   // first query that must not use it any more
+  std::vector<uint32_t> drop;    // ascending indices into the previous kept list
+  std::vector<MovedRow> append;  // added at the end of the kept list, in this order
+  std::vector<KeptSpan> spans;   // partition of the new kept list; the counts add up to its size
+  uint64_t recent_first = 0;     // never decreases
+  uint64_t window = 0;           // rows, the query's own included; 0: all
+  std::vector<uint64_t> sticky;  // ascending
 };
 
 // What the owner of the blocks would like; decides when optional edits are worth making.
 struct PlanHorizon {
   uint32_t slots_per_block = 64;  // recent is freed in whole blocks of this many rows
-  uint64_t lead_rows = 128;       // a table should stay valid for at least this many rows past rows()
+  uint64_t lead_rows = 128;  // a table should stay valid for at least this many rows past rows()
 };
 
 class RetentionPolicy {
@@ -75,20 +77,21 @@ class RetentionPolicy {
 
   // The edit after the last one returned, or nothing if none is due yet. The first call returns the
   // initial table (from_row 0, nothing kept). Call again until it returns nothing.
-  // ENSURES: rows in `append` are < rows(); from_row == the previous until_row where the policy cuts at
-  // a fixed row (streaming forms; it may lie ahead of rows(), several plans of one lane too), else
-  // from_row <= rows(); from_row never decreases and is never above the previous until_row (equal
-  // from_rows: the later plan replaces the earlier one);
-  // whenever rows() has reached until_row of the last plan, another plan is due.
+  // ENSURES: rows in `append` are < rows(); from_row == the previous until_row where the policy
+  // cuts at a fixed row (streaming forms; it may lie ahead of rows(), several plans of one lane
+  // too), else from_row <= rows(); from_row never decreases and is never above the previous
+  // until_row (equal from_rows: the later plan replaces the earlier one); whenever rows() has
+  // reached until_row of the last plan, another plan is due.
   virtual std::optional<RetentionPlan> NextPlan(const PlanHorizon& horizon) = 0;
 
-  // The lowest row to which Truncate() is exact now: no row that a returned plan has moved or dropped
-  // may change, and no query may need a table that a later one in force (from_row <= rows()) replaced.
+  // The lowest row to which Truncate() is exact now: no row that a returned plan has moved or
+  // dropped may change, and no query may need a table that a later one in force (from_row <=
+  // rows()) replaced.
   virtual uint64_t RollbackFloor() const = 0;
 
-  // Forgets the rows from `rows` on; plans already returned stand. REQUIRES: NextPlan is called before
-  // the next query is computed: the sticky rows of the last table may name truncated rows, and its
-  // until_row may be too late; if so that call returns the table that replaces it.
+  // Forgets the rows from `rows` on; plans already returned stand. REQUIRES: NextPlan is called
+  // before the next query is computed: the sticky rows of the last table may name truncated rows,
+  // and its until_row may be too late; if so that call returns the table that replaces it.
   // Errors: kFailedPrecondition below RollbackFloor() (names the floor), kOutOfRange above rows().
   virtual absl::Status Truncate(uint64_t rows) = 0;
 };

@@ -49,8 +49,7 @@ absl::StatusOr<std::unique_ptr<Sequence>> Sequence::Open(const SequenceContext& 
   TableVersion first;
   first.version = 1;
   for (Lane& lane : sequence->lanes_) {
-    const std::optional<RetentionPlan> plan =
-        lane.policy->NextPlan({static_cast<uint32_t>(slots), 2 * slots});
+    const std::optional<RetentionPlan> plan = sequence->NextPlan(lane);
     if (!plan || !plan->append.empty() || !plan->drop.empty() || plan->from_row != 0) {
       return Internal("policy has no initial table: retention={}", sequence->identity_.retention);
     }
@@ -160,6 +159,7 @@ absl::Status Sequence::TakeTokens(uint64_t rows) {
 }
 
 void Sequence::Adopt() {
+  replacing_ = false;
   TableVersion old = std::move(current_);
   current_ = *std::move(published_);
   published_.reset();
@@ -228,13 +228,16 @@ absl::StatusOr<LaneTable> Sequence::Apply(Lane& lane, const LaneTable& before,
   return after;
 }
 
+std::optional<RetentionPlan> Sequence::NextPlan(Lane& lane) const {
+  const uint64_t slots = context_.model->slots_per_block();
+  return lane.policy->NextPlan({static_cast<uint32_t>(slots), 2 * slots});
+}
+
 absl::Status Sequence::Advance() {
   if (published_ || preparing_) return absl::OkStatus();
-  const uint64_t slots = context_.model->slots_per_block();
-  const PlanHorizon horizon{static_cast<uint32_t>(slots), 2 * slots};
   uint64_t from = kNoRow;
   for (Lane& lane : lanes_) {
-    if (!lane.pending) lane.pending = lane.policy->NextPlan(horizon);
+    if (!lane.pending) lane.pending = NextPlan(lane);
     if (lane.pending) from = std::min(from, lane.pending->from_row);
   }
   if (from == kNoRow) return absl::OkStatus();
@@ -297,6 +300,11 @@ absl::Status Sequence::Truncate(uint64_t rows, uint32_t new_uid) {
   identity_.uid = new_uid;
   context_.board->consumed = rows;
   context_.board->uid.store(new_uid, std::memory_order_release);
+  for (Lane& lane : lanes_) {
+    // A plan made for rows that are gone, and due already, is superseded by the next one.
+    if (!lane.pending) lane.pending = NextPlan(lane);
+    replacing_ = replacing_ || lane.pending.has_value();
+  }
   return absl::OkStatus();
 }
 
@@ -313,6 +321,7 @@ uint64_t Sequence::published_version() const {
 }
 
 bool Sequence::HasTableFor(uint64_t row) const {
+  if (replacing_ && !published_) return false;
   if (row < current_.until_row) return true;
   return published_ && row < published_->until_row;
 }

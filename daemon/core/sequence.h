@@ -162,6 +162,7 @@ class Sequence {
   void MakeLanes(PolicyLanes lanes);
   absl::Status TakeTokens(uint64_t rows);
   void Adopt();
+  std::optional<RetentionPlan> NextPlan(Lane& lane) const;
   absl::StatusOr<LaneTable> Apply(Lane& lane, const LaneTable& before, const RetentionPlan& plan,
                                   std::vector<GroupFill>* fills);
   absl::StatusOr<IncomingRow> Incoming(const Lane& lane, const MovedRow& moved) const;
@@ -181,6 +182,7 @@ class Sequence {
   std::optional<TableVersion> published_;    // not adopted yet
   std::optional<TableVersion> preparing_;    // waits for its copies
   std::unique_ptr<CompactionJob> job_;       // to be taken
+  bool replacing_ = false;                   // after Truncate(): current_ may be wrong for later rows
   uint64_t rows_ = 0;
   uint64_t granted_ = 0;
   uint64_t compactions_ = 0;

@@ -31,8 +31,10 @@ Case MakeCase(const AttentionShape& shape, uint32_t sets, const std::vector<uint
   made.sets = sets;
   const auto element = static_cast<uint32_t>(ElementBytes(shape.type));
   // Odd strides and starts: rows need no alignment at all.
-  const uint32_t k_stride = shape.k_dim * element + Pick(random, 0, 9);
-  const uint32_t v_stride = shape.v_dim * element + Pick(random, 0, 9);
+  const uint32_t k_dims = shape.kv_heads * shape.k_dim;
+  const uint32_t v_dims = shape.kv_heads * shape.v_dim;
+  const uint32_t k_stride = k_dims * element + Pick(random, 0, 9);
+  const uint32_t v_stride = v_dims * element + Pick(random, 0, 9);
   uint32_t rows = 0;
   for (const uint32_t count : run_rows) {
     rows += count;
@@ -40,13 +42,13 @@ Case MakeCase(const AttentionShape& shape, uint32_t sets, const std::vector<uint
   const size_t offset = Pick(random, 0, 3);
   std::normal_distribution<float> normal;
   // Exactly as long as the rows, so that the address sanitizer sees a read behind the last one.
-  made.keys.resize(rows == 0 ? 0 : offset + (rows - 1) * k_stride + shape.k_dim * element);
-  made.values.resize(rows == 0 ? 0 : offset + (rows - 1) * v_stride + shape.v_dim * element);
+  made.keys.resize(rows == 0 ? 0 : offset + (rows - 1) * k_stride + k_dims * element);
+  made.values.resize(rows == 0 ? 0 : offset + (rows - 1) * v_stride + v_dims * element);
   for (uint32_t row = 0; row < rows; ++row) {
-    for (uint32_t dim = 0; dim < shape.k_dim; ++dim) {
+    for (uint32_t dim = 0; dim < k_dims; ++dim) {
       StoreElement(shape.type, made.keys.data() + offset + row * k_stride, dim, normal(random));
     }
-    for (uint32_t dim = 0; dim < shape.v_dim; ++dim) {
+    for (uint32_t dim = 0; dim < v_dims; ++dim) {
       StoreElement(shape.type, made.values.data() + offset + row * v_stride, dim, normal(random));
     }
   }
@@ -60,7 +62,7 @@ Case MakeCase(const AttentionShape& shape, uint32_t sets, const std::vector<uint
                          .query_set = Pick(random, 0, sets - 1)});
     row += count;
   }
-  made.q.resize(size_t{sets} * shape.heads * shape.k_dim);
+  made.q.resize(size_t{sets} * shape.kv_heads * shape.heads * shape.k_dim);
   std::generate(made.q.begin(), made.q.end(), [&] { return normal(random); });
   return made;
 }
@@ -129,15 +131,17 @@ std::vector<float> Reference(const Case& it) {
 TEST(AttendRunsTest, RandomShapesAgreeWithThePlainCode) {
   ForEachTarget([] {
     std::mt19937 random(1);
-    for (int round = 0; round < 150; ++round) {
+    for (int round = 0; round < 80; ++round) {
       SCOPED_TRACE(round);
-      const AttentionShape shape = RandomShape(random);
+      AttentionShape shape = RandomShape(random);
+      shape.kv_heads = Pick(random, 1, 4);
+      const uint32_t heads = shape.kv_heads * shape.heads;
       std::vector<uint32_t> rows(Pick(random, 0, 5));
       std::generate(rows.begin(), rows.end(), [&] { return Pick(random, 0, 90); });
       const Case it = MakeCase(shape, Pick(random, 1, 3), rows, random);
       AttentionState got, want;
-      got.Reset(shape.heads, shape.v_dim);
-      want.Reset(shape.heads, shape.v_dim);
+      got.Reset(heads, shape.v_dim);
+      want.Reset(heads, shape.v_dim);
       AttendRuns(shape, it.q.data(), it.runs, got);
       scalar::AttendRuns(shape, it.q.data(), it.runs, want);
       ExpectClose(got.max, want.max, 1e-5F);
@@ -182,6 +186,33 @@ TEST(AttendRunsTest, AccumulatesOverCallsInAnyOrderAndMerges) {
     const std::vector<float> want = Finish(once, shape.v_dim);
     ExpectClose(Finish(parts, shape.v_dim), want, 1e-6F);
     ExpectClose(Finish(left, shape.v_dim), want, 1e-6F);
+  });
+}
+
+TEST(AttendRunsTest, KvHeadsInOnePassAreThoseOneByOne) {
+  ForEachTarget([] {
+    std::mt19937 random(8);
+    const AttentionShape all = {
+        .heads = 3, .k_dim = 64, .v_dim = 80, .scale = 0.125F, .kv_heads = 3};
+    AttentionShape one = all;
+    one.kv_heads = 1;
+    const Case it = MakeCase(all, 1, {64, 30}, random);
+    AttentionState state;
+    state.Reset(all.kv_heads * all.heads, all.v_dim);
+    AttendRuns(all, it.q.data(), it.runs, state);
+    const std::vector<float> got = Finish(state, all.v_dim);
+    for (uint32_t kv_head = 0; kv_head < all.kv_heads; ++kv_head) {
+      std::vector<AttentionRun> runs = it.runs;
+      for (AttentionRun& run : runs) {
+        run.k += kv_head * all.k_dim * 2;
+        run.v += kv_head * all.v_dim * 2;
+      }
+      state.Reset(one.heads, one.v_dim);
+      AttendRuns(one, it.q.data() + kv_head * one.heads * one.k_dim, runs, state);
+      const std::vector<float> want = Finish(state, one.v_dim);
+      const auto from = got.begin() + kv_head * static_cast<ptrdiff_t>(want.size());
+      ExpectClose({from, from + static_cast<ptrdiff_t>(want.size())}, want, 1e-6F);
+    }
   });
 }
 
@@ -255,7 +286,7 @@ TEST(AttendRunsTest, NothingSeenIsZero) {
 TEST(AttendTileTest, RandomRangesAgreeWithThePlainCode) {
   ForEachTarget([] {
     std::mt19937 random(6);
-    for (int round = 0; round < 80; ++round) {
+    for (int round = 0; round < 50; ++round) {
       SCOPED_TRACE(round);
       const AttentionShape shape = RandomShape(random);
       const uint32_t rows = Pick(random, 0, 150);

@@ -1,0 +1,78 @@
+#include "engine/kvasir_kv_store.h"
+
+#include <array>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/status_macros.h"
+
+namespace kvasir::engine {
+namespace {
+
+constexpr std::array<std::string_view, 9> kSeparators{".", ",", "?", "!", ";", ":", " ", "\t", "\n"};
+// Stands beside the file's digest where rows are computed with expanded weights.
+constexpr char kExpandedWeights[] = "weights expanded to f32";
+
+absl::StatusOr<std::vector<std::string>> TokenTexts(const Tokenizer& tokenizer) {
+  std::vector<std::string> texts;
+  for (uint32_t id = 0; id < tokenizer.vocabulary(); ++id) {
+    KVASIR_ASSIGN_OR_RETURN(std::string text, tokenizer.Piece(id));
+    texts.push_back(std::move(text));
+  }
+  return texts;
+}
+
+}  // namespace
+
+absl::StatusOr<ModelSpec> ModelSpecOf(const GgufModel& model, const Tokenizer& tokenizer,
+                                      const KvasirStoreOptions& options) {
+  const HyperParameters& parameters = model.parameters();
+  ModelSpec spec;
+  const std::string& path = model.path();
+  spec.name = path.substr(path.rfind('/') + 1).substr(0, 256);
+  spec.kv_type = options.kv_type == kernels::RowType::kF32    ? KvType::kF32
+                 : options.kv_type == kernels::RowType::kBF16 ? KvType::kBF16
+                                                              : KvType::kF16;
+  spec.layers.assign(parameters.layers,
+                     LayerSpec{parameters.kv_heads, parameters.head_dim, parameters.head_dim, 0});
+  // Scaled or per-pair frequencies are the engine's own: the daemon is not asked to turn such keys.
+  if (parameters.rope_scale == 1.0 && model.rope_factors().empty()) {
+    spec.rope = RopeStyle::kInterleaved;
+    spec.rope_theta = parameters.rope_theta;
+    spec.rope_dims = parameters.rotated_dims;
+  }
+  spec.vocabulary_size = parameters.vocabulary;
+  KVASIR_ASSIGN_OR_RETURN(const std::vector<std::string> texts, TokenTexts(tokenizer));
+  for (uint32_t id = 0; id < texts.size(); ++id) {
+    for (const std::string_view separator : kSeparators) {
+      if (texts[id] == separator) spec.separator_token_ids.push_back(id);
+    }
+  }
+  KVASIR_ASSIGN_OR_RETURN(spec.weights_digest, DigestFile(path));
+  if (options.expanded_weights) spec.adapter_digests.push_back(kExpandedWeights);
+  return spec;
+}
+
+absl::StatusOr<std::unique_ptr<KvasirKvStore>> KvasirKvStore::Create(
+    const GgufModel& model, const Tokenizer& tokenizer, const KvasirStoreOptions& options) {
+  KVASIR_ASSIGN_OR_RETURN(std::unique_ptr<Session> session, Session::Connect(options.connect));
+  KVASIR_ASSIGN_OR_RETURN(const ModelSpec spec, ModelSpecOf(model, tokenizer, options));
+  KVASIR_ASSIGN_OR_RETURN(const ModelHandle handle, session->RegisterModel(spec));
+  if (options.send_texts) {
+    KVASIR_ASSIGN_OR_RETURN(const std::vector<std::string> texts, TokenTexts(tokenizer));
+    KVASIR_RETURN_IF_ERROR(session->PutTokenTexts(handle, 0, texts));
+  }
+  KVASIR_ASSIGN_OR_RETURN(Sequence sequence,
+                          session->OpenSequence({handle, options.retention, options.prompt_rows,
+                                                 options.label}));
+  return std::unique_ptr<KvasirKvStore>(
+      new KvasirKvStore(std::move(session), std::move(sequence)));
+}
+
+absl::StatusOr<KvUsage> KvasirKvStore::Usage() {
+  KVASIR_ASSIGN_OR_RETURN(const Sequence::Footprint footprint, sequence_.MeasureFootprint());
+  return KvUsage{sequence_.rows(), footprint.kept_rows, footprint.held_bytes};
+}
+
+}  // namespace kvasir::engine

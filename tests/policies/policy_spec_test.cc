@@ -1,0 +1,175 @@
+// The grammar of policy specs, the registry, and every refusal with its reason.
+#include "policies/policy_spec.h"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "policies/policy_registry.h"
+
+#include <fmt/format.h>
+
+namespace kvasir {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+PolicyContext Context(uint32_t layers = 1) {
+  PolicyContext context;
+  context.layers = layers;
+  context.separators = {13, 11, 30};
+  return context;
+}
+
+std::string Canonical(const std::string& spec, const PolicyContext& context) {
+  const auto lanes = MakeLanes(spec, context);
+  return lanes.ok() ? lanes->spec : MessageOf(lanes.status());
+}
+
+TEST(PolicySpec, CanonicalTextHasEveryDefaultAndReadsBackAsItself) {
+  const PolicyContext context = Context(30);
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {"full", "full"},
+      {"full+as_written", "full"},
+      {"streamingllm", "streamingllm:start_size=4,recent_size=512,positions=in_cache"},
+      {"sepllm",
+       "sepllm:form=static,init_cache_size=4,local_size=256,prefill_local_size=256,"
+       "separators=13/11/30,positions=original"},
+      {"sepllm:form=sepcache,separators=1/2",
+       "sepllm:form=sepcache,init_cache_size=4,sep_cache_size=128,local_size=256,cache_size=512,"
+       "sep_accumulation=true,use_max_sep_cache=true,separators=1/2,positions=original"},
+      {"sepllm:form=manager,sep_cache_size=64,cache_size=800",
+       "sepllm:form=manager,init_cache_size=4,sep_cache_size=64,local_size=256,cache_size=800,"
+       "sep_accumulation=true,use_max_sep_cache=true,separators=13/11/30,positions=in_cache"},
+      {"streamingllm:recent_size=128x15/256x15,positions=original",
+       "streamingllm:start_size=4,recent_size=128x15/256x15,positions=original"},
+  };
+  for (const auto& [spec, want] : cases) {
+    EXPECT_EQ(Canonical(spec, context), want);
+    EXPECT_EQ(Canonical(want, context), want);
+  }
+}
+
+TEST(PolicySpec, PositionsFollowTheForm) {
+  EXPECT_EQ(MakeLanes("full", Context())->positions, PositionMode::kOriginal);
+  EXPECT_EQ(MakeLanes("sepllm:form=sepcache", Context())->positions, PositionMode::kOriginal);
+  EXPECT_EQ(MakeLanes("sepllm:form=manager", Context())->positions, PositionMode::kInCache);
+  EXPECT_EQ(MakeLanes("streamingllm", Context())->positions, PositionMode::kInCache);
+}
+
+TEST(PolicySpec, ListsHaveOneEntryALayer) {
+  EXPECT_EQ(*ParsePerLayer("k", "7", 1, 9, 3), (std::vector<uint64_t>{7, 7, 7}));
+  EXPECT_EQ(*ParsePerLayer("k", "1/2x2", 1, 9, 3), (std::vector<uint64_t>{1, 2, 2}));
+  EXPECT_EQ(FormatPerLayer({1, 2, 2}), "1/2x2");
+  EXPECT_EQ(FormatPerLayer({5, 5}), "5");
+  EXPECT_THAT(MessageOf(ParsePerLayer("k", "1/2", 1, 9, 3).status()),
+              AllOf(HasSubstr("k "), HasSubstr("entries=2"), HasSubstr("layers=3")));
+  EXPECT_THAT(MessageOf(ParsePerLayer("k", "1x65536/1x65536/1x65536", 1, 9, 3).status()),
+              HasSubstr("layers=3"));
+}
+
+TEST(PolicySpec, EveryRefusalNamesTheParameterAndTheBound) {
+  struct Refusal {
+    std::string spec;
+    std::vector<std::string> words;
+  };
+  const std::vector<Refusal> refusals = {
+      {"", {"name"}},
+      {"Full", {"name"}},
+      {"h3o", {"policy=h3o", "known=full,streamingllm,sepllm"}},
+      {"full:x=1", {"parameter=x", "known=none"}},
+      {"streamingllm:window=1", {"parameter=window", "known=start_size,recent_size,positions"}},
+      {"streamingllm:recent_size", {"key=value"}},
+      {"streamingllm:recent_size=", {"key=value"}},
+      {"streamingllm:", {"key=value"}},
+      {"streamingllm:recent_size=1,,start_size=1", {"key=value"}},
+      {"streamingllm:recent_size=1,recent_size=2", {"twice", "recent_size"}},
+      {"streamingllm:recent_size=0", {"recent_size", "value=0", "min=1"}},
+      {"streamingllm:recent_size=-1", {"recent_size", "value=-1", "min=1"}},
+      {"streamingllm:recent_size=1e3", {"recent_size", "value=1e3"}},
+      {"streamingllm:recent_size=99999999999999999999", {"recent_size", "max=2147483648"}},
+      {"streamingllm:recent_size=2147483649", {"recent_size", "max=2147483648"}},
+      {"streamingllm:recent_size=1/2/3", {"recent_size", "entries=3", "layers=2"}},
+      {"streamingllm:recent_size=8x0/4x2", {"repetition of recent_size", "min=1"}},
+      {"streamingllm:recent_size=8x99999999", {"repetition of recent_size", "max=65536"}},
+      {"streamingllm:positions=shifted", {"positions", "known=original,in_cache"}},
+      {"sepllm:form=dynamic", {"form", "known=static,sepcache,manager"}},
+      {"sepllm:positions=in_cache", {"positions=in_cache", "form=static"}},
+      {"sepllm:cache_size=9", {"cache_size", "form=static"}},
+      {"sepllm:form=manager,prefill_local_size=9", {"prefill_local_size", "form=manager"}},
+      {"sepllm:form=manager,init_cache_size=4,sep_cache_size=4,local_size=8,cache_size=16",
+       {"layer=0", "init_cache_size=4", "sep_cache_size=4", "local_size=8", "cache_size=16"}},
+      {"sepllm:form=sepcache,sep_cache_size=0", {"sep_cache_size", "min=1"}},
+      {"sepllm:form=sepcache,local_size=256/508", {"layer=1", "local_size=508"}},
+      {"sepllm:form=manager,use_max_sep_cache=1", {"use_max_sep_cache", "true or false"}},
+      {"sepllm:separators=13/", {"separators"}},
+      {"sepllm:separators=4294967296", {"separators", "max=4294967295"}},
+      {"full+", {"'+'"}},
+      {"full+int3", {"encoding=int3", "known=as_written"}},
+      {std::string(5000, 'a'), {"bytes=5000", "max=4096"}},
+  };
+  for (const Refusal& refusal : refusals) {
+    const auto lanes = MakeLanes(refusal.spec, Context(2));
+    ASSERT_EQ(lanes.status().code(), absl::StatusCode::kInvalidArgument) << refusal.spec;
+    for (const std::string& word : refusal.words) {
+      EXPECT_THAT(MessageOf(lanes.status()), HasSubstr(word));
+    }
+  }
+  EXPECT_THAT(MessageOf(MakeLanes("sepllm", PolicyContext{}).status()), HasSubstr("separators"));
+  EXPECT_THAT(MessageOf(MakeLanes("full", Context(0)).status()), HasSubstr("layers=0 min=1"));
+}
+
+TEST(PolicySpec, TheDtypeOfTheModelIsAsWritten) {
+  PolicyContext context = Context();
+  context.dtype = "f16";
+  EXPECT_EQ(Canonical("full+f16", context), "full");
+  EXPECT_THAT(Canonical("full+f32", context), HasSubstr("known=as_written,f16"));
+}
+
+TEST(PolicySpec, RegistryDescribesEveryParameter) {
+  for (const PolicyInfo& info : Policies()) {
+    EXPECT_FALSE(info.summary.empty());
+    EXPECT_FALSE(info.needs.empty());
+    for (const PolicyParameterInfo& parameter : info.parameters) {
+      EXPECT_FALSE(parameter.bounds.empty()) << info.name << " " << parameter.name;
+      EXPECT_FALSE(parameter.description.empty()) << info.name << " " << parameter.name;
+      if (parameter.default_value.empty()) continue;
+      // A default, written out, changes nothing (for a form in which the parameter has a meaning).
+      const std::string form =
+          info.name == "sepllm" && parameter.name != "form" ? "form=manager," : "";
+      const auto lanes = MakeLanes(
+          fmt::format("{}:{}{}={}", info.name, form, parameter.name, parameter.default_value),
+          Context());
+      EXPECT_TRUE(lanes.ok()) << lanes.status();
+    }
+  }
+}
+
+TEST(PolicySpec, StreamingFormsKeepPlansAheadAndFloorsLow) {
+  auto lanes = MakeLanes(
+      "sepllm:form=manager,init_cache_size=2,sep_cache_size=4,local_size=100,cache_size=200",
+      Context());
+  ASSERT_TRUE(lanes.ok()) << lanes.status();
+  RetentionPolicy& policy = *lanes->lanes[0];
+  const PlanHorizon horizon{.slots_per_block = 16, .lead_rows = 50};
+  EXPECT_EQ(policy.NextPlan(horizon)->until_row, 201u);  // row 200 makes the cache 201 long
+  policy.Append(std::vector<TokenId>(150, 13));
+  EXPECT_FALSE(policy.NextPlan(horizon).has_value());
+  EXPECT_EQ(policy.RollbackFloor(), 0u);
+  policy.Append(std::vector<TokenId>(1, 13));
+  const auto plan = policy.NextPlan(horizon);
+  ASSERT_TRUE(plan.has_value());
+  EXPECT_EQ(plan->from_row, 201u);
+  EXPECT_EQ(plan->recent_first, 101u);
+  EXPECT_EQ(policy.RollbackFloor(), 101u);  // the plan lies ahead: only what it moved is fixed
+  policy.Append(std::vector<TokenId>(60, 7));
+  EXPECT_EQ(policy.RollbackFloor(), 201u);  // now the table before it is gone
+}
+
+}  // namespace
+}  // namespace kvasir
