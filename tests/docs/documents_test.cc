@@ -1,5 +1,6 @@
 // The reference tables of docs/ against the code that they describe.
 #include <fstream>
+#include <regex>
 #include <sstream>
 #include <string>
 
@@ -9,6 +10,7 @@
 #include "daemon/config_schema.h"
 #include "daemon/metric_names.h"
 #include "policies/policy_registry.h"
+#include "proto/shm/layout_hash.h"
 
 #include <fmt/format.h>
 
@@ -56,6 +58,40 @@ TEST(DocumentsTest, PoliciesHasEveryPolicyAndParameter) {
           << policy.name;
     }
   }
+}
+
+// The lines of the protocol's blocks that begin with `name`, with those that continue them.
+std::string StructBlock(const std::string& text, const std::string& name) {
+  std::stringstream lines(text);
+  std::string line, block;
+  while (std::getline(lines, line)) {
+    if (line.starts_with(name + " ")) {
+      block = line + "\n";
+    } else if (!block.empty()) {
+      if (!line.starts_with("  ")) break;
+      block += line + "\n";
+    }
+  }
+  return block;
+}
+
+TEST(DocumentsTest, ProtocolHasEveryFieldAtItsOffset) {
+  const std::string text = ReadDocument("docs/shm_protocol.md");
+  std::stringstream layout(shm::LayoutText());  // "Struct.field offset size", after one line
+  std::string line;
+  std::getline(layout, line);
+  EXPECT_THAT(text, HasSubstr("ABI" + line.substr(3)));
+  int fields = 0;
+  while (std::getline(layout, line)) {
+    std::smatch match;
+    ASSERT_TRUE(std::regex_match(line, match, std::regex(R"((\w+)\.(\w+) (\d+) (\d+))"))) << line;
+    const std::regex entry("\\b" + match[3].str() +
+                           " (A32|A64|u8|u16|u32|u64|i32|i64|char|VersionDesc) " + match[2].str() +
+                           "\\b");
+    EXPECT_TRUE(std::regex_search(StructBlock(text, match[1].str()), entry)) << line;
+    ++fields;
+  }
+  EXPECT_GT(fields, 50);
 }
 
 }  // namespace
