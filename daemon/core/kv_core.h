@@ -129,7 +129,9 @@ class KvCore {
 
   // The next copy to run, or null.
   std::unique_ptr<CompactionJob> TakeJob();
-  void FinishJob(const CompactionJob& job);
+  // The copies are made: publishes what waited for them. Takes the job with it, since the groups that it
+  // names belong to the core's books, and the session may end here.
+  void FinishJob(std::unique_ptr<CompactionJob> job);
   bool HasWork() const { return !jobs_.empty(); }
 
   // Destroys extents that nobody holds any more; true if some are still held. Called from time to time.
