@@ -139,8 +139,10 @@ class KvCore {
 
   std::vector<TenantReport> TenantReports() const;
   std::vector<SequenceReport> SequenceReports() const;
+  // `tenant`: the only one whose sequences the caller may know of; null: all.
   // Errors: kNotFound, kInvalidArgument for a layer out of range.
-  absl::StatusOr<std::vector<InspectedRow>> Inspect(uint64_t sequence_id, uint32_t layer,
+  absl::StatusOr<std::vector<InspectedRow>> Inspect(const std::string* tenant,
+                                                    uint64_t sequence_id, uint32_t layer,
                                                     uint64_t first_row, uint32_t max_rows,
                                                     SequenceReport* report) const;
   void CountRejected(Tenant& tenant) { ++tenant.counters.rejected_calls; }
