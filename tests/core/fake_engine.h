@@ -1,5 +1,5 @@
-// FakeEngine: a session of a KvCore without sockets or threads. Its two segments are plain buffers, and
-// extents reach it as addresses; what it does with them is what an engine would do.
+// FakeEngine: a session of a KvCore without sockets or threads. Its two segments are plain buffers,
+// and extents reach it as addresses; what it does with them is what an engine would do.
 #ifndef KVASIR_TESTS_CORE_FAKE_ENGINE_H_
 #define KVASIR_TESTS_CORE_FAKE_ENGINE_H_
 
@@ -58,8 +58,8 @@ class FakeEngine final : public ExtentSender {
   void WriteDesk(const Stream& stream);
   SyncAnswer Sync(const Stream& stream, uint64_t granted_rows, std::optional<uint64_t> table_row);
 
-  // Rows that the query of `row` sees in `layer` by the adopted table, ascending. Adds a test failure
-  // for kept rows whose K, V, position or id is not the one written.
+  // Rows that the query of `row` sees in `layer` by the adopted table, ascending. Adds a test
+  // failure for kept rows whose K, V, position or id is not the one written.
   std::vector<uint64_t> VisibleRows(const Stream& stream, uint64_t row, uint32_t layer);
 
   shm::SeqBoard& board(uint32_t slot) { return boards()[slot]; }

@@ -41,7 +41,8 @@ class KvCoreTest : public ::testing::Test {
   // Writes rows until a copy job comes out.
   std::unique_ptr<CompactionJob> RunUntilJob(FakeEngine& engine, FakeEngine::Stream& stream) {
     for (int step = 0; step < 1000; ++step) {
-      if (engine.Writable(stream) > 0) engine.WriteRow(stream, static_cast<uint32_t>(stream.rows % 3));
+      if (engine.Writable(stream) > 0)
+        engine.WriteRow(stream, static_cast<uint32_t>(stream.rows % 3));
       engine.WriteDesk(stream);
       EXPECT_TRUE(engine.Sync(stream, stream.rows + 1, std::nullopt).status.ok());
       if (std::unique_ptr<CompactionJob> job = core_->TakeJob()) return job;

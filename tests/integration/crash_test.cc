@@ -1,5 +1,5 @@
-// SIGKILL of engines and of the daemon, at moments that a seed chooses: what the dead one had comes back,
-// nobody else notices, and nobody waits for ever.
+// SIGKILL of engines and of the daemon, at moments that a seed chooses: what the dead one had comes
+// back, nobody else notices, and nobody waits for ever.
 #include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -80,9 +80,11 @@ class EngineCrashTest : public DaemonFixture {
     StartServer(config);
   }
 
-  // Starts a test engine, lets it do some things, kills it, waits until its tenant is charged nothing.
+  // Starts a test engine, lets it do some things, kills it, waits until its tenant is charged
+  // nothing.
   void KillOne(std::mt19937_64& random, bool as_other_user) {
-    std::vector<std::string> argv = {SiblingProgram("test_engine"), folder_.path() + "/control.sock",
+    std::vector<std::string> argv = {SiblingProgram("test_engine"),
+                                     folder_.path() + "/control.sock",
                                      folder_.path() + "/data.sock", std::to_string(random())};
     if (as_other_user) argv.push_back(std::to_string(kCrashUid));
     ChildProcess engine(argv, {});
@@ -250,8 +252,8 @@ TEST_F(DaemonCrashTest, KilledAtAnyMoment) {
     daemon_.process().Signal(SIGKILL);
     EXPECT_EQ(daemon_.process().Wait(), -SIGKILL);
     engine.join();
-    EXPECT_THAT(end.code(), AnyOf(Eq(absl::StatusCode::kUnavailable),
-                                  Eq(absl::StatusCode::kDeadlineExceeded)))
+    EXPECT_THAT(end.code(),
+                AnyOf(Eq(absl::StatusCode::kUnavailable), Eq(absl::StatusCode::kDeadlineExceeded)))
         << MessageOf(end);
     ASSERT_TRUE(daemon_.Start(MakeConfig()));
   }

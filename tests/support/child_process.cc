@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -12,6 +11,8 @@
 #include <filesystem>
 
 #include <gtest/gtest.h>
+
+#include <spawn.h>
 
 namespace kvasir::testing {
 namespace {

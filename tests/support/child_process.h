@@ -1,4 +1,5 @@
-// ChildProcess: another program, started with posix_spawn, so that a test with threads may start it.
+// ChildProcess: another program, started with posix_spawn, so that a test with threads may start
+// it.
 #ifndef KVASIR_TESTS_SUPPORT_CHILD_PROCESS_H_
 #define KVASIR_TESTS_SUPPORT_CHILD_PROCESS_H_
 
@@ -18,8 +19,8 @@ std::string SiblingProgram(const std::string& name);
 // Not thread-safe. Kills and reaps the process when destroyed.
 class ChildProcess {
  public:
-  // Starts argv[0] with `environment` added to this process's; its standard output and standard error
-  // come through two pipes.
+  // Starts argv[0] with `environment` added to this process's; its standard output and standard
+  // error come through two pipes.
   ChildProcess(const std::vector<std::string>& argv, const std::vector<std::string>& environment);
   ~ChildProcess();
   ChildProcess(const ChildProcess&) = delete;

@@ -1,6 +1,5 @@
 #include "tests/support/daemon_process.h"
 
-#include <poll.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
@@ -12,6 +11,8 @@
 #include <utility>
 
 #include <gtest/gtest.h>
+
+#include <poll.h>
 
 namespace kvasir::testing {
 
@@ -28,7 +29,7 @@ bool DaemonProcess::Start(const Config& config, const std::vector<std::string>& 
   const std::string path = folder_ + "/kvasird.toml";
   std::ofstream(path) << EffectiveConfigToml(config);
   std::vector<std::string> argv = prefix;
-  argv.insert(argv.end(), {SiblingProgram("kvasird"), "--config=" + path});
+  argv.insert(argv.end(), {program_, "--config=" + path});
   process_ = std::make_unique<ChildProcess>(
       argv, std::vector<std::string>{"NOTIFY_SOCKET=" + folder_ + "/notify.sock"});
   return NextNotification().starts_with("READY=1");

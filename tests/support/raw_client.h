@@ -1,10 +1,11 @@
-// What a client is without libkvasir, for tests that break its rules: bare messages on the data socket and
-// bare calls on the control socket.
+// What a client is without libkvasir, for tests that break its rules: bare messages on the data
+// socket and bare calls on the control socket.
 #ifndef KVASIR_TESTS_SUPPORT_RAW_CLIENT_H_
 #define KVASIR_TESTS_SUPPORT_RAW_CLIENT_H_
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -54,6 +55,8 @@ class RawDataSocket {
   };
   absl::StatusOr<SentExtent> ReceiveExtent();
 
+  RawDataSocket() = default;  // connected to nothing
+
  private:
   UniqueFd socket_;
   std::vector<UniqueFd> fds_;
@@ -92,6 +95,34 @@ class RawCalls {
   const std::unique_ptr<v1::KvCache::Stub> kv_cache_;
   const std::unique_ptr<v1::Admin::Stub> admin_;
 };
+
+// An engine by hand: one session, one model, whatever the test puts into the desk.
+class RawEngine {
+ public:
+  // Says hello, registers TinySpec-like shapes (`layers` layers, 16 slots a block), passes the
+  // probe. Adds test failures when something is refused.
+  RawEngine(const std::string& control_socket, const std::string& data_socket, uint32_t layers);
+
+  // Opens a sequence; its slot and uid are in the response.
+  v1::OpenSequenceResponse Open(const std::string& retention);
+  void SetDesk(const v1::OpenSequenceResponse& sequence, uint64_t rows, uint64_t adopted);
+  // One need. Returns the result's code and message, or the call's.
+  absl::Status Sync(const v1::OpenSequenceResponse& sequence, uint64_t granted_rows,
+                    std::optional<uint64_t> table_row = std::nullopt);
+
+  RawDataSocket& data() { return data_; }
+  RawCalls& calls() { return *calls_; }
+  uint32_t model_id() const { return model_id_; }
+
+ private:
+  RawDataSocket data_;
+  std::unique_ptr<RawCalls> calls_;
+  uint32_t model_id_ = 0;
+};
+
+// A spec that the daemon takes: `layers` layers of 2 kv heads x 16 elements in f16, vocabulary
+// 1000.
+v1::ModelSpec GoodSpec(int layers);
 
 }  // namespace kvasir::testing
 

@@ -1,5 +1,6 @@
-// An engine that does as much as it can until it is killed: opens sequences under several policies, writes
-// rows through the views, truncates, closes. One byte on standard output for each thing done.
+// An engine that does as much as it can until it is killed: opens sequences under several policies,
+// writes rows through the views, truncates, closes. One byte on standard output for each thing
+// done.
 //
 //   test_engine CONTROL_SOCKET DATA_SOCKET SEED [UID]
 // With UID (as root) it becomes that user first. Exit code 3: the daemon refused something.
@@ -62,8 +63,8 @@ void Step(Sequence& sequence, const ModelSpec& spec, std::mt19937_64& random) {
   std::vector<Sequence> sequences;
   for (;;) {
     if (sequences.size() < 4) {
-      absl::StatusOr<Sequence> opened = (*session)->OpenSequence(
-          {*model, Policies()[random() % Policies().size()], 0, "crash"});
+      absl::StatusOr<Sequence> opened =
+          (*session)->OpenSequence({*model, Policies()[random() % Policies().size()], 0, "crash"});
       if (!opened.ok()) Fail(opened.status());
       sequences.push_back(*std::move(opened));
     }
