@@ -195,19 +195,27 @@ absl::Status Plot(const std::vector<Stream>& streams, const std::string& json) {
   std::string script = fmt::format(
       "set terminal svg size 900,560 background 'white'\nset output '{}.svg'\n"
       "set multiplot layout {},1\nset key outside right\nset xlabel 'tokens seen'\n"
-      "set ylabel 'MiB'\nset yrange [0:*]\n",
+      "set ylabel 'MiB'\nset yrange [0:*]\nset format x '%.0s%c'\n",
       stem, streams.size());
   for (const Stream& stream : streams) {
     const std::string data = fmt::format("{}-{}.dat", stem, stream.name);
     std::ofstream file(data);
-    for (const Sample& s : stream.samples) {
-      file << fmt::format("{} {} {}\n", s.rows, static_cast<double>(s.held_bytes) / kMiB,
-                          static_cast<double>(s.resident_bytes) / kMiB);
+    // A thousand points at most, each the highest of its samples.
+    const size_t bin = std::max<size_t>(1, stream.samples.size() / 1000);
+    for (size_t first = 0; first < stream.samples.size(); first += bin) {
+      Sample top = stream.samples[first];
+      for (size_t i = first; i < std::min(first + bin, stream.samples.size()); ++i) {
+        top.held_bytes = std::max(top.held_bytes, stream.samples[i].held_bytes);
+        top.resident_bytes = std::max(top.resident_bytes, stream.samples[i].resident_bytes);
+      }
+      file << fmt::format("{} {} {}\n", top.rows, static_cast<double>(top.held_bytes) / kMiB,
+                          static_cast<double>(top.resident_bytes) / kMiB);
     }
     script += fmt::format(
-        "set title '{0}'\nplot '{1}' using 1:2 with lines title 'bytes held', '' using 1:3 with "
+        "set title '{2} tokens {0}'\nplot '{1}' using 1:2 with lines title 'bytes held', '' using 1:3 with "
         "lines title 'resident memory of kvasird'\n",
-        stream.name, data);
+        stream.name == "model" ? "of prose through a model" : "without a model, rows made up", data,
+        stream.samples.back().rows);
   }
   std::ofstream(stem + ".gp") << script;
   if (std::system(fmt::format("gnuplot '{}.gp'", stem).c_str()) != 0) {

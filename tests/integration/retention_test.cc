@@ -66,9 +66,13 @@ class RetentionTest : public DaemonFixture {
   // Streams `rows` rows in random batches and compares every query of every layer.
   void Stream(const std::string& retention, uint64_t rows, uint32_t batch_max,
               const std::vector<Rule>& rule_of_layer, uint64_t seed) {
+    Stream(TinySpec(static_cast<uint32_t>(rule_of_layer.size())), retention, rows, batch_max,
+           rule_of_layer, seed);
+  }
+  void Stream(const ModelSpec& spec, const std::string& retention, uint64_t rows,
+              uint32_t batch_max, const std::vector<Rule>& rule_of_layer, uint64_t seed) {
     SCOPED_TRACE(retention);
-    const auto layers = static_cast<uint32_t>(rule_of_layer.size());
-    const ModelSpec spec = TinySpec(layers);
+    const auto layers = static_cast<uint32_t>(spec.layers.size());
     std::unique_ptr<Session> session = Connect();
     ASSERT_NE(session, nullptr);
     absl::StatusOr<ModelHandle> model = session->RegisterModel(spec);
@@ -160,6 +164,17 @@ TEST_F(RetentionTest, StreamingFormsCompactWhereThePaperDoes) {
   Stream("sepllm:form=manager,init_cache_size=1,sep_cache_size=2,local_size=3,cache_size=9,"
          "positions=original",
          200, 12, std::vector<Rule>(1, StreamingRule(SepStreamVariant::kManager, 1, 2, 3, 9)), 9);
+}
+
+TEST_F(RetentionTest, LayersMayDifferInShapeAndAttention) {
+  ModelSpec spec = TinySpec(5);
+  spec.layers[1] = {1, 24, 8, 0};    // pruned
+  spec.layers[2] = {1, 40, 0, 0};    // latent attention: no V rows
+  spec.layers[3] = {2, 16, 16, 30};  // sliding window
+  spec.layers[4] = {4, 16, 32, 7};
+  const Rule sepllm = StaticRule(2, 50, true);
+  Stream(spec, "sepllm:form=static,init_cache_size=2,local_size=50", 400, 20,
+         {sepllm, sepllm, sepllm, StaticRule(0, 30, false), StaticRule(0, 7, false)}, 14);
 }
 
 TEST_F(RetentionTest, TruncationIsExactDownToTheFloor) {
