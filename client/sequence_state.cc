@@ -72,7 +72,9 @@ absl::Status SequenceState::LoadTable() {
       return DataLoss("block table is malformed: version={} lane={}", table_.version, i);
     }
     lane.sticky.resize(spans[i].sticky);
-    std::memcpy(lane.sticky.data(), session_->d.data() + spans[i].sticky_off, sticky_bytes);
+    if (sticky_bytes > 0) {  // an empty vector has no address
+      std::memcpy(lane.sticky.data(), session_->d.data() + spans[i].sticky_off, sticky_bytes);
+    }
     ShiftRecent(lane, lane.recent_first / model_.slots_per_block);
   }
   table_loaded_ = true;
