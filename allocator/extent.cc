@@ -77,7 +77,7 @@ absl::StatusOr<UniqueFd> Extent::OpenForPeer() const {
 
 ProbeResult Extent::Probe() const {
   absl::StatusOr<UniqueFd> probe = Reopen(fd_, O_RDONLY);
-  if (!probe.ok()) return ProbeResult::kUnsupported;
+  if (!probe.ok()) return ProbeResult::kHeld;  // no descriptor to ask with: nobody knows yet
   if (::fcntl(probe->get(), F_SETLEASE, F_WRLCK) == 0) {
     (void)::fcntl(probe->get(), F_SETLEASE, F_UNLCK);
     return ProbeResult::kFree;
