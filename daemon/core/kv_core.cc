@@ -14,7 +14,8 @@ namespace kvasir::core {
 namespace {
 
 constexpr uint64_t kTextBytesMax = 64;
-constexpr uint64_t kTextsBytesMax = 64ULL << 20;  // of one model
+constexpr uint64_t kTextsBytesMax = 64ULL << 20;  // of one model, each entry with its node
+constexpr uint64_t kTextNodeBytes = 96;
 
 }  // namespace
 
@@ -203,15 +204,22 @@ absl::Status KvCore::PutTokenTexts(Session& session, uint32_t model_id, TokenId 
                              kTextBytesMax);
     }
   }
+  uint64_t bytes = registered.texts_bytes;
   for (size_t i = 0; i < texts.size(); ++i) {
-    std::string& slot = registered.texts[first + static_cast<TokenId>(i)];
-    registered.texts_bytes += texts[i].size() - slot.size();
-    slot = texts[i];
+    const auto known = registered.texts.find(first + static_cast<TokenId>(i));
+    bytes += texts[i].size();
+    bytes += known == registered.texts.end() ? kTextNodeBytes : 0;
+    bytes -= known == registered.texts.end() ? 0 : known->second.size();
   }
-  return registered.texts_bytes <= kTextsBytesMax
-             ? absl::OkStatus()
-             : ResourceExhausted("model has too many token texts: bytes={} max={}",
-                                 registered.texts_bytes, kTextsBytesMax);
+  if (bytes > kTextsBytesMax) {
+    return ResourceExhausted("model has too many token texts: bytes={} max={}", bytes,
+                             kTextsBytesMax);
+  }
+  for (size_t i = 0; i < texts.size(); ++i) {
+    registered.texts[first + static_cast<TokenId>(i)] = texts[i];
+  }
+  registered.texts_bytes = bytes;
+  return absl::OkStatus();
 }
 
 bool KvCore::Settle() {

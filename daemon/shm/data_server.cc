@@ -237,10 +237,11 @@ void DataServer::TakeLeave() {
       const uint32_t id = session->session_id();
       if (id == 0 ? now >= session->hello_deadline() : shared_.core.HasEnded(id)) drop.push_back(fd);
     }
-    std::erase_if(leaving_, [this](const auto& each) {
+    const auto gone = std::erase_if(leaving_, [this](const auto& each) {
       shared_.mutex.AssertHeld();
       return shared_.core.IsGone(each.first);
     });
+    settling_ |= gone > 0;  // their extents came back only now
     if (settling_) settling_ = shared_.core.Settle();
   }
   for (const int fd : drop) Drop(fd);
