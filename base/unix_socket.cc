@@ -57,7 +57,7 @@ absl::StatusOr<UniqueFd> ListenUnix(const std::string& path, SocketType type, ui
 
 absl::StatusOr<UniqueFd> ConnectUnix(const std::string& path, SocketType type) {
   KVASIR_ASSIGN_OR_RETURN(const sockaddr_un address, AddressOf(path));
-  UniqueFd fd(::socket(AF_UNIX, KernelType(type) | SOCK_CLOEXEC, 0));
+  UniqueFd fd(::socket(AF_UNIX, KernelType(type) | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd) return ErrnoStatus(errno, "socket");
   if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
     return ErrnoStatus(errno, "connect " + path);

@@ -180,7 +180,8 @@ absl::StatusOr<StepView> SequenceState::Begin(uint32_t want_rows) {
     if (!stale && !truncated_ && granted >= rows_ + want_rows) break;
     if (stale) WriteDesk();
     absl::Status status = Sync(rows_ + want_rows, rows_);
-    if (status.code() == absl::StatusCode::kResourceExhausted && want_rows > 1) {
+    if (want_rows > 1 && (status.code() == absl::StatusCode::kResourceExhausted ||
+                          status.code() == absl::StatusCode::kOutOfRange)) {
       status = Sync(rows_ + 1, rows_);  // fewer rows than wanted, if there is room for one
       if (status.ok() && !stale) break;
     }

@@ -1,6 +1,8 @@
 #include "client/session.h"
 
 #include <array>
+#include <chrono>
+#include <thread>
 #include <utility>
 
 #include <sodium.h>
@@ -35,6 +37,18 @@ absl::Status CheckHeader(const SessionState& state, const shm::Welcome& welcome)
                               shm::LayoutHash(), header.layout_hash);
   }
   return absl::OkStatus();
+}
+
+// Tries again while the daemon's backlog is full.
+absl::StatusOr<UniqueFd> ConnectWithin(const std::string& path, Instant deadline) {
+  for (;;) {
+    absl::StatusOr<UniqueFd> socket = ConnectUnix(path, SocketType::kSeqPacket);
+    if (socket.status().code() != absl::StatusCode::kDeadlineExceeded ||
+        std::chrono::steady_clock::now() >= deadline) {
+      return socket;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
 }
 
 // Says hello and takes the two segments.
@@ -156,7 +170,8 @@ Session::~Session() = default;
 absl::StatusOr<std::unique_ptr<Session>> Session::Connect(const ConnectOptions& options) {
   auto state = std::make_shared<SessionState>();
   state->deadline = options.deadline;
-  KVASIR_ASSIGN_OR_RETURN(state->socket, ConnectUnix(options.data_socket, SocketType::kSeqPacket));
+  KVASIR_ASSIGN_OR_RETURN(state->socket,
+                          ConnectWithin(options.data_socket, state->DeadlineFromNow()));
   KVASIR_ASSIGN_OR_RETURN(const shm::Welcome welcome, Greet(*state));
   KVASIR_RETURN_IF_ERROR(CheckHeader(*state, welcome));
   reinterpret_cast<shm::EngineHeader*>(state->e.data())->magic = shm::kEngineMagic;
@@ -210,6 +225,7 @@ absl::StatusOr<Sequence> Session::OpenSequence(const OpenOptions& options) {
   request.set_model_id(options.model.id);
   request.set_retention(options.retention);
   request.set_prompt_rows(options.prompt_rows);
+  request.set_max_rows(options.max_rows);
   request.set_label(options.label);
   v1::OpenSequenceResponse response;
   KVASIR_RETURN_IF_ERROR(

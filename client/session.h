@@ -43,6 +43,7 @@ struct OpenOptions {
   std::string retention;    // policy grammar; "": the tenant's default
   uint64_t prompt_rows = 0; // how many of the first rows are prefill, for policies that tell it apart
   std::string label;        // for people, at most 256 bytes
+  uint64_t max_rows = 0;    // the sequence never grows beyond; saves room for tables; 0: no bound
 };
 
 class SessionState;

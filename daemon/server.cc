@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/eventfd.h>
 #include <sys/file.h>
 #include <unistd.h>
 
@@ -151,9 +152,9 @@ absl::Status Server::MakePool() {
 absl::Status Server::StartThreads() {
   shared_ = std::make_unique<SharedCore>(CoreConfigOf(config_), *pool_);
   callers_ = std::make_unique<CallerRegistry>(config_.admin.uids);
-  shared_->wake_data_server = [this] {
-    if (data_server_) data_server_->Wake();
-  };
+  wake_ = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!wake_) return ErrnoStatus(errno, "eventfd");
+  shared_->wake_data_server = [fd = wake_.get()] { (void)::eventfd_write(fd, 1); };
   workers_ = std::make_unique<Workers>(*shared_, *pool_, config_.server.worker_threads);
   return absl::OkStatus();
 }
@@ -186,7 +187,7 @@ absl::Status Server::StartGrpc() {
   options.extents_returned = [this] { workers_->WakeRefill(); };
   KVASIR_ASSIGN_OR_RETURN(
       data_server_,
-      DataServer::Start(std::move(data_listener_), std::move(control_listener_), *shared_, options,
+      DataServer::Start(std::move(data_listener_), std::move(control_listener_), wake_.get(), *shared_, options,
                         [this](UniqueFd socket, const PeerCredentials& peer) {
                           callers_->Register(socket.get(), peer);
                           grpc::AddInsecureChannelFromFd(grpc_.get(), socket.release());

@@ -55,6 +55,7 @@ class Server {
   uint64_t boot_epoch_ = 0;
   Instant started_{};
   UniqueFd lock_file_;
+  UniqueFd wake_;  // eventfd: wakes the data server's thread
   UniqueFd control_listener_, data_listener_;
   bool remove_control_ = false, remove_data_ = false;
   std::unique_ptr<HostPool> pool_;

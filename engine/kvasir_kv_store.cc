@@ -65,7 +65,7 @@ absl::StatusOr<std::unique_ptr<KvasirKvStore>> KvasirKvStore::Create(
   }
   KVASIR_ASSIGN_OR_RETURN(Sequence sequence,
                           session->OpenSequence({handle, options.retention, options.prompt_rows,
-                                                 options.label}));
+                                                 options.label, options.max_rows}));
   return std::unique_ptr<KvasirKvStore>(
       new KvasirKvStore(std::move(session), std::move(sequence)));
 }

@@ -116,6 +116,7 @@ absl::Status OpenStore(const ProgramOptions& options, uint64_t prompt_rows, Sess
   KvStoreOptions store = options.store;
   store.kvasir.prompt_rows = prompt_rows;
   store.rows_max = session.context;
+  store.kvasir.max_rows = session.context;
   KVASIR_ASSIGN_OR_RETURN(session.store, MakeKvStore(*session.model, *session.tokenizer, store));
   return absl::OkStatus();
 }

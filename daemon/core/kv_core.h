@@ -41,6 +41,7 @@ struct OpenRequest {
   std::string retention;               // "": the tenant's default
   uint64_t prompt_rows = 0;
   std::string label;
+  uint64_t max_rows = 0;               // 0: no bound
 };
 
 struct SyncNeed {

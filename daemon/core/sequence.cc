@@ -30,8 +30,8 @@ absl::StatusOr<std::unique_ptr<Sequence>> Sequence::Open(const SequenceContext& 
   std::unique_ptr<Sequence> sequence(new Sequence(context, std::move(identity)));
   sequence->MakeLanes(std::move(lanes));
   const uint64_t slots = context.model->slots_per_block();
-  sequence->dir_cap_ =
-      static_cast<uint32_t>(DivideUp(context.limits->recent_rows_max, slots) + 2);
+  sequence->dir_cap_ = static_cast<uint32_t>(
+      DivideUp(std::min(context.limits->recent_rows_max, context.max_rows), slots) + 2);
   sequence->dir_bytes_ =
       sizeof(shm::RecentRef) * sequence->lanes_.size() * sequence->dir_cap_;
   KVASIR_ASSIGN_OR_RETURN(sequence->dir_off_, context.arena->Allocate(sequence->dir_bytes_));

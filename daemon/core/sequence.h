@@ -71,6 +71,7 @@ struct SequenceContext {
   shm::SeqBoard* board = nullptr;
   const shm::SeqDesk* desk = nullptr;
   const SessionLimits* limits = nullptr;
+  uint64_t max_rows = kNoRow;            // the sequence never grows beyond
 };
 
 // Work for a worker: fill these groups, then give the job back to Sequence::Finish().

@@ -124,6 +124,10 @@ absl::Status Sequence::Grant(uint64_t rows) {
     return InvalidArgument("granted_rows is out of bounds: value={} max={}", rows,
                            uint64_t{1} << 32);
   }
+  if (rows > context_.max_rows) {
+    return OutOfRange("rows are beyond the sequence's bound: rows={} max_rows={}", rows,
+                      context_.max_rows);
+  }
   const uint64_t ahead = (rows_ / slots + 2) * slots;  // the block in use and one more
   const uint64_t target = std::max(RoundUp(rows, slots), ahead);
   absl::Status status;

@@ -29,7 +29,7 @@ constexpr int kEventsMax = 32;
 
 absl::StatusOr<std::unique_ptr<DataServer>> DataServer::Start(UniqueFd data_listener,
                                                               UniqueFd control_listener,
-                                                              SharedCore& shared,
+                                                              int wake, SharedCore& shared,
                                                               DataServerOptions options,
                                                               ControlHandler on_control) {
   std::unique_ptr<DataServer> server(
@@ -38,9 +38,8 @@ absl::StatusOr<std::unique_ptr<DataServer>> DataServer::Start(UniqueFd data_list
   server->control_listener_ = std::move(control_listener);
   server->epoll_ = UniqueFd(::epoll_create1(EPOLL_CLOEXEC));
   if (!server->epoll_) return ErrnoStatus(errno, "epoll_create1");
-  server->wake_ = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!server->wake_) return ErrnoStatus(errno, "eventfd");
-  KVASIR_RETURN_IF_ERROR(server->Watch(server->wake_.get(), EPOLLIN));
+  server->wake_ = wake;
+  KVASIR_RETURN_IF_ERROR(server->Watch(wake, EPOLLIN));
   KVASIR_RETURN_IF_ERROR(server->Watch(server->data_listener_.get(), EPOLLIN));
   KVASIR_RETURN_IF_ERROR(server->Watch(server->control_listener_.get(), EPOLLIN));
   server->thread_ = std::thread([raw = server.get()] { raw->Loop(); });
@@ -53,17 +52,13 @@ DataServer::~DataServer() {
     MutexLock lock(shared_.mutex);
     stop_ = true;
   }
-  Wake();
+  const uint64_t one = 1;
+  (void)::eventfd_write(wake_, one);
   thread_.join();
   MutexLock lock(shared_.mutex);
   for (auto& [fd, session] : sessions_) {
     if (session->session_id() != 0) shared_.core.EndSession(session->session_id());
   }
-}
-
-void DataServer::Wake() {
-  const uint64_t one = 1;
-  if (::write(wake_.get(), &one, sizeof(one)) < 0) return;  // full: it is awake already
 }
 
 absl::Status DataServer::Watch(int fd, uint32_t events) {
@@ -97,7 +92,7 @@ void DataServer::Loop() {
         AcceptData();
       } else if (fd == control_listener_.get()) {
         AcceptControl();
-      } else if (fd == wake_.get()) {
+      } else if (fd == wake_) {
         uint64_t count = 0;
         if (::read(fd, &count, sizeof(count)) < 0) continue;
       } else {
