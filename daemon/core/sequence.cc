@@ -234,8 +234,10 @@ absl::Status Sequence::Advance() {
   const PlanHorizon horizon{static_cast<uint32_t>(slots), 2 * slots};
   uint64_t from = kNoRow;
   for (Lane& lane : lanes_) {
-    if (!lane.pending) lane.pending = lane.policy->NextPlan(horizon);
-    if (lane.pending) from = std::min(from, lane.pending->from_row);
+    while (std::optional<RetentionPlan> plan = lane.policy->NextPlan(horizon)) {
+      lane.pending.push_back(*std::move(plan));
+    }
+    if (!lane.pending.empty()) from = std::min(from, lane.pending.front().from_row);
   }
   if (from == kNoRow) return absl::OkStatus();
   from = std::max(from, std::min(rows_, current_.until_row));  // all that are due already, at once
@@ -245,9 +247,13 @@ absl::Status Sequence::Advance() {
   for (size_t i = 0; i < lanes_.size(); ++i) {
     Lane& lane = lanes_[i];
     LaneTable table = current_.lanes[i];
-    if (lane.pending && lane.pending->from_row <= from) {
-      next.from_row = std::max(next.from_row, lane.pending->from_row);
-      KVASIR_ASSIGN_OR_RETURN(table, Apply(lane, current_.lanes[i], *lane.pending, &fills[i]));
+    uint64_t cut_row = 0;
+    for (const RetentionPlan& plan : lane.pending) {
+      if (plan.from_row > from) break;
+      next.from_row = std::max(next.from_row, plan.from_row);
+      // A fill may read the groups of the one before it: a job runs them in this order.
+      KVASIR_ASSIGN_OR_RETURN(table, Apply(lane, LaneTable(table), plan, &fills[i]));
+      cut_row = table.cut_row = std::max(cut_row, table.cut_row);
     }
     next.until_row = std::min(next.until_row, table.until_row);
     next.lanes.push_back(std::move(table));
@@ -256,8 +262,12 @@ absl::Status Sequence::Advance() {
   auto job = std::make_unique<CompactionJob>();
   job->sequence_id = identity_.id;
   for (size_t i = 0; i < lanes_.size(); ++i) {
-    if (lanes_[i].pending && lanes_[i].pending->from_row <= from) lanes_[i].pending.reset();
-    for (GroupFill& fill : fills[i]) job->items.push_back({std::move(fill), &lanes_[i].rope});
+    std::deque<RetentionPlan>& pending = lanes_[i].pending;
+    while (!pending.empty() && pending.front().from_row <= from) pending.pop_front();
+    for (GroupFill& fill : fills[i]) {
+      next.filling.push_back(fill.group);
+      job->items.push_back({std::move(fill), &lanes_[i].rope});
+    }
   }
   if (job->items.empty()) {
     Publish(std::move(next));
@@ -272,6 +282,7 @@ void Sequence::Finish() {
   KVASIR_CHECK(preparing_.has_value(), "no compaction is under way: id={}", identity_.id);
   TableVersion next = *std::move(preparing_);
   preparing_.reset();
+  next.filling.clear();
   ++compactions_;
   ++context_.tenant->counters.compactions;
   Publish(std::move(next));
@@ -296,8 +307,21 @@ absl::Status Sequence::Truncate(uint64_t rows, uint32_t new_uid) {
   rows_ = rows;
   identity_.uid = new_uid;
   context_.board->consumed = rows;
+  if (published_ && published_->from_row <= rows) Adopt();
+  // The policy's next tables undo what it said about the truncated rows. Where they need time or memory,
+  // the engine has to ask for them before its next row.
+  if (!Advance().ok() || PlanIsDue() || (preparing_ && preparing_->from_row <= rows)) {
+    current_.until_row = rows;
+    context_.board->v[current_.version & 1].until_row = rows;
+  }
   context_.board->uid.store(new_uid, std::memory_order_release);
   return absl::OkStatus();
+}
+
+bool Sequence::PlanIsDue() const {
+  return std::any_of(lanes_.begin(), lanes_.end(), [this](const Lane& lane) {
+    return !lane.pending.empty() && lane.pending.front().from_row <= rows_;
+  });
 }
 
 uint64_t Sequence::RollbackFloor() const {
@@ -328,6 +352,7 @@ SequenceSummary Sequence::Summary() const {
     for (const LaneTable& lane : table.lanes) {
       for (const KeptRun& run : lane.kept.runs()) kept.insert(run.group.get());
     }
+    for (const auto& group : table.filling) kept.insert(group.get());
   };
   add_table(current_);
   if (published_) add_table(*published_);
