@@ -177,7 +177,7 @@ absl::StatusOr<StepView> SequenceState::Begin(uint32_t want_rows) {
     }
     const bool stale = rows_ >= table_.until_row;
     const uint64_t granted = board_.granted.load(std::memory_order_acquire);
-    if (!stale && !truncated_ && granted >= rows_ + want_rows) break;
+    if (!stale && granted >= rows_ + want_rows) break;
     if (stale) WriteDesk();
     absl::Status status = Sync(rows_ + want_rows, rows_);
     if (want_rows > 1 && (status.code() == absl::StatusCode::kResourceExhausted ||
@@ -186,7 +186,6 @@ absl::StatusOr<StepView> SequenceState::Begin(uint32_t want_rows) {
       if (status.ok() && !stale) break;
     }
     KVASIR_RETURN_IF_ERROR(status);
-    truncated_ = false;  // the table for the row is published: taken up in the next turn
   }
   if (rows_ + want_rows > granted_) {
     KVASIR_RETURN_IF_ERROR(ExtendRecent());
@@ -256,23 +255,26 @@ absl::Status SequenceState::Sync(uint64_t granted_rows, std::optional<uint64_t> 
 
 absl::Status SequenceState::Truncate(uint64_t rows) {
   if (closed_) return FailedPrecondition("the sequence is closed: id={}", id_);
-  // The newest table that covers the rows is adopted first, so that the daemon may replace it.
-  if (Refresh()) {
-    KVASIR_RETURN_IF_ERROR(LoadTable());
-    granted_ = 0;
-  }
-  if (rows_ > 0) WriteDesk();
   v1::TruncateRequest request;
   request.set_sequence(slot_);
   request.set_uid(uid_);
   request.set_rows(rows);
   v1::TruncateResponse response;
   KVASIR_RETURN_IF_ERROR(session_->channel->Call(&v1::KvCache::Stub::Truncate, request, &response));
+  const uint64_t before = rows_;
   rows_ = rows;
   begun_ = 0;
   uid_ = response.uid();
+  // The daemon may have ended the table in use, and counts a newer one that is due as adopted.
+  const uint64_t version = table_loaded_ ? table_.version : 0;
+  const uint64_t published = board_.published.load(std::memory_order_acquire);
+  table_ = board_.v[published & 1];
+  if (before < table_.from_row) table_ = board_.v[(published - 1) & 1];
+  if (table_.version != version) {
+    KVASIR_RETURN_IF_ERROR(LoadTable());
+    granted_ = 0;
+  }
   WriteDesk();
-  truncated_ = true;
   return absl::OkStatus();
 }
 

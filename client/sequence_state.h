@@ -71,7 +71,6 @@ class SequenceState {
   uint64_t rows_ = 0;
   uint64_t granted_ = 0;
   uint32_t begun_ = 0;            // rows of the last Begin()
-  bool truncated_ = false;        // the table in use may be replaced: ask before the next row
   bool closed_ = false;
   std::vector<LaneViews> lanes_;
   std::vector<LayerView> layers_;

@@ -187,6 +187,7 @@ KvCore::TruncateAnswer KvCore::Truncate(Session& session, uint32_t slot, uint32_
   }
   answer.ready = true;
   answer.status = sequence.Truncate(rows, session.next_uid);
+  CollectJob(sequence);
   answer.rollback_floor = sequence.RollbackFloor();
   if (answer.status.ok()) ++session.next_uid;
   answer.uid = sequence.identity().uid;

@@ -159,7 +159,6 @@ absl::Status Sequence::TakeTokens(uint64_t rows) {
 }
 
 void Sequence::Adopt() {
-  replacing_ = false;
   TableVersion old = std::move(current_);
   current_ = *std::move(published_);
   published_.reset();
@@ -237,8 +236,10 @@ absl::Status Sequence::Advance() {
   if (published_ || preparing_) return absl::OkStatus();
   uint64_t from = kNoRow;
   for (Lane& lane : lanes_) {
-    if (!lane.pending) lane.pending = NextPlan(lane);
-    if (lane.pending) from = std::min(from, lane.pending->from_row);
+    while (std::optional<RetentionPlan> plan = NextPlan(lane)) {
+      lane.pending.push_back(*std::move(plan));
+    }
+    if (!lane.pending.empty()) from = std::min(from, lane.pending.front().from_row);
   }
   if (from == kNoRow) return absl::OkStatus();
   from = std::max(from, std::min(rows_, current_.until_row));  // all that are due already, at once
@@ -248,9 +249,13 @@ absl::Status Sequence::Advance() {
   for (size_t i = 0; i < lanes_.size(); ++i) {
     Lane& lane = lanes_[i];
     LaneTable table = current_.lanes[i];
-    if (lane.pending && lane.pending->from_row <= from) {
-      next.from_row = std::max(next.from_row, lane.pending->from_row);
-      KVASIR_ASSIGN_OR_RETURN(table, Apply(lane, current_.lanes[i], *lane.pending, &fills[i]));
+    uint64_t cut_row = 0;
+    for (const RetentionPlan& plan : lane.pending) {
+      if (plan.from_row > from) break;
+      next.from_row = std::max(next.from_row, plan.from_row);
+      // A fill may read the groups of the one before it: a job runs them in this order.
+      KVASIR_ASSIGN_OR_RETURN(table, Apply(lane, LaneTable(table), plan, &fills[i]));
+      cut_row = table.cut_row = std::max(cut_row, table.cut_row);
     }
     next.until_row = std::min(next.until_row, table.until_row);
     next.lanes.push_back(std::move(table));
@@ -259,8 +264,12 @@ absl::Status Sequence::Advance() {
   auto job = std::make_unique<CompactionJob>();
   job->sequence_id = identity_.id;
   for (size_t i = 0; i < lanes_.size(); ++i) {
-    if (lanes_[i].pending && lanes_[i].pending->from_row <= from) lanes_[i].pending.reset();
-    for (GroupFill& fill : fills[i]) job->items.push_back({std::move(fill), &lanes_[i].rope});
+    std::deque<RetentionPlan>& pending = lanes_[i].pending;
+    while (!pending.empty() && pending.front().from_row <= from) pending.pop_front();
+    for (GroupFill& fill : fills[i]) {
+      next.filling.push_back(fill.group);
+      job->items.push_back({std::move(fill), &lanes_[i].rope});
+    }
   }
   if (job->items.empty()) {
     Publish(std::move(next));
@@ -275,6 +284,7 @@ void Sequence::Finish() {
   KVASIR_CHECK(preparing_.has_value(), "no compaction is under way: id={}", identity_.id);
   TableVersion next = *std::move(preparing_);
   preparing_.reset();
+  next.filling.clear();
   ++compactions_;
   ++context_.tenant->counters.compactions;
   Publish(std::move(next));
@@ -296,16 +306,26 @@ absl::Status Sequence::Truncate(uint64_t rows, uint32_t new_uid) {
   }
   for (Lane& lane : lanes_) KVASIR_RETURN_IF_ERROR(lane.policy->Truncate(rows));
   tokens_.resize(rows - tokens_base_);
+  const uint64_t before = rows_;
   rows_ = rows;
   identity_.uid = new_uid;
   context_.board->consumed = rows;
-  context_.board->uid.store(new_uid, std::memory_order_release);
-  for (Lane& lane : lanes_) {
-    // A plan made for rows that are gone, and due already, is superseded by the next one.
-    if (!lane.pending) lane.pending = NextPlan(lane);
-    replacing_ = replacing_ || lane.pending.has_value();
+  // Due before the truncation, so also right for every row from the floor on.
+  if (published_ && published_->from_row <= before) Adopt();
+  // The policy's next tables undo what it said about the truncated rows. Where they need time or memory,
+  // the engine has to ask for them before its next row.
+  if (!Advance().ok() || PlanIsDue() || (preparing_ && preparing_->from_row <= rows)) {
+    current_.until_row = rows;
+    context_.board->v[current_.version & 1].until_row = rows;
   }
+  context_.board->uid.store(new_uid, std::memory_order_release);
   return absl::OkStatus();
+}
+
+bool Sequence::PlanIsDue() const {
+  return std::any_of(lanes_.begin(), lanes_.end(), [this](const Lane& lane) {
+    return !lane.pending.empty() && lane.pending.front().from_row <= rows_;
+  });
 }
 
 uint64_t Sequence::RollbackFloor() const {
@@ -321,7 +341,6 @@ uint64_t Sequence::published_version() const {
 }
 
 bool Sequence::HasTableFor(uint64_t row) const {
-  if (replacing_ && !published_) return false;
   if (row < current_.until_row) return true;
   return published_ && row < published_->until_row;
 }
@@ -337,6 +356,7 @@ SequenceSummary Sequence::Summary() const {
     for (const LaneTable& lane : table.lanes) {
       for (const KeptRun& run : lane.kept.runs()) kept.insert(run.group.get());
     }
+    for (const auto& group : table.filling) kept.insert(group.get());
   };
   add_table(current_);
   if (published_) add_table(*published_);

@@ -42,6 +42,8 @@ struct TableVersion {
   uint64_t from_row = 0;
   uint64_t until_row = kNoRow;
   std::vector<LaneTable> lanes;
+  // While copies are under way: every group they fill, those of a plan that another one replaced as well.
+  std::vector<std::shared_ptr<KeptGroup>> filling;  // shared with the job and the lists
   uint64_t arena_off = 0;
   uint64_t arena_bytes = 0;
 };
@@ -53,7 +55,7 @@ struct Lane {
   shm::GroupGeometry small;
   LaneRope rope;
   std::unique_ptr<RetentionPolicy> policy;
-  std::optional<RetentionPlan> pending;  // returned by the policy, not applied yet
+  std::deque<RetentionPlan> pending;  // returned by the policy, not applied yet, in order
   GroupAllocator* recent_allocator = nullptr;
   KeptGroupSizes kept_sizes;
   std::deque<Group> recent;       // blocks, from base_block on
@@ -142,6 +144,8 @@ class Sequence {
   bool job_out() const { return preparing_.has_value(); }
 
   // REQUIRES: Look() was called, no job is out. Gives the board a new uid.
+  // The engine waits for the answer and reads its tables anew after it, so that a published version that
+  // is due counts as adopted, and one that the truncated rows belied ends at once.
   // Errors: kFailedPrecondition naming the floor, kOutOfRange above rows.
   absl::Status Truncate(uint64_t rows, uint32_t new_uid);
 
@@ -166,6 +170,8 @@ class Sequence {
   std::optional<RetentionPlan> NextPlan(Lane& lane) const;
   absl::StatusOr<LaneTable> Apply(Lane& lane, const LaneTable& before, const RetentionPlan& plan,
                                   std::vector<GroupFill>* fills);
+  // A plan of some lane is due for the query of row rows() and not in the table in use.
+  bool PlanIsDue() const;
   absl::StatusOr<IncomingRow> Incoming(const Lane& lane, const MovedRow& moved) const;
   absl::Status WriteTable(TableVersion& table);
   void Publish(TableVersion table);
@@ -183,7 +189,6 @@ class Sequence {
   std::optional<TableVersion> published_;    // not adopted yet
   std::optional<TableVersion> preparing_;    // waits for its copies
   std::unique_ptr<CompactionJob> job_;       // to be taken
-  bool replacing_ = false;                   // after Truncate(): current_ may be wrong for later rows
   uint64_t rows_ = 0;
   uint64_t granted_ = 0;
   uint64_t compactions_ = 0;
