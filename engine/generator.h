@@ -25,7 +25,7 @@ using TextCallback = std::function<void(const std::string& text)>;
 
 struct GenerateOptions {
   uint64_t tokens_max = 128;
-  SamplerOptions sampler;
+  SamplerOptions sampler = {};
   bool stop_at_end = true;  // at a token that ends an answer
 };
 

@@ -1,12 +1,12 @@
 #include "engine/program.h"
 
+#include <errno.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
-#include <fstream>
 #include <iostream>
-#include <iterator>
 #include <memory>
 #include <numeric>
 #include <utility>
@@ -14,6 +14,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "base/posix.h"
 #include "base/status_macros.h"
 #include "engine/tokenizer.h"
 
@@ -24,23 +25,29 @@ namespace kvasir::engine {
 namespace {
 
 constexpr int kJsonSchema = 1;
-constexpr std::streamsize kTextBytesMax = std::streamsize{1} << 30;
+constexpr size_t kTextBytesMax = size_t{1} << 30;
 
+// Not a stream: libstdc++'s iterators throw on a path that is a folder.
 absl::StatusOr<std::string> ReadText(const std::string& path) {
-  std::ifstream file;
-  if (path != "-") {
-    file.open(path, std::ios::binary);
-    if (!file) return NotFound("text file cannot be read: path={}", path);
+  struct Closer {
+    void operator()(std::FILE* file) const { std::fclose(file); }
+  };
+  std::unique_ptr<std::FILE, Closer> owned(path == "-" ? nullptr : std::fopen(path.c_str(), "rb"));
+  if (path != "-" && owned == nullptr) {
+    return ErrnoStatus(errno, fmt::format("open of text file path={}", path));
   }
-  std::istream& in = path == "-" ? std::cin : file;
-  std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-  if (in.bad() || (path != "-" && file.peek() != std::ifstream::traits_type::eof())) {
-    return NotFound("text file cannot be read: path={}", path);
+  std::FILE* file = path == "-" ? stdin : owned.get();
+  std::string text;
+  std::array<char, 1 << 16> buffer;
+  size_t bytes = 0;
+  while ((bytes = std::fread(buffer.data(), 1, buffer.size(), file)) > 0) {
+    text.append(buffer.data(), bytes);
+    if (text.size() > kTextBytesMax) {
+      return InvalidArgument("text file is too long: path={} max_bytes={}", path, kTextBytesMax);
+    }
   }
-  if (static_cast<std::streamsize>(text.size()) > kTextBytesMax) {
-    return InvalidArgument("text file is too long: path={} bytes={} max={}", path, text.size(),
-                           kTextBytesMax);
-  }
+  if (std::ferror(file) != 0)
+    return ErrnoStatus(errno, fmt::format("read of text file path={}", path));
   return text;
 }
 
