@@ -10,7 +10,10 @@ std::vector<double> Multiply(const ggml_tensor* weight, const std::vector<double
   const float* w = ggml_get_data_f32(weight);
   std::vector<double> y(static_cast<size_t>(weight->ne[1]));
   for (double& out : y) {
-    for (const double in : x) out += static_cast<double>(*w++) * in;
+    double sums[4] = {};  // one after the other, additions would wait for each other
+    for (size_t i = 0; i < x.size(); ++i) sums[i % 4] += static_cast<double>(w[i]) * x[i];
+    out = sums[0] + sums[1] + sums[2] + sums[3];
+    w += x.size();
   }
   return y;
 }
@@ -20,6 +23,17 @@ void AddTo(std::vector<double>& x, const std::vector<double>& y) {
 }
 
 }  // namespace
+
+const std::vector<std::complex<double>>& DoubleLlama::Turns::Of(int64_t distance,
+                                                                const HyperParameters& p) {
+  std::vector<std::complex<double>>& turns = by_distance_[distance];
+  for (size_t i = turns.size() * 2; i < p.rotated_dims; i += 2) {
+    turns.push_back(
+        std::polar(1.0, static_cast<double>(distance) *
+                            std::pow(p.rope_theta, -static_cast<double>(i) / p.rotated_dims)));
+  }
+  return turns;
+}
 
 std::optional<int64_t> SeesAll(uint32_t /*layer*/, uint64_t query, uint64_t key) {
   return static_cast<int64_t>(query - key);
@@ -52,15 +66,12 @@ DoubleLlama::Vector DoubleLlama::Attend(uint32_t layer, uint64_t row, const Vect
       const std::optional<int64_t> distance = sees(layer, row, j);
       if (!distance) continue;
       const double* key = keys[j].data() + kv_at;
+      const std::vector<std::complex<double>>& turns = turns_.Of(*distance, p);
       double score = 0.0;
       for (size_t i = 0; i < dim; i += 2) {
-        const double angle =
-            i < p.rotated_dims
-                ? static_cast<double>(*distance) *
-                      std::pow(p.rope_theta, -static_cast<double>(i) / p.rotated_dims)
-                : 0.0;
-        score += std::cos(angle) * (query[i] * key[i] + query[i + 1] * key[i + 1]) +
-                 std::sin(angle) * (query[i] * key[i + 1] - query[i + 1] * key[i]);
+        const std::complex<double> turn = i < p.rotated_dims ? turns[i / 2] : 1.0;
+        score += turn.real() * (query[i] * key[i] + query[i + 1] * key[i + 1]) +
+                 turn.imag() * (query[i] * key[i + 1] - query[i + 1] * key[i]);
       }
       scores.push_back(score / std::sqrt(static_cast<double>(dim)));
       seen.push_back(j);

@@ -1,15 +1,18 @@
 // DoubleLlama: a plain forward pass in double with explicit visibility, the oracle for block
 // tables.
 //
-// Slow and obvious: every key is kept unrotated, and each (layer, query, key) asks `sees` whether
-// it is visible and at which distance. Shares nothing with the engine but the weights.
+// Not thread-safe. Slow and obvious: every key is kept unrotated, and each (layer, query, key) asks
+// `sees` whether it is visible and at which distance. Shares nothing with the engine but the
+// weights.
 #ifndef KVASIR_TESTS_ENGINE_DOUBLE_LLAMA_H_
 #define KVASIR_TESTS_ENGINE_DOUBLE_LLAMA_H_
 
+#include <complex>
 #include <cstdint>
 #include <functional>
 #include <optional>
 #include <span>
+#include <unordered_map>
 #include <vector>
 
 #include "engine/gguf_model.h"
@@ -29,11 +32,21 @@ class DoubleLlama {
 
  private:
   using Vector = std::vector<double>;
+  // cos + i sin of every pair's angle, by distance.
+  class Turns {
+   public:
+    const std::vector<std::complex<double>>& Of(int64_t distance, const HyperParameters& p);
+
+   private:
+    std::unordered_map<int64_t, std::vector<std::complex<double>>> by_distance_;
+  };
+
   Vector Norm(const Vector& x, const ggml_tensor* weight) const;
   Vector Attend(uint32_t layer, uint64_t row, const Vector& q, const std::vector<Vector>& keys,
                 const std::vector<Vector>& values, const Sees& sees) const;
 
   const GgufModel& model_;
+  mutable Turns turns_;
 };
 
 // Every earlier row and the query's own, at their distance.

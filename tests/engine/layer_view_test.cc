@@ -90,7 +90,7 @@ class ScriptedStore final : public KvStore {
     std::vector<RecentBlockView> views;
     std::vector<std::vector<float>> blocks;  // of kept rows, 5 a run with a gap between rows
     std::vector<KeptRunView> kept;
-    std::map<uint64_t, std::vector<float>> original;  // K unrotated-by-copy row and V row, by row
+    std::map<uint64_t, std::vector<float>> original;  // K row, then V row, as the engine wrote them
   };
 
   void AddBlock(Layer& layer) const {
