@@ -16,12 +16,13 @@ constexpr uint32_t kTileQueries = 32;
 
 uint32_t ElementBytes(kernels::RowType type) { return type == kernels::RowType::kF32 ? 4 : 2; }
 
-kernels::AttentionShape ShapeOf(const AttentionGeometry& g) {
+kernels::AttentionShape ShapeOf(const AttentionGeometry& g, uint32_t kv_heads) {
   return {.type = g.type,
           .heads = g.heads / g.kv_heads,
           .k_dim = g.head_dim,
           .v_dim = g.head_dim,
-          .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(g.head_dim)))};
+          .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(g.head_dim))),
+          .kv_heads = kv_heads};
 }
 
 void WriteRow(kernels::RowType type, const float* from, uint32_t count, std::byte* into) {
@@ -36,7 +37,8 @@ void WriteRow(kernels::RowType type, const float* from, uint32_t count, std::byt
 
 AttentionOps::AttentionOps(const AttentionGeometry& geometry, const Rope& rope, uint32_t threads)
     : geometry_(geometry),
-      shape_(ShapeOf(geometry)),
+      shape_(ShapeOf(geometry, 1)),
+      row_shape_(ShapeOf(geometry, geometry.kv_heads)),
       pairs_(rope.pairs()),
       head_bytes_(geometry.head_dim * ElementBytes(geometry.type)),
       plan_(rope),
@@ -48,17 +50,15 @@ AttentionOps::AttentionOps(const AttentionGeometry& geometry, const Rope& rope, 
 absl::Status AttentionOps::Prepare(const StepView& step) {
   KVASIR_RETURN_IF_ERROR(plan_.Prepare(step, geometry_.layers));
   const size_t group_floats = size_t{shape_.heads} * geometry_.head_dim;
+  const size_t row_floats = size_t{geometry_.heads} * geometry_.head_dim;
   const uint32_t tile = std::min(step.count, kTileQueries);
   for (Workspace& work : workspaces_) {
-    work.query.resize(plan_.most_rotations() * tile * group_floats);
+    work.query.resize(plan_.most_rotations() * std::max(tile * group_floats, row_floats));
     work.row.resize(std::max(tile * group_floats, size_t{geometry_.kv_heads} * geometry_.head_dim));
     work.first.resize(tile);
     work.last.resize(tile);
     work.runs.reserve(plan_.most_runs());
-    work.state.resize(geometry_.kv_heads);
-    for (kernels::AttentionState& state : work.state) {
-      state.Reset(tile * shape_.heads, shape_.v_dim);
-    }
+    work.state.Reset(std::max(tile * shape_.heads, geometry_.heads), shape_.v_dim);
   }
   return absl::OkStatus();
 }
@@ -111,11 +111,11 @@ void AttentionOps::StoreRow(const LayerPlan& layer, uint32_t t, const float* k, 
   WriteRow(geometry_.type, v, width, layer.view->ValueOf(row));
 }
 
-void AttentionOps::RotateQuery(uint32_t rotation, uint32_t t, const float* q, float* into) const {
-  std::copy_n(q, size_t{shape_.heads} * geometry_.head_dim, into);
-  for (uint32_t head = 0; head < shape_.heads; ++head) {
-    Rotate(plan_.Cosine(rotation, t), plan_.Sine(rotation, t), pairs_,
-           into + size_t{head} * geometry_.head_dim);
+void AttentionOps::RotateQuery(uint32_t rotation, uint32_t t, std::span<const float> q,
+                               float* into) const {
+  std::copy(q.begin(), q.end(), into);
+  for (size_t at = 0; at < q.size(); at += geometry_.head_dim) {
+    Rotate(plan_.Cosine(rotation, t), plan_.Sine(rotation, t), pairs_, into + at);
   }
 }
 
@@ -128,19 +128,12 @@ void AttentionOps::AttendRowOp(ggml_tensor* out, int ith, int nth, void* context
 void AttentionOps::AttendRow(const LayerPlan& layer, const float* q, uint64_t ith, uint64_t nth) {
   Workspace& work = workspaces_[ith];
   ShareRows(layer, ith, nth, work);
-  const size_t group_floats = size_t{shape_.heads} * geometry_.head_dim;
-  for (uint32_t h = 0; h < geometry_.kv_heads; ++h) {
-    for (size_t set = 0; set < layer.rotations.size(); ++set) {
-      RotateQuery(layer.rotations[set], 0, q + h * group_floats,
-                  work.query.data() + set * group_floats);
-    }
-    work.state[h].Reset(shape_.heads, shape_.v_dim);
-    kernels::AttendRuns(shape_, work.query.data(), work.runs, work.state[h]);
-    for (kernels::AttentionRun& run : work.runs) {
-      run.k += head_bytes_;
-      run.v += head_bytes_;
-    }
+  const size_t row_floats = size_t{geometry_.heads} * geometry_.head_dim;
+  for (size_t set = 0; set < layer.rotations.size(); ++set) {
+    RotateQuery(layer.rotations[set], 0, {q, row_floats}, work.query.data() + set * row_floats);
   }
+  work.state.Reset(geometry_.heads, shape_.v_dim);
+  kernels::AttendRuns(row_shape_, work.query.data(), work.runs, work.state);
 }
 
 // Fills work.runs with the ith of nth equal parts of the rows that the step's only query sees.
@@ -174,15 +167,11 @@ void AttentionOps::ShareRows(const LayerPlan& layer, uint64_t ith, uint64_t nth,
 void AttentionOps::MergeOp(ggml_tensor* out, int ith, int /*nth*/, void* context) {
   if (ith != 0) return;
   AttentionOps& ops = *static_cast<LayerContext*>(context)->ops;
-  const size_t group_floats = size_t{ops.shape_.heads} * ops.geometry_.head_dim;
-  auto* result = static_cast<float*>(out->data);
-  for (uint32_t h = 0; h < ops.geometry_.kv_heads; ++h) {
-    kernels::AttentionState& whole = ops.workspaces_[0].state[h];
-    for (size_t w = 1; w < ops.workspaces_.size(); ++w) {
-      kernels::MergeStates(whole, ops.workspaces_[w].state[h], ops.shape_.v_dim);
-    }
-    kernels::FinishState(whole, ops.shape_.v_dim, result + h * group_floats);
+  kernels::AttentionState& whole = ops.workspaces_[0].state;
+  for (size_t w = 1; w < ops.workspaces_.size(); ++w) {
+    kernels::MergeStates(whole, ops.workspaces_[w].state, ops.shape_.v_dim);
   }
+  kernels::FinishState(whole, ops.shape_.v_dim, static_cast<float*>(out->data));
 }
 
 void AttentionOps::AttendTilesOp(ggml_tensor* out, int ith, int nth, void* context) {
@@ -207,11 +196,12 @@ void AttentionOps::AttendTile(const LayerPlan& layer, const float* q, uint32_t k
   const size_t set_floats = count * group_floats;
   for (size_t set = 0; set < layer.rotations.size(); ++set) {
     for (uint32_t t = 0; t < count; ++t) {
-      RotateQuery(layer.rotations[set], begin + t, q + (begin + t) * row_floats + column,
+      RotateQuery(layer.rotations[set], begin + t,
+                  {q + (begin + t) * row_floats + column, group_floats},
                   work.query.data() + set * set_floats + t * group_floats);
     }
   }
-  kernels::AttentionState& state = work.state[0];
+  kernels::AttentionState& state = work.state;
   state.Reset(count * shape_.heads, shape_.v_dim);
   for (const PlannedRun& planned : layer.runs) {
     bool any = false;

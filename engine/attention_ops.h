@@ -5,6 +5,7 @@
 #define KVASIR_ENGINE_ATTENTION_OPS_H_
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include <absl/status/status.h>
@@ -52,11 +53,11 @@ class AttentionOps {
   };
   // Scratch of one thread; sized in Prepare(), because an operator must not fail.
   struct Workspace {
-    std::vector<float> query;                    // rotated queries
-    std::vector<float> row;                      // a key row, or a tile's results
-    std::vector<uint32_t> first, last;           // visible slots of a tile's queries
-    std::vector<kernels::AttentionRun> runs;     // this thread's share of the rows
-    std::vector<kernels::AttentionState> state;  // one a kv head
+    std::vector<float> query;                 // rotated queries
+    std::vector<float> row;                   // a key row, or a tile's results
+    std::vector<uint32_t> first, last;        // visible slots of a tile's queries
+    std::vector<kernels::AttentionRun> runs;  // this thread's share of the rows
+    kernels::AttentionState state;            // of all heads of a row, or a tile of one kv head
   };
 
   static void StoreOp(ggml_tensor* out, int ith, int nth, void* context);
@@ -69,11 +70,12 @@ class AttentionOps {
   void AttendRow(const LayerPlan& layer, const float* q, uint64_t ith, uint64_t nth);
   void AttendTile(const LayerPlan& layer, const float* q, uint32_t kv_head, uint32_t begin,
                   uint32_t count, float* out, Workspace& work) const;
-  void RotateQuery(uint32_t rotation, uint32_t t, const float* q, float* into) const;
+  void RotateQuery(uint32_t rotation, uint32_t t, std::span<const float> q, float* into) const;
   void ShareRows(const LayerPlan& layer, uint64_t ith, uint64_t nth, Workspace& work) const;
 
   const AttentionGeometry geometry_;
-  const kernels::AttentionShape shape_;
+  const kernels::AttentionShape shape_;      // of one kv head
+  const kernels::AttentionShape row_shape_;  // of all of them
   const uint32_t pairs_;
   const uint32_t head_bytes_;  // of one kv head in a row
   AttentionPlan plan_;

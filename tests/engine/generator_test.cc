@@ -49,7 +49,7 @@ TEST(Sampler, SameSeedSameTokensOtherSeedOthers) {
   std::vector<float> logits(100);
   for (size_t i = 0; i < logits.size(); ++i) logits[i] = std::sin(static_cast<float>(i));
   std::vector<std::vector<uint32_t>> runs;
-  for (const uint64_t seed : {1, 1, 2}) {
+  for (const uint64_t seed : {1U, 1U, 2U}) {
     Sampler sampler({.temperature = 1.0, .seed = seed});
     auto& run = runs.emplace_back();
     for (int i = 0; i < 50; ++i) run.push_back(sampler.Next(logits));

@@ -243,7 +243,7 @@ TableSpec AtCachePositions(uint32_t layer, uint64_t recent_first) {
   TableSpec table = AtOriginalPositions(layer, recent_first, 0, {});
   for (size_t i = 0; i < table.kept.size(); ++i) table.rotated_at[i] = i;
   const auto removed = static_cast<int64_t>(recent_first - table.kept.size());
-  table.spans = {{.rows = 4, .query_offset = removed, .query_max = recent_first - removed + 20},
+  table.spans = {{.rows = 4, .query_offset = removed, .query_max = table.kept.size() + 20},
                  {.rows = static_cast<uint32_t>(table.kept.size() - 4),
                   .query_offset = removed + static_cast<int64_t>(layer)}};
   return table;
