@@ -16,6 +16,8 @@
 
 #include <benchmark/benchmark.h>
 
+#include "bench/google_report.h"
+
 #include "kernels/attention.h"
 #include "kernels/gather.h"
 #include "kernels/row_convert.h"
@@ -242,4 +244,6 @@ BENCHMARK(BM_Rotate)->ArgsProduct({{256, 384, 2048}, {2, 5}, {0, 1}})->UseManual
 }  // namespace
 }  // namespace kvasir::kernels
 
-BENCHMARK_MAIN();
+int main(int argc, char** argv) {
+  return kvasir::bench::RunGoogleBenchmarks(argc, argv, "kernels");
+}

@@ -2,6 +2,7 @@
 // that each retention policy lets it see, summed over the prompts (SepLLM, arXiv 2412.12094,
 // section 5). The counts come from the policies' own tables, not from a formula.
 #include <algorithm>
+#include <cstdlib>
 #include <cstdint>
 #include <fstream>
 #include <memory>
@@ -117,7 +118,8 @@ Row Measure(const Prompts& prompts, const Setting& setting) {
 int Main(int argc, char** argv) {
   CLI::App app("r.KV of a file of prompts under SepLLM and StreamingLLM");
   std::string path = KVASIR_RKV_DEFAULT;
-  std::string json = "build/bench/rkv.json";
+  const char* const wanted = std::getenv("KVASIR_BENCH_JSON");
+  std::string json = wanted != nullptr ? wanted : "build/bench/rkv.json";
   app.add_option("FILE", path, "prompts as token ids (JSON)")->capture_default_str();
   app.add_option("--json", json, "where the report goes")->capture_default_str();
   CLI11_PARSE(app, argc, argv);

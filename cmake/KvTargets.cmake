@@ -1,5 +1,6 @@
 # kv_library / kv_executable / kv_test / kv_bench: the only ways a target is made, so flags live in one place.
 option(KVASIR_WERROR "Warnings are errors" OFF)
+option(KVASIR_FUZZ "Build libFuzzer programs (clang only)" OFF)
 set(KVASIR_SANITIZE "" CACHE STRING "e.g. address,undefined or thread")
 
 set(CMAKE_CXX_STANDARD 20)
@@ -17,6 +18,9 @@ target_compile_options(kv_flags INTERFACE
 target_compile_features(kv_flags INTERFACE cxx_std_20)
 target_include_directories(kv_flags INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
   $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}/kvasir>)
+if(KVASIR_FUZZ)
+  target_compile_options(kv_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()
 if(KVASIR_SANITIZE)
   target_compile_options(kv_flags INTERFACE -fsanitize=${KVASIR_SANITIZE} -fno-omit-frame-pointer
     -fno-sanitize-recover=undefined)

@@ -93,7 +93,7 @@ std::vector<ConfigKey> ServerKeys() {
        .unit = "threads",
        .min = 1,
        .max = 64,
-       .description = "Threads that compact sequences and prefault memory."},
+       .description = "Threads that copy kept rows. One more prefaults memory."},
       {.table = "server",
        .name = "rpc_threads",
        .kind = ConfigKind::kInteger,
@@ -158,14 +158,15 @@ std::vector<ConfigKey> MemoryKeys() {
        .kind = ConfigKind::kChoice,
        .value = At<&C::memory, &C::Memory::huge_pages>,
        .choices = {"off", "try", "require"},
-       .description = "2 MiB pages, which the host must have reserved (vm.nr_hugepages). Extents "
-                      "must be whole huge pages then."},
+       .description = "Transparent 2 MiB pages, which the host must allow for shared memory "
+                      "(/sys/kernel/mm/transparent_hugepage/shmem_enabled). extent_bytes and "
+                      "recent_extent_bytes must be multiples of 2 MiB then."},
       {.table = "memory",
        .name = "prefault",
        .kind = ConfigKind::kBoolean,
        .value = At<&C::memory, &C::Memory::prefault>,
-       .description = "Touches memory before somebody waits for it. Off: first use of each page "
-                      "costs 6 to 15 times a copy."},
+       .description = "Keeps ready_bytes touched ahead. Off: each extent is touched when it is "
+                      "taken, while somebody waits; a fresh page costs 6 to 15 times a copy."},
       {.table = "memory",
        .name = "ready_bytes",
        .kind = ConfigKind::kBytes,
@@ -221,8 +222,9 @@ std::vector<ConfigKey> LimitKeys() {
        .unit = "rows",
        .min = 128,
        .max = kMax32,
-       .description = "Rows that one sequence may see in its life; also what a sequence gets that "
-                      "asks for no number. Sizes the directory that is shared with the engine."},
+       .description = "Rows of one sequence that are not compacted yet, the granted ones included; "
+                      "with full retention its length. Sizes its directory in the session's table "
+                      "arena: 16 bytes a block and lane."},
       {.table = "limits",
        .name = "extents_per_session_max",
        .kind = ConfigKind::kInteger,

@@ -1,6 +1,7 @@
 #include "daemon/workers.h"
 
 #include <memory>
+#include <utility>
 
 namespace kvasir {
 
@@ -38,8 +39,7 @@ void Workers::CopyLoop() {
     }
     core::Run(*job);
     MutexLock lock(shared_.mutex);
-    shared_.core.FinishJob(*job);
-    job.reset();  // its groups belong to the core's books: under the lock
+    shared_.core.FinishJob(std::move(job));
     shared_.progress.NotifyAll();
     if (shared_.wake_data_server) shared_.wake_data_server();
   }

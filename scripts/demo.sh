@@ -6,7 +6,7 @@ set -euo pipefail
 
 BIN=$KVASIR_BIN_DIR
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/kvasir-demo.XXXXXX")
-THREADS=$(nproc)
+THREADS=$((($(nproc) + 1) / 2)) # ggml waits by spinning: a busy second core makes steps slow
 TEXT_TOKENS=${KVASIR_DEMO_TOKENS:-2048}
 ANSWER_TOKENS=${KVASIR_DEMO_ANSWER_TOKENS:-200}
 DAEMON=

@@ -129,7 +129,9 @@ class KvCore {
 
   // The next copy to run, or null.
   std::unique_ptr<CompactionJob> TakeJob();
-  void FinishJob(const CompactionJob& job);
+  // The copies are made: publishes what waited for them. Takes the job with it, since the groups that it
+  // names belong to the core's books, and the session may end here.
+  void FinishJob(std::unique_ptr<CompactionJob> job);
   bool HasWork() const { return !jobs_.empty(); }
 
   // Destroys extents that nobody holds any more; true if some are still held. Called from time to time.
@@ -137,8 +139,10 @@ class KvCore {
 
   std::vector<TenantReport> TenantReports() const;
   std::vector<SequenceReport> SequenceReports() const;
+  // `tenant`: the only one whose sequences the caller may know of; null: all.
   // Errors: kNotFound, kInvalidArgument for a layer out of range.
-  absl::StatusOr<std::vector<InspectedRow>> Inspect(uint64_t sequence_id, uint32_t layer,
+  absl::StatusOr<std::vector<InspectedRow>> Inspect(const std::string* tenant,
+                                                    uint64_t sequence_id, uint32_t layer,
                                                     uint64_t first_row, uint32_t max_rows,
                                                     SequenceReport* report) const;
   void CountRejected(Tenant& tenant) { ++tenant.counters.rejected_calls; }

@@ -54,11 +54,14 @@ std::vector<TenantReport> KvCore::TenantReports() const {
   return reports;
 }
 
-absl::StatusOr<std::vector<InspectedRow>> KvCore::Inspect(uint64_t sequence_id, uint32_t layer,
+absl::StatusOr<std::vector<InspectedRow>> KvCore::Inspect(const std::string* tenant,
+                                                          uint64_t sequence_id, uint32_t layer,
                                                           uint64_t first_row, uint32_t max_rows,
                                                           SequenceReport* report) const {
   const auto place = sequence_places_.find(sequence_id);
-  if (place == sequence_places_.end()) {
+  // Another tenant's is as unknown as one that does not exist, before anything else is judged.
+  if (place == sequence_places_.end() ||
+      (tenant != nullptr && place->second.session->tenant.config.name != *tenant)) {
     return NotFound("unknown or closed sequence: sequence_id={}", sequence_id);
   }
   const Session& session = *place->second.session;

@@ -165,9 +165,10 @@ std::unique_ptr<CompactionJob> KvCore::TakeJob() {
   return job;
 }
 
-void KvCore::FinishJob(const CompactionJob& job) {
-  const Place place = sequence_places_.at(job.sequence_id);  // sequences with a job out stay
-  place.session->sequences[place.slot]->Finish(job);
+void KvCore::FinishJob(std::unique_ptr<CompactionJob> job) {
+  const Place place = sequence_places_.at(job->sequence_id);  // sequences with a job out stay
+  job.reset();  // before the sequence: it may hold the last references to a tenant's groups
+  place.session->sequences[place.slot]->Finish();
   if (place.session->ended) DestroyIfIdle(place.session->id);
 }
 

@@ -271,7 +271,7 @@ absl::Status Sequence::Advance() {
   return absl::OkStatus();
 }
 
-void Sequence::Finish(const CompactionJob&) {
+void Sequence::Finish() {
   KVASIR_CHECK(preparing_.has_value(), "no compaction is under way: id={}", identity_.id);
   TableVersion next = *std::move(preparing_);
   preparing_.reset();

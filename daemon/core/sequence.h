@@ -134,8 +134,8 @@ class Sequence {
   bool HasTableFor(uint64_t row) const;
 
   std::unique_ptr<CompactionJob> TakeJob() { return std::move(job_); }
-  // The job's groups are filled: publishes the version that needs them.
-  void Finish(const CompactionJob& job);
+  // The groups of the job that was taken are filled: publishes the version that needs them.
+  void Finish();
   // The job that was taken will not be run: the sequence is about to be destroyed.
   void CancelJob();
   bool job_out() const { return preparing_.has_value(); }

@@ -1,0 +1,58 @@
+#include "bench/google_report.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include <benchmark/benchmark.h>
+#include <fmt/format.h>
+
+#include "base/error.h"
+#include "bench/report.h"
+
+namespace kvasir::bench {
+namespace {
+
+class RowsReporter final : public benchmark::ConsoleReporter {
+ public:
+  void ReportRuns(const std::vector<Run>& runs) override {
+    ConsoleReporter::ReportRuns(runs);
+    for (const Run& run : runs) {
+      if (run.error_occurred || run.run_type != Run::RT_Iteration) continue;
+      Row row;
+      row.name = run.benchmark_name();
+      row.value = run.real_accumulated_time / static_cast<double>(run.iterations) * 1e9;
+      row.unit = "ns";
+      row.extra = nlohmann::ordered_json::object();
+      for (const auto& [name, counter] : run.counters) {
+        const double value = counter;
+        if (name.starts_with("of_")) {
+          row.reference = row.value * value;
+          row.extra["reference_name"] = name.substr(3);
+        } else {
+          row.extra[name] = value;
+        }
+      }
+      report.Add(std::move(row));
+    }
+  }
+
+  Report report;
+};
+
+}  // namespace
+
+int RunGoogleBenchmarks(int argc, char** argv, const char* name) {
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  RowsReporter reporter;
+  benchmark::RunSpecifiedBenchmarks(&reporter);
+  const char* path = std::getenv("KVASIR_BENCH_JSON");
+  const absl::Status written =
+      reporter.report.Write(path != nullptr ? path : fmt::format("build/bench/{}.json", name));
+  if (!written.ok()) std::fprintf(stderr, "%s\n", MessageOf(written).c_str());
+  return written.ok() ? 0 : 1;
+}
+
+}  // namespace kvasir::bench

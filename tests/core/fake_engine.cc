@@ -1,0 +1,218 @@
+#include "tests/core/fake_engine.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+#include <gtest/gtest.h>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "proto/shm/probe_pattern.h"
+
+namespace kvasir::core::testing {
+namespace {
+
+constexpr uint32_t kElements = 4;
+
+uint16_t Element(uint64_t row, uint32_t layer, uint32_t plane, uint32_t e) {
+  return static_cast<uint16_t>(row * 131 + layer * 17 + plane * 5 + e);
+}
+
+uint32_t LoadWord(const std::byte* at) {
+  uint32_t word = 0;
+  std::memcpy(&word, at, sizeof(word));
+  return word;
+}
+
+void ExpectRow(const std::byte* data, uint64_t row, uint32_t layer, uint32_t plane) {
+  for (uint32_t e = 0; e < kElements; ++e) {
+    uint16_t value = 0;
+    std::memcpy(&value, data + 2 * e, 2);
+    EXPECT_EQ(value, Element(row, layer, plane, e)) << "row " << row << " layer " << layer;
+  }
+}
+
+}  // namespace
+
+uint64_t TestSeed(uint64_t fallback) {
+  const char* text = std::getenv("KVASIR_SEED");
+  const uint64_t seed = text != nullptr ? std::strtoull(text, nullptr, 10) : fallback;
+  ::testing::Test::RecordProperty("seed", std::to_string(seed));
+  fmt::print("KVASIR_SEED={}\n", seed);
+  return seed;
+}
+
+std::unique_ptr<HostPool> MakeTestPool(uint64_t bytes) {
+  HostPoolOptions options;
+  options.pool_bytes = bytes;
+  options.extent_bytes = 64 * kKiB;
+  options.small_extent_bytes = 32 * kKiB;
+  options.lock = Demand::kOff;
+  absl::StatusOr<std::unique_ptr<HostPool>> pool = HostPool::Create(options, {});
+  EXPECT_TRUE(pool.ok()) << MessageOf(pool.status());
+  return pool.ok() ? *std::move(pool) : nullptr;
+}
+
+ModelDescription SmallModel(uint32_t layers) {
+  ModelDescription model;
+  model.name = "small";
+  model.layers.assign(layers, LayerShape{1, kElements, kElements, 0});
+  model.separators = {1, 2};
+  model.vocabulary_size = 100;
+  model.slots_per_block = 16;
+  model.weights_digest = std::string(16, 'd');
+  return model;
+}
+
+FakeEngine::Buffer FakeEngine::MakeBuffer(uint64_t bytes) {
+  auto* data = static_cast<std::byte*>(std::aligned_alloc(kPageBytes, bytes));
+  std::memset(data, 0, bytes);
+  return Buffer(data);
+}
+
+FakeEngine::FakeEngine(KvCore& core, const SessionLimits& limits, uint32_t uid)
+    : core_(core),
+      sizes_(SegmentSizesFor(limits)),
+      d_(MakeBuffer(sizes_.d_bytes)),
+      e_(MakeBuffer(sizes_.e_bytes)) {
+  static uint64_t tokens_made = 0;
+  SessionToken token;
+  ++tokens_made;
+  std::memcpy(token.bytes.data(), &tokens_made, sizeof(tokens_made));
+  absl::StatusOr<Session*> session =
+      core.OpenSession({uid, uid, 1}, token, 7, {d_.get(), e_.get()}, *this);
+  EXPECT_TRUE(session.ok()) << MessageOf(session.status());
+  session_ = *session;
+  session_id_ = session_->id;
+}
+
+absl::Status FakeEngine::SendExtent(const shm::ExtentNotice& notice, const Extent& extent) {
+  if (refuse_extents) return DeadlineExceeded("the engine does not read");
+  extents_.resize(std::max<size_t>(extents_.size(), notice.slot + 1));
+  extents_[notice.slot] = extent.data();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<uint32_t> FakeEngine::RegisterModel(uint32_t layers) {
+  KVASIR_ASSIGN_OR_RETURN(const ModelHandle handle,
+                          core_.RegisterModel(*session_, SmallModel(layers)));
+  const std::vector<shm::LayerRowBytes>& bytes = handle.model->row_bytes();
+  layers_ = layers;
+  block_ = shm::MakeGroupGeometry(bytes, 16);
+  small_ = shm::MakeGroupGeometry(bytes, shm::SmallGroupSlots(16));
+  std::byte* const base = extents_[handle.probe_extent.slot] + handle.probe_offset;
+  for (uint32_t layer = 0; layer < layers; ++layer) {
+    for (uint32_t slot = 0; slot < 8; ++slot) {
+      for (uint32_t b = 0; b < bytes[layer].k; ++b) {
+        base[block_.k_off[layer] + slot * bytes[layer].k + b] =
+            std::byte{shm::ProbeByte(9, layer, 0, slot, b)};
+        base[block_.v_off[layer] + slot * bytes[layer].v + b] =
+            std::byte{shm::ProbeByte(9, layer, 1, slot, b)};
+      }
+    }
+  }
+  KVASIR_RETURN_IF_ERROR(core_.ProbeLayout(*session_, handle.model_id, 9, 10));
+  return handle.model_id;
+}
+
+absl::StatusOr<FakeEngine::Stream> FakeEngine::Open(uint32_t model_id,
+                                                    const std::string& retention) {
+  KVASIR_ASSIGN_OR_RETURN(const Sequence* sequence,
+                          core_.OpenSequence(*session_, {model_id, retention, 0, "fake"}));
+  Stream stream;
+  stream.slot = sequence->identity().slot;
+  stream.uid = sequence->identity().uid;
+  stream.id = sequence->identity().id;
+  return stream;
+}
+
+shm::SeqBoard* FakeEngine::boards() {
+  return reinterpret_cast<shm::SeqBoard*>(d_.get() + sizes_.seq_off);
+}
+
+shm::SeqDesk& FakeEngine::desk(uint32_t slot) {
+  return reinterpret_cast<shm::SeqDesk*>(e_.get() + sizes_.e_desk_off)[slot];
+}
+
+uint64_t FakeEngine::Writable(Stream& stream) {
+  const uint64_t published = board(stream.slot).published.load();
+  const shm::VersionDesc& newest = board(stream.slot).v[published & 1];
+  if (published != stream.adopted && stream.rows >= newest.from_row) stream.adopted = published;
+  const uint64_t end = std::min(board(stream.slot).granted.load(), Table(stream).until_row);
+  return end > stream.rows ? end - stream.rows : 0;
+}
+
+std::byte* FakeEngine::BlockOf(const Stream& stream, uint32_t lane, uint64_t row) {
+  const shm::SeqBoard& seq = board(stream.slot);
+  const auto* dir = reinterpret_cast<const shm::RecentRef*>(d_.get() + seq.dir_off);
+  const shm::RecentRef& ref = dir[lane * seq.dir_cap + row / 16 % seq.dir_cap];
+  return extents_[ref.extent] + ref.group_off;
+}
+
+void FakeEngine::WriteRow(Stream& stream, uint32_t id) {
+  const uint64_t slot = stream.rows % 16;
+  std::byte* const base = BlockOf(stream, 0, stream.rows);
+  for (uint32_t layer = 0; layer < layers_; ++layer) {
+    for (uint32_t e = 0; e < kElements; ++e) {
+      const uint16_t k = Element(stream.rows, layer, 0, e), v = Element(stream.rows, layer, 1, e);
+      std::memcpy(base + block_.k_off[layer] + slot * block_.row_bytes[layer].k + 2 * e, &k, 2);
+      std::memcpy(base + block_.v_off[layer] + slot * block_.row_bytes[layer].v + 2 * e, &v, 2);
+    }
+  }
+  std::memcpy(base + block_.tok_off + 4 * slot, &id, 4);
+  stream.ids.resize(stream.rows);
+  stream.ids.push_back(id);
+  ++stream.rows;
+}
+
+void FakeEngine::WriteDesk(const Stream& stream) {
+  desk(stream.slot).rows.store(stream.rows);
+  desk(stream.slot).adopted.store(stream.adopted);
+  desk(stream.slot).uid.store(stream.uid);
+}
+
+SyncAnswer FakeEngine::Sync(const Stream& stream, uint64_t granted_rows,
+                            std::optional<uint64_t> table_row) {
+  return core_.Sync(*session_, {stream.slot, stream.uid, granted_rows, table_row});
+}
+
+std::vector<uint64_t> FakeEngine::VisibleRows(const Stream& stream, uint64_t row, uint32_t layer) {
+  const shm::VersionDesc& table = Table(stream);
+  EXPECT_EQ(table.version, stream.adopted);
+  const auto& span = *reinterpret_cast<const shm::LaneSpan*>(d_.get() + table.lanes_off);
+  const auto* runs = reinterpret_cast<const shm::RunEntry*>(d_.get() + span.runs_off);
+  const auto* sticky = reinterpret_cast<const uint64_t*>(d_.get() + span.sticky_off);
+  std::vector<uint64_t> rows;
+  for (uint32_t r = 0; r < span.runs; ++r) {
+    const shm::GroupGeometry& geometry = GeometryOf(runs[r].group_slots);
+    const std::byte* const base = extents_[runs[r].extent] + runs[r].group_off;
+    for (uint32_t s = runs[r].first_slot; s < runs[r].first_slot + runs[r].rows; ++s) {
+      const uint64_t kept = LoadWord(base + geometry.pos_off + 4 * s);
+      EXPECT_LT(kept, span.recent_first);
+      EXPECT_LT(kept, stream.rows);
+      if (kept >= stream.rows) continue;
+      EXPECT_EQ(LoadWord(base + geometry.tok_off + 4 * s), stream.ids[kept]) << "row " << kept;
+      ExpectRow(base + geometry.k_off[layer] + s * geometry.row_bytes[layer].k, kept, layer, 0);
+      ExpectRow(base + geometry.v_off[layer] + s * geometry.row_bytes[layer].v, kept, layer, 1);
+      rows.push_back(kept);
+    }
+  }
+  EXPECT_EQ(rows.size(), span.kept_rows);
+  uint64_t low = span.recent_first;
+  if (span.window != 0 && row + 1 > span.window) low = std::max(low, row + 1 - span.window);
+  for (uint32_t i = 0; i < span.sticky; ++i) {
+    if (sticky[i] < low && sticky[i] <= row) rows.push_back(sticky[i]);
+  }
+  for (uint64_t p = low; p <= row; ++p) rows.push_back(p);
+  for (const uint64_t p : rows) {
+    if (p < span.recent_first || p >= stream.rows) continue;
+    const std::byte* const base = BlockOf(stream, 0, p);
+    ExpectRow(base + block_.k_off[layer] + p % 16 * block_.row_bytes[layer].k, p, layer, 0);
+  }
+  std::sort(rows.begin(), rows.end());
+  return rows;
+}
+
+}  // namespace kvasir::core::testing

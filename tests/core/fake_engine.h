@@ -1,0 +1,97 @@
+// FakeEngine: a session of a KvCore without sockets or threads. Its two segments are plain buffers,
+// and extents reach it as addresses; what it does with them is what an engine would do.
+#ifndef KVASIR_TESTS_CORE_FAKE_ENGINE_H_
+#define KVASIR_TESTS_CORE_FAKE_ENGINE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <absl/status/statusor.h>
+
+#include "daemon/core/kv_core.h"
+
+namespace kvasir::core::testing {
+
+// Seed of randomised tests: the environment's KVASIR_SEED, or `fallback`.
+uint64_t TestSeed(uint64_t fallback);
+
+// A pool without locking or stock.
+std::unique_ptr<HostPool> MakeTestPool(uint64_t bytes);
+
+// One lane for `layers` layers of 1 head x 4 elements in f16, 16 slots a block, vocabulary 100,
+// separators 1 and 2.
+ModelDescription SmallModel(uint32_t layers);
+
+class FakeEngine final : public ExtentSender {
+ public:
+  // One open sequence as the engine knows it.
+  struct Stream {
+    uint32_t slot = 0, uid = 0;
+    uint64_t id = 0;
+    uint64_t rows = 0;
+    uint64_t adopted = 1;
+    std::vector<uint32_t> ids;
+  };
+
+  // Opens a session. `limits` as in the core's configuration.
+  FakeEngine(KvCore& core, const SessionLimits& limits, uint32_t uid);
+
+  absl::Status SendExtent(const shm::ExtentNotice& notice, const Extent& extent) override;
+
+  bool open() const { return !core_.HasEnded(session_id_); }
+  uint32_t session_id() const { return session_id_; }
+  Session& session() { return *session_; }  // REQUIRES: open()
+
+  // Registers SmallModel(layers), writes the probe pattern and has it checked.
+  absl::StatusOr<uint32_t> RegisterModel(uint32_t layers);
+  absl::StatusOr<Stream> Open(uint32_t model_id, const std::string& retention);
+
+  // Adopts a newer table if the stream has come to its first row; then the rows that may be written
+  // now, judged from the board alone.
+  uint64_t Writable(Stream& stream);
+  // Writes the next row with this id, in every layer. REQUIRES: Writable(stream) > 0.
+  void WriteRow(Stream& stream, uint32_t id);
+  // Puts rows and adopted into the desk.
+  void WriteDesk(const Stream& stream);
+  SyncAnswer Sync(const Stream& stream, uint64_t granted_rows, std::optional<uint64_t> table_row);
+
+  // Rows that the query of `row` sees in `layer` by the adopted table, ascending. Adds a test
+  // failure for kept rows whose K, V, position or id is not the one written.
+  std::vector<uint64_t> VisibleRows(const Stream& stream, uint64_t row, uint32_t layer);
+
+  shm::SeqBoard& board(uint32_t slot) { return boards()[slot]; }
+  shm::SeqDesk& desk(uint32_t slot);
+  bool refuse_extents = false;  // SendExtent fails, as when the peer does not read
+
+ private:
+  struct Free {
+    void operator()(std::byte* data) const { ::free(data); }
+  };
+  using Buffer = std::unique_ptr<std::byte, Free>;
+  static Buffer MakeBuffer(uint64_t bytes);
+
+  shm::SeqBoard* boards();
+  const shm::VersionDesc& Table(const Stream& stream) {
+    return board(stream.slot).v[stream.adopted & 1];
+  }
+  std::byte* BlockOf(const Stream& stream, uint32_t lane, uint64_t row);
+  const shm::GroupGeometry& GeometryOf(uint32_t slots) const {
+    return slots == block_.slots ? block_ : small_;
+  }
+
+  KvCore& core_;
+  const SegmentSizes sizes_;
+  const Buffer d_, e_;
+  Session* session_ = nullptr;
+  uint32_t session_id_ = 0;
+  std::vector<std::byte*> extents_;  // by slot
+  shm::GroupGeometry block_, small_;
+  uint32_t layers_ = 0;
+};
+
+}  // namespace kvasir::core::testing
+
+#endif  // KVASIR_TESTS_CORE_FAKE_ENGINE_H_
