@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
 #include <random>
 #include <span>
@@ -19,7 +20,7 @@ namespace kvasir::bench {
 namespace {
 
 constexpr uint64_t kFillRows = 512;
-constexpr uint32_t kOrdinaryTokens = 1000;  // ids from here on, as many
+constexpr uint32_t kOrdinaryFirst = 100, kOrdinaryLast = 600;  // token ids
 
 struct LlamaContextDeleter {
   void operator()(llama_context* context) const { llama_free(context); }
@@ -33,7 +34,7 @@ class LlamaVariant final : public DecodeVariant {
     while (rows_ < rows) {
       std::vector<llama_token> tokens;
       for (uint64_t i = 0; i < std::min(kFillRows, rows - rows_); ++i) {
-        tokens.push_back(static_cast<llama_token>(kOrdinaryTokens + random_() % kOrdinaryTokens));
+        tokens.push_back(static_cast<llama_token>(ordinary_(random_)));
       }
       KVASIR_RETURN_IF_ERROR(Decode(tokens));
     }
@@ -41,7 +42,7 @@ class LlamaVariant final : public DecodeVariant {
   }
 
   absl::Status Step() override {
-    std::array<llama_token, 1> token = {static_cast<llama_token>(kOrdinaryTokens)};
+    std::array<llama_token, 1> token = {static_cast<llama_token>(kOrdinaryFirst)};
     KVASIR_RETURN_IF_ERROR(Decode(token));
     return llama_get_logits_ith(context_.get(), -1) != nullptr ? absl::OkStatus()
                                                                : Internal("libllama has no logits");
@@ -62,6 +63,7 @@ class LlamaVariant final : public DecodeVariant {
   }
 
   std::unique_ptr<llama_context, LlamaContextDeleter> context_;
+  std::uniform_int_distribution<uint32_t> ordinary_{kOrdinaryFirst, kOrdinaryLast};
   std::mt19937 random_{1};
   uint64_t rows_ = 0;
 };
@@ -78,8 +80,8 @@ class StoreVariant final : public DecodeVariant {
       KVASIR_ASSIGN_OR_RETURN(const StepView step, store_->Begin(static_cast<uint32_t>(want)));
       for (const LayerView& layer : step.layers) WriteRows(step, layer);
       std::vector<uint32_t> ids(step.count);
-      for (uint32_t& id : ids) {
-        id = share_(random_) < separator_share_ ? kSeparator : ordinary_(random_);
+      for (uint32_t t = 0; t < step.count; ++t) {
+        ids[t] = IsSeparator(step.row + t) ? kSeparator : ordinary_(random_);
       }
       KVASIR_RETURN_IF_ERROR(store_->Commit(ids));
     }
@@ -87,7 +89,7 @@ class StoreVariant final : public DecodeVariant {
   }
 
   absl::Status Step() override {
-    const std::array<uint32_t, 1> token = {kOrdinaryTokens};
+    const std::array<uint32_t, 1> token = {kOrdinaryFirst};
     KVASIR_ASSIGN_OR_RETURN(const StepView step, store_->Begin(1));
     KVASIR_RETURN_IF_ERROR(engine_.Compute(token, step, engine::LogitsWanted::kLast).status());
     return store_->Commit(token);
@@ -99,6 +101,11 @@ class StoreVariant final : public DecodeVariant {
   }
 
  private:
+  bool IsSeparator(uint64_t row) const {
+    const auto before = static_cast<double>(row) * separator_share_;
+    return std::floor(before + separator_share_) > std::floor(before);
+  }
+
   void WriteRows(const StepView& step, const LayerView& layer) {
     constexpr size_t kKinds = 61;  // different rows
     const size_t bytes = std::max(layer.k_stride, layer.v_stride);
@@ -117,8 +124,7 @@ class StoreVariant final : public DecodeVariant {
   engine::LlamaEngine& engine_;
   std::unique_ptr<engine::KvStore> store_;
   const double separator_share_;
-  std::uniform_real_distribution<double> share_;
-  std::uniform_int_distribution<uint32_t> ordinary_{kOrdinaryTokens, 2 * kOrdinaryTokens};
+  std::uniform_int_distribution<uint32_t> ordinary_{kOrdinaryFirst, kOrdinaryLast};
   std::mt19937 random_{2};
   std::vector<ggml_fp16_t> made_up_;
 };

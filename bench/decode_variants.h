@@ -38,7 +38,7 @@ absl::StatusOr<std::unique_ptr<DecodeVariant>> MakeLlamaVariant(llama_model* mod
                                                                 uint64_t rows_max, uint32_t threads,
                                                                 bool flash_attention);
 
-// `engine` on `store`. Every 1 / separator_share-th row has the token kSeparator, at random.
+// `engine` on `store`. A separator_share of the rows, evenly spread, has the token kSeparator.
 // FillTo() writes made-up rows. `engine` must outlive the variant.
 std::unique_ptr<DecodeVariant> MakeStoreVariant(engine::LlamaEngine& engine,
                                                 std::unique_ptr<engine::KvStore> store,

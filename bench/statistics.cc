@@ -13,20 +13,19 @@ MedianInterval MedianOf(std::vector<double> samples) {
   constexpr double kTail = 0.025;
   std::sort(samples.begin(), samples.end());
   const size_t n = samples.size();
-  // term: probability of exactly `below` heads in n throws.
-  double term = std::pow(0.5, static_cast<double>(n));
-  double tail = term;
-  size_t below = 0;
-  while (below + 1 < (n + 1) / 2) {
-    const double next = term * static_cast<double>(n - below) / static_cast<double>(below + 1);
-    if (tail + next > kTail) break;
-    term = next;
-    tail += next;
-    ++below;
-  }
-  const double low = samples[tail <= kTail ? below : 0];
-  const double high = samples[n - 1 - (tail <= kTail ? below : 0)];
-  return {.median = (samples[(n - 1) / 2] + samples[n / 2]) / 2, .low = low, .high = high};
+  // Probability of exactly k heads in n throws.
+  const auto exactly = [n](size_t k) {
+    const auto all = static_cast<double>(n);
+    const auto heads = static_cast<double>(k);
+    return std::exp(std::lgamma(all + 1) - std::lgamma(heads + 1) - std::lgamma(all - heads + 1) -
+                    all * std::log(2.0));
+  };
+  size_t rank = 0;  // of the lower end, from 0
+  double tail = exactly(0);
+  while (2 * rank + 2 < n && tail + exactly(rank + 1) <= kTail) tail += exactly(++rank);
+  return {.median = (samples[(n - 1) / 2] + samples[n / 2]) / 2,
+          .low = samples[rank],
+          .high = samples[n - 1 - rank]};
 }
 
 }  // namespace kvasir::bench
