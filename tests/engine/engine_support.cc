@@ -133,6 +133,13 @@ std::vector<float> LlamaReference::Compute(std::span<const uint32_t> tokens) {
   return all;
 }
 
+void LlamaReference::Remove(uint64_t row) {
+  const auto position = static_cast<llama_pos>(row);
+  const bool removed =
+      llama_memory_seq_rm(llama_get_memory(context_), 0, position, position + 1);
+  KVASIR_CHECK(removed, "libllama cannot remove row {}", row);
+}
+
 Difference CompareWithLibllama(LlamaEngine& engine, KvStore& store, LlamaReference& reference,
                                std::span<const uint32_t> prompt, uint32_t steps) {
   constexpr size_t kRowsAtOnce = 256;  // a row of logits may take 200 KiB, twice

@@ -61,6 +61,8 @@ class LlamaReference {
 
   // Logits of `tokens`, at most 512, at the sequence's end.
   std::vector<float> Compute(std::span<const uint32_t> tokens);
+  // Takes the key and value of a row out of the cache; the others keep their positions.
+  void Remove(uint64_t row);
 
  private:
   llama_model* model_ = nullptr;
