@@ -47,7 +47,8 @@ class RetentionTest : public DaemonFixture {
     for (uint32_t& id : ids) id = static_cast<uint32_t>(random() % 8);
     uint64_t row = 0;
     while (row < rows) {
-      const auto want = static_cast<uint32_t>(std::min<uint64_t>(1 + random() % batch_max, rows - row));
+      const auto want =
+          static_cast<uint32_t>(std::min<uint64_t>(1 + random() % batch_max, rows - row));
       absl::StatusOr<StepView> step = sequence->Begin(want);
       ASSERT_TRUE(step.ok()) << "row " << row << ": " << MessageOf(step.status());
       ASSERT_EQ(step->row, row);
@@ -96,6 +97,41 @@ TEST_F(RetentionTest, LayersWithOtherSettingsKeepOtherRows) {
          {StaticRule(2, 20, true), StaticRule(2, 50, true), StaticRule(2, 50, true),
           StaticRule(2, 8, true)},
          6);
+}
+
+TEST_F(RetentionTest, RowsWrittenAfterATruncationAreSeenAsTheyAre) {
+  const ModelSpec spec = TinySpec(1);
+  const Rule rule = StaticRule(2, 12, true);
+  const std::unique_ptr<Session> session = Connect();
+  ASSERT_NE(session, nullptr);
+  const absl::StatusOr<ModelHandle> model = session->RegisterModel(spec);
+  ASSERT_TRUE(model.ok()) << MessageOf(model.status());
+  absl::StatusOr<Sequence> sequence = session->OpenSequence(
+      {*model, "sepllm:form=static,init_cache_size=2,local_size=12", 0, "truncated"});
+  ASSERT_TRUE(sequence.ok()) << MessageOf(sequence.status());
+  std::mt19937_64 random(7);
+  std::vector<uint32_t> ids;
+  uint64_t truncated = 0;
+  for (int turn = 0; turn < 400; ++turn) {
+    absl::StatusOr<StepView> step = sequence->Begin(1 + static_cast<uint32_t>(random() % 6));
+    ASSERT_TRUE(step.ok()) << MessageOf(step.status());
+    ASSERT_EQ(step->row, ids.size());
+    WriteTestRows(*step, spec);
+    for (uint32_t t = 0; t < step->count; ++t) {
+      ids.push_back(static_cast<uint32_t>(random() % 5));
+      ASSERT_EQ(VisibleRows(step->layers[0], step->row + t, 0, spec), rule(ids, step->row + t));
+    }
+    ASSERT_TRUE(sequence->Commit(std::span(ids).subspan(step->row, step->count)).ok());
+    if (random() % 4 != 0) continue;
+    const uint64_t rows = ids.size() - random() % std::min<uint64_t>(ids.size(), 8);
+    const absl::Status status = sequence->Truncate(rows);
+    ASSERT_TRUE(status.ok() || status.code() == absl::StatusCode::kFailedPrecondition)
+        << MessageOf(status);
+    if (!status.ok()) continue;
+    ids.resize(rows);
+    ++truncated;
+  }
+  EXPECT_GT(truncated, 20U);
 }
 
 }  // namespace
