@@ -38,8 +38,8 @@ uint64_t MemlockLimit() {
   return ::getrlimit(RLIMIT_MEMLOCK, &limit) == 0 ? limit.rlim_cur : 0;
 }
 
-// Whether this process may lock that much, asked of the kernel itself: limit and capability alike. Locks
-// nothing for good and touches no page.
+// Whether this process may lock that much, asked of the kernel itself: limit and capability alike.
+// Locks nothing for good and touches no page.
 bool MayLock(uint64_t bytes) {
   void* const map =
       ::mmap(nullptr, bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

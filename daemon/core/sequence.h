@@ -42,7 +42,7 @@ struct TableVersion {
   uint64_t from_row = 0;
   uint64_t until_row = kNoRow;
   std::vector<LaneTable> lanes;
-  // While copies are under way: every group they fill, those of a plan that another one replaced as well.
+  // While copies are under way: every group they fill, those of a replaced plan as well.
   std::vector<std::shared_ptr<KeptGroup>> filling;  // shared with the job and the lists
   uint64_t arena_off = 0;
   uint64_t arena_bytes = 0;
