@@ -9,12 +9,12 @@
 #include <string>
 #include <utility>
 
-#include <numa.h>
-
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+
+#include <numa.h>
 
 namespace kvasir {
 namespace {
@@ -38,8 +38,8 @@ uint64_t MemlockLimit() {
   return ::getrlimit(RLIMIT_MEMLOCK, &limit) == 0 ? limit.rlim_cur : 0;
 }
 
-// Whether this process may lock that much, asked of the kernel itself: limit and capability alike. Locks
-// nothing for good and touches no page.
+// Whether this process may lock that much, asked of the kernel itself: limit and capability alike.
+// Locks nothing for good and touches no page.
 bool MayLock(uint64_t bytes) {
   void* const map =
       ::mmap(nullptr, bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -64,13 +64,12 @@ absl::Status CheckHost(const HostPoolOptions& options) {
         "cgroup_used_bytes={}",
         options.pool_bytes, host.cgroup_limit_bytes, host.cgroup_used_bytes);
   }
-  if (options.numa_node >= 0 && (::numa_available() < 0 || options.numa_node > ::numa_max_node() ||
-                                 options.numa_node > 63)) {
+  if (options.numa_node >= 0 &&
+      (::numa_available() < 0 || options.numa_node > ::numa_max_node() || options.numa_node > 63)) {
     return FailedPrecondition("the host has no such NUMA node: memory.numa_node={} max_node={}",
                               options.numa_node, ::numa_available() < 0 ? -1 : ::numa_max_node());
   }
-  const std::string shmem =
-      ReadSmallFile("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
+  const std::string shmem = ReadSmallFile("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
   const bool off = shmem.empty() || shmem.find("[never]") != std::string::npos ||
                    shmem.find("[deny]") != std::string::npos;
   if (options.huge_pages != Demand::kOff && off) {
@@ -264,7 +263,11 @@ void HostPool::Return(std::unique_ptr<Extent> extent) {
 
 HostPoolCounts HostPool::counts() const {
   MutexLock lock(mutex_);
-  return {options_.pool_bytes, charged_, ready_, idle_, late_faults_,
+  return {options_.pool_bytes,
+          charged_,
+          ready_,
+          idle_,
+          late_faults_,
           locked_ && options_.lock != Demand::kOff};
 }
 

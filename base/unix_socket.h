@@ -36,8 +36,8 @@ absl::Status SendMessage(const UniqueFd& socket, std::span<const std::byte> mess
                          std::span<const int> fds);
 
 struct ReceivedMessage {
-  uint64_t bytes = 0;          // 0: hung up
-  bool truncated = false;      // longer than the buffer
+  uint64_t bytes = 0;      // 0: hung up
+  bool truncated = false;  // longer than the buffer
   std::vector<UniqueFd> fds;
 };
 // Receives one message if there is one. Errors: kDeadlineExceeded when there is none.

@@ -1,9 +1,9 @@
 // bench_stream: a long stream through one sequence stays flat in memory.
 //
 // First real prose through a real model with in-cache positions (the streaming form of SepLLM,
-// initial/separators/window/capacity = 4/64/256/800), then the same text over and over with made-up rows
-// and no model, as far as the paper's longest stream. Bytes held are counted from the engine's side; the
-// daemon's resident memory is the kernel's word.
+// initial/separators/window/capacity = 4/64/256/800), then the same text over and over with made-up
+// rows and no model, as far as the paper's longest stream. Bytes held are counted from the engine's
+// side; the daemon's resident memory is the kernel's word.
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -17,9 +17,6 @@
 #include <string>
 #include <vector>
 
-#include <CLI/CLI.hpp>
-#include <fmt/format.h>
-
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/status_macros.h"
@@ -30,6 +27,9 @@
 #include "engine/kvasir_kv_store.h"
 #include "engine/llama_engine.h"
 #include "engine/tokenizer.h"
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
 
 namespace kvasir::bench {
 namespace {
@@ -81,8 +81,8 @@ absl::StatusOr<std::string> ReadText(const std::string& path) {
 absl::Status Look(engine::KvasirKvStore& store, const DaemonProcess& daemon, double nll,
                   uint64_t scored, Stream* stream) {
   KVASIR_ASSIGN_OR_RETURN(const engine::KvUsage usage, store.Usage());
-  stream->samples.push_back(
-      {usage.tokens_seen, usage.held_bytes, usage.tokens_kept, daemon.ResidentBytes(), nll, scored});
+  stream->samples.push_back({usage.tokens_seen, usage.held_bytes, usage.tokens_kept,
+                             daemon.ResidentBytes(), nll, scored});
   const auto now = std::chrono::steady_clock::now();
   if (now - stream->told < std::chrono::seconds(5)) return absl::OkStatus();
   stream->told = now;
@@ -148,7 +148,7 @@ absl::Status RunRows(engine::KvasirKvStore& store, const DaemonProcess& daemon,
 }
 
 // Highest value after the warm-up, beside the highest one in it.
-void AddFlatRow(const Stream& stream, const std::string& what, uint64_t Sample::* field,
+void AddFlatRow(const Stream& stream, const std::string& what, uint64_t Sample::*field,
                 Report* report) {
   const uint64_t rows = stream.samples.back().rows;
   const uint64_t warm_rows = std::min(std::max(kWarmRows, rows / kWarmShare), rows / 2);
@@ -212,7 +212,8 @@ absl::Status Plot(const std::vector<Stream>& streams, const std::string& json) {
                           static_cast<double>(top.resident_bytes) / kMiB);
     }
     script += fmt::format(
-        "set title '{2} tokens {0}'\nplot '{1}' using 1:2 with lines title 'bytes held', '' using 1:3 with "
+        "set title '{2} tokens {0}'\nplot '{1}' using 1:2 with lines title 'bytes held', '' using "
+        "1:3 with "
         "lines title 'resident memory of kvasird'\n",
         stream.name == "model" ? "of prose through a model" : "without a model, rows made up", data,
         stream.samples.back().rows);
@@ -226,9 +227,8 @@ absl::Status Plot(const std::vector<Stream>& streams, const std::string& json) {
 }
 
 absl::Status Run(const Options& options) {
-  KVASIR_ASSIGN_OR_RETURN(
-      engine::GgufModel model,
-      engine::GgufModel::Load(options.model, engine::WeightsMode::kAsStored));
+  KVASIR_ASSIGN_OR_RETURN(engine::GgufModel model,
+                          engine::GgufModel::Load(options.model, engine::WeightsMode::kAsStored));
   KVASIR_ASSIGN_OR_RETURN(engine::Tokenizer tokenizer, engine::Tokenizer::Load(options.model));
   KVASIR_ASSIGN_OR_RETURN(const std::string text, ReadText(options.text));
   KVASIR_ASSIGN_OR_RETURN(const std::vector<uint32_t> ids, tokenizer.Encode(text, true, false));
@@ -283,7 +283,8 @@ int main(int argc, char** argv) {
   CLI::App app("Bytes held over a long stream through one sequence", "bench_stream");
   app.add_option("--model", options.model, "GGUF file; default: $KVASIR_MODEL");
   app.add_option("--text", options.text, "Prose; default: the Debian package bible-kjv-text");
-  app.add_option("--model-tokens", options.model_tokens, "Through the model")->capture_default_str();
+  app.add_option("--model-tokens", options.model_tokens, "Through the model")
+      ->capture_default_str();
   app.add_option("--tokens", options.tokens, "Without a model")->capture_default_str();
   app.add_option("--threads", options.threads, "Of the model")->capture_default_str();
   CLI11_PARSE(app, argc, argv);

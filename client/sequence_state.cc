@@ -16,8 +16,8 @@ constexpr int kTablesPerStepMax = 4;
 
 }  // namespace
 
-SequenceState::SequenceState(std::shared_ptr<SessionState> session, ClientModel model, uint32_t slot,
-                             uint32_t uid, uint64_t id, std::string retention,
+SequenceState::SequenceState(std::shared_ptr<SessionState> session, ClientModel model,
+                             uint32_t slot, uint32_t uid, uint64_t id, std::string retention,
                              std::vector<uint32_t> lane_of_layer)
     : session_(std::move(session)),
       model_(std::move(model)),
@@ -106,8 +106,7 @@ absl::Status SequenceState::LoadRuns(LaneViews& lane, const shm::LaneSpan& span)
       view.v_stride = bytes.v;
       view.query_offset = run.query_offset;
       view.query_max = run.query_max;
-      view.positions =
-          reinterpret_cast<const uint32_t*>(base + geometry.pos_off) + run.first_slot;
+      view.positions = reinterpret_cast<const uint32_t*>(base + geometry.pos_off) + run.first_slot;
       view.tokens = reinterpret_cast<const uint32_t*>(base + geometry.tok_off) + run.first_slot;
       lane.kept[l].push_back(view);
     }
@@ -126,8 +125,7 @@ void SequenceState::ShiftRecent(LaneViews& lane, uint64_t first_block) {
 absl::Status SequenceState::ExtendRecent() {
   // acquire: pairs with the release in core::Sequence::Grant()
   granted_ = board_.granted.load(std::memory_order_acquire);
-  const auto* dir =
-      reinterpret_cast<const shm::RecentRef*>(session_->d.data() + board_.dir_off);
+  const auto* dir = reinterpret_cast<const shm::RecentRef*>(session_->d.data() + board_.dir_off);
   for (size_t i = 0; i < lanes_.size(); ++i) {
     LaneViews& lane = lanes_[i];
     for (uint64_t block = lane.first_block + lane.block_base.size();
@@ -215,9 +213,9 @@ absl::Status SequenceState::Commit(std::span<const uint32_t> ids) {
   const uint64_t slots = model_.slots_per_block;
   for (size_t i = 0; i < ids.size(); ++i) {
     const uint64_t row = rows_ + i;
-    std::memcpy(first.block_base[row / slots - first.first_block] + first.block.tok_off +
-                    4 * (row % slots),
-                &ids[i], 4);
+    std::memcpy(
+        first.block_base[row / slots - first.first_block] + first.block.tok_off + 4 * (row % slots),
+        &ids[i], 4);
   }
   KVASIR_RETURN_IF_ERROR(session_->CheckOpen());
   const uint64_t before = rows_;
@@ -229,8 +227,8 @@ absl::Status SequenceState::Commit(std::span<const uint32_t> ids) {
 }
 
 void SequenceState::WriteDesk() {
-  // release: the rows, their ids, and the last read of an older table come before; uid goes last, so
-  // that the daemon ignores the line until all of it belongs to this life of the slot.
+  // release: the rows, their ids, and the last read of an older table come before; uid goes last,
+  // so that the daemon ignores the line until all of it belongs to this life of the slot.
   desk_.rows.store(rows_, std::memory_order_release);
   desk_.adopted.store(table_loaded_ ? table_.version : 1, std::memory_order_release);
   desk_.uid.store(uid_, std::memory_order_release);
@@ -246,7 +244,8 @@ absl::Status SequenceState::Sync(uint64_t granted_rows, std::optional<uint64_t> 
   need->set_table_row(table_row.value_or(0));
   v1::SyncResponse response;
   KVASIR_RETURN_IF_ERROR(session_->channel->Call(&v1::KvCache::Stub::Sync, request, &response));
-  if (response.results_size() != 1) return Internal("sync answered {} results", response.results_size());
+  if (response.results_size() != 1)
+    return Internal("sync answered {} results", response.results_size());
   const v1::SyncResult& result = response.results(0);
   return result.code() == 0
              ? absl::OkStatus()
@@ -308,8 +307,8 @@ absl::StatusOr<Sequence::Footprint> SequenceState::MeasureFootprint() {
     for (const std::byte* base : lane.block_base) groups.emplace(base, lane.block.bytes);
     for (const shm::VersionDesc& desc : board_.v) {
       if (desc.version == 0 || desc.version < table_.version) continue;
-      const auto& span = reinterpret_cast<const shm::LaneSpan*>(session_->d.data() +
-                                                                desc.lanes_off)[&lane - lanes_.data()];
+      const auto& span = reinterpret_cast<const shm::LaneSpan*>(
+          session_->d.data() + desc.lanes_off)[&lane - lanes_.data()];
       const auto* runs = reinterpret_cast<const shm::RunEntry*>(session_->d.data() + span.runs_off);
       for (uint32_t r = 0; r < span.runs; ++r) {
         const shm::GroupGeometry& geometry = GeometryOf(lane, runs[r].group_slots);

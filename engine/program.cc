@@ -209,9 +209,9 @@ absl::Status RunPerplexity(const ProgramOptions& options, Session& session) {
     GenerateOptions decode = options.generate;
     decode.tokens_max = options.decode_tokens;
     decode.stop_at_end = false;
-    KVASIR_ASSIGN_OR_RETURN(const GenerateResult decoded,
-                            generator.Generate(std::span(tokens).last(1), decode,
-                                               ProgressCallback(), TextCallback()));
+    KVASIR_ASSIGN_OR_RETURN(
+        const GenerateResult decoded,
+        generator.Generate(std::span(tokens).last(1), decode, ProgressCallback(), TextCallback()));
     decode_ms = Median(decoded.token_ms);
   }
   KVASIR_ASSIGN_OR_RETURN(nlohmann::json json, UsageJson(*session.store));

@@ -5,20 +5,20 @@
 #include <utility>
 #include <vector>
 
-#include <fmt/format.h>
-
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "daemon/core/kv_core.h"
 #include "policies/policy_registry.h"
+
+#include <fmt/format.h>
 
 namespace kvasir::core {
 namespace {
 
 constexpr size_t kLabelBytesMax = 256;
 
-// Layers whose attention has a sliding window of its own see that window and nothing else, whatever the
-// retention spec says: it is for the layers with full attention. One lane for each window.
+// Layers whose attention has a sliding window of its own see that window and nothing else, whatever
+// the retention spec says: it is for the layers with full attention. One lane for each window.
 absl::Status GiveSlidingLayersTheirWindow(const Model& model, const PolicyContext& context,
                                           PolicyLanes* lanes) {
   std::map<uint32_t, uint32_t> lane_of_window;
@@ -32,9 +32,9 @@ absl::Status GiveSlidingLayersTheirWindow(const Model& model, const PolicyContex
       one.layers = 1;
       KVASIR_ASSIGN_OR_RETURN(
           PolicyLanes made,
-          MakeLanes(fmt::format("streamingllm:start_size=0,recent_size={},positions=original",
-                                window),
-                    one));
+          MakeLanes(
+              fmt::format("streamingllm:start_size=0,recent_size={},positions=original", window),
+              one));
       lanes->lanes.push_back(std::move(made.lanes.front()));
     }
     lanes->lane_of_layer[layer] = place->second;
@@ -74,7 +74,8 @@ absl::StatusOr<const Sequence*> KvCore::OpenSequence(Session& session, const Ope
   }
   RegisteredModel& registered = *found->second;
   if (!registered.probed) {
-    return FailedPrecondition("the model's layout is not probed yet: model_id={}", request.model_id);
+    return FailedPrecondition("the model's layout is not probed yet: model_id={}",
+                              request.model_id);
   }
   const Model& model = registered.model;
   if (request.label.size() > kLabelBytesMax) {
@@ -143,8 +144,8 @@ SyncAnswer KvCore::Sync(Session& session, const SyncNeed& need) {
   Sequence& sequence = **found;
   const absl::Status look = sequence.Look();
   if (!look.ok()) {
-    answer.status = PermissionDenied("session ended for a violation of the protocol: {}",
-                                     MessageOf(look));
+    answer.status =
+        PermissionDenied("session ended for a violation of the protocol: {}", MessageOf(look));
     Violation(session, look);
     return answer;
   }

@@ -32,8 +32,7 @@ absl::StatusOr<std::unique_ptr<Sequence>> Sequence::Open(const SequenceContext& 
   const uint64_t slots = context.model->slots_per_block();
   sequence->dir_cap_ = static_cast<uint32_t>(
       DivideUp(std::min(context.limits->recent_rows_max, context.max_rows), slots) + 2);
-  sequence->dir_bytes_ =
-      sizeof(shm::RecentRef) * sequence->lanes_.size() * sequence->dir_cap_;
+  sequence->dir_bytes_ = sizeof(shm::RecentRef) * sequence->lanes_.size() * sequence->dir_cap_;
   KVASIR_ASSIGN_OR_RETURN(sequence->dir_off_, context.arena->Allocate(sequence->dir_bytes_));
 
   shm::SeqBoard& board = *context.board;
@@ -122,9 +121,10 @@ absl::Status Sequence::Look() {
                            identity_.id, rows, rows_, granted_);
   }
   if (adopted != current_.version && (!published_ || adopted != published_->version)) {
-    return InvalidArgument("desk adopted a version that does not exist: sequence={} adopted={} "
-                           "current={} published={}",
-                           identity_.id, adopted, current_.version, published_version());
+    return InvalidArgument(
+        "desk adopted a version that does not exist: sequence={} adopted={} "
+        "current={} published={}",
+        identity_.id, adopted, current_.version, published_version());
   }
   KVASIR_RETURN_IF_ERROR(TakeTokens(rows));
   if (published_ && adopted == published_->version) Adopt();
@@ -178,8 +178,10 @@ void Sequence::Adopt() {
 void Sequence::ForgetTokens() {
   uint64_t needed = rows_;
   for (const Lane& lane : lanes_) needed = std::min(needed, lane.base_block * lane.block.slots);
-  if (rows_ > kRememberedRows) needed = std::min(needed, rows_ - kRememberedRows);
-  else needed = 0;
+  if (rows_ > kRememberedRows)
+    needed = std::min(needed, rows_ - kRememberedRows);
+  else
+    needed = 0;
   while (tokens_base_ < needed) {
     tokens_.pop_front();
     ++tokens_base_;
@@ -194,9 +196,9 @@ absl::StatusOr<IncomingRow> Sequence::Incoming(const Lane& lane, const MovedRow&
                     lane.base_block * slots, rows_);
   }
   const Group& group = lane.recent[moved.row / slots - lane.base_block];
-  const int64_t turn = lane.rope.rotate
-                           ? static_cast<int64_t>(moved.rotated_at) - static_cast<int64_t>(moved.row)
-                           : 0;
+  const int64_t turn =
+      lane.rope.rotate ? static_cast<int64_t>(moved.rotated_at) - static_cast<int64_t>(moved.row)
+                       : 0;
   return IncomingRow{{moved.row, moved.rotated_at, TokenOf(moved.row)},
                      {group.data(), &lane.block, static_cast<uint32_t>(moved.row % slots), turn}};
 }
@@ -301,8 +303,8 @@ absl::Status Sequence::Truncate(uint64_t rows, uint32_t new_uid) {
   }
   const uint64_t floor = RollbackFloor();
   if (rows < floor) {
-    return FailedPrecondition(
-        "rows below were dropped or compacted: rows={} rollback_floor={}", rows, floor);
+    return FailedPrecondition("rows below were dropped or compacted: rows={} rollback_floor={}",
+                              rows, floor);
   }
   for (Lane& lane : lanes_) KVASIR_RETURN_IF_ERROR(lane.policy->Truncate(rows));
   tokens_.resize(rows - tokens_base_);
@@ -312,8 +314,8 @@ absl::Status Sequence::Truncate(uint64_t rows, uint32_t new_uid) {
   context_.board->consumed = rows;
   // Due before the truncation, so also right for every row from the floor on.
   if (published_ && published_->from_row <= before) Adopt();
-  // The policy's next tables undo what it said about the truncated rows. Where they need time or memory,
-  // the engine has to ask for them before its next row.
+  // The policy's next tables undo what it said about the truncated rows. Where they need time or
+  // memory, the engine has to ask for them before its next row.
   if (!Advance().ok() || PlanIsDue() || (preparing_ && preparing_->from_row <= rows)) {
     current_.until_row = rows;
     context_.board->v[current_.version & 1].until_row = rows;
@@ -362,14 +364,14 @@ SequenceSummary Sequence::Summary() const {
   if (published_) add_table(*published_);
   if (preparing_) add_table(*preparing_);
   for (const KeptGroup* group : kept) summary.held_bytes += group->geometry().bytes;
-  const TableVersion& newest =
-      published_ && published_->from_row <= rows_ ? *published_ : current_;
+  const TableVersion& newest = published_ && published_->from_row <= rows_ ? *published_ : current_;
   for (size_t i = 0; i < lanes_.size(); ++i) {
     summary.held_bytes += lanes_[i].recent.size() * lanes_[i].block.bytes;
     const LaneTable& table = newest.lanes[i];
     // What the query of row `rows_` sees, without its own row, which is not written yet.
     uint64_t low = table.recent_first;
-    if (table.window != 0 && rows_ + 1 > table.window) low = std::max(low, rows_ + 1 - table.window);
+    if (table.window != 0 && rows_ + 1 > table.window)
+      low = std::max(low, rows_ + 1 - table.window);
     uint64_t visible = table.kept.rows() + (rows_ > low ? rows_ - low : 0);
     for (const uint64_t row : table.sticky) visible += row < std::min(low, rows_) ? 1 : 0;
     summary.rows_kept = std::max(summary.rows_kept, visible);

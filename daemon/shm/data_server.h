@@ -20,12 +20,10 @@
 
 namespace kvasir {
 
-
-
 struct DataServerOptions {
   uint64_t boot_epoch = 0;
   uint32_t hello_timeout_ms = 2000;
-  uint32_t pending_max = 64;            // connections that have not said hello
+  uint32_t pending_max = 64;  // connections that have not said hello
   core::SessionLimits session_limits;
   std::function<void()> extents_returned;  // the pool has free bytes again
 };
@@ -67,9 +65,9 @@ class DataServer {
   const ControlHandler on_control_;
   int wake_ = -1;  // not owned
   UniqueFd epoll_, data_listener_, control_listener_;
-  std::map<int, std::unique_ptr<DataSession>> sessions_;     // by socket
-  std::map<uint32_t, std::unique_ptr<DataSession>> leaving_; // by session id: a copy is under way
-  bool settling_ = false;                                    // extents wait for their last holder
+  std::map<int, std::unique_ptr<DataSession>> sessions_;      // by socket
+  std::map<uint32_t, std::unique_ptr<DataSession>> leaving_;  // by session id: a copy is under way
+  bool settling_ = false;                                     // extents wait for their last holder
   bool stop_ = false;
   std::thread thread_;
 };

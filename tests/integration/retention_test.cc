@@ -52,8 +52,10 @@ Rule StreamingRule(SepStreamVariant variant, int64_t a, int64_t s, int64_t w, in
       const absl::Status status =
           stream.Step(std::vector<std::vector<TokenId>>{{ids[row]}}, row == 0);
       EXPECT_TRUE(status.ok()) << MessageOf(status);
-      if (variant == SepStreamVariant::kSepCache) before = stream.KeptRows(0);
-      else before.push_back(row);
+      if (variant == SepStreamVariant::kSepCache)
+        before = stream.KeptRows(0);
+      else
+        before.push_back(row);
       std::sort(before.begin(), before.end());
       visible[row] = std::move(before);
     }
@@ -99,7 +101,8 @@ class RetentionTest : public DaemonFixture {
           ASSERT_THAT(MessageOf(truncated), ::testing::HasSubstr("rollback_floor="));
         }
       }
-      const auto want = static_cast<uint32_t>(std::min<uint64_t>(1 + random() % batch_max, rows - row));
+      const auto want =
+          static_cast<uint32_t>(std::min<uint64_t>(1 + random() % batch_max, rows - row));
       absl::StatusOr<StepView> step = sequence->Begin(want);
       ASSERT_TRUE(step.ok()) << "row " << row << ": " << MessageOf(step.status());
       ASSERT_EQ(step->row, row);
@@ -157,13 +160,14 @@ TEST_F(RetentionTest, StreamingFormsCompactWhereThePaperDoes) {
   // f16 rows are turned in the copy where positions are in the cache; here they stay as written.
   Stream("sepllm:form=sepcache,init_cache_size=2,sep_cache_size=6,local_size=20,cache_size=60", 900,
          25, std::vector<Rule>(2, StreamingRule(SepStreamVariant::kSepCache, 2, 6, 20, 60)), 7);
-  Stream("sepllm:form=manager,init_cache_size=3,sep_cache_size=40,local_size=33,cache_size=150,"
-         "positions=original",
-         1200, 50, std::vector<Rule>(1, StreamingRule(SepStreamVariant::kManager, 3, 40, 33, 150)),
-         8);
-  Stream("sepllm:form=manager,init_cache_size=1,sep_cache_size=2,local_size=3,cache_size=9,"
-         "positions=original",
-         200, 12, std::vector<Rule>(1, StreamingRule(SepStreamVariant::kManager, 1, 2, 3, 9)), 9);
+  Stream(
+      "sepllm:form=manager,init_cache_size=3,sep_cache_size=40,local_size=33,cache_size=150,"
+      "positions=original",
+      1200, 50, std::vector<Rule>(1, StreamingRule(SepStreamVariant::kManager, 3, 40, 33, 150)), 8);
+  Stream(
+      "sepllm:form=manager,init_cache_size=1,sep_cache_size=2,local_size=3,cache_size=9,"
+      "positions=original",
+      200, 12, std::vector<Rule>(1, StreamingRule(SepStreamVariant::kManager, 1, 2, 3, 9)), 9);
 }
 
 TEST_F(RetentionTest, LayersMayDifferInShapeAndAttention) {
@@ -184,10 +188,10 @@ TEST_F(RetentionTest, TruncationIsExactDownToTheFloor) {
          std::vector<Rule>(1, StaticRule(2, 45, false)), 11);
   Stream("sepllm:form=static,init_cache_size=2,local_size=50/70", 500, 20,
          {StaticRule(2, 50, true), StaticRule(2, 70, true)}, 12);
-  Stream("sepllm:form=manager,init_cache_size=3,sep_cache_size=20,local_size=33,cache_size=150,"
-         "positions=original",
-         700, 20, std::vector<Rule>(1, StreamingRule(SepStreamVariant::kManager, 3, 20, 33, 150)),
-         13);
+  Stream(
+      "sepllm:form=manager,init_cache_size=3,sep_cache_size=20,local_size=33,cache_size=150,"
+      "positions=original",
+      700, 20, std::vector<Rule>(1, StreamingRule(SepStreamVariant::kManager, 3, 20, 33, 150)), 13);
 }
 
 }  // namespace
