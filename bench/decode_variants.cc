@@ -31,6 +31,10 @@ class LlamaVariant final : public DecodeVariant {
   explicit LlamaVariant(llama_context* context) : context_(context) {}
 
   absl::Status FillTo(uint64_t rows) override {
+    if (rows_ > rows) {
+      llama_memory_seq_rm(llama_get_memory(context_.get()), 0, static_cast<llama_pos>(rows), -1);
+      rows_ = rows;
+    }
     while (rows_ < rows) {
       std::vector<llama_token> tokens;
       for (uint64_t i = 0; i < std::min(kFillRows, rows - rows_); ++i) {
@@ -75,6 +79,7 @@ class StoreVariant final : public DecodeVariant {
       : engine_(engine), store_(std::move(store)), separator_share_(separator_share) {}
 
   absl::Status FillTo(uint64_t rows) override {
+    if (store_->rows() > rows) KVASIR_RETURN_IF_ERROR(store_->Truncate(rows));
     while (store_->rows() < rows) {
       const uint64_t want = std::min(kFillRows, rows - store_->rows());
       KVASIR_ASSIGN_OR_RETURN(const StepView step, store_->Begin(static_cast<uint32_t>(want)));
@@ -102,8 +107,8 @@ class StoreVariant final : public DecodeVariant {
 
  private:
   bool IsSeparator(uint64_t row) const {
-    const auto before = static_cast<double>(row) * separator_share_;
-    return std::floor(before + separator_share_) > std::floor(before);
+    return std::floor(static_cast<double>(row + 1) * separator_share_) >
+           std::floor(static_cast<double>(row) * separator_share_);
   }
 
   void WriteRows(const StepView& step, const LayerView& layer) {

@@ -24,7 +24,7 @@ class DecodeVariant {
  public:
   virtual ~DecodeVariant() = default;
 
-  // Makes the sequence `rows` long, with rows that only timing needs. Never shortens.
+  // Makes the sequence `rows` long, with rows that only timing needs, or cuts it there.
   virtual absl::Status FillTo(uint64_t rows) = 0;
   // Computes one more row and its logits.
   virtual absl::Status Step() = 0;

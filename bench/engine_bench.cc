@@ -1,15 +1,19 @@
 // bench_engine: time of a decode step by length of context, for llama.cpp itself, the engine on
 // private memory, and the engine on a daemon's memory with full retention and with SepLLM.
 //
-// All variants are computed in turn, one step each a round, so that a busy machine hurts all alike;
-// the ratios are of the two steps of one round. The rows of the engine's contexts are made up:
-// timing does not look at their values. llama.cpp has no way in for rows, so it computes its own.
+// All variants are computed in turn, one step each a round and in a new order every time, so that a
+// busy machine and warm caches touch all alike; the ratios are of the two steps of one round. The
+// sequences are made anew several times a context, because physical pages are luck. The rows of the
+// engine's contexts are made up: timing does not look at their values. llama.cpp has no way in for
+// rows, so it computes its own.
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <numeric>
+#include <random>
 #include <string>
 #include <utility>
 #include <vector>
@@ -33,7 +37,10 @@
 namespace kvasir::bench {
 namespace {
 
-constexpr uint32_t kWarmRounds = 3;
+constexpr uint32_t kWarmRounds = 2;
+// Which physical pages a cache gets decides up to a tenth of a step's time, either way: so every
+// context is measured on several caches.
+constexpr uint32_t kSets = 10;
 
 struct Options {
   std::string model, json = "build/bench/engine.json";
@@ -149,14 +156,29 @@ class EngineBench {
   }
 
   absl::Status RunContext(uint64_t context) {
-    fmt::print(stderr, "context {}: filling\n", context);
-    KVASIR_RETURN_IF_ERROR(MakeStores(context));
-    for (const auto& variant : variants_) KVASIR_RETURN_IF_ERROR(variant->FillTo(context));
-    fmt::print(stderr, "context {}: {} rounds of {} steps\n", context, options_.pairs, +kVariants);
+    const uint32_t sets = std::min(kSets, options_.pairs);
     Timings timings(kVariants);
-    for (uint32_t round = 0; round < kWarmRounds + options_.pairs; ++round) {
-      for (uint32_t turn = 0; turn < kVariants; ++turn) {
-        const uint32_t index = (round + turn) % kVariants;
+    std::mt19937_64 random(context);
+    for (uint32_t set = 0; set < sets; ++set) {
+      fmt::print(stderr, "context {}: set {} of {}\n", context, set + 1, sets);
+      const uint32_t rounds = options_.pairs * (set + 1) / sets - options_.pairs * set / sets;
+      KVASIR_RETURN_IF_ERROR(RunSet(context, rounds, random, timings));
+    }
+    return AddRows(context, timings);
+  }
+
+  // New sequences in new memory, then `rounds` steps of each variant.
+  absl::Status RunSet(uint64_t context, uint32_t rounds, std::mt19937_64& random,
+                      Timings& timings) {
+    std::vector<size_t> order(kVariants);
+    std::iota(order.begin(), order.end(), 0);
+    std::shuffle(order.begin(), order.end(), random);
+    KVASIR_RETURN_IF_ERROR(MakeStores(context));
+    for (const size_t index : order) KVASIR_RETURN_IF_ERROR(variants_[index]->FillTo(context));
+    for (uint32_t round = 0; round < kWarmRounds + rounds; ++round) {
+      // A variant gains when one with the same weights and activations ran just before it.
+      std::shuffle(order.begin(), order.end(), random);
+      for (const size_t index : order) {
         const double cpu = CpuMilliseconds();
         const double wall = Milliseconds(CLOCK_MONOTONIC);
         KVASIR_RETURN_IF_ERROR(variants_[index]->Step());
@@ -165,7 +187,7 @@ class EngineBench {
         timings[index].cpu_ms.push_back(CpuMilliseconds() - cpu);
       }
     }
-    return AddRows(context, timings);
+    return absl::OkStatus();
   }
 
   absl::Status AddRows(uint64_t context, const Timings& timings) {
@@ -250,6 +272,10 @@ int Main(int argc, char** argv) {
       ->check(CLI::Range(1, 256))
       ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
+  if (options.model.empty()) {
+    fmt::print(stderr, "bench_engine: no model: give --model or set KVASIR_MODEL\n");
+    return 2;
+  }
   fmt::print(
       "Decode steps of {} in rounds, {} threads, f16 rows; made-up rows in front of them but for "
       "llama.cpp,\nwhich computes its own. Load of the machine: {}. Intervals: 95%, of the median "
