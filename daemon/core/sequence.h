@@ -135,7 +135,7 @@ class Sequence {
   // Grants at least `rows` rows (and, if memory allows, a block more than is in use).
   absl::Status Grant(uint64_t rows);
 
-  // A table for the query of `row` is published or in use.
+  // A table for the query of `row` is in use, or one that leads to it is published.
   bool HasTableFor(uint64_t row) const;
 
   std::unique_ptr<CompactionJob> TakeJob() { return std::move(job_); }
