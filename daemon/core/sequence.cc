@@ -315,7 +315,8 @@ absl::Status Sequence::Truncate(uint64_t rows, uint32_t new_uid) {
   if (published_ && published_->from_row <= before) Adopt();
   // The policy's next tables undo what it said about the truncated rows. Where they need time or
   // memory, the engine has to ask for them before its next row.
-  if (!Advance().ok() || PlanIsDue() || (preparing_ && preparing_->from_row <= rows)) {
+  (void)Advance();  // where it fails, the plans it could not carry out are pending
+  if (PlanIsDue() || (preparing_ && preparing_->from_row <= rows)) {
     current_.until_row = rows;
     context_.board->v[current_.version & 1].until_row = rows;
   }
