@@ -135,8 +135,7 @@ std::vector<float> LlamaReference::Compute(std::span<const uint32_t> tokens) {
 
 void LlamaReference::Remove(uint64_t row) {
   const auto position = static_cast<llama_pos>(row);
-  const bool removed =
-      llama_memory_seq_rm(llama_get_memory(context_), 0, position, position + 1);
+  const bool removed = llama_memory_seq_rm(llama_get_memory(context_), 0, position, position + 1);
   KVASIR_CHECK(removed, "libllama cannot remove row {}", row);
 }
 
