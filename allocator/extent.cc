@@ -9,18 +9,18 @@
 #include <cstring>
 #include <utility>
 
-#include <fmt/format.h>
-#include <numaif.h>
-
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/status_macros.h"
 
+#include <fmt/format.h>
+#include <numaif.h>
+
 namespace kvasir {
 namespace {
 
-// Touches every page of a fresh mapping. MADV_POPULATE_WRITE reports a lack of memory as an error, where
-// a plain store would be killed by SIGBUS; kernels before 5.14 do not have it.
+// Touches every page of a fresh mapping. MADV_POPULATE_WRITE reports a lack of memory as an error,
+// where a plain store would be killed by SIGBUS; kernels before 5.14 do not have it.
 absl::Status Populate(std::byte* data, uint64_t bytes) {
   if (::madvise(data, bytes, MADV_POPULATE_WRITE) == 0) return absl::OkStatus();
   if (errno != EINVAL) {
@@ -34,8 +34,8 @@ absl::Status Populate(std::byte* data, uint64_t bytes) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Extent>> Extent::Create(const Options& options, uint64_t id) {
-  UniqueFd fd(::memfd_create(fmt::format("kvasir-extent-{}", id).c_str(),
-                             MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  UniqueFd fd(
+      ::memfd_create(fmt::format("kvasir-extent-{}", id).c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (!fd) return ErrnoStatus(errno, "memfd_create");
   if (::fchmod(fd.get(), 0600) != 0) return ErrnoStatus(errno, "fchmod");
   if (::ftruncate(fd.get(), static_cast<off_t>(options.bytes)) != 0) {
@@ -59,7 +59,8 @@ absl::StatusOr<std::unique_ptr<Extent>> Extent::Create(const Options& options, u
 
 absl::Status Extent::Shrink(uint64_t bytes) {
   if (bytes == map_.bytes()) return absl::OkStatus();
-  if (::ftruncate(fd_.get(), static_cast<off_t>(bytes)) != 0) return ErrnoStatus(errno, "ftruncate");
+  if (::ftruncate(fd_.get(), static_cast<off_t>(bytes)) != 0)
+    return ErrnoStatus(errno, "ftruncate");
   return map_.ShrinkTo(bytes);
 }
 
@@ -77,7 +78,7 @@ absl::StatusOr<UniqueFd> Extent::OpenForPeer() const {
 
 ProbeResult Extent::Probe() const {
   absl::StatusOr<UniqueFd> probe = Reopen(fd_, O_RDONLY);
-  if (!probe.ok()) return ProbeResult::kUnsupported;
+  if (!probe.ok()) return ProbeResult::kHeld;  // no descriptor to ask with: nobody knows yet
   if (::fcntl(probe->get(), F_SETLEASE, F_WRLCK) == 0) {
     (void)::fcntl(probe->get(), F_SETLEASE, F_UNLCK);
     return ProbeResult::kFree;

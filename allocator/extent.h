@@ -1,7 +1,8 @@
 // Extent: one memfd, mapped by the daemon, that block groups are cut from.
 //
-// It belongs to one owner for its whole life and is destroyed after it: memory that one tenant has seen
-// is never handed to another. Not thread-safe; immutable after Seal() but for the bytes themselves.
+// It belongs to one owner for its whole life and is destroyed after it: memory that one tenant has
+// seen is never handed to another. Not thread-safe; immutable after Seal() but for the bytes
+// themselves.
 #ifndef KVASIR_ALLOCATOR_EXTENT_H_
 #define KVASIR_ALLOCATOR_EXTENT_H_
 
@@ -29,9 +30,9 @@ enum class ProbeResult { kFree, kHeld, kUnsupported };
 class Extent {
  public:
   struct Options {
-    uint64_t bytes = 0;           // multiple of the page size
-    bool prefault = true;         // first touch now, not on the hot path
-    int numa_node = -1;           // -1: any
+    uint64_t bytes = 0;    // multiple of the page size
+    bool prefault = true;  // first touch now, not on the hot path
+    int numa_node = -1;    // -1: any
     bool transparent_huge_pages = false;
   };
 
@@ -39,7 +40,8 @@ class Extent {
   // Errors: kResourceExhausted when the kernel has no memory or no descriptors left.
   static absl::StatusOr<std::unique_ptr<Extent>> Create(const Options& options, uint64_t id);
 
-  // Gives the pages from `bytes` on back to the kernel. REQUIRES: not sealed, bytes <= this->bytes().
+  // Gives the pages from `bytes` on back to the kernel. REQUIRES: not sealed, bytes <=
+  // this->bytes().
   absl::Status Shrink(uint64_t bytes);
 
   // Ends changes of size and, for kKept, writes through any mapping but the daemon's present one.

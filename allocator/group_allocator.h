@@ -1,7 +1,7 @@
 // GroupAllocator: block groups of one size, cut from the extents of one owner, in O(1).
 //
-// No header lies inside an extent; all state is in private memory. Extents are exact multiples of the
-// group size, so that no tail is wasted. Not thread-safe.
+// No header lies inside an extent; all state is in private memory. Extents are exact multiples of
+// the group size, so that no tail is wasted. Not thread-safe.
 #ifndef KVASIR_ALLOCATOR_GROUP_ALLOCATOR_H_
 #define KVASIR_ALLOCATOR_GROUP_ALLOCATOR_H_
 
@@ -60,8 +60,8 @@ class GroupAllocator {
   // REQUIRES: `group` was returned by Allocate() on *this and is not free.
   void Free(const Group& group);
 
-  // Hands out every extent, for an owner that is gone: whoever takes them waits until nobody holds them.
-  // REQUIRES: no group is allocated.
+  // Hands out every extent, for an owner that is gone: whoever takes them waits until nobody holds
+  // them. REQUIRES: no group is allocated.
   std::vector<std::unique_ptr<Extent>> ReleaseExtents();
 
   uint64_t held_bytes() const { return held_groups_ * options_.group_bytes; }
@@ -72,8 +72,8 @@ class GroupAllocator {
  private:
   struct Slab {
     std::unique_ptr<Extent> extent;
-    std::vector<uint32_t> free;     // indices of free groups, a stack
-    std::vector<bool> used;         // by index, to catch a double free
+    std::vector<uint32_t> free;  // indices of free groups, a stack
+    std::vector<bool> used;      // by index, to catch a double free
   };
 
   absl::Status AddExtent();
@@ -82,7 +82,7 @@ class GroupAllocator {
   ExtentSource& source_;
   uint64_t next_extent_bytes_;
   std::vector<std::unique_ptr<Slab>> slabs_;
-  std::vector<Slab*> with_room_;    // slabs with a free group; the last one is used first
+  std::vector<Slab*> with_room_;  // slabs with a free group; the last one is used first
   uint64_t held_groups_ = 0;
   uint64_t charged_bytes_ = 0;
 };

@@ -1,17 +1,20 @@
 #include "allocator/host_pool.h"
 
+#include <sys/mman.h>
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <fstream>
 #include <sstream>
 #include <string>
 #include <utility>
 
-#include <numa.h>
-
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+
+#include <numa.h>
 
 namespace kvasir {
 namespace {
@@ -30,6 +33,22 @@ uint64_t MeminfoBytes(const std::string& text, const std::string& name) {
   return std::strtoull(text.c_str() + at + name.size() + 1, nullptr, 10) * kKiB;
 }
 
+uint64_t MemlockLimit() {
+  rlimit limit{};
+  return ::getrlimit(RLIMIT_MEMLOCK, &limit) == 0 ? limit.rlim_cur : 0;
+}
+
+// Whether this process may lock that much, asked of the kernel itself: limit and capability alike.
+// Locks nothing for good and touches no page.
+bool MayLock(uint64_t bytes) {
+  void* const map =
+      ::mmap(nullptr, bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (map == MAP_FAILED) return false;
+  const bool locked = ::mlock2(map, bytes, MLOCK_ONFAULT) == 0;
+  ::munmap(map, bytes);
+  return locked;
+}
+
 absl::Status CheckHost(const HostPoolOptions& options) {
   const HostMemory host = ReadHostMemory();
   if (options.pool_bytes > host.available_bytes) {
@@ -45,13 +64,12 @@ absl::Status CheckHost(const HostPoolOptions& options) {
         "cgroup_used_bytes={}",
         options.pool_bytes, host.cgroup_limit_bytes, host.cgroup_used_bytes);
   }
-  if (options.numa_node >= 0 && (::numa_available() < 0 || options.numa_node > ::numa_max_node() ||
-                                 options.numa_node > 63)) {
+  if (options.numa_node >= 0 &&
+      (::numa_available() < 0 || options.numa_node > ::numa_max_node() || options.numa_node > 63)) {
     return FailedPrecondition("the host has no such NUMA node: memory.numa_node={} max_node={}",
                               options.numa_node, ::numa_available() < 0 ? -1 : ::numa_max_node());
   }
-  const std::string shmem =
-      ReadSmallFile("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
+  const std::string shmem = ReadSmallFile("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
   const bool off = shmem.empty() || shmem.find("[never]") != std::string::npos ||
                    shmem.find("[deny]") != std::string::npos;
   if (options.huge_pages != Demand::kOff && off) {
@@ -98,19 +116,25 @@ absl::StatusOr<std::unique_ptr<HostPool>> HostPool::Create(const HostPoolOptions
     MutexLock lock(pool->mutex_);
     pool->idle_ = options.pool_bytes;
   }
-  if (options.lock == Demand::kRequire || options.ready_bytes > 0) {
+  if (options.lock != Demand::kOff && !MayLock(options.pool_bytes)) {
+    if (options.lock == Demand::kRequire) {
+      return ResourceExhausted(
+          "memory.lock=require, but memory cannot be locked: raise LimitMEMLOCK (systemd) or "
+          "`ulimit -l` to at least pool_bytes={}, or set memory.lock=try; limit_bytes={}",
+          options.pool_bytes, MemlockLimit());
+    }
+    spdlog::warn("memory is not locked and may be swapped: pool_bytes={} limit_bytes={}",
+                 options.pool_bytes, MemlockLimit());
+    MutexLock lock(pool->mutex_);
+    pool->lock_refused_ = true;
+    pool->locked_ = false;
+  }
+  if (options.ready_bytes > 0) {
     while (pool->RefillOnce()) {
       if (progress) progress(pool->counts().ready_bytes, options.ready_bytes);
     }
   }
-  const HostPoolCounts counts = pool->counts();
-  if (options.lock == Demand::kRequire && !counts.locked) {
-    return ResourceExhausted(
-        "memory.lock=require, but memory cannot be locked: raise LimitMEMLOCK (systemd) or "
-        "`ulimit -l` to at least pool_bytes={}, or set memory.lock=try",
-        options.pool_bytes);
-  }
-  if (options.ready_bytes > 0 && counts.ready_bytes == 0) {
+  if (options.ready_bytes > 0 && pool->counts().ready_bytes == 0) {
     return ResourceExhausted("no memory for the pool: memory.pool_bytes={}", options.pool_bytes);
   }
   return pool;
@@ -130,6 +154,7 @@ absl::StatusOr<std::unique_ptr<Extent>> HostPool::Make(uint64_t bytes) {
   extent_options.transparent_huge_pages = options_.huge_pages != Demand::kOff;
   KVASIR_ASSIGN_OR_RETURN(std::unique_ptr<Extent> extent, Extent::Create(extent_options, id));
   const absl::Status lock_status = try_lock ? extent->Lock() : absl::OkStatus();
+  if (!lock_status.ok() && options_.lock == Demand::kRequire) return lock_status;
   MutexLock lock(mutex_);
   if (!try_lock) locked_ = false;
   if (!lock_status.ok()) {
@@ -190,18 +215,18 @@ absl::StatusOr<std::unique_ptr<Extent>> HostPool::Take(uint64_t bytes, ExtentUse
       idle_ += fit->first - bytes;
       stock_.erase(fit);
     } else {
+      if (idle_ + ready_ < bytes) {
+        return ResourceExhausted(
+            "the host pool is full: wanted_bytes={} free_bytes={} charged_bytes={} pool_bytes={}",
+            bytes, idle_ + ready_, charged_, options_.pool_bytes);
+      }
       // None in stock is large enough: turn stock back into budget, then make one.
-      while (idle_ < bytes && !stock_.empty()) {
+      while (idle_ < bytes) {
         const auto last = std::prev(stock_.end());
         ready_ -= last->first;
         idle_ += last->first;
         sacrificed.push_back(std::move(last->second));
         stock_.erase(last);
-      }
-      if (idle_ < bytes) {
-        return ResourceExhausted(
-            "the host pool is full: wanted_bytes={} free_bytes={} charged_bytes={} pool_bytes={}",
-            bytes, idle_ + ready_, charged_, options_.pool_bytes);
       }
       idle_ -= bytes;
       ++late_faults_;
@@ -238,7 +263,11 @@ void HostPool::Return(std::unique_ptr<Extent> extent) {
 
 HostPoolCounts HostPool::counts() const {
   MutexLock lock(mutex_);
-  return {options_.pool_bytes, charged_, ready_, idle_, late_faults_,
+  return {options_.pool_bytes,
+          charged_,
+          ready_,
+          idle_,
+          late_faults_,
           locked_ && options_.lock != Demand::kOff};
 }
 

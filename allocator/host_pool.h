@@ -1,8 +1,8 @@
-// HostPool: the host memory that the daemon may use, as a budget of bytes and a stock of extents that
-// are already touched, so that nothing on the hot path meets a fresh page.
+// HostPool: the host memory that the daemon may use, as a budget of bytes and a stock of extents
+// that are already touched, so that nothing on the hot path meets a fresh page.
 //
-// INVARIANT (checked by CheckConservation): pool = charged + ready + idle, where charged is what Take()
-// has given out and not got back, ready is touched and waiting, idle is only a promise.
+// INVARIANT (checked by CheckConservation): pool = charged + ready + idle, where charged is what
+// Take() has given out and not got back, ready is touched and waiting, idle is only a promise.
 // Thread-safe. Does not know tenants: daemon/core does.
 #ifndef KVASIR_ALLOCATOR_HOST_POOL_H_
 #define KVASIR_ALLOCATOR_HOST_POOL_H_
@@ -25,11 +25,11 @@ enum class Demand { kOff, kTry, kRequire };
 
 struct HostPoolOptions {
   uint64_t pool_bytes = 0;
-  uint64_t extent_bytes = 32ULL << 20;        // of the large extents in stock
-  uint64_t small_extent_bytes = 4ULL << 20;   // of the small ones: first extents of a session
-  uint64_t ready_bytes = 0;                   // how much is kept touched; at most pool_bytes
-  Demand lock = Demand::kTry;                 // mlock
-  Demand huge_pages = Demand::kOff;           // transparent huge pages of shmem
+  uint64_t extent_bytes = 32ULL << 20;       // of the large extents in stock
+  uint64_t small_extent_bytes = 4ULL << 20;  // of the small ones: first extents of a session
+  uint64_t ready_bytes = 0;                  // how much is kept touched; at most pool_bytes
+  Demand lock = Demand::kTry;                // mlock
+  Demand huge_pages = Demand::kOff;          // transparent huge pages of shmem
   int numa_node = -1;
 };
 
@@ -38,8 +38,8 @@ struct HostPoolCounts {
   uint64_t charged_bytes = 0;
   uint64_t ready_bytes = 0;
   uint64_t idle_bytes = 0;
-  uint64_t late_faults = 0;    // extents that were touched while somebody waited
-  bool locked = false;         // every extent so far is locked in memory
+  uint64_t late_faults = 0;  // extents that were touched while somebody waited
+  bool locked = false;       // every extent so far is locked in memory
 };
 
 class HostPool {
@@ -53,9 +53,9 @@ class HostPool {
   static absl::StatusOr<std::unique_ptr<HostPool>> Create(const HostPoolOptions& options,
                                                           const Progress& progress);
 
-  // An extent of exactly `bytes` (a page multiple), sealed for `use`. Taken from the stock by cutting a
-  // larger one down, else made on the spot (counted in late_faults).
-  // Errors: kResourceExhausted with the figures.
+  // An extent of exactly `bytes` (a page multiple), sealed for `use`. Taken from the stock by
+  // cutting a larger one down, else made on the spot (counted in late_faults). Errors:
+  // kResourceExhausted with the figures.
   absl::StatusOr<std::unique_ptr<Extent>> Take(uint64_t bytes, ExtentUse use);
 
   // Destroys an extent that Take() gave. REQUIRES: nobody else holds it (Extent::Probe).

@@ -16,7 +16,9 @@ inline constexpr uint64_t kGiB = uint64_t{1} << 30;
 inline constexpr uint64_t kPageBytes = 4096;  // smallest page of x86-64 and most Arm hosts
 
 // Rounds up to a multiple of `unit`. REQUIRES: unit > 0, value + unit does not overflow.
-constexpr uint64_t RoundUp(uint64_t value, uint64_t unit) { return (value + unit - 1) / unit * unit; }
+constexpr uint64_t RoundUp(uint64_t value, uint64_t unit) {
+  return (value + unit - 1) / unit * unit;
+}
 constexpr uint64_t RoundDown(uint64_t value, uint64_t unit) { return value / unit * unit; }
 constexpr uint64_t DivideUp(uint64_t value, uint64_t unit) { return (value + unit - 1) / unit; }
 

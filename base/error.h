@@ -12,6 +12,7 @@
 
 #include <absl/status/status.h>
 #include <absl/strings/string_view.h>
+
 #include <fmt/format.h>
 
 namespace kvasir {
@@ -24,11 +25,10 @@ inline std::string MessageOf(const absl::Status& status) {
   return std::string(status.message().data(), status.message().size());
 }
 
-#define KVASIR_DEFINE_ERROR_(Name, kCode)                                        \
-  template <typename... Args>                                                    \
-  absl::Status Name(fmt::format_string<Args...> format, Args&&... args) {        \
-    return MakeError(absl::StatusCode::kCode,                                    \
-                     fmt::format(format, std::forward<Args>(args)...));          \
+#define KVASIR_DEFINE_ERROR_(Name, kCode)                                                        \
+  template <typename... Args>                                                                    \
+  absl::Status Name(fmt::format_string<Args...> format, Args&&... args) {                        \
+    return MakeError(absl::StatusCode::kCode, fmt::format(format, std::forward<Args>(args)...)); \
   }
 
 KVASIR_DEFINE_ERROR_(InvalidArgument, kInvalidArgument)        // the caller's argument is wrong

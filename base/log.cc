@@ -42,8 +42,8 @@ absl::Status SetUpLog(const std::string& level, LogFormat format) {
     return InvalidArgument("unknown log level: level={} known=trace,debug,info,warn,error,off",
                            level);
   }
-  auto logger = std::make_shared<spdlog::logger>(
-      "kvasir", std::make_shared<spdlog::sinks::stderr_sink_mt>());
+  auto logger =
+      std::make_shared<spdlog::logger>("kvasir", std::make_shared<spdlog::sinks::stderr_sink_mt>());
   auto formatter = std::make_unique<spdlog::pattern_formatter>();
   if (format == LogFormat::kJson) {
     formatter->add_flag<JsonMessageFlag>('*').set_pattern(

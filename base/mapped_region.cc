@@ -3,9 +3,9 @@
 #include <errno.h>
 #include <sys/mman.h>
 
-#include <fmt/format.h>
-
 #include "base/error.h"
+
+#include <fmt/format.h>
 
 namespace kvasir {
 
@@ -34,8 +34,8 @@ absl::Status MappedRegion::Lock() {
   if (::mlock(data_, bytes_) == 0) return absl::OkStatus();
   const int error = errno;
   if (error == ENOMEM || error == EPERM || error == EAGAIN) {
-    return ResourceExhausted("memory cannot be locked, RLIMIT_MEMLOCK is too low: bytes={} errno={}",
-                             bytes_, error);
+    return ResourceExhausted(
+        "memory cannot be locked, RLIMIT_MEMLOCK is too low: bytes={} errno={}", bytes_, error);
   }
   return ErrnoStatus(error, "mlock");
 }

@@ -5,13 +5,12 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-#include <poll.h>
-
 #include <cstring>
 
-#include <fmt/format.h>
-
 #include "base/error.h"
+
+#include <fmt/format.h>
+#include <poll.h>
 
 namespace kvasir {
 

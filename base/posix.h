@@ -34,13 +34,14 @@ class UniqueFd {
   int fd_ = -1;
 };
 
-// Status for `errno_value` after `call`: ENOMEM, ENOSPC, EMFILE -> kResourceExhausted, EACCES, EPERM ->
-// kPermissionDenied, ENOENT -> kNotFound, EEXIST, EADDRINUSE -> kAlreadyExists, ECONNREFUSED, EPIPE,
-// ECONNRESET -> kUnavailable, EAGAIN, ETIMEDOUT -> kDeadlineExceeded, else kInternal.
+// Status for `errno_value` after `call`: ENOMEM, ENOSPC, EMFILE -> kResourceExhausted, EACCES,
+// EPERM -> kPermissionDenied, ENOENT -> kNotFound, EEXIST, EADDRINUSE -> kAlreadyExists,
+// ECONNREFUSED, EPIPE, ECONNRESET -> kUnavailable, EAGAIN, ETIMEDOUT -> kDeadlineExceeded, else
+// kInternal.
 absl::Status ErrnoStatus(int errno_value, const std::string& call);
 
-// A fresh open of the same file (/proc/self/fd/N), not a dup: a lease probe sees its mappings, and its
-// flags are its own. `flags` as for open(2): O_RDONLY or O_RDWR.
+// A fresh open of the same file (/proc/self/fd/N), not a dup: a lease probe sees its mappings, and
+// its flags are its own. `flags` as for open(2): O_RDONLY or O_RDWR.
 absl::StatusOr<UniqueFd> Reopen(const UniqueFd& fd, int flags);
 
 // Waits for readability. Returns true when readable or hung up, false at the time-out.

@@ -7,9 +7,9 @@
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
-#define KVASIR_RETURN_IF_ERROR(expr)              \
-  do {                                            \
-    absl::Status kvasir_status_ = (expr);         \
+#define KVASIR_RETURN_IF_ERROR(expr)                 \
+  do {                                               \
+    absl::Status kvasir_status_ = (expr);            \
     if (!kvasir_status_.ok()) return kvasir_status_; \
   } while (false)
 

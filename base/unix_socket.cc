@@ -29,14 +29,18 @@ absl::StatusOr<sockaddr_un> AddressOf(const std::string& path) {
   return address;
 }
 
-int KernelType(SocketType type) { return type == SocketType::kStream ? SOCK_STREAM : SOCK_SEQPACKET; }
+int KernelType(SocketType type) {
+  return type == SocketType::kStream ? SOCK_STREAM : SOCK_SEQPACKET;
+}
 
 }  // namespace
 
 absl::StatusOr<UniqueFd> ListenUnix(const std::string& path, SocketType type, uint32_t mode) {
   KVASIR_ASSIGN_OR_RETURN(const sockaddr_un address, AddressOf(path));
   absl::StatusOr<UniqueFd> other = ConnectUnix(path, type);
-  if (other.ok()) return AlreadyExists("another process listens on the socket: path={}", path);
+  // A full backlog is somebody's, too.
+  if (other.ok() || other.status().code() == absl::StatusCode::kDeadlineExceeded)
+    return AlreadyExists("another process listens on the socket: path={}", path);
   struct stat info {};
   if (::lstat(path.c_str(), &info) == 0) {
     if (!S_ISSOCK(info.st_mode)) {
@@ -57,7 +61,7 @@ absl::StatusOr<UniqueFd> ListenUnix(const std::string& path, SocketType type, ui
 
 absl::StatusOr<UniqueFd> ConnectUnix(const std::string& path, SocketType type) {
   KVASIR_ASSIGN_OR_RETURN(const sockaddr_un address, AddressOf(path));
-  UniqueFd fd(::socket(AF_UNIX, KernelType(type) | SOCK_CLOEXEC, 0));
+  UniqueFd fd(::socket(AF_UNIX, KernelType(type) | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd) return ErrnoStatus(errno, "socket");
   if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
     return ErrnoStatus(errno, "connect " + path);

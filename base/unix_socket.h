@@ -1,5 +1,4 @@
-// Unix sockets: listen, connect, peer credentials, messages with file descriptors. No call blocks but
-// Connect's, which a listener's full backlog can delay.
+// Unix sockets: listen, connect, peer credentials, messages with file descriptors. No call blocks.
 #ifndef KVASIR_BASE_UNIX_SOCKET_H_
 #define KVASIR_BASE_UNIX_SOCKET_H_
 
@@ -21,7 +20,8 @@ enum class SocketType { kStream, kSeqPacket };
 // Errors: kAlreadyExists when somebody does; kInvalidArgument for a path over 107 bytes.
 absl::StatusOr<UniqueFd> ListenUnix(const std::string& path, SocketType type, uint32_t mode);
 
-// Errors: kUnavailable when nobody listens, kNotFound when there is no such file.
+// Never waits. Errors: kUnavailable when nobody listens, kNotFound when there is no such file,
+// kDeadlineExceeded when the listener's backlog is full. The socket is non-blocking.
 absl::StatusOr<UniqueFd> ConnectUnix(const std::string& path, SocketType type);
 
 struct PeerCredentials {
@@ -36,8 +36,8 @@ absl::Status SendMessage(const UniqueFd& socket, std::span<const std::byte> mess
                          std::span<const int> fds);
 
 struct ReceivedMessage {
-  uint64_t bytes = 0;          // 0: hung up
-  bool truncated = false;      // longer than the buffer
+  uint64_t bytes = 0;      // 0: hung up
+  bool truncated = false;  // longer than the buffer
   std::vector<UniqueFd> fds;
 };
 // Receives one message if there is one. Errors: kDeadlineExceeded when there is none.

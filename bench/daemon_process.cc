@@ -2,8 +2,6 @@
 
 #include <fcntl.h>
 #include <signal.h>
-#include <spawn.h>
-#include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -15,6 +13,9 @@
 
 #include "base/error.h"
 #include "base/posix.h"
+
+#include <spawn.h>
+#include <stdlib.h>
 
 extern char** environ;
 

@@ -1,5 +1,5 @@
-// DaemonProcess: a kvasird of the bench's own, in a temporary folder, so that its memory can be measured
-// from outside.
+// DaemonProcess: a kvasird of the bench's own, in a temporary folder, so that its memory can be
+// measured from outside.
 #ifndef KVASIR_BENCH_DAEMON_PROCESS_H_
 #define KVASIR_BENCH_DAEMON_PROCESS_H_
 

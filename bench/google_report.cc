@@ -6,10 +6,11 @@
 #include <vector>
 
 #include <benchmark/benchmark.h>
-#include <fmt/format.h>
 
 #include "base/error.h"
 #include "bench/report.h"
+
+#include <fmt/format.h>
 
 namespace kvasir::bench {
 namespace {

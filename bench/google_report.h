@@ -4,9 +4,9 @@
 
 namespace kvasir::bench {
 
-// A case's time becomes `value` (ns for one iteration). A counter named of_X (time of X / own time, in the
-// same run) gives `reference`, the time of X. Other counters become fields of the row. The JSON goes to
-// $KVASIR_BENCH_JSON or build/bench/`name`.json. Returns the exit code of the program.
+// A case's time becomes `value` (ns for one iteration). A counter named of_X (time of X / own time,
+// in the same run) gives `reference`, the time of X. Other counters become fields of the row. The
+// JSON goes to $KVASIR_BENCH_JSON or build/bench/`name`.json. Returns the exit code of the program.
 int RunGoogleBenchmarks(int argc, char** argv, const char* name);
 
 }  // namespace kvasir::bench

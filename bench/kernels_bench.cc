@@ -17,7 +17,6 @@
 #include <benchmark/benchmark.h>
 
 #include "bench/google_report.h"
-
 #include "kernels/attention.h"
 #include "kernels/gather.h"
 #include "kernels/row_convert.h"

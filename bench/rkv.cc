@@ -2,8 +2,8 @@
 // that each retention policy lets it see, summed over the prompts (SepLLM, arXiv 2412.12094,
 // section 5). The counts come from the policies' own tables, not from a formula.
 #include <algorithm>
-#include <cstdlib>
 #include <cstdint>
+#include <cstdlib>
 #include <fstream>
 #include <memory>
 #include <stdexcept>

@@ -1,9 +1,9 @@
 // bench_stream: a long stream through one sequence stays flat in memory.
 //
 // First real prose through a real model with in-cache positions (the streaming form of SepLLM,
-// initial/separators/window/capacity = 4/64/256/800), then the same text over and over with made-up rows
-// and no model, as far as the paper's longest stream. Bytes held are counted from the engine's side; the
-// daemon's resident memory is the kernel's word.
+// initial/separators/window/capacity = 4/64/256/800), then the same text over and over with made-up
+// rows and no model, as far as the paper's longest stream. Bytes held are counted from the engine's
+// side; the daemon's resident memory is the kernel's word.
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -17,9 +17,6 @@
 #include <string>
 #include <vector>
 
-#include <CLI/CLI.hpp>
-#include <fmt/format.h>
-
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/status_macros.h"
@@ -30,6 +27,9 @@
 #include "engine/kvasir_kv_store.h"
 #include "engine/llama_engine.h"
 #include "engine/tokenizer.h"
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
 
 namespace kvasir::bench {
 namespace {
@@ -81,8 +81,8 @@ absl::StatusOr<std::string> ReadText(const std::string& path) {
 absl::Status Look(engine::KvasirKvStore& store, const DaemonProcess& daemon, double nll,
                   uint64_t scored, Stream* stream) {
   KVASIR_ASSIGN_OR_RETURN(const engine::KvUsage usage, store.Usage());
-  stream->samples.push_back(
-      {usage.tokens_seen, usage.held_bytes, usage.tokens_kept, daemon.ResidentBytes(), nll, scored});
+  stream->samples.push_back({usage.tokens_seen, usage.held_bytes, usage.tokens_kept,
+                             daemon.ResidentBytes(), nll, scored});
   const auto now = std::chrono::steady_clock::now();
   if (now - stream->told < std::chrono::seconds(5)) return absl::OkStatus();
   stream->told = now;
@@ -148,7 +148,7 @@ absl::Status RunRows(engine::KvasirKvStore& store, const DaemonProcess& daemon,
 }
 
 // Highest value after the warm-up, beside the highest one in it.
-void AddFlatRow(const Stream& stream, const std::string& what, uint64_t Sample::* field,
+void AddFlatRow(const Stream& stream, const std::string& what, uint64_t Sample::*field,
                 Report* report) {
   const uint64_t rows = stream.samples.back().rows;
   const uint64_t warm_rows = std::min(std::max(kWarmRows, rows / kWarmShare), rows / 2);
@@ -195,19 +195,28 @@ absl::Status Plot(const std::vector<Stream>& streams, const std::string& json) {
   std::string script = fmt::format(
       "set terminal svg size 900,560 background 'white'\nset output '{}.svg'\n"
       "set multiplot layout {},1\nset key outside right\nset xlabel 'tokens seen'\n"
-      "set ylabel 'MiB'\nset yrange [0:*]\n",
+      "set ylabel 'MiB'\nset yrange [0:*]\nset format x '%.0s%c'\n",
       stem, streams.size());
   for (const Stream& stream : streams) {
     const std::string data = fmt::format("{}-{}.dat", stem, stream.name);
     std::ofstream file(data);
-    for (const Sample& s : stream.samples) {
-      file << fmt::format("{} {} {}\n", s.rows, static_cast<double>(s.held_bytes) / kMiB,
-                          static_cast<double>(s.resident_bytes) / kMiB);
+    // A thousand points at most, each the highest of its samples.
+    const size_t bin = std::max<size_t>(1, stream.samples.size() / 1000);
+    for (size_t first = 0; first < stream.samples.size(); first += bin) {
+      Sample top = stream.samples[first];
+      for (size_t i = first; i < std::min(first + bin, stream.samples.size()); ++i) {
+        top.held_bytes = std::max(top.held_bytes, stream.samples[i].held_bytes);
+        top.resident_bytes = std::max(top.resident_bytes, stream.samples[i].resident_bytes);
+      }
+      file << fmt::format("{} {} {}\n", top.rows, static_cast<double>(top.held_bytes) / kMiB,
+                          static_cast<double>(top.resident_bytes) / kMiB);
     }
     script += fmt::format(
-        "set title '{0}'\nplot '{1}' using 1:2 with lines title 'bytes held', '' using 1:3 with "
+        "set title '{2} tokens {0}'\nplot '{1}' using 1:2 with lines title 'bytes held', '' using "
+        "1:3 with "
         "lines title 'resident memory of kvasird'\n",
-        stream.name, data);
+        stream.name == "model" ? "of prose through a model" : "without a model, rows made up", data,
+        stream.samples.back().rows);
   }
   std::ofstream(stem + ".gp") << script;
   if (std::system(fmt::format("gnuplot '{}.gp'", stem).c_str()) != 0) {
@@ -218,9 +227,8 @@ absl::Status Plot(const std::vector<Stream>& streams, const std::string& json) {
 }
 
 absl::Status Run(const Options& options) {
-  KVASIR_ASSIGN_OR_RETURN(
-      engine::GgufModel model,
-      engine::GgufModel::Load(options.model, engine::WeightsMode::kAsStored));
+  KVASIR_ASSIGN_OR_RETURN(engine::GgufModel model,
+                          engine::GgufModel::Load(options.model, engine::WeightsMode::kAsStored));
   KVASIR_ASSIGN_OR_RETURN(engine::Tokenizer tokenizer, engine::Tokenizer::Load(options.model));
   KVASIR_ASSIGN_OR_RETURN(const std::string text, ReadText(options.text));
   KVASIR_ASSIGN_OR_RETURN(const std::vector<uint32_t> ids, tokenizer.Encode(text, true, false));
@@ -275,7 +283,8 @@ int main(int argc, char** argv) {
   CLI::App app("Bytes held over a long stream through one sequence", "bench_stream");
   app.add_option("--model", options.model, "GGUF file; default: $KVASIR_MODEL");
   app.add_option("--text", options.text, "Prose; default: the Debian package bible-kjv-text");
-  app.add_option("--model-tokens", options.model_tokens, "Through the model")->capture_default_str();
+  app.add_option("--model-tokens", options.model_tokens, "Through the model")
+      ->capture_default_str();
   app.add_option("--tokens", options.tokens, "Without a model")->capture_default_str();
   app.add_option("--threads", options.threads, "Of the model")->capture_default_str();
   CLI11_PARSE(app, argc, argv);

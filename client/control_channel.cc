@@ -27,6 +27,11 @@ void ControlChannel::Prepare(grpc::ClientContext& context) const {
 
 absl::Status ControlChannel::FromGrpc(const grpc::Status& status) {
   if (status.ok()) return absl::OkStatus();
+  // The token came from the daemon: one that does not know it has ended the session, or is another
+  // one.
+  if (status.error_code() == grpc::StatusCode::UNAUTHENTICATED) {
+    return Unavailable("the daemon ended the session: {}", status.error_message());
+  }
   return MakeError(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
 }
 

@@ -5,10 +5,10 @@
 #include <array>
 #include <vector>
 
-#include <sodium.h>
-
 #include "base/posix.h"
 #include "client/model_spec.h"
+
+#include <sodium.h>
 
 namespace kvasir {
 

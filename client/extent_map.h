@@ -23,8 +23,8 @@ class ExtentMap {
   explicit ExtentMap(const UniqueFd& socket) : socket_(socket) {}
 
   // Address of `offset` in the extent of that slot; waits for its notice if it is on its way.
-  // Errors: kUnavailable when the daemon hung up, kDeadlineExceeded, kDataLoss when the daemon names
-  // a place outside the extent.
+  // Errors: kUnavailable when the daemon hung up, kDeadlineExceeded, kDataLoss when the daemon
+  // names a place outside the extent.
   absl::StatusOr<std::byte*> At(uint32_t slot, uint32_t generation, uint64_t offset, uint64_t bytes,
                                 Instant deadline);
 

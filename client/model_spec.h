@@ -23,16 +23,16 @@ struct LayerSpec {
 };
 
 struct ModelSpec {
-  std::string name;             // for people
+  std::string name;  // for people
   KvType kv_type = KvType::kF16;
   std::vector<LayerSpec> layers;
   RopeStyle rope = RopeStyle::kNone;  // needed for positions=in_cache only
   double rope_theta = 10000.0;
-  uint32_t rope_dims = 0;       // rotated elements of a key
+  uint32_t rope_dims = 0;                     // rotated elements of a key
   std::vector<uint32_t> separator_token_ids;  // default separators of SepLLM
   uint32_t vocabulary_size = 0;
-  uint32_t slots_per_block = 0; // 0: the daemon chooses
-  std::string weights_digest;   // 16 to 64 bytes, see DigestFile()
+  uint32_t slots_per_block = 0;  // 0: the daemon chooses
+  std::string weights_digest;    // 16 to 64 bytes, see DigestFile()
   std::vector<std::string> adapter_digests;
 };
 

@@ -27,9 +27,9 @@ class Sequence {
   ~Sequence();
 
   // The next 1 to `want_rows` rows and what their queries may see. Makes no call while the rows are
-  // granted and the table is valid; else it asks the daemon and waits, up to the deadline. Fewer rows
-  // than wanted come back at the border of a table or of the tenant's limit.
-  // Errors: kResourceExhausted (with the figures), kUnavailable, kDeadlineExceeded, kInvalidArgument.
+  // granted and the table is valid; else it asks the daemon and waits, up to the deadline. Fewer
+  // rows than wanted come back at the border of a table or of the tenant's limit. Errors:
+  // kResourceExhausted (with the figures), kUnavailable, kDeadlineExceeded, kInvalidArgument.
   absl::StatusOr<StepView> Begin(uint32_t want_rows);
 
   // The first ids.size() rows of the last Begin() are written in every layer and have these ids.
@@ -44,15 +44,15 @@ class Sequence {
   // Gives everything back. Errors: kUnavailable; the sequence is closed all the same.
   absl::Status Close();
 
-  uint64_t rows() const;                  // committed
-  uint64_t id() const;                    // as kvasirctl shows it
-  const std::string& retention() const;   // with every default
+  uint64_t rows() const;                 // committed
+  uint64_t id() const;                   // as kvasirctl shows it
+  const std::string& retention() const;  // with every default
   uint32_t slots_per_block() const;
 
   // What the newest table and the directory name, after a call that brings both up to date.
   struct Footprint {
-    uint64_t held_bytes = 0;   // distinct groups, as counted from this side
-    uint64_t kept_rows = 0;    // rows that the next query sees, in the layer that sees most
+    uint64_t held_bytes = 0;  // distinct groups, as counted from this side
+    uint64_t kept_rows = 0;   // rows that the next query sees, in the layer that sees most
     uint64_t version = 0;
   };
   absl::StatusOr<Footprint> MeasureFootprint();

@@ -16,8 +16,8 @@ constexpr int kTablesPerStepMax = 4;
 
 }  // namespace
 
-SequenceState::SequenceState(std::shared_ptr<SessionState> session, ClientModel model, uint32_t slot,
-                             uint32_t uid, uint64_t id, std::string retention,
+SequenceState::SequenceState(std::shared_ptr<SessionState> session, ClientModel model,
+                             uint32_t slot, uint32_t uid, uint64_t id, std::string retention,
                              std::vector<uint32_t> lane_of_layer)
     : session_(std::move(session)),
       model_(std::move(model)),
@@ -72,7 +72,9 @@ absl::Status SequenceState::LoadTable() {
       return DataLoss("block table is malformed: version={} lane={}", table_.version, i);
     }
     lane.sticky.resize(spans[i].sticky);
-    std::memcpy(lane.sticky.data(), session_->d.data() + spans[i].sticky_off, sticky_bytes);
+    if (sticky_bytes > 0) {  // an empty vector has no address
+      std::memcpy(lane.sticky.data(), session_->d.data() + spans[i].sticky_off, sticky_bytes);
+    }
     ShiftRecent(lane, lane.recent_first / model_.slots_per_block);
   }
   table_loaded_ = true;
@@ -104,8 +106,7 @@ absl::Status SequenceState::LoadRuns(LaneViews& lane, const shm::LaneSpan& span)
       view.v_stride = bytes.v;
       view.query_offset = run.query_offset;
       view.query_max = run.query_max;
-      view.positions =
-          reinterpret_cast<const uint32_t*>(base + geometry.pos_off) + run.first_slot;
+      view.positions = reinterpret_cast<const uint32_t*>(base + geometry.pos_off) + run.first_slot;
       view.tokens = reinterpret_cast<const uint32_t*>(base + geometry.tok_off) + run.first_slot;
       lane.kept[l].push_back(view);
     }
@@ -124,8 +125,7 @@ void SequenceState::ShiftRecent(LaneViews& lane, uint64_t first_block) {
 absl::Status SequenceState::ExtendRecent() {
   // acquire: pairs with the release in core::Sequence::Grant()
   granted_ = board_.granted.load(std::memory_order_acquire);
-  const auto* dir =
-      reinterpret_cast<const shm::RecentRef*>(session_->d.data() + board_.dir_off);
+  const auto* dir = reinterpret_cast<const shm::RecentRef*>(session_->d.data() + board_.dir_off);
   for (size_t i = 0; i < lanes_.size(); ++i) {
     LaneViews& lane = lanes_[i];
     for (uint64_t block = lane.first_block + lane.block_base.size();
@@ -175,15 +175,15 @@ absl::StatusOr<StepView> SequenceState::Begin(uint32_t want_rows) {
     }
     const bool stale = rows_ >= table_.until_row;
     const uint64_t granted = board_.granted.load(std::memory_order_acquire);
-    if (!stale && !truncated_ && granted >= rows_ + want_rows) break;
+    if (!stale && granted >= rows_ + want_rows) break;
     if (stale) WriteDesk();
     absl::Status status = Sync(rows_ + want_rows, rows_);
-    if (status.code() == absl::StatusCode::kResourceExhausted && want_rows > 1) {
+    if (want_rows > 1 && (status.code() == absl::StatusCode::kResourceExhausted ||
+                          status.code() == absl::StatusCode::kOutOfRange)) {
       status = Sync(rows_ + 1, rows_);  // fewer rows than wanted, if there is room for one
       if (status.ok() && !stale) break;
     }
     KVASIR_RETURN_IF_ERROR(status);
-    truncated_ = false;  // the table for the row is published: taken up in the next turn
   }
   if (rows_ + want_rows > granted_) {
     KVASIR_RETURN_IF_ERROR(ExtendRecent());
@@ -213,9 +213,9 @@ absl::Status SequenceState::Commit(std::span<const uint32_t> ids) {
   const uint64_t slots = model_.slots_per_block;
   for (size_t i = 0; i < ids.size(); ++i) {
     const uint64_t row = rows_ + i;
-    std::memcpy(first.block_base[row / slots - first.first_block] + first.block.tok_off +
-                    4 * (row % slots),
-                &ids[i], 4);
+    std::memcpy(
+        first.block_base[row / slots - first.first_block] + first.block.tok_off + 4 * (row % slots),
+        &ids[i], 4);
   }
   KVASIR_RETURN_IF_ERROR(session_->CheckOpen());
   const uint64_t before = rows_;
@@ -227,8 +227,8 @@ absl::Status SequenceState::Commit(std::span<const uint32_t> ids) {
 }
 
 void SequenceState::WriteDesk() {
-  // release: the rows, their ids, and the last read of an older table come before; uid goes last, so
-  // that the daemon ignores the line until all of it belongs to this life of the slot.
+  // release: the rows, their ids, and the last read of an older table come before; uid goes last,
+  // so that the daemon ignores the line until all of it belongs to this life of the slot.
   desk_.rows.store(rows_, std::memory_order_release);
   desk_.adopted.store(table_loaded_ ? table_.version : 1, std::memory_order_release);
   desk_.uid.store(uid_, std::memory_order_release);
@@ -244,7 +244,8 @@ absl::Status SequenceState::Sync(uint64_t granted_rows, std::optional<uint64_t> 
   need->set_table_row(table_row.value_or(0));
   v1::SyncResponse response;
   KVASIR_RETURN_IF_ERROR(session_->channel->Call(&v1::KvCache::Stub::Sync, request, &response));
-  if (response.results_size() != 1) return Internal("sync answered {} results", response.results_size());
+  if (response.results_size() != 1)
+    return Internal("sync answered {} results", response.results_size());
   const v1::SyncResult& result = response.results(0);
   return result.code() == 0
              ? absl::OkStatus()
@@ -253,23 +254,26 @@ absl::Status SequenceState::Sync(uint64_t granted_rows, std::optional<uint64_t> 
 
 absl::Status SequenceState::Truncate(uint64_t rows) {
   if (closed_) return FailedPrecondition("the sequence is closed: id={}", id_);
-  // The newest table that covers the rows is adopted first, so that the daemon may replace it.
-  if (Refresh()) {
-    KVASIR_RETURN_IF_ERROR(LoadTable());
-    granted_ = 0;
-  }
-  if (rows_ > 0) WriteDesk();
   v1::TruncateRequest request;
   request.set_sequence(slot_);
   request.set_uid(uid_);
   request.set_rows(rows);
   v1::TruncateResponse response;
   KVASIR_RETURN_IF_ERROR(session_->channel->Call(&v1::KvCache::Stub::Truncate, request, &response));
+  const uint64_t before = rows_;
   rows_ = rows;
   begun_ = 0;
   uid_ = response.uid();
+  // The daemon may have ended the table in use, and counts a newer one that is due as adopted.
+  const uint64_t version = table_loaded_ ? table_.version : 0;
+  const uint64_t published = board_.published.load(std::memory_order_acquire);
+  table_ = board_.v[published & 1];
+  if (before < table_.from_row) table_ = board_.v[(published - 1) & 1];
+  if (table_.version != version) {
+    KVASIR_RETURN_IF_ERROR(LoadTable());
+    granted_ = 0;
+  }
   WriteDesk();
-  truncated_ = true;
   return absl::OkStatus();
 }
 
@@ -303,8 +307,8 @@ absl::StatusOr<Sequence::Footprint> SequenceState::MeasureFootprint() {
     for (const std::byte* base : lane.block_base) groups.emplace(base, lane.block.bytes);
     for (const shm::VersionDesc& desc : board_.v) {
       if (desc.version == 0 || desc.version < table_.version) continue;
-      const auto& span = reinterpret_cast<const shm::LaneSpan*>(session_->d.data() +
-                                                                desc.lanes_off)[&lane - lanes_.data()];
+      const auto& span = reinterpret_cast<const shm::LaneSpan*>(
+          session_->d.data() + desc.lanes_off)[&lane - lanes_.data()];
       const auto* runs = reinterpret_cast<const shm::RunEntry*>(session_->d.data() + span.runs_off);
       for (uint32_t r = 0; r < span.runs; ++r) {
         const shm::GroupGeometry& geometry = GeometryOf(lane, runs[r].group_slots);

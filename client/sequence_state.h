@@ -66,12 +66,11 @@ class SequenceState {
   const shm::SeqBoard& board_;
   shm::SeqDesk& desk_;
 
-  shm::VersionDesc table_{};      // in use
+  shm::VersionDesc table_{};  // in use
   bool table_loaded_ = false;
   uint64_t rows_ = 0;
   uint64_t granted_ = 0;
-  uint32_t begun_ = 0;            // rows of the last Begin()
-  bool truncated_ = false;        // the table in use may be replaced: ask before the next row
+  uint32_t begun_ = 0;  // rows of the last Begin()
   bool closed_ = false;
   std::vector<LaneViews> lanes_;
   std::vector<LayerView> layers_;

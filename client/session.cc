@@ -1,15 +1,17 @@
 #include "client/session.h"
 
 #include <array>
+#include <chrono>
+#include <thread>
 #include <utility>
-
-#include <sodium.h>
 
 #include "base/status_macros.h"
 #include "client/sequence_state.h"
 #include "client/session_state.h"
 #include "proto/shm/layout_hash.h"
 #include "proto/shm/probe_pattern.h"
+
+#include <sodium.h>
 
 namespace kvasir {
 namespace {
@@ -30,11 +32,24 @@ absl::Status CheckHeader(const SessionState& state, const shm::Welcome& welcome)
                     welcome.session_id);
   }
   if (header.layout_hash != shm::LayoutHash()) {
-    return FailedPrecondition("client and daemon disagree about the shared-memory layout: "
-                              "client_hash={:016x} daemon_hash={:016x}",
-                              shm::LayoutHash(), header.layout_hash);
+    return FailedPrecondition(
+        "client and daemon disagree about the shared-memory layout: "
+        "client_hash={:016x} daemon_hash={:016x}",
+        shm::LayoutHash(), header.layout_hash);
   }
   return absl::OkStatus();
+}
+
+// Tries again while the daemon's backlog is full.
+absl::StatusOr<UniqueFd> ConnectWithin(const std::string& path, Instant deadline) {
+  for (;;) {
+    absl::StatusOr<UniqueFd> socket = ConnectUnix(path, SocketType::kSeqPacket);
+    if (socket.status().code() != absl::StatusCode::kDeadlineExceeded ||
+        std::chrono::steady_clock::now() >= deadline) {
+      return socket;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
 }
 
 // Says hello and takes the two segments.
@@ -44,16 +59,18 @@ absl::StatusOr<shm::Welcome> Greet(SessionState& state) {
   hello.kind = static_cast<uint32_t>(shm::MessageKind::kHello);
   hello.abi_min = hello.abi_max = shm::kAbiVersion;
   KVASIR_RETURN_IF_ERROR(SendMessage(state.socket, std::as_bytes(std::span(&hello, 1)), {}));
-  KVASIR_ASSIGN_OR_RETURN(const bool readable,
-                          WaitReadable(state.socket.get(), static_cast<int>(state.deadline.count())));
+  KVASIR_ASSIGN_OR_RETURN(
+      const bool readable,
+      WaitReadable(state.socket.get(), static_cast<int>(state.deadline.count())));
   if (!readable) return DeadlineExceeded("the daemon does not answer on the data socket");
   union {
     uint32_t kind;
     shm::Welcome welcome;
     shm::Refusal refusal;
   } answer{};
-  KVASIR_ASSIGN_OR_RETURN(ReceivedMessage message,
-                          ReceiveMessage(state.socket, std::as_writable_bytes(std::span(&answer, 1))));
+  KVASIR_ASSIGN_OR_RETURN(
+      ReceivedMessage message,
+      ReceiveMessage(state.socket, std::as_writable_bytes(std::span(&answer, 1))));
   if (message.bytes == sizeof(shm::Refusal) &&
       answer.kind == static_cast<uint32_t>(shm::MessageKind::kRefusal)) {
     answer.refusal.text[sizeof(answer.refusal.text) - 1] = '\0';
@@ -142,8 +159,8 @@ ClientModel ModelOf(const ModelSpec& spec, uint32_t slots_per_block) {
   ClientModel model{slots_per_block, spec.vocabulary_size, {}};
   const uint32_t element = spec.kv_type == KvType::kF32 ? 4 : 2;
   for (const LayerSpec& layer : spec.layers) {
-    model.row_bytes.push_back({layer.kv_heads * layer.k_head_dim * element,
-                               layer.kv_heads * layer.v_head_dim * element});
+    model.row_bytes.push_back(
+        {layer.kv_heads * layer.k_head_dim * element, layer.kv_heads * layer.v_head_dim * element});
   }
   return model;
 }
@@ -156,7 +173,8 @@ Session::~Session() = default;
 absl::StatusOr<std::unique_ptr<Session>> Session::Connect(const ConnectOptions& options) {
   auto state = std::make_shared<SessionState>();
   state->deadline = options.deadline;
-  KVASIR_ASSIGN_OR_RETURN(state->socket, ConnectUnix(options.data_socket, SocketType::kSeqPacket));
+  KVASIR_ASSIGN_OR_RETURN(state->socket,
+                          ConnectWithin(options.data_socket, state->DeadlineFromNow()));
   KVASIR_ASSIGN_OR_RETURN(const shm::Welcome welcome, Greet(*state));
   KVASIR_RETURN_IF_ERROR(CheckHeader(*state, welcome));
   reinterpret_cast<shm::EngineHeader*>(state->e.data())->magic = shm::kEngineMagic;
@@ -210,6 +228,7 @@ absl::StatusOr<Sequence> Session::OpenSequence(const OpenOptions& options) {
   request.set_model_id(options.model.id);
   request.set_retention(options.retention);
   request.set_prompt_rows(options.prompt_rows);
+  request.set_max_rows(options.max_rows);
   request.set_label(options.label);
   v1::OpenSequenceResponse response;
   KVASIR_RETURN_IF_ERROR(

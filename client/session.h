@@ -2,13 +2,14 @@
 //
 //   auto session = kvasir::Session::Connect({});
 //   auto model   = (*session)->RegisterModel(spec);
-//   auto seq     = (*session)->OpenSequence({.model = *model, .retention = "sepllm:local_size=256"});
-//   auto view    = seq->Begin(1);          // where the next row goes, and what it may see
+//   auto seq     = (*session)->OpenSequence({.model = *model, .retention =
+//   "sepllm:local_size=256"}); auto view    = seq->Begin(1);          // where the next row goes,
+//   and what it may see
 //   ... write K and V of the row into every layer, attend over the layer's view ...
 //   seq->Commit(ids);
 //
-// docs/engine_guide.md has the attention loop. Errors are absl::Status; nothing throws, and every wait
-// has a deadline. A dead daemon is kUnavailable at the next call, never a hang.
+// docs/engine_guide.md has the attention loop. Errors are absl::Status; nothing throws, and every
+// wait has a deadline. A dead daemon is kUnavailable at the next call, never a hang.
 #ifndef KVASIR_CLIENT_SESSION_H_
 #define KVASIR_CLIENT_SESSION_H_
 
@@ -40,14 +41,17 @@ struct ModelHandle {
 
 struct OpenOptions {
   ModelHandle model;
-  std::string retention;    // policy grammar; "": the tenant's default
-  uint64_t prompt_rows = 0; // how many of the first rows are prefill, for policies that tell it apart
-  std::string label;        // for people, at most 256 bytes
+  std::string retention;  // policy grammar; "": the tenant's default
+  uint64_t prompt_rows =
+      0;                  // how many of the first rows are prefill, for policies that tell it apart
+  std::string label;      // for people, at most 256 bytes
+  uint64_t max_rows = 0;  // the sequence never grows beyond; saves room for tables; 0: no bound
 };
 
 class SessionState;
 
-// Thread-safe. Sequences keep what they need of it alive; the connection ends with the last of them.
+// Thread-safe. Sequences keep what they need of it alive; the connection ends with the last of
+// them.
 class Session {
  public:
   // Errors: kNotFound or kUnavailable (no daemon), kPermissionDenied (no tenant for this uid),
@@ -64,8 +68,8 @@ class Session {
   // Errors: kInvalidArgument (retention), kResourceExhausted (with the figures).
   absl::StatusOr<Sequence> OpenSequence(const OpenOptions& options);
 
-  // Texts of the ids first, first + 1, ..., so that `kvasirctl inspect` can show them. At most 64 bytes
-  // of each are sent.
+  // Texts of the ids first, first + 1, ..., so that `kvasirctl inspect` can show them. At most 64
+  // bytes of each are sent.
   absl::Status PutTokenTexts(const ModelHandle& model, uint32_t first,
                              const std::vector<std::string>& texts);
 

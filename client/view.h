@@ -1,4 +1,5 @@
-// What an engine reads and writes: the rows of one sequence in one layer, in place in shared memory.
+// What an engine reads and writes: the rows of one sequence in one layer, in place in shared
+// memory.
 //
 // Plain values; valid from Sequence::Begin() to the next Begin() or Commit() of the same sequence.
 // The attention of the query of row i over a LayerView (original or in-cache positions alike):
@@ -43,12 +44,12 @@ struct RecentBlockView {
 };
 
 struct LayerView {
-  std::span<const KeptRunView> kept;         // in cache order
-  std::span<const RecentBlockView> recent;   // contiguous blocks; block 0 starts at recent_base
-  uint64_t recent_base = 0;                  // first row of recent[0]: a multiple of slots_per_block
-  uint64_t recent_first = 0;                 // first visible row of recent
-  uint64_t window = 0;                       // rows, the query's own included; 0: all
-  std::span<const uint64_t> sticky;          // ascending rows >= recent_first
+  std::span<const KeptRunView> kept;        // in cache order
+  std::span<const RecentBlockView> recent;  // contiguous blocks; block 0 starts at recent_base
+  uint64_t recent_base = 0;                 // first row of recent[0]: a multiple of slots_per_block
+  uint64_t recent_first = 0;                // first visible row of recent
+  uint64_t window = 0;                      // rows, the query's own included; 0: all
+  std::span<const uint64_t> sticky;         // ascending rows >= recent_first
   uint32_t slots_per_block = 0;
   uint32_t k_stride = 0;  // bytes between the K rows of neighbouring slots of a recent block
   uint32_t v_stride = 0;
@@ -69,7 +70,8 @@ struct LayerView {
   }
 };
 
-// The rows [row, row + count) that one step computes, in every layer. `layers` has one view a layer.
+// The rows [row, row + count) that one step computes, in every layer. `layers` has one view a
+// layer.
 struct StepView {
   uint64_t row = 0;
   uint32_t count = 0;

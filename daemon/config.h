@@ -62,7 +62,7 @@ struct Config {
     uint32_t sequences_per_session_max = 256;
     uint32_t models_per_session_max = 8;
     uint32_t lanes_max = 128;
-    uint64_t rows_max = uint64_t{1} << 20;
+    uint64_t rows_max = uint64_t{1} << 17;
     uint32_t extents_per_session_max = 4096;
     uint64_t table_arena_bytes = 16 * kMiB;
     uint32_t rpc_deadline_max_ms = 60'000;

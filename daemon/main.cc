@@ -6,13 +6,13 @@
 #include <iostream>
 #include <string>
 
-#include <CLI/CLI.hpp>
-
 #include "base/error.h"
 #include "base/log.h"
 #include "daemon/config.h"
 #include "daemon/server.h"
 #include "policies/policy_registry.h"
+
+#include <CLI/CLI.hpp>
 
 namespace kvasir {
 namespace {
@@ -24,8 +24,10 @@ InheritedSockets TakeInherited() {
   const int count = ::sd_listen_fds_with_names(1, &names);
   for (int i = 0; i < count; ++i) {
     UniqueFd fd(SD_LISTEN_FDS_START + i);
-    if (std::strcmp(names[i], "control") == 0) sockets.control = std::move(fd);
-    else if (std::strcmp(names[i], "data") == 0) sockets.data = std::move(fd);
+    if (std::strcmp(names[i], "control") == 0)
+      sockets.control = std::move(fd);
+    else if (std::strcmp(names[i], "data") == 0)
+      sockets.data = std::move(fd);
     ::free(names[i]);
   }
   ::free(names);
@@ -77,8 +79,7 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
-  const absl::StatusOr<kvasir::Config> config =
-      kvasir::LoadConfig(path, kvasir::CheckRetention);
+  const absl::StatusOr<kvasir::Config> config = kvasir::LoadConfig(path, kvasir::CheckRetention);
   if (!config.ok()) {
     std::cerr << kvasir::MessageOf(config.status()) << '\n';
     return 2;

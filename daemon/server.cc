@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/eventfd.h>
 #include <sys/file.h>
 #include <unistd.h>
 
@@ -98,9 +99,9 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config,
   KVASIR_RETURN_IF_ERROR(server->StartThreads());
   KVASIR_RETURN_IF_ERROR(server->StartGrpc());
   if (!config.server.metrics_listen.empty()) {
-    KVASIR_ASSIGN_OR_RETURN(
-        server->metrics_, OpenMetricsEndpoint(config.server.metrics_listen,
-                                              [raw = server.get()] { return raw->Snapshot(); }));
+    KVASIR_ASSIGN_OR_RETURN(server->metrics_,
+                            OpenMetricsEndpoint(config.server.metrics_listen,
+                                                [raw = server.get()] { return raw->Snapshot(); }));
   }
   return server;
 }
@@ -112,15 +113,15 @@ absl::Status Server::ClaimSockets(InheritedSockets inherited) {
   control_listener_ = std::move(inherited.control);
   data_listener_ = std::move(inherited.data);
   if (!control_listener_) {
-    KVASIR_ASSIGN_OR_RETURN(control_listener_,
-                            ListenUnix(config_.server.control_socket, SocketType::kStream,
-                                       config_.server.socket_mode));
+    KVASIR_ASSIGN_OR_RETURN(
+        control_listener_,
+        ListenUnix(config_.server.control_socket, SocketType::kStream, config_.server.socket_mode));
     remove_control_ = true;
   }
   if (!data_listener_) {
-    KVASIR_ASSIGN_OR_RETURN(data_listener_,
-                            ListenUnix(config_.server.data_socket, SocketType::kSeqPacket,
-                                       config_.server.socket_mode));
+    KVASIR_ASSIGN_OR_RETURN(
+        data_listener_,
+        ListenUnix(config_.server.data_socket, SocketType::kSeqPacket, config_.server.socket_mode));
     remove_data_ = true;
   }
   return absl::OkStatus();
@@ -151,9 +152,9 @@ absl::Status Server::MakePool() {
 absl::Status Server::StartThreads() {
   shared_ = std::make_unique<SharedCore>(CoreConfigOf(config_), *pool_);
   callers_ = std::make_unique<CallerRegistry>(config_.admin.uids);
-  shared_->wake_data_server = [this] {
-    if (data_server_) data_server_->Wake();
-  };
+  wake_ = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!wake_) return ErrnoStatus(errno, "eventfd");
+  shared_->wake_data_server = [fd = wake_.get()] { (void)::eventfd_write(fd, 1); };
   workers_ = std::make_unique<Workers>(*shared_, *pool_, config_.server.worker_threads);
   return absl::OkStatus();
 }
@@ -186,8 +187,8 @@ absl::Status Server::StartGrpc() {
   options.extents_returned = [this] { workers_->WakeRefill(); };
   KVASIR_ASSIGN_OR_RETURN(
       data_server_,
-      DataServer::Start(std::move(data_listener_), std::move(control_listener_), *shared_, options,
-                        [this](UniqueFd socket, const PeerCredentials& peer) {
+      DataServer::Start(std::move(data_listener_), std::move(control_listener_), wake_.get(),
+                        *shared_, options, [this](UniqueFd socket, const PeerCredentials& peer) {
                           callers_->Register(socket.get(), peer);
                           grpc::AddInsecureChannelFromFd(grpc_.get(), socket.release());
                         }));
@@ -215,9 +216,9 @@ StatsSnapshot Server::Snapshot() {
   StatsSnapshot snapshot;
   snapshot.boot_epoch = boot_epoch_;
   snapshot.version = KVASIR_VERSION;
-  snapshot.uptime_ms = static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(
-                                                 SystemClock().Now() - started_)
-                                                 .count());
+  snapshot.uptime_ms = static_cast<uint64_t>(
+      std::chrono::duration_cast<std::chrono::milliseconds>(SystemClock().Now() - started_)
+          .count());
   std::vector<core::TenantReport> tenants;
   {
     MutexLock lock(shared_->mutex);

@@ -1,7 +1,8 @@
 // Server: the composition root. Builds every object of the daemon and owns every thread.
 //
-// Start-up: lock file, listening sockets, pool (touched, with progress in the log), core, workers, data
-// server, gRPC, metrics, ready. Stop is the reverse: gRPC first, so that no call meets a closed session.
+// Start-up: lock file, listening sockets, pool (touched, with progress in the log), core, workers,
+// data server, gRPC, metrics, ready. Stop is the reverse: gRPC first, so that no call meets a
+// closed session.
 #ifndef KVASIR_DAEMON_SERVER_H_
 #define KVASIR_DAEMON_SERVER_H_
 
@@ -55,6 +56,7 @@ class Server {
   uint64_t boot_epoch_ = 0;
   Instant started_{};
   UniqueFd lock_file_;
+  UniqueFd wake_;  // eventfd: wakes the data server's thread
   UniqueFd control_listener_, data_listener_;
   bool remove_control_ = false, remove_data_ = false;
   std::unique_ptr<HostPool> pool_;

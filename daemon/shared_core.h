@@ -9,8 +9,8 @@
 
 namespace kvasir {
 
-// `mutex` is the daemon's outermost lock; under it only HostPool's leaf lock is taken. No system call
-// that a peer could block is made under it.
+// `mutex` is the daemon's outermost lock; under it only HostPool's leaf lock is taken. No system
+// call that a peer could block is made under it.
 struct SharedCore {
   SharedCore(core::CoreConfig config, HostPool& pool) : core(std::move(config), pool) {}
 
@@ -20,8 +20,8 @@ struct SharedCore {
   CondVar work;      // a copy job waits, or stopping
   CondVar progress;  // a job is finished, a session has ended, or stopping
 
-  // Wakes the data server's thread, which takes leave of sessions that the core has ended. Set once,
-  // before threads start.
+  // Wakes the data server's thread, which takes leave of sessions that the core has ended. Set
+  // once, before threads start.
   std::function<void()> wake_data_server;
 };
 

@@ -10,7 +10,8 @@
 namespace kvasir::engine {
 namespace {
 
-constexpr std::array<std::string_view, 9> kSeparators{".", ",", "?", "!", ";", ":", " ", "\t", "\n"};
+constexpr std::array<std::string_view, 9> kSeparators{".", ",", "?",  "!", ";",
+                                                      ":", " ", "\t", "\n"};
 // Stands beside the file's digest where rows are computed with expanded weights.
 constexpr char kExpandedWeights[] = "weights expanded to f32";
 
@@ -65,9 +66,8 @@ absl::StatusOr<std::unique_ptr<KvasirKvStore>> KvasirKvStore::Create(
   }
   KVASIR_ASSIGN_OR_RETURN(Sequence sequence,
                           session->OpenSequence({handle, options.retention, options.prompt_rows,
-                                                 options.label}));
-  return std::unique_ptr<KvasirKvStore>(
-      new KvasirKvStore(std::move(session), std::move(sequence)));
+                                                 options.label, options.max_rows}));
+  return std::unique_ptr<KvasirKvStore>(new KvasirKvStore(std::move(session), std::move(sequence)));
 }
 
 absl::StatusOr<KvUsage> KvasirKvStore::Usage() {

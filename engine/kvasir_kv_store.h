@@ -23,13 +23,14 @@ struct KvasirStoreOptions {
   std::string retention;     // policy grammar; "": the tenant's default
   uint64_t prompt_rows = 0;  // rows of the prompt, for policies that tell it apart
   std::string label;
-  bool send_texts = false;   // token texts, for kvasirctl inspect
+  uint64_t max_rows = 0;          // the sequence never grows beyond; 0: no bound
+  bool send_texts = false;        // token texts, for kvasirctl inspect
   bool expanded_weights = false;  // computed with F32 weights: other rows, so another fingerprint
 };
 
-// The model spec of a GGUF model: layers, rope, digest of the file, and as separators every token whose
-// whole text is one of the nine of the SepLLM paper (. , ? ! ; : space tab newline).
-// Errors: those of DigestFile(). Cost: one pass over the file and one over the vocabulary.
+// The model spec of a GGUF model: layers, rope, digest of the file, and as separators every token
+// whose whole text is one of the nine of the SepLLM paper (. , ? ! ; : space tab newline). Errors:
+// those of DigestFile(). Cost: one pass over the file and one over the vocabulary.
 absl::StatusOr<ModelSpec> ModelSpecOf(const GgufModel& model, const Tokenizer& tokenizer,
                                       const KvasirStoreOptions& options);
 

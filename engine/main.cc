@@ -83,8 +83,9 @@ void AddStoreOptions(CLI::App& app, ProgramOptions& o, std::string& output) {
   app.add_option("--label", kvasir.label, "Name of the sequence, for people");
   app.add_flag("--send-texts", kvasir.send_texts,
                "Send token texts to the daemon, so that kvasirctl inspect can show them");
-  app.add_flag("--hold", o.hold,
-               "Keep the sequence after the work until standard input ends, so that others can look");
+  app.add_flag(
+      "--hold", o.hold,
+      "Keep the sequence after the work until standard input ends, so that others can look");
   app.add_flag("--private", o.store.private_memory, "Keep the cache in this process, no daemon");
   app.add_option("-o,--output", output, "text or json")
       ->check(CLI::IsMember({"text", "json"}))

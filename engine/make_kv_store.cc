@@ -26,10 +26,11 @@ absl::StatusOr<std::unique_ptr<KvStore>> MakeKvStore(const GgufModel& model,
     return InvalidArgument("private memory keeps everything: retention={} expected=full",
                            options.kvasir.retention);
   }
-  KVASIR_ASSIGN_OR_RETURN(std::unique_ptr<PrivateKvStore> store,
-                          PrivateKvStore::Create(GeometryOf(model.parameters(), options.kvasir.kv_type,
-                                                            kPrivateSlotsPerBlock),
-                                                 options.rows_max));
+  KVASIR_ASSIGN_OR_RETURN(
+      std::unique_ptr<PrivateKvStore> store,
+      PrivateKvStore::Create(
+          GeometryOf(model.parameters(), options.kvasir.kv_type, kPrivateSlotsPerBlock),
+          options.rows_max));
   return std::unique_ptr<KvStore>(std::move(store));
 }
 

@@ -116,6 +116,7 @@ absl::Status OpenStore(const ProgramOptions& options, uint64_t prompt_rows, Sess
   KvStoreOptions store = options.store;
   store.kvasir.prompt_rows = prompt_rows;
   store.rows_max = session.context;
+  store.kvasir.max_rows = session.context;
   KVASIR_ASSIGN_OR_RETURN(session.store, MakeKvStore(*session.model, *session.tokenizer, store));
   return absl::OkStatus();
 }
@@ -208,9 +209,9 @@ absl::Status RunPerplexity(const ProgramOptions& options, Session& session) {
     GenerateOptions decode = options.generate;
     decode.tokens_max = options.decode_tokens;
     decode.stop_at_end = false;
-    KVASIR_ASSIGN_OR_RETURN(const GenerateResult decoded,
-                            generator.Generate(std::span(tokens).last(1), decode,
-                                               ProgressCallback(), TextCallback()));
+    KVASIR_ASSIGN_OR_RETURN(
+        const GenerateResult decoded,
+        generator.Generate(std::span(tokens).last(1), decode, ProgressCallback(), TextCallback()));
     decode_ms = Median(decoded.token_ms);
   }
   KVASIR_ASSIGN_OR_RETURN(nlohmann::json json, UsageJson(*session.store));

@@ -27,8 +27,8 @@ struct ProgramOptions {
   uint64_t context = 0;               // rows of the sequence; 0: the model's
   uint32_t batch = 256;
   bool json = false;
-  bool hold = false;                  // keep the sequence until standard input ends
-  uint64_t decode_tokens = 0;         // after a scored text: decode steps to time
+  bool hold = false;           // keep the sequence until standard input ends
+  uint64_t decode_tokens = 0;  // after a scored text: decode steps to time
   GenerateOptions generate;
   EngineOptions engine;
   KvStoreOptions store;

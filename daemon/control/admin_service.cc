@@ -99,7 +99,8 @@ grpc::Status AdminService::ListSequences(grpc::ServerContext* context,
     return ToGrpc(InvalidArgument("page_size is out of bounds: value={} max={}",
                                   request->page_size(), kPageSizeMax));
   }
-  const int page = static_cast<int>(request->page_size() == 0 ? kPageSizeDefault : request->page_size());
+  const int page =
+      static_cast<int>(request->page_size() == 0 ? kPageSizeDefault : request->page_size());
   MutexLock lock(shared_.mutex);
   response->set_boot_epoch(boot_epoch_);
   for (const core::SequenceReport& report : shared_.core.SequenceReports()) {
@@ -126,9 +127,9 @@ grpc::Status AdminService::InspectSequence(grpc::ServerContext* context,
   const uint32_t max_rows = request->max_rows() == 0 ? kInspectRowsDefault : request->max_rows();
   MutexLock lock(shared_.mutex);
   core::SequenceReport report;
-  absl::StatusOr<std::vector<core::InspectedRow>> rows = shared_.core.Inspect(
-      scope->all ? nullptr : &scope->tenant, request->sequence_id(), request->layer(),
-      request->first_row(), max_rows, &report);
+  absl::StatusOr<std::vector<core::InspectedRow>> rows =
+      shared_.core.Inspect(scope->all ? nullptr : &scope->tenant, request->sequence_id(),
+                           request->layer(), request->first_row(), max_rows, &report);
   if (!rows.ok()) return ToGrpc(rows.status());
   response->set_boot_epoch(boot_epoch_);
   response->set_layers(report.layers);
@@ -146,7 +147,8 @@ grpc::Status AdminService::InspectSequence(grpc::ServerContext* context,
   return grpc::Status::OK;
 }
 
-grpc::Status AdminService::ListPolicies(grpc::ServerContext* context, const v1::ListPoliciesRequest*,
+grpc::Status AdminService::ListPolicies(grpc::ServerContext* context,
+                                        const v1::ListPoliciesRequest*,
                                         v1::ListPoliciesResponse* response) {
   const absl::StatusOr<Scope> scope = ScopeOf(*context);
   if (!scope.ok()) return ToGrpc(scope.status());

@@ -6,10 +6,10 @@
 #include <cstdlib>
 #include <utility>
 
-#include <sodium.h>
-
 #include "base/error.h"
 #include "base/status_macros.h"
+
+#include <sodium.h>
 
 namespace kvasir {
 

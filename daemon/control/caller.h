@@ -1,5 +1,6 @@
-// Callers: who makes a gRPC call. The credentials are those of the connection (SO_PEERCRED at accept);
-// engines also show the token that their data socket was given, and both must be the same tenant's.
+// Callers: who makes a gRPC call. The credentials are those of the connection (SO_PEERCRED at
+// accept); engines also show the token that their data socket was given, and both must be the same
+// tenant's.
 #ifndef KVASIR_DAEMON_CONTROL_CALLER_H_
 #define KVASIR_DAEMON_CONTROL_CALLER_H_
 
@@ -18,8 +19,8 @@ namespace kvasir {
 
 inline constexpr char kTokenKey[] = "kvasir-session-token";
 
-// Thread-safe. Connections are known by their descriptor number, which gRPC reports as the peer's name;
-// a number that is used again is registered again before its first call.
+// Thread-safe. Connections are known by their descriptor number, which gRPC reports as the peer's
+// name; a number that is used again is registered again before its first call.
 class CallerRegistry {
  public:
   explicit CallerRegistry(std::vector<uint32_t> admin_uids);

@@ -112,7 +112,7 @@ grpc::Status KvCacheService::OpenSequence(grpc::ServerContext* context,
   return Run(*context, [&](core::Session& session, bool*) -> absl::Status {
     shared_.mutex.AssertHeld();
     const core::OpenRequest open{request->model_id(), request->retention(), request->prompt_rows(),
-                                 request->label()};
+                                 request->label(), request->max_rows()};
     KVASIR_ASSIGN_OR_RETURN(const core::Sequence* sequence,
                             shared_.core.OpenSequence(session, open));
     response->set_boot_epoch(options_.boot_epoch);

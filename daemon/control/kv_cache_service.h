@@ -39,8 +39,8 @@ class KvCacheService final : public v1::KvCache::Service {
                              v1::PutTokenTextsResponse* response) override;
 
  private:
-  // Runs `verb(session)` under the lock until it is done or the deadline passes. `verb` returns a status
-  // and sets *done; what is not done waits for progress.
+  // Runs `verb(session)` under the lock until it is done or the deadline passes. `verb` returns a
+  // status and sets *done; what is not done waits for progress.
   using Verb = std::function<absl::Status(core::Session&, bool* done)>;
   grpc::Status Run(const grpc::ServerContext& context, const Verb& verb);
 

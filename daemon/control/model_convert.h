@@ -1,4 +1,5 @@
-// v1::ModelSpec -> core::ModelDescription. Checks enums; bounds are checked by core::Model::Create().
+// v1::ModelSpec -> core::ModelDescription. Checks enums; bounds are checked by
+// core::Model::Create().
 #ifndef KVASIR_DAEMON_CONTROL_MODEL_CONVERT_H_
 #define KVASIR_DAEMON_CONTROL_MODEL_CONVERT_H_
 

@@ -65,8 +65,8 @@ std::vector<Segment> SegmentsToRewrite(const std::vector<KeptRun>& runs, bool ap
     uint64_t rows = 0, slots = 0;
     bool sparse = false;
     const KeptGroup* last = nullptr;
-    while (end < runs.size() && (runs[end].group->geometry().slots == sizes.small->slots ||
-                                 IsSparse(runs[end], live))) {
+    while (end < runs.size() &&
+           (runs[end].group->geometry().slots == sizes.small->slots || IsSparse(runs[end], live))) {
       sparse |= IsSparse(runs[end], live);
       rows += runs[end].rows;
       if (runs[end].group.get() != last) slots += runs[end].group->geometry().slots;
@@ -86,8 +86,8 @@ std::vector<IncomingRow> RowsOf(std::span<const KeptRun> runs) {
   std::vector<IncomingRow> rows;
   for (const KeptRun& run : runs) {
     for (uint32_t s = run.first_slot; s < run.first_slot + run.rows; ++s) {
-      rows.push_back({run.group->slots[s],
-                      {run.group->group().data(), &run.group->geometry(), s, 0}});
+      rows.push_back(
+          {run.group->slots[s], {run.group->group().data(), &run.group->geometry(), s, 0}});
     }
   }
   return rows;

@@ -1,8 +1,8 @@
 // KeptList: the kept rows of one lane in one version of its table, as runs over sealed groups.
 //
-// What a table names never changes: an edit makes a new list that shares the groups that stay as they
-// are, and new groups for rows that move. Groups are reference-counted by the lists that name them and
-// freed with the last one.
+// What a table names never changes: an edit makes a new list that shares the groups that stay as
+// they are, and new groups for rows that move. Groups are reference-counted by the lists that name
+// them and freed with the last one.
 #ifndef KVASIR_DAEMON_CORE_KEPT_LIST_H_
 #define KVASIR_DAEMON_CORE_KEPT_LIST_H_
 
@@ -57,7 +57,7 @@ struct SlotSource {
   const std::byte* group = nullptr;              // base of the source group
   const shm::GroupGeometry* geometry = nullptr;  // of the source group
   uint32_t slot = 0;
-  int64_t rotate_by = 0;                         // positions; 0: plain copy
+  int64_t rotate_by = 0;  // positions; 0: plain copy
 };
 
 // A new group and how to fill it. Executed by FillGroup (daemon/core/copy_job.h), off the lock.
@@ -82,13 +82,14 @@ struct IncomingRow {
 
 class KeptList {
  public:
-  // The list after dropping the entries at `drop` (ascending indices) and appending `incoming`, and the
-  // groups to fill before it may be published. Whole blocks lie in block-sized groups, the rest in small
-  // ones; groups of which under half is visible are repacked when that saves room.
-  // Errors: kResourceExhausted when a group cannot be allocated (nothing is leaked),
-  // kInvalidArgument for an index out of range.
-  absl::StatusOr<KeptList> Edit(std::span<const uint32_t> drop, std::span<const IncomingRow> incoming,
-                                const KeptGroupSizes& sizes, std::vector<GroupFill>* fills) const;
+  // The list after dropping the entries at `drop` (ascending indices) and appending `incoming`, and
+  // the groups to fill before it may be published. Whole blocks lie in block-sized groups, the rest
+  // in small ones; groups of which under half is visible are repacked when that saves room. Errors:
+  // kResourceExhausted when a group cannot be allocated (nothing is leaked), kInvalidArgument for
+  // an index out of range.
+  absl::StatusOr<KeptList> Edit(std::span<const uint32_t> drop,
+                                std::span<const IncomingRow> incoming, const KeptGroupSizes& sizes,
+                                std::vector<GroupFill>* fills) const;
 
   const std::vector<KeptRun>& runs() const { return runs_; }
   uint64_t rows() const { return rows_; }

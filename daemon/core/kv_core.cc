@@ -14,14 +14,15 @@ namespace kvasir::core {
 namespace {
 
 constexpr uint64_t kTextBytesMax = 64;
-constexpr uint64_t kTextsBytesMax = 64ULL << 20;  // of one model
+constexpr uint64_t kTextsBytesMax = 64ULL << 20;  // of one model, each entry with its node
+constexpr uint64_t kTextNodeBytes = 96;
 
 }  // namespace
 
 KvCore::KvCore(CoreConfig config, HostPool& pool) : config_(std::move(config)), pool_(pool) {
   for (const TenantConfig& tenant : config_.tenants) {
-    tenants_.push_back(std::make_unique<Tenant>(tenant, pool_, config_.first_extent_bytes,
-                                                config_.extent_bytes));
+    tenants_.push_back(
+        std::make_unique<Tenant>(tenant, pool_, config_.first_extent_bytes, config_.extent_bytes));
     for (const uint32_t uid : tenant.uids) tenant_of_uid_[uid] = tenants_.back().get();
     if (tenant.name == config_.default_tenant) default_tenant_ = tenants_.back().get();
   }
@@ -51,9 +52,9 @@ absl::StatusOr<Session*> KvCore::OpenSession(const Peer& peer, const SessionToke
     return ResourceExhausted("too many sessions: limits.sessions_max={}", config_.sessions_max);
   }
   const uint32_t id = next_session_id_++;
-  auto session = std::make_unique<Session>(id, token, peer, *tenant, memory, config_.session_limits,
-                                           sender, config_.first_extent_bytes,
-                                           config_.extent_bytes);
+  auto session =
+      std::make_unique<Session>(id, token, peer, *tenant, memory, config_.session_limits, sender,
+                                config_.first_extent_bytes, config_.extent_bytes);
   shm::DaemonHeader& header = *memory.header();
   header.magic = shm::kDaemonMagic;
   header.abi = shm::kAbiVersion;
@@ -85,8 +86,8 @@ void KvCore::EndSession(uint32_t session_id) {
     session.ended = true;
     by_token_.erase(session.token);
     // Before any block changes hands: an engine that still computes discards its step.
-    session.memory.header()->session_state.store(
-        static_cast<uint32_t>(shm::SessionState::kEnded), std::memory_order_seq_cst);
+    session.memory.header()->session_state.store(static_cast<uint32_t>(shm::SessionState::kEnded),
+                                                 std::memory_order_seq_cst);
     std::atomic_thread_fence(std::memory_order_seq_cst);
     for (auto& job : jobs_) {  // not started: forget them
       const auto place = sequence_places_.find(job->sequence_id);
@@ -117,7 +118,8 @@ void KvCore::DestroyIfIdle(uint32_t session_id) {
   }
   sessions_.erase(session_id);
   --tenant.sessions;
-  if (tenant.sessions == 0) tenant.kept.Clear();  // nothing is kept without a sequence that names it
+  if (tenant.sessions == 0)
+    tenant.kept.Clear();  // nothing is kept without a sequence that names it
   (void)tenant.account.Settle();
 }
 
@@ -140,7 +142,8 @@ absl::StatusOr<ModelHandle> KvCore::RegisterModel(Session& session, ModelDescrip
                              session.limits.models_max);
   }
   KVASIR_ASSIGN_OR_RETURN(Model model, Model::Create(std::move(description)));
-  auto registered = std::make_unique<RegisteredModel>(RegisteredModel{std::move(model), {}, false, {}, {}, 0});
+  auto registered =
+      std::make_unique<RegisteredModel>(RegisteredModel{std::move(model), {}, false, {}, {}, 0});
   registered->probe_geometry =
       shm::MakeGroupGeometry(registered->model.row_bytes(), registered->model.slots_per_block());
   GroupAllocator& allocator = session.recent.For(registered->probe_geometry.bytes);
@@ -162,7 +165,8 @@ absl::Status KvCore::ProbeLayout(Session& session, uint32_t model_id, uint64_t s
   const auto found = session.models.find(model_id);
   if (found == session.models.end()) return NotFound("unknown model: model_id={}", model_id);
   RegisteredModel& registered = *found->second;
-  if (!registered.probe) return FailedPrecondition("model is in use already: model_id={}", model_id);
+  if (!registered.probe)
+    return FailedPrecondition("model is in use already: model_id={}", model_id);
   const shm::GroupGeometry& geometry = registered.probe_geometry;
   std::byte* const base = registered.probe.data();
   for (uint32_t layer = 0; layer < geometry.k_off.size(); ++layer) {
@@ -194,8 +198,9 @@ absl::Status KvCore::PutTokenTexts(Session& session, uint32_t model_id, TokenId 
   RegisteredModel& registered = *found->second;
   const uint32_t vocabulary = registered.model.description().vocabulary_size;
   if (uint64_t{first} + texts.size() > vocabulary) {
-    return InvalidArgument("texts go beyond the vocabulary: first_id={} count={} vocabulary_size={}",
-                           first, texts.size(), vocabulary);
+    return InvalidArgument(
+        "texts go beyond the vocabulary: first_id={} count={} vocabulary_size={}", first,
+        texts.size(), vocabulary);
   }
   for (const std::string& text : texts) {
     if (text.size() > kTextBytesMax) {
@@ -203,15 +208,22 @@ absl::Status KvCore::PutTokenTexts(Session& session, uint32_t model_id, TokenId 
                              kTextBytesMax);
     }
   }
+  uint64_t bytes = registered.texts_bytes;
   for (size_t i = 0; i < texts.size(); ++i) {
-    std::string& slot = registered.texts[first + static_cast<TokenId>(i)];
-    registered.texts_bytes += texts[i].size() - slot.size();
-    slot = texts[i];
+    const auto known = registered.texts.find(first + static_cast<TokenId>(i));
+    bytes += texts[i].size();
+    bytes += known == registered.texts.end() ? kTextNodeBytes : 0;
+    bytes -= known == registered.texts.end() ? 0 : known->second.size();
   }
-  return registered.texts_bytes <= kTextsBytesMax
-             ? absl::OkStatus()
-             : ResourceExhausted("model has too many token texts: bytes={} max={}",
-                                 registered.texts_bytes, kTextsBytesMax);
+  if (bytes > kTextsBytesMax) {
+    return ResourceExhausted("model has too many token texts: bytes={} max={}", bytes,
+                             kTextsBytesMax);
+  }
+  for (size_t i = 0; i < texts.size(); ++i) {
+    registered.texts[first + static_cast<TokenId>(i)] = texts[i];
+  }
+  registered.texts_bytes = bytes;
+  return absl::OkStatus();
 }
 
 bool KvCore::Settle() {

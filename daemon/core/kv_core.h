@@ -1,7 +1,7 @@
 // KvCore: the verbs. The only writer of cache state; knows no network, no threads, no clock.
 //
-// Not thread-safe: the server holds one lock around every call (daemon/README.md). Copies run outside
-// it: TakeJob() gives work, FinishJob() takes it back.
+// Not thread-safe: the server holds one lock around every call (daemon/README.md). Copies run
+// outside it: TakeJob() gives work, FinishJob() takes it back.
 #ifndef KVASIR_DAEMON_CORE_KV_CORE_H_
 #define KVASIR_DAEMON_CORE_KV_CORE_H_
 
@@ -22,7 +22,7 @@ namespace kvasir::core {
 
 struct CoreConfig {
   std::vector<TenantConfig> tenants;
-  std::string default_tenant;          // for uids that no tenant names; "": refused
+  std::string default_tenant;  // for uids that no tenant names; "": refused
   SessionLimits session_limits;
   uint32_t sessions_max = 1024;
   uint64_t first_extent_bytes = 4ULL << 20;
@@ -38,9 +38,10 @@ struct ModelHandle {
 
 struct OpenRequest {
   uint32_t model_id = 0;
-  std::string retention;               // "": the tenant's default
+  std::string retention;  // "": the tenant's default
   uint64_t prompt_rows = 0;
   std::string label;
+  uint64_t max_rows = 0;  // 0: no bound
 };
 
 struct SyncNeed {
@@ -52,7 +53,7 @@ struct SyncNeed {
 
 struct SyncAnswer {
   absl::Status status;
-  bool ready = false;                  // false and OK: wait for a job, then ask again
+  bool ready = false;  // false and OK: wait for a job, then ask again
   uint64_t granted_rows = 0;
   uint64_t published_version = 0;
 };
@@ -119,7 +120,7 @@ class KvCore {
   SyncAnswer Sync(Session& session, const SyncNeed& need);
   struct TruncateAnswer {
     absl::Status status;
-    bool ready = false;                // false and OK: a copy is under way, ask again
+    bool ready = false;  // false and OK: a copy is under way, ask again
     uint32_t uid = 0;
     uint64_t rollback_floor = 0;
   };
@@ -129,21 +130,22 @@ class KvCore {
 
   // The next copy to run, or null.
   std::unique_ptr<CompactionJob> TakeJob();
-  // The copies are made: publishes what waited for them. Takes the job with it, since the groups that it
-  // names belong to the core's books, and the session may end here.
+  // The copies are made: publishes what waited for them. Takes the job with it, since the groups
+  // that it names belong to the core's books, and the session may end here.
   void FinishJob(std::unique_ptr<CompactionJob> job);
   bool HasWork() const { return !jobs_.empty(); }
 
-  // Destroys extents that nobody holds any more; true if some are still held. Called from time to time.
+  // Destroys extents that nobody holds any more; true if some are still held. Called from time to
+  // time.
   bool Settle();
 
   std::vector<TenantReport> TenantReports() const;
   std::vector<SequenceReport> SequenceReports() const;
   // `tenant`: the only one whose sequences the caller may know of; null: all.
   // Errors: kNotFound, kInvalidArgument for a layer out of range.
-  absl::StatusOr<std::vector<InspectedRow>> Inspect(const std::string* tenant,
-                                                    uint64_t sequence_id, uint32_t layer,
-                                                    uint64_t first_row, uint32_t max_rows,
+  absl::StatusOr<std::vector<InspectedRow>> Inspect(const std::string* tenant, uint64_t sequence_id,
+                                                    uint32_t layer, uint64_t first_row,
+                                                    uint32_t max_rows,
                                                     SequenceReport* report) const;
   void CountRejected(Tenant& tenant) { ++tenant.counters.rejected_calls; }
   uint32_t session_count() const { return static_cast<uint32_t>(sessions_.size()); }
@@ -169,7 +171,7 @@ class KvCore {
     Session* session;
     uint32_t slot;
   };
-  std::map<uint64_t, Place> sequence_places_;   // by sequence id
+  std::map<uint64_t, Place> sequence_places_;  // by sequence id
   std::deque<std::unique_ptr<CompactionJob>> jobs_;
   uint32_t next_session_id_ = 1;
   uint64_t next_sequence_id_ = 1;

@@ -1,16 +1,57 @@
 // The verbs on sequences.
 #include <algorithm>
+#include <map>
+#include <memory>
 #include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "daemon/core/kv_core.h"
 #include "policies/policy_registry.h"
 
+#include <fmt/format.h>
+
 namespace kvasir::core {
 namespace {
 
 constexpr size_t kLabelBytesMax = 256;
+
+// Layers whose attention has a sliding window of its own see that window and nothing else, whatever
+// the retention spec says: it is for the layers with full attention. One lane for each window.
+absl::Status GiveSlidingLayersTheirWindow(const Model& model, const PolicyContext& context,
+                                          PolicyLanes* lanes) {
+  std::map<uint32_t, uint32_t> lane_of_window;
+  for (uint32_t layer = 0; layer < model.layers(); ++layer) {
+    const uint32_t window = model.description().layers[layer].sliding_window;
+    if (window == 0) continue;
+    const auto [place, added] =
+        lane_of_window.emplace(window, static_cast<uint32_t>(lanes->lanes.size()));
+    if (added) {
+      PolicyContext one = context;
+      one.layers = 1;
+      KVASIR_ASSIGN_OR_RETURN(
+          PolicyLanes made,
+          MakeLanes(
+              fmt::format("streamingllm:start_size=0,recent_size={},positions=original", window),
+              one));
+      lanes->lanes.push_back(std::move(made.lanes.front()));
+    }
+    lanes->lane_of_layer[layer] = place->second;
+  }
+  // Lanes that lost all their layers go.
+  std::vector<uint32_t> renamed(lanes->lanes.size());
+  std::vector<std::unique_ptr<RetentionPolicy>> used;
+  for (uint32_t lane = 0; lane < lanes->lanes.size(); ++lane) {
+    const auto& of_layer = lanes->lane_of_layer;
+    renamed[lane] = static_cast<uint32_t>(used.size());
+    if (std::find(of_layer.begin(), of_layer.end(), lane) == of_layer.end()) continue;
+    used.push_back(std::move(lanes->lanes[lane]));
+  }
+  for (uint32_t& lane : lanes->lane_of_layer) lane = renamed[lane];
+  lanes->lanes = std::move(used);
+  return absl::OkStatus();
+}
 
 }  // namespace
 
@@ -33,7 +74,8 @@ absl::StatusOr<const Sequence*> KvCore::OpenSequence(Session& session, const Ope
   }
   RegisteredModel& registered = *found->second;
   if (!registered.probed) {
-    return FailedPrecondition("the model's layout is not probed yet: model_id={}", request.model_id);
+    return FailedPrecondition("the model's layout is not probed yet: model_id={}",
+                              request.model_id);
   }
   const Model& model = registered.model;
   if (request.label.size() > kLabelBytesMax) {
@@ -52,6 +94,7 @@ absl::StatusOr<const Sequence*> KvCore::OpenSequence(Session& session, const Ope
   policy_context.separators = model.description().separators;
   policy_context.prompt_rows = request.prompt_rows;
   KVASIR_ASSIGN_OR_RETURN(PolicyLanes lanes, MakeLanes(text, policy_context));
+  KVASIR_RETURN_IF_ERROR(GiveSlidingLayersTheirWindow(model, policy_context, &lanes));
   if (lanes.lanes.size() > session.limits.lanes_max) {
     return ResourceExhausted("retention has too many lanes: lanes={} limits.lanes_max={}",
                              lanes.lanes.size(), session.limits.lanes_max);
@@ -75,6 +118,7 @@ absl::StatusOr<const Sequence*> KvCore::OpenSequence(Session& session, const Ope
   context.board = session.Board(identity.slot);
   context.desk = session.Desk(identity.slot);
   context.limits = &session.limits;
+  if (request.max_rows > 0) context.max_rows = request.max_rows;
   const uint64_t id = identity.id;
   const uint32_t slot = identity.slot;
   KVASIR_ASSIGN_OR_RETURN(*free, Sequence::Open(context, std::move(identity), std::move(lanes)));
@@ -100,8 +144,8 @@ SyncAnswer KvCore::Sync(Session& session, const SyncNeed& need) {
   Sequence& sequence = **found;
   const absl::Status look = sequence.Look();
   if (!look.ok()) {
-    answer.status = PermissionDenied("session ended for a violation of the protocol: {}",
-                                     MessageOf(look));
+    answer.status =
+        PermissionDenied("session ended for a violation of the protocol: {}", MessageOf(look));
     Violation(session, look);
     return answer;
   }
@@ -144,6 +188,7 @@ KvCore::TruncateAnswer KvCore::Truncate(Session& session, uint32_t slot, uint32_
   }
   answer.ready = true;
   answer.status = sequence.Truncate(rows, session.next_uid);
+  CollectJob(sequence);
   answer.rollback_floor = sequence.RollbackFloor();
   if (answer.status.ok()) ++session.next_uid;
   answer.uid = sequence.identity().uid;

@@ -4,11 +4,11 @@
 #include <cmath>
 #include <utility>
 
-#include <fmt/format.h>
-#include <xxhash.h>
-
 #include "base/error.h"
 #include "base/status_macros.h"
+
+#include <fmt/format.h>
+#include <xxhash.h>
 
 namespace kvasir::core {
 namespace {
@@ -45,12 +45,12 @@ absl::Status CheckLayer(const LayerShape& layer, size_t index, uint32_t element_
 absl::Status CheckRope(const ModelDescription& model) {
   if (!model.rope.present) return absl::OkStatus();
   if (!(model.rope.theta > 1.0 && model.rope.theta < 1e12)) {
-    return InvalidArgument("rope.theta is out of bounds: value={} min=1 max=1e12", model.rope.theta);
+    return InvalidArgument("rope.theta is out of bounds: value={} min=1 max=1e12",
+                           model.rope.theta);
   }
   uint32_t smallest = kHeadDimMax;
   for (const LayerShape& layer : model.layers) smallest = std::min(smallest, layer.k_head_dim);
-  KVASIR_RETURN_IF_ERROR(
-      CheckRange("rope.rotated_dims", model.rope.rotated_dims, 2U, smallest));
+  KVASIR_RETURN_IF_ERROR(CheckRange("rope.rotated_dims", model.rope.rotated_dims, 2U, smallest));
   if (model.rope.rotated_dims % 2 != 0) {
     return InvalidArgument("rope.rotated_dims is odd: value={}", model.rope.rotated_dims);
   }
@@ -58,13 +58,11 @@ absl::Status CheckRope(const ModelDescription& model) {
 }
 
 absl::Status CheckTokens(const ModelDescription& model) {
+  KVASIR_RETURN_IF_ERROR(CheckRange("vocabulary_size", model.vocabulary_size, 1U, kVocabularyMax));
   KVASIR_RETURN_IF_ERROR(
-      CheckRange("vocabulary_size", model.vocabulary_size, 1U, kVocabularyMax));
-  KVASIR_RETURN_IF_ERROR(CheckRange<size_t>("separator_token_ids count", model.separators.size(), 0,
-                                            kSeparatorsMax));
+      CheckRange<size_t>("separator_token_ids count", model.separators.size(), 0, kSeparatorsMax));
   for (const TokenId id : model.separators) {
-    KVASIR_RETURN_IF_ERROR(
-        CheckRange("separator_token_ids", id, 0U, model.vocabulary_size - 1));
+    KVASIR_RETURN_IF_ERROR(CheckRange("separator_token_ids", id, 0U, model.vocabulary_size - 1));
   }
   return absl::OkStatus();
 }
@@ -81,20 +79,22 @@ absl::Status CheckDigests(const ModelDescription& model) {
 }
 
 std::array<uint8_t, 16> Fingerprint(const ModelDescription& model, uint32_t slots) {
-  std::string text = fmt::format("weights {:02x}\n", fmt::join(std::vector<unsigned char>(
-                                     model.weights_digest.begin(), model.weights_digest.end()), ""));
+  std::string text = fmt::format("weights {:02x}\n",
+                                 fmt::join(std::vector<unsigned char>(model.weights_digest.begin(),
+                                                                      model.weights_digest.end()),
+                                           ""));
   for (const std::string& digest : model.adapter_digests) {
-    text += fmt::format("adapter {:02x}\n", fmt::join(std::vector<unsigned char>(
-                                                digest.begin(), digest.end()), ""));
+    text += fmt::format("adapter {:02x}\n",
+                        fmt::join(std::vector<unsigned char>(digest.begin(), digest.end()), ""));
   }
   text += fmt::format("dtype {} slots {}\n", static_cast<int>(model.dtype), slots);
   for (const LayerShape& layer : model.layers) {
     text += fmt::format("layer {} {} {} {}\n", layer.kv_heads, layer.k_head_dim, layer.v_head_dim,
                         layer.sliding_window);
   }
-  text += fmt::format("rope {} {} {:a} {}\n", model.rope.present,
-                      static_cast<int>(model.rope.pairing), model.rope.theta,
-                      model.rope.rotated_dims);
+  text +=
+      fmt::format("rope {} {} {:a} {}\n", model.rope.present, static_cast<int>(model.rope.pairing),
+                  model.rope.theta, model.rope.rotated_dims);
   const XXH128_hash_t hash = XXH3_128bits(text.data(), text.size());
   XXH128_canonical_t canonical;
   XXH128_canonicalFromHash(&canonical, hash);
@@ -118,8 +118,8 @@ absl::StatusOr<Model> Model::Create(ModelDescription description) {
     model.row_bytes_.push_back(bytes);
     model.token_bytes_ += bytes.k + bytes.v;
   }
-  KVASIR_RETURN_IF_ERROR(
-      CheckRange<uint64_t>("bytes of one token over all layers", model.token_bytes_, 1, kTokenBytesMax));
+  KVASIR_RETURN_IF_ERROR(CheckRange<uint64_t>("bytes of one token over all layers",
+                                              model.token_bytes_, 1, kTokenBytesMax));
   KVASIR_RETURN_IF_ERROR(CheckRope(description));
   KVASIR_RETURN_IF_ERROR(CheckTokens(description));
   KVASIR_RETURN_IF_ERROR(CheckDigests(description));

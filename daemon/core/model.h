@@ -55,8 +55,8 @@ class Model {
   const std::vector<shm::LayerRowBytes>& row_bytes() const { return row_bytes_; }
   // K and V of one token over all layers.
   uint64_t token_bytes() const { return token_bytes_; }
-  // XXH3-128 over digests, layer shapes, rope, dtype and slots: two models that share it lay out and
-  // compute the same rows.
+  // XXH3-128 over digests, layer shapes, rope, dtype and slots: two models that share it lay out
+  // and compute the same rows.
   const std::array<uint8_t, 16>& fingerprint() const { return fingerprint_; }
 
  private:

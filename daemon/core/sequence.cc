@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <set>
 #include <utility>
 
 #include "base/bytes.h"
@@ -30,10 +29,9 @@ absl::StatusOr<std::unique_ptr<Sequence>> Sequence::Open(const SequenceContext& 
   std::unique_ptr<Sequence> sequence(new Sequence(context, std::move(identity)));
   sequence->MakeLanes(std::move(lanes));
   const uint64_t slots = context.model->slots_per_block();
-  sequence->dir_cap_ =
-      static_cast<uint32_t>(DivideUp(context.limits->recent_rows_max, slots) + 2);
-  sequence->dir_bytes_ =
-      sizeof(shm::RecentRef) * sequence->lanes_.size() * sequence->dir_cap_;
+  sequence->dir_cap_ = static_cast<uint32_t>(
+      DivideUp(std::min(context.limits->recent_rows_max, context.max_rows), slots) + 2);
+  sequence->dir_bytes_ = sizeof(shm::RecentRef) * sequence->lanes_.size() * sequence->dir_cap_;
   KVASIR_ASSIGN_OR_RETURN(sequence->dir_off_, context.arena->Allocate(sequence->dir_bytes_));
 
   shm::SeqBoard& board = *context.board;
@@ -122,9 +120,10 @@ absl::Status Sequence::Look() {
                            identity_.id, rows, rows_, granted_);
   }
   if (adopted != current_.version && (!published_ || adopted != published_->version)) {
-    return InvalidArgument("desk adopted a version that does not exist: sequence={} adopted={} "
-                           "current={} published={}",
-                           identity_.id, adopted, current_.version, published_version());
+    return InvalidArgument(
+        "desk adopted a version that does not exist: sequence={} adopted={} "
+        "current={} published={}",
+        identity_.id, adopted, current_.version, published_version());
   }
   KVASIR_RETURN_IF_ERROR(TakeTokens(rows));
   if (published_ && adopted == published_->version) Adopt();
@@ -159,7 +158,6 @@ absl::Status Sequence::TakeTokens(uint64_t rows) {
 }
 
 void Sequence::Adopt() {
-  replacing_ = false;
   TableVersion old = std::move(current_);
   current_ = *std::move(published_);
   published_.reset();
@@ -179,8 +177,10 @@ void Sequence::Adopt() {
 void Sequence::ForgetTokens() {
   uint64_t needed = rows_;
   for (const Lane& lane : lanes_) needed = std::min(needed, lane.base_block * lane.block.slots);
-  if (rows_ > kRememberedRows) needed = std::min(needed, rows_ - kRememberedRows);
-  else needed = 0;
+  if (rows_ > kRememberedRows)
+    needed = std::min(needed, rows_ - kRememberedRows);
+  else
+    needed = 0;
   while (tokens_base_ < needed) {
     tokens_.pop_front();
     ++tokens_base_;
@@ -195,9 +195,9 @@ absl::StatusOr<IncomingRow> Sequence::Incoming(const Lane& lane, const MovedRow&
                     lane.base_block * slots, rows_);
   }
   const Group& group = lane.recent[moved.row / slots - lane.base_block];
-  const int64_t turn = lane.rope.rotate
-                           ? static_cast<int64_t>(moved.rotated_at) - static_cast<int64_t>(moved.row)
-                           : 0;
+  const int64_t turn =
+      lane.rope.rotate ? static_cast<int64_t>(moved.rotated_at) - static_cast<int64_t>(moved.row)
+                       : 0;
   return IncomingRow{{moved.row, moved.rotated_at, TokenOf(moved.row)},
                      {group.data(), &lane.block, static_cast<uint32_t>(moved.row % slots), turn}};
 }
@@ -237,8 +237,10 @@ absl::Status Sequence::Advance() {
   if (published_ || preparing_) return absl::OkStatus();
   uint64_t from = kNoRow;
   for (Lane& lane : lanes_) {
-    if (!lane.pending) lane.pending = NextPlan(lane);
-    if (lane.pending) from = std::min(from, lane.pending->from_row);
+    while (std::optional<RetentionPlan> plan = NextPlan(lane)) {
+      lane.pending.push_back(*std::move(plan));
+    }
+    if (!lane.pending.empty()) from = std::min(from, lane.pending.front().from_row);
   }
   if (from == kNoRow) return absl::OkStatus();
   from = std::max(from, std::min(rows_, current_.until_row));  // all that are due already, at once
@@ -248,9 +250,13 @@ absl::Status Sequence::Advance() {
   for (size_t i = 0; i < lanes_.size(); ++i) {
     Lane& lane = lanes_[i];
     LaneTable table = current_.lanes[i];
-    if (lane.pending && lane.pending->from_row <= from) {
-      next.from_row = std::max(next.from_row, lane.pending->from_row);
-      KVASIR_ASSIGN_OR_RETURN(table, Apply(lane, current_.lanes[i], *lane.pending, &fills[i]));
+    uint64_t cut_row = 0;
+    for (const RetentionPlan& plan : lane.pending) {
+      if (plan.from_row > from) break;
+      next.from_row = std::max(next.from_row, plan.from_row);
+      // A fill may read the groups of the one before it: a job runs them in this order.
+      KVASIR_ASSIGN_OR_RETURN(table, Apply(lane, LaneTable(table), plan, &fills[i]));
+      cut_row = table.cut_row = std::max(cut_row, table.cut_row);
     }
     next.until_row = std::min(next.until_row, table.until_row);
     next.lanes.push_back(std::move(table));
@@ -259,8 +265,12 @@ absl::Status Sequence::Advance() {
   auto job = std::make_unique<CompactionJob>();
   job->sequence_id = identity_.id;
   for (size_t i = 0; i < lanes_.size(); ++i) {
-    if (lanes_[i].pending && lanes_[i].pending->from_row <= from) lanes_[i].pending.reset();
-    for (GroupFill& fill : fills[i]) job->items.push_back({std::move(fill), &lanes_[i].rope});
+    std::deque<RetentionPlan>& pending = lanes_[i].pending;
+    while (!pending.empty() && pending.front().from_row <= from) pending.pop_front();
+    for (GroupFill& fill : fills[i]) {
+      next.filling.push_back(fill.group);
+      job->items.push_back({std::move(fill), &lanes_[i].rope});
+    }
   }
   if (job->items.empty()) {
     Publish(std::move(next));
@@ -275,6 +285,7 @@ void Sequence::Finish() {
   KVASIR_CHECK(preparing_.has_value(), "no compaction is under way: id={}", identity_.id);
   TableVersion next = *std::move(preparing_);
   preparing_.reset();
+  next.filling.clear();
   ++compactions_;
   ++context_.tenant->counters.compactions;
   Publish(std::move(next));
@@ -291,21 +302,31 @@ absl::Status Sequence::Truncate(uint64_t rows, uint32_t new_uid) {
   }
   const uint64_t floor = RollbackFloor();
   if (rows < floor) {
-    return FailedPrecondition(
-        "rows below were dropped or compacted: rows={} rollback_floor={}", rows, floor);
+    return FailedPrecondition("rows below were dropped or compacted: rows={} rollback_floor={}",
+                              rows, floor);
   }
   for (Lane& lane : lanes_) KVASIR_RETURN_IF_ERROR(lane.policy->Truncate(rows));
   tokens_.resize(rows - tokens_base_);
+  const uint64_t before = rows_;
   rows_ = rows;
   identity_.uid = new_uid;
   context_.board->consumed = rows;
-  context_.board->uid.store(new_uid, std::memory_order_release);
-  for (Lane& lane : lanes_) {
-    // A plan made for rows that are gone, and due already, is superseded by the next one.
-    if (!lane.pending) lane.pending = NextPlan(lane);
-    replacing_ = replacing_ || lane.pending.has_value();
+  // Due before the truncation, so also right for every row from the floor on.
+  if (published_ && published_->from_row <= before) Adopt();
+  // The policy's next tables undo what it said about the truncated rows. Where they need time or
+  // memory, the engine has to ask for them before its next row.
+  if (!Advance().ok() || PlanIsDue() || (preparing_ && preparing_->from_row <= rows)) {
+    current_.until_row = rows;
+    context_.board->v[current_.version & 1].until_row = rows;
   }
+  context_.board->uid.store(new_uid, std::memory_order_release);
   return absl::OkStatus();
+}
+
+bool Sequence::PlanIsDue() const {
+  return std::any_of(lanes_.begin(), lanes_.end(), [this](const Lane& lane) {
+    return !lane.pending.empty() && lane.pending.front().from_row <= rows_;
+  });
 }
 
 uint64_t Sequence::RollbackFloor() const {
@@ -321,79 +342,9 @@ uint64_t Sequence::published_version() const {
 }
 
 bool Sequence::HasTableFor(uint64_t row) const {
-  if (replacing_ && !published_) return false;
   if (row < current_.until_row) return true;
-  return published_ && row < published_->until_row;
-}
-
-SequenceSummary Sequence::Summary() const {
-  SequenceSummary summary;
-  summary.rows_seen = rows_;
-  summary.compactions = compactions_;
-  summary.version = published_version();
-  summary.rollback_floor = RollbackFloor();
-  std::set<const KeptGroup*> kept;
-  const auto add_table = [&kept](const TableVersion& table) {
-    for (const LaneTable& lane : table.lanes) {
-      for (const KeptRun& run : lane.kept.runs()) kept.insert(run.group.get());
-    }
-  };
-  add_table(current_);
-  if (published_) add_table(*published_);
-  if (preparing_) add_table(*preparing_);
-  for (const KeptGroup* group : kept) summary.held_bytes += group->geometry().bytes;
-  const TableVersion& newest =
-      published_ && published_->from_row <= rows_ ? *published_ : current_;
-  for (size_t i = 0; i < lanes_.size(); ++i) {
-    summary.held_bytes += lanes_[i].recent.size() * lanes_[i].block.bytes;
-    const LaneTable& table = newest.lanes[i];
-    // What the query of row `rows_` sees, without its own row, which is not written yet.
-    uint64_t low = table.recent_first;
-    if (table.window != 0 && rows_ + 1 > table.window) low = std::max(low, rows_ + 1 - table.window);
-    uint64_t visible = table.kept.rows() + (rows_ > low ? rows_ - low : 0);
-    for (const uint64_t row : table.sticky) visible += row < std::min(low, rows_) ? 1 : 0;
-    summary.rows_kept = std::max(summary.rows_kept, visible);
-  }
-  return summary;
-}
-
-std::vector<uint32_t> Sequence::LaneOfLayer() const {
-  std::vector<uint32_t> lane_of_layer(context_.model->layers());
-  for (size_t i = 0; i < lanes_.size(); ++i) {
-    for (const uint32_t layer : lanes_[i].layers) lane_of_layer[layer] = static_cast<uint32_t>(i);
-  }
-  return lane_of_layer;
-}
-
-std::vector<RowReport> Sequence::Inspect(uint32_t layer, uint64_t first_row,
-                                         uint32_t max_rows) const {
-  const LaneTable& table = current_.lanes[LaneOfLayer()[layer]];
-  std::vector<RowReport> reports;
-  const uint64_t end = std::min(rows_, first_row + max_rows);
-  for (uint64_t row = first_row; row < end; ++row) reports.push_back({row, 0, false, false});
-  if (reports.empty()) return reports;
-  for (RowReport& report : reports) {
-    if (report.row < tokens_base_) continue;
-    report.token = TokenOf(report.row);
-    report.token_known = true;
-  }
-  const auto mark = [&](uint64_t row) {
-    if (row >= first_row && row < end) reports[row - first_row].kept = true;
-  };
-  for (const KeptRun& run : table.kept.runs()) {
-    for (uint32_t s = run.first_slot; s < run.first_slot + run.rows; ++s) {
-      const KeptSlot& slot = run.group->slots[s];
-      mark(slot.row);
-      if (slot.row < first_row || slot.row >= end) continue;
-      reports[slot.row - first_row].token = slot.token;
-      reports[slot.row - first_row].token_known = true;
-    }
-  }
-  for (const uint64_t row : table.sticky) mark(row);
-  uint64_t low = table.recent_first;
-  if (table.window != 0 && rows_ + 1 > table.window) low = std::max(low, rows_ + 1 - table.window);
-  for (uint64_t row = std::max(low, first_row); row < end; ++row) mark(row);
-  return reports;
+  // Even one that ends before the row: it has to be adopted before the next can be prepared.
+  return published_ && published_->from_row <= row;
 }
 
 }  // namespace kvasir::core

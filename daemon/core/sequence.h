@@ -1,7 +1,8 @@
 // Sequence: one token stream; its recent blocks, its kept rows, and the versions of its table.
 //
-// At most one published version is not adopted by the engine, so two descriptors on the board suffice
-// and nobody retries. Nothing that an adopted or published version names is freed or changed.
+// At most one published version is not adopted by the engine, so two descriptors on the board
+// suffice and nobody retries. Nothing that an adopted or published version names is freed or
+// changed.
 #ifndef KVASIR_DAEMON_CORE_SEQUENCE_H_
 #define KVASIR_DAEMON_CORE_SEQUENCE_H_
 
@@ -42,6 +43,8 @@ struct TableVersion {
   uint64_t from_row = 0;
   uint64_t until_row = kNoRow;
   std::vector<LaneTable> lanes;
+  // While copies are under way: every group they fill, those of a replaced plan as well.
+  std::vector<std::shared_ptr<KeptGroup>> filling;  // shared with the job and the lists
   uint64_t arena_off = 0;
   uint64_t arena_bytes = 0;
 };
@@ -49,14 +52,14 @@ struct TableVersion {
 // Layers that share one retention plan.
 struct Lane {
   std::vector<uint32_t> layers;
-  shm::GroupGeometry block;       // whole blocks: recent, and most of kept
+  shm::GroupGeometry block;  // whole blocks: recent, and most of kept
   shm::GroupGeometry small;
   LaneRope rope;
   std::unique_ptr<RetentionPolicy> policy;
-  std::optional<RetentionPlan> pending;  // returned by the policy, not applied yet
+  std::deque<RetentionPlan> pending;  // returned by the policy, not applied yet, in order
   GroupAllocator* recent_allocator = nullptr;
   KeptGroupSizes kept_sizes;
-  std::deque<Group> recent;       // blocks, from base_block on
+  std::deque<Group> recent;  // blocks, from base_block on
   uint64_t base_block = 0;
 };
 
@@ -67,10 +70,11 @@ struct SequenceContext {
   AllocatorSet* recent = nullptr;
   ExtentTable* extents = nullptr;
   TableArena* arena = nullptr;
-  std::byte* d = nullptr;                // the D segment
+  std::byte* d = nullptr;  // the D segment
   shm::SeqBoard* board = nullptr;
   const shm::SeqDesk* desk = nullptr;
   const SessionLimits* limits = nullptr;
+  uint64_t max_rows = kNoRow;  // the sequence never grows beyond
 };
 
 // Work for a worker: fill these groups, then give the job back to Sequence::Finish().
@@ -106,11 +110,11 @@ struct RowReport {
 class Sequence {
  public:
   struct Identity {
-    uint64_t id = 0;       // never reused
-    uint32_t slot = 0;     // board and desk
-    uint32_t uid = 0;      // of this life of the slot
+    uint64_t id = 0;    // never reused
+    uint32_t slot = 0;  // board and desk
+    uint32_t uid = 0;   // of this life of the slot
     std::string label;
-    std::string retention; // canonical
+    std::string retention;  // canonical
   };
 
   // Publishes version 1 and grants the first rows.
@@ -124,13 +128,14 @@ class Sequence {
   // Errors: any error is a violation that ends the session.
   absl::Status Look();
 
-  // Plans, prepares and publishes as far as that is possible now. A copy job comes out of TakeJob().
+  // Plans, prepares and publishes as far as that is possible now. A copy job comes out of
+  // TakeJob().
   absl::Status Advance();
 
   // Grants at least `rows` rows (and, if memory allows, a block more than is in use).
   absl::Status Grant(uint64_t rows);
 
-  // A table for the query of `row` is published or in use.
+  // A table for the query of `row` is in use, or one that leads to it is published.
   bool HasTableFor(uint64_t row) const;
 
   std::unique_ptr<CompactionJob> TakeJob() { return std::move(job_); }
@@ -141,7 +146,9 @@ class Sequence {
   bool job_out() const { return preparing_.has_value(); }
 
   // REQUIRES: Look() was called, no job is out. Gives the board a new uid.
-  // Errors: kFailedPrecondition naming the floor, kOutOfRange above rows.
+  // The engine waits for the answer and reads its tables anew after it, so that a published version
+  // that is due counts as adopted, and one that the truncated rows belied ends at once. Errors:
+  // kFailedPrecondition naming the floor, kOutOfRange above rows.
   absl::Status Truncate(uint64_t rows, uint32_t new_uid);
 
   uint64_t RollbackFloor() const;
@@ -165,6 +172,8 @@ class Sequence {
   std::optional<RetentionPlan> NextPlan(Lane& lane) const;
   absl::StatusOr<LaneTable> Apply(Lane& lane, const LaneTable& before, const RetentionPlan& plan,
                                   std::vector<GroupFill>* fills);
+  // A plan of some lane is due for the query of row rows() and not in the table in use.
+  bool PlanIsDue() const;
   absl::StatusOr<IncomingRow> Incoming(const Lane& lane, const MovedRow& moved) const;
   absl::Status WriteTable(TableVersion& table);
   void Publish(TableVersion table);
@@ -178,15 +187,14 @@ class Sequence {
   std::vector<Lane> lanes_;
   uint64_t dir_off_ = 0, dir_bytes_ = 0;
   uint32_t dir_cap_ = 0;
-  TableVersion current_;                     // adopted by the engine
-  std::optional<TableVersion> published_;    // not adopted yet
-  std::optional<TableVersion> preparing_;    // waits for its copies
-  std::unique_ptr<CompactionJob> job_;       // to be taken
-  bool replacing_ = false;                   // after Truncate(): current_ may be wrong for later rows
+  TableVersion current_;                   // adopted by the engine
+  std::optional<TableVersion> published_;  // not adopted yet
+  std::optional<TableVersion> preparing_;  // waits for its copies
+  std::unique_ptr<CompactionJob> job_;     // to be taken
   uint64_t rows_ = 0;
   uint64_t granted_ = 0;
   uint64_t compactions_ = 0;
-  std::deque<TokenId> tokens_;               // ids of rows [tokens_base_, rows_)
+  std::deque<TokenId> tokens_;  // ids of rows [tokens_base_, rows_)
   uint64_t tokens_base_ = 0;
 };
 

@@ -11,8 +11,10 @@
 namespace kvasir::core {
 namespace {
 
-// Runs of one lane as the engine reads them: cut at span borders, since a run has one query position.
-absl::StatusOr<std::vector<shm::RunEntry>> RunEntries(const LaneTable& table, ExtentTable& extents) {
+// Runs of one lane as the engine reads them: cut at span borders, since a run has one query
+// position.
+absl::StatusOr<std::vector<shm::RunEntry>> RunEntries(const LaneTable& table,
+                                                      ExtentTable& extents) {
   std::vector<shm::RunEntry> entries;
   size_t span = 0;
   uint64_t left_in_span = table.spans.empty() ? 0 : table.spans[0].count;
@@ -20,8 +22,7 @@ absl::StatusOr<std::vector<shm::RunEntry>> RunEntries(const LaneTable& table, Ex
     KVASIR_ASSIGN_OR_RETURN(const ExtentTable::Ref ref, extents.RefOf(*run.group->group().extent));
     for (uint32_t done = 0; done < run.rows;) {
       while (left_in_span == 0) left_in_span = table.spans[++span].count;
-      const auto rows =
-          static_cast<uint32_t>(std::min<uint64_t>(run.rows - done, left_in_span));
+      const auto rows = static_cast<uint32_t>(std::min<uint64_t>(run.rows - done, left_in_span));
       shm::RunEntry entry{};
       entry.extent = ref.slot;
       entry.generation = ref.generation;
@@ -54,7 +55,8 @@ absl::Status Sequence::WriteTable(TableVersion& table) {
   }
   KVASIR_ASSIGN_OR_RETURN(table.arena_off, context_.arena->Allocate(bytes));
   table.arena_bytes = bytes;
-  uint64_t at = table.arena_off + RoundUp(sizeof(shm::LaneSpan) * table.lanes.size(), shm::kArenaUnit);
+  uint64_t at =
+      table.arena_off + RoundUp(sizeof(shm::LaneSpan) * table.lanes.size(), shm::kArenaUnit);
   for (size_t i = 0; i < table.lanes.size(); ++i) {
     const LaneTable& lane = table.lanes[i];
     shm::LaneSpan span{};
@@ -111,8 +113,7 @@ absl::Status Sequence::AddBlock(size_t lane_index) {
   }
   const uint64_t block = lane.base_block + lane.recent.size();
   const shm::RecentRef entry{ref->slot, ref->generation, group.offset};
-  std::memcpy(context_.d + dir_off_ +
-                  sizeof(entry) * (lane_index * dir_cap_ + block % dir_cap_),
+  std::memcpy(context_.d + dir_off_ + sizeof(entry) * (lane_index * dir_cap_ + block % dir_cap_),
               &entry, sizeof(entry));
   lane.recent.push_back(group);
   return absl::OkStatus();
@@ -123,6 +124,10 @@ absl::Status Sequence::Grant(uint64_t rows) {
   if (rows > uint64_t{1} << 32) {
     return InvalidArgument("granted_rows is out of bounds: value={} max={}", rows,
                            uint64_t{1} << 32);
+  }
+  if (rows > context_.max_rows) {
+    return OutOfRange("rows are beyond the sequence's bound: rows={} max_rows={}", rows,
+                      context_.max_rows);
   }
   const uint64_t ahead = (rows_ / slots + 2) * slots;  // the block in use and one more
   const uint64_t target = std::max(RoundUp(rows, slots), ahead);

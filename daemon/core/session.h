@@ -27,8 +27,8 @@ struct Peer {
 
 struct RegisteredModel {
   Model model;
-  // Group for the layout probe; freed when the first sequence is opened, since until then the client
-  // reads the daemon's pattern in it.
+  // Group for the layout probe; freed when the first sequence is opened, since until then the
+  // client reads the daemon's pattern in it.
   Group probe;
   bool probed = false;
   shm::GroupGeometry probe_geometry;
@@ -69,9 +69,9 @@ struct Session {
   const SegmentSizes sizes;
   TableArena arena;
   ExtentTable extents;
-  AllocatorSet recent;                                // destroyed after models and sequences
+  AllocatorSet recent;  // destroyed after models and sequences
   std::map<uint32_t, std::unique_ptr<RegisteredModel>> models;
-  std::vector<std::unique_ptr<Sequence>> sequences;   // by slot
+  std::vector<std::unique_ptr<Sequence>> sequences;  // by slot
   uint32_t next_model_id = 1;
   uint32_t next_uid = 1;
   bool ended = false;

@@ -28,9 +28,8 @@ absl::StatusOr<ExtentTable::Ref> ExtentTable::RefOf(const Extent& extent) {
   const Ref ref{static_cast<uint32_t>(slots_.size()), 1};
   shm::ExtentNotice notice{};
   notice.kind = static_cast<uint32_t>(shm::MessageKind::kExtent);
-  notice.extent_kind = static_cast<uint32_t>(extent.use() == ExtentUse::kKept
-                                                 ? shm::ExtentKind::kKept
-                                                 : shm::ExtentKind::kRecent);
+  notice.extent_kind = static_cast<uint32_t>(
+      extent.use() == ExtentUse::kKept ? shm::ExtentKind::kKept : shm::ExtentKind::kRecent);
   notice.slot = ref.slot;
   notice.generation = ref.generation;
   notice.bytes = extent.bytes();

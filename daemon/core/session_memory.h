@@ -1,4 +1,5 @@
-// The two shared segments of a session as the daemon maps them, and the way extents reach the engine.
+// The two shared segments of a session as the daemon maps them, and the way extents reach the
+// engine.
 #ifndef KVASIR_DAEMON_CORE_SESSION_MEMORY_H_
 #define KVASIR_DAEMON_CORE_SESSION_MEMORY_H_
 
@@ -15,11 +16,12 @@
 namespace kvasir::core {
 
 struct SessionLimits {
-  uint32_t sequences_max = 256;           // boards and desks
+  uint32_t sequences_max = 256;  // boards and desks
   uint32_t models_max = 8;
   uint32_t extents_max = 4096;
   uint32_t lanes_max = 1024;
-  uint64_t recent_rows_max = 1 << 17;     // directory of a sequence: rows between recent_first and granted
+  uint64_t recent_rows_max =
+      1 << 17;  // directory of a sequence: rows between recent_first and granted
   uint64_t arena_bytes = 16ULL << 20;
 };
 

@@ -31,7 +31,9 @@ class AllocatorSet {
  public:
   AllocatorSet(ExtentUse use, uint64_t first_extent_bytes, uint64_t extent_bytes,
                ExtentSource& source)
-      : use_(use), first_extent_bytes_(first_extent_bytes), extent_bytes_(extent_bytes),
+      : use_(use),
+        first_extent_bytes_(first_extent_bytes),
+        extent_bytes_(extent_bytes),
         source_(source) {}
 
   GroupAllocator& For(uint64_t group_bytes) {

@@ -28,7 +28,7 @@ constexpr int kEventsMax = 32;
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<DataServer>> DataServer::Start(UniqueFd data_listener,
-                                                              UniqueFd control_listener,
+                                                              UniqueFd control_listener, int wake,
                                                               SharedCore& shared,
                                                               DataServerOptions options,
                                                               ControlHandler on_control) {
@@ -38,9 +38,8 @@ absl::StatusOr<std::unique_ptr<DataServer>> DataServer::Start(UniqueFd data_list
   server->control_listener_ = std::move(control_listener);
   server->epoll_ = UniqueFd(::epoll_create1(EPOLL_CLOEXEC));
   if (!server->epoll_) return ErrnoStatus(errno, "epoll_create1");
-  server->wake_ = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!server->wake_) return ErrnoStatus(errno, "eventfd");
-  KVASIR_RETURN_IF_ERROR(server->Watch(server->wake_.get(), EPOLLIN));
+  server->wake_ = wake;
+  KVASIR_RETURN_IF_ERROR(server->Watch(wake, EPOLLIN));
   KVASIR_RETURN_IF_ERROR(server->Watch(server->data_listener_.get(), EPOLLIN));
   KVASIR_RETURN_IF_ERROR(server->Watch(server->control_listener_.get(), EPOLLIN));
   server->thread_ = std::thread([raw = server.get()] { raw->Loop(); });
@@ -53,17 +52,13 @@ DataServer::~DataServer() {
     MutexLock lock(shared_.mutex);
     stop_ = true;
   }
-  Wake();
+  const uint64_t one = 1;
+  (void)::eventfd_write(wake_, one);
   thread_.join();
   MutexLock lock(shared_.mutex);
   for (auto& [fd, session] : sessions_) {
     if (session->session_id() != 0) shared_.core.EndSession(session->session_id());
   }
-}
-
-void DataServer::Wake() {
-  const uint64_t one = 1;
-  if (::write(wake_.get(), &one, sizeof(one)) < 0) return;  // full: it is awake already
 }
 
 absl::Status DataServer::Watch(int fd, uint32_t events) {
@@ -77,8 +72,9 @@ absl::Status DataServer::Watch(int fd, uint32_t events) {
 }
 
 int DataServer::TimeoutMs() const {
-  const bool greeting = std::any_of(sessions_.begin(), sessions_.end(),
-                                    [](const auto& each) { return each.second->session_id() == 0; });
+  const bool greeting = std::any_of(sessions_.begin(), sessions_.end(), [](const auto& each) {
+    return each.second->session_id() == 0;
+  });
   if (settling_ || !leaving_.empty()) return kSettleMs;
   return greeting ? static_cast<int>(options_.hello_timeout_ms) : -1;
 }
@@ -97,7 +93,7 @@ void DataServer::Loop() {
         AcceptData();
       } else if (fd == control_listener_.get()) {
         AcceptControl();
-      } else if (fd == wake_.get()) {
+      } else if (fd == wake_) {
         uint64_t count = 0;
         if (::read(fd, &count, sizeof(count)) < 0) continue;
       } else {
@@ -111,7 +107,8 @@ void DataServer::Loop() {
 }
 
 void DataServer::AcceptControl() {
-  UniqueFd socket(::accept4(control_listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  UniqueFd socket(
+      ::accept4(control_listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
   if (!socket) return;
   const absl::StatusOr<PeerCredentials> peer = GetPeerCredentials(socket);
   if (!peer.ok()) return;
@@ -157,8 +154,8 @@ void DataServer::OnReadable(int fd) {
 
 void DataServer::Greet(int fd, DataSession& session) {
   shm::Hello hello{};
-  const absl::StatusOr<ReceivedMessage> message = ReceiveMessage(
-      session.socket(), std::as_writable_bytes(std::span(&hello, 1)));
+  const absl::StatusOr<ReceivedMessage> message =
+      ReceiveMessage(session.socket(), std::as_writable_bytes(std::span(&hello, 1)));
   if (message.status().code() == absl::StatusCode::kDeadlineExceeded) return;
   if (!message.ok() || message->bytes == 0) {
     Drop(fd);
@@ -168,12 +165,13 @@ void DataServer::Greet(int fd, DataSession& session) {
   if (message->bytes != sizeof(hello) || message->truncated || !message->fds.empty() ||
       hello.magic != shm::kHelloMagic ||
       hello.kind != static_cast<uint32_t>(shm::MessageKind::kHello) || hello.reserved != 0) {
-    status = InvalidArgument("hello is malformed: bytes={} expected={}", message->bytes,
-                             sizeof(hello));
+    status =
+        InvalidArgument("hello is malformed: bytes={} expected={}", message->bytes, sizeof(hello));
   } else if (hello.abi_min > shm::kAbiVersion || hello.abi_max < shm::kAbiVersion) {
-    status = FailedPrecondition("no common version of the shared-memory protocol: client_min={} "
-                                "client_max={} daemon={}",
-                                hello.abi_min, hello.abi_max, shm::kAbiVersion);
+    status = FailedPrecondition(
+        "no common version of the shared-memory protocol: client_min={} "
+        "client_max={} daemon={}",
+        hello.abi_min, hello.abi_max, shm::kAbiVersion);
   } else {
     status = OpenSession(session);
   }
@@ -191,8 +189,9 @@ absl::Status DataServer::OpenSession(DataSession& session) {
   {
     MutexLock lock(shared_.mutex);
     KVASIR_ASSIGN_OR_RETURN(
-        opened, shared_.core.OpenSession({session.peer().uid, session.peer().gid, session.peer().pid},
-                                         token, options_.boot_epoch, session.memory(), session));
+        opened,
+        shared_.core.OpenSession({session.peer().uid, session.peer().gid, session.peer().pid},
+                                 token, options_.boot_epoch, session.memory(), session));
     session.set_session_id(opened->id);
     spdlog::info("session opened: session={} tenant={} uid={} pid={}", opened->id,
                  opened->tenant.config.name, session.peer().uid, session.peer().pid);
@@ -235,12 +234,14 @@ void DataServer::TakeLeave() {
     MutexLock lock(shared_.mutex);
     for (const auto& [fd, session] : sessions_) {
       const uint32_t id = session->session_id();
-      if (id == 0 ? now >= session->hello_deadline() : shared_.core.HasEnded(id)) drop.push_back(fd);
+      if (id == 0 ? now >= session->hello_deadline() : shared_.core.HasEnded(id))
+        drop.push_back(fd);
     }
-    std::erase_if(leaving_, [this](const auto& each) {
+    const auto gone = std::erase_if(leaving_, [this](const auto& each) {
       shared_.mutex.AssertHeld();
       return shared_.core.IsGone(each.first);
     });
+    settling_ |= gone > 0;  // their extents came back only now
     if (settling_) settling_ = shared_.core.Settle();
   }
   for (const int fd : drop) Drop(fd);

@@ -20,12 +20,10 @@
 
 namespace kvasir {
 
-
-
 struct DataServerOptions {
   uint64_t boot_epoch = 0;
   uint32_t hello_timeout_ms = 2000;
-  uint32_t pending_max = 64;            // connections that have not said hello
+  uint32_t pending_max = 64;  // connections that have not said hello
   core::SessionLimits session_limits;
   std::function<void()> extents_returned;  // the pool has free bytes again
 };
@@ -35,8 +33,9 @@ class DataServer {
   // Takes over two listening sockets: the data socket, and the control socket, whose connections it
   // accepts and gives to `on_control` with the peer's credentials. `shared` must outlive it.
   using ControlHandler = std::function<void(UniqueFd, const PeerCredentials&)>;
+  // `wake` is an eventfd: whoever writes to it has the thread look for sessions that have ended.
   static absl::StatusOr<std::unique_ptr<DataServer>> Start(UniqueFd data_listener,
-                                                           UniqueFd control_listener,
+                                                           UniqueFd control_listener, int wake,
                                                            SharedCore& shared,
                                                            DataServerOptions options,
                                                            ControlHandler on_control);
@@ -44,9 +43,6 @@ class DataServer {
   ~DataServer();
   DataServer(const DataServer&) = delete;
   DataServer& operator=(const DataServer&) = delete;
-
-  // Thread-safe.
-  void Wake();
 
  private:
   DataServer(SharedCore& shared, DataServerOptions options, ControlHandler on_control)
@@ -67,10 +63,11 @@ class DataServer {
   SharedCore& shared_;
   const DataServerOptions options_;
   const ControlHandler on_control_;
-  UniqueFd epoll_, wake_, data_listener_, control_listener_;
-  std::map<int, std::unique_ptr<DataSession>> sessions_;     // by socket
-  std::map<uint32_t, std::unique_ptr<DataSession>> leaving_; // by session id: a copy is under way
-  bool settling_ = false;                                    // extents wait for their last holder
+  int wake_ = -1;  // not owned
+  UniqueFd epoll_, data_listener_, control_listener_;
+  std::map<int, std::unique_ptr<DataSession>> sessions_;      // by socket
+  std::map<uint32_t, std::unique_ptr<DataSession>> leaving_;  // by session id: a copy is under way
+  bool settling_ = false;                                     // extents wait for their last holder
   bool stop_ = false;
   std::thread thread_;
 };

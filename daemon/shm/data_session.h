@@ -14,8 +14,9 @@
 
 namespace kvasir {
 
-// Not thread-safe but for SendExtent, which is called under the core's lock and only reads `socket_`;
-// the data server's thread closes the socket after it has ended the session under the same lock.
+// Not thread-safe but for SendExtent, which is called under the core's lock and only reads
+// `socket_`; the data server's thread closes the socket after it has ended the session under the
+// same lock.
 class DataSession final : public core::ExtentSender {
  public:
   DataSession(UniqueFd socket, const PeerCredentials& peer, Instant hello_deadline)

@@ -21,8 +21,7 @@ absl::StatusOr<Segment> Segment::Create(const std::string& name, uint64_t bytes)
   if (::fcntl(segment.fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
     return ErrnoStatus(errno, "fcntl F_ADD_SEALS");
   }
-  KVASIR_ASSIGN_OR_RETURN(segment.map,
-                          MappedRegion::Map(segment.fd, bytes, Access::kReadWrite));
+  KVASIR_ASSIGN_OR_RETURN(segment.map, MappedRegion::Map(segment.fd, bytes, Access::kReadWrite));
   return segment;
 }
 

@@ -25,8 +25,8 @@ struct LayerRowBytes {
 
 struct GroupGeometry {
   uint32_t slots = 0;
-  std::vector<uint64_t> k_off, v_off;      // per layer of the lane, in lane order
-  std::vector<LayerRowBytes> row_bytes;    // per layer of the lane
+  std::vector<uint64_t> k_off, v_off;    // per layer of the lane, in lane order
+  std::vector<LayerRowBytes> row_bytes;  // per layer of the lane
   uint64_t pos_off = 0, tok_off = 0;
   uint64_t bytes = 0;
 };

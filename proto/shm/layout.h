@@ -1,9 +1,10 @@
 // The bytes that one session and the daemon share in memory, ABI 1. docs/shm_protocol.md has the
 // states, the memory orders, and what happens when either side dies between two stores.
 //
-// Two segments a session. D: written by the daemon, mapped read-only by the engine. E: written by the
-// engine; the daemon copies a word once and judges the copy. Offsets are in bytes from the segment's
-// start; no pointers; little endian; reserved bytes are zero. `A32`/`A64` are naturally aligned atomics.
+// Two segments a session. D: written by the daemon, mapped read-only by the engine. E: written by
+// the engine; the daemon copies a word once and judges the copy. Offsets are in bytes from the
+// segment's start; no pointers; little endian; reserved bytes are zero. `A32`/`A64` are naturally
+// aligned atomics.
 //
 // kAbiVersion rises with any change of offset, size, meaning or order of these fields.
 #ifndef KVASIR_PROTO_SHM_LAYOUT_H_
@@ -35,17 +36,17 @@ struct DaemonHeader {
   uint32_t abi;
   uint32_t header_bytes;
   uint64_t segment_bytes;
-  uint64_t boot_epoch;       // random, other for every start of the daemon
-  uint64_t layout_hash;      // kLayoutHash of layout_hash.h
+  uint64_t boot_epoch;   // random, other for every start of the daemon
+  uint64_t layout_hash;  // kLayoutHash of layout_hash.h
   uint32_t session_id;
-  uint32_t seq_max;          // boards and desks
-  uint64_t seq_off;          // SeqBoard[seq_max]
-  uint64_t arena_off;        // tables
+  uint32_t seq_max;    // boards and desks
+  uint64_t seq_off;    // SeqBoard[seq_max]
+  uint64_t arena_off;  // tables
   uint64_t arena_bytes;
-  uint64_t e_desk_off;       // SeqDesk[seq_max] in the E segment
+  uint64_t e_desk_off;  // SeqDesk[seq_max] in the E segment
   uint64_t e_segment_bytes;
   uint8_t reserved0[40];
-  A32 session_state;         // offset 128: kEnded before any block of the session changes hands
+  A32 session_state;  // offset 128: kEnded before any block of the session changes hands
   uint8_t reserved1[60];
 };
 static_assert(sizeof(DaemonHeader) == 192 && std::is_standard_layout_v<DaemonHeader>);
@@ -58,15 +59,15 @@ struct EngineHeader {
 };
 static_assert(sizeof(EngineHeader) == 64);
 
-// One version of a sequence's table. Written before SeqBoard::published names it, then constant until
-// the version after the next one is prepared.
+// One version of a sequence's table. Written before SeqBoard::published names it, then constant
+// until the version after the next one is prepared.
 struct VersionDesc {
   uint64_t version;
-  uint64_t from_row;    // first query that uses it
-  uint64_t until_row;   // first query that must not use it
-  uint64_t lanes_off;   // LaneSpan[lanes], in D
+  uint64_t from_row;   // first query that uses it
+  uint64_t until_row;  // first query that must not use it
+  uint64_t lanes_off;  // LaneSpan[lanes], in D
   uint32_t lanes;
-  uint32_t flags;       // 0
+  uint32_t flags;  // 0
   uint8_t reserved[24];
 };
 static_assert(sizeof(VersionDesc) == 64);
@@ -75,38 +76,38 @@ enum class BoardState : uint32_t { kFree = 0, kOpen = 1 };
 
 // What the daemon says about a sequence.
 struct SeqBoard {
-  A64 published;         // newest version; release after its descriptor, spans and runs
-  A64 granted;           // rows that may be written; release after the directory entries
-  A32 uid;               // of the sequence's current life; 0 while free
-  A32 state;             // BoardState
+  A64 published;  // newest version; release after its descriptor, spans and runs
+  A64 granted;    // rows that may be written; release after the directory entries
+  A32 uid;        // of the sequence's current life; 0 while free
+  A32 state;      // BoardState
   uint32_t slots_per_block;
   uint32_t lanes;
-  uint64_t dir_off;      // RecentRef[lanes][dir_cap]
-  uint32_t dir_cap;      // blocks
-  uint32_t low_water;    // rows: ask for more when fewer are granted ahead
-  uint64_t consumed;     // rows whose ids the daemon has taken, for people
+  uint64_t dir_off;    // RecentRef[lanes][dir_cap]
+  uint32_t dir_cap;    // blocks
+  uint32_t low_water;  // rows: ask for more when fewer are granted ahead
+  uint64_t consumed;   // rows whose ids the daemon has taken, for people
   uint8_t reserved[8];
-  VersionDesc v[2];      // index = version & 1
+  VersionDesc v[2];  // index = version & 1
 };
 static_assert(sizeof(SeqBoard) == 192 && offsetof(SeqBoard, v) == 64);
 
 // What the engine says about a sequence.
 struct SeqDesk {
-  A64 rows;      // rows written, ids included; release after them
-  A64 adopted;   // version in use; release after the last read of an older one
-  A32 uid;       // release, after rows and adopted: lines of an earlier life are ignored
+  A64 rows;     // rows written, ids included; release after them
+  A64 adopted;  // version in use; release after the last read of an older one
+  A32 uid;      // release, after rows and adopted: lines of an earlier life are ignored
   uint8_t reserved[44];
 };
 static_assert(sizeof(SeqDesk) == 64);
 
 // One lane of one version.
 struct LaneSpan {
-  uint64_t runs_off;      // RunEntry[runs]
-  uint64_t sticky_off;    // u64[sticky]
+  uint64_t runs_off;    // RunEntry[runs]
+  uint64_t sticky_off;  // u64[sticky]
   uint32_t runs;
   uint32_t sticky;
-  uint64_t kept_rows;     // sum over the runs
-  uint64_t window;        // rows, the query's own included; 0: all
+  uint64_t kept_rows;  // sum over the runs
+  uint64_t window;     // rows, the query's own included; 0: all
   uint64_t recent_first;
   uint8_t reserved[16];
 };
@@ -116,21 +117,22 @@ enum class RunEncoding : uint16_t { kAsWritten = 0 };
 
 // Consecutive slots of one sealed group, all visible.
 struct RunEntry {
-  uint32_t extent;        // slot of the session's extent table
-  uint32_t generation;    // of that slot
-  uint64_t group_off;     // of the group in the extent
-  uint32_t group_slots;   // slots of each plane of the group
+  uint32_t extent;       // slot of the session's extent table
+  uint32_t generation;   // of that slot
+  uint64_t group_off;    // of the group in the extent
+  uint32_t group_slots;  // slots of each plane of the group
   uint32_t first_slot;
   uint32_t rows;
-  uint16_t encoding;      // RunEncoding
-  uint16_t flags;         // 0
-  int64_t query_offset;   // query position for these keys = min(row - query_offset, query_max)
+  uint16_t encoding;     // RunEncoding
+  uint16_t flags;        // 0
+  int64_t query_offset;  // query position for these keys = min(row - query_offset, query_max)
   uint64_t query_max;
   uint8_t reserved[16];
 };
 static_assert(sizeof(RunEntry) == 64);
 
-// Where a block of recent rows lies. Row p of lane l: dir[l * dir_cap + (p / S) % dir_cap], slot p % S.
+// Where a block of recent rows lies. Row p of lane l: dir[l * dir_cap + (p / S) % dir_cap], slot p
+// % S.
 struct RecentRef {
   uint32_t extent;
   uint32_t generation;
@@ -138,9 +140,10 @@ struct RecentRef {
 };
 static_assert(sizeof(RecentRef) == 16);
 
-// ---- data.sock, SOCK_SEQPACKET --------------------------------------------------------------------
-// The engine sends one Hello; the daemon answers one Welcome (with the fds of D and E) or one Refusal,
-// then ExtentNotice messages (each with one fd). Anything else from the engine ends the session.
+// ---- data.sock, SOCK_SEQPACKET
+// -------------------------------------------------------------------- The engine sends one Hello;
+// the daemon answers one Welcome (with the fds of D and E) or one Refusal, then ExtentNotice
+// messages (each with one fd). Anything else from the engine ends the session.
 inline constexpr uint64_t kHelloMagic = 0x314F4C48535F564BULL;  // "KV_SHLO1"
 
 enum class MessageKind : uint32_t { kHello = 1, kWelcome = 2, kRefusal = 3, kExtent = 4 };
@@ -148,7 +151,7 @@ enum class ExtentKind : uint32_t { kRecent = 1, kKept = 2 };
 
 struct Hello {
   uint64_t magic;
-  uint32_t kind;       // MessageKind::kHello
+  uint32_t kind;  // MessageKind::kHello
   uint32_t abi_min;
   uint32_t abi_max;
   uint32_t reserved;
@@ -161,7 +164,7 @@ struct Welcome {
   uint64_t boot_epoch;
   uint64_t d_bytes;
   uint64_t e_bytes;
-  uint8_t token[16];   // of the session; goes with every gRPC call
+  uint8_t token[16];  // of the session; goes with every gRPC call
   uint32_t session_id;
   uint32_t reserved;
 };
@@ -169,10 +172,10 @@ static_assert(sizeof(Welcome) == 56);
 
 struct Refusal {
   uint32_t kind;
-  int32_t code;        // google.rpc.Code
+  int32_t code;  // google.rpc.Code
   uint32_t abi_min;
   uint32_t abi_max;
-  char text[240];      // zero-terminated
+  char text[240];  // zero-terminated
 };
 static_assert(sizeof(Refusal) == 256);
 

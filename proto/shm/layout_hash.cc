@@ -2,10 +2,10 @@
 
 #include <cstddef>
 
+#include "proto/shm/layout.h"
+
 #include <fmt/format.h>
 #include <xxhash.h>
-
-#include "proto/shm/layout.h"
 
 namespace kvasir::shm {
 

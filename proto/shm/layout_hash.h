@@ -1,5 +1,5 @@
-// A hash over every offset and size of layout.h, exchanged at the hand-over: two builds that disagree
-// about the bytes never talk, whatever their ABI numbers say.
+// A hash over every offset and size of layout.h, exchanged at the hand-over: two builds that
+// disagree about the bytes never talk, whatever their ABI numbers say.
 #ifndef KVASIR_PROTO_SHM_LAYOUT_HASH_H_
 #define KVASIR_PROTO_SHM_LAYOUT_HASH_H_
 

@@ -1,5 +1,5 @@
-// The pattern of the layout probe. Each byte depends on where it *means* to be (layer, plane, slot, byte
-// of the row), not on its address: a wrong stride, dtype or transposition shows at once.
+// The pattern of the layout probe. Each byte depends on where it *means* to be (layer, plane, slot,
+// byte of the row), not on its address: a wrong stride, dtype or transposition shows at once.
 #ifndef KVASIR_PROTO_SHM_PROBE_PATTERN_H_
 #define KVASIR_PROTO_SHM_PROBE_PATTERN_H_
 

@@ -57,9 +57,12 @@ pool         1.00 GiB, not locked
   held       9.0 MiB
 late faults  0
 
-TENANT  SESSIONS  SEQUENCES  SEEN  KEPT     HELD   CHARGED      LIMIT   USED  COMPACTIONS  REJECTED  VIOLATIONS
-team-a         1          2  4096   512  9.0 MiB  64.0 MiB  512.0 MiB  12.5%           30         0           0
-b              0          0     0     0      0 B       0 B        0 B      -            0         0           0
+TENANT  SESSIONS  SEQUENCES  SEEN  KEPT     HELD   CHARGED  )"
+            R"(    LIMIT   USED  COMPACTIONS  REJECTED  VIOLATIONS
+team-a         1          2  4096   512  9.0 MiB  64.0 MiB  )"
+            R"(512.0 MiB  12.5%           30         0           0
+b              0          0     0     0      0 B       0 B  )"
+            R"(      0 B      -            0         0           0
 )");
 }
 

@@ -139,7 +139,7 @@ shm::SeqDesk& FakeEngine::desk(uint32_t slot) {
 uint64_t FakeEngine::Writable(Stream& stream) {
   const uint64_t published = board(stream.slot).published.load();
   const shm::VersionDesc& newest = board(stream.slot).v[published & 1];
-  if (published != stream.adopted && stream.rows >= newest.from_row) stream.adopted = published;
+  stream.adopted = stream.rows >= newest.from_row ? published : published - 1;
   const uint64_t end = std::min(board(stream.slot).granted.load(), Table(stream).until_row);
   return end > stream.rows ? end - stream.rows : 0;
 }

@@ -1,5 +1,5 @@
-// The daemon's configuration: any bytes give a configuration or an error that names file, line and key;
-// what is accepted survives a round trip through its own text.
+// The daemon's configuration: any bytes give a configuration or an error that names file, line and
+// key; what is accepted survives a round trip through its own text.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>

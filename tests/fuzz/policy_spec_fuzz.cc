@@ -1,5 +1,5 @@
-// The policy grammar: any bytes give lanes or an error; the full spec of what is accepted resolves to
-// itself.
+// The policy grammar: any bytes give lanes or an error; the full spec of what is accepted resolves
+// to itself.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>

@@ -52,8 +52,10 @@ Rule StreamingRule(SepStreamVariant variant, int64_t a, int64_t s, int64_t w, in
       const absl::Status status =
           stream.Step(std::vector<std::vector<TokenId>>{{ids[row]}}, row == 0);
       EXPECT_TRUE(status.ok()) << MessageOf(status);
-      if (variant == SepStreamVariant::kSepCache) before = stream.KeptRows(0);
-      else before.push_back(row);
+      if (variant == SepStreamVariant::kSepCache)
+        before = stream.KeptRows(0);
+      else
+        before.push_back(row);
       std::sort(before.begin(), before.end());
       visible[row] = std::move(before);
     }
@@ -66,9 +68,13 @@ class RetentionTest : public DaemonFixture {
   // Streams `rows` rows in random batches and compares every query of every layer.
   void Stream(const std::string& retention, uint64_t rows, uint32_t batch_max,
               const std::vector<Rule>& rule_of_layer, uint64_t seed) {
+    Stream(TinySpec(static_cast<uint32_t>(rule_of_layer.size())), retention, rows, batch_max,
+           rule_of_layer, seed);
+  }
+  void Stream(const ModelSpec& spec, const std::string& retention, uint64_t rows,
+              uint32_t batch_max, const std::vector<Rule>& rule_of_layer, uint64_t seed) {
     SCOPED_TRACE(retention);
-    const auto layers = static_cast<uint32_t>(rule_of_layer.size());
-    const ModelSpec spec = TinySpec(layers);
+    const auto layers = static_cast<uint32_t>(spec.layers.size());
     std::unique_ptr<Session> session = Connect();
     ASSERT_NE(session, nullptr);
     absl::StatusOr<ModelHandle> model = session->RegisterModel(spec);
@@ -95,7 +101,8 @@ class RetentionTest : public DaemonFixture {
           ASSERT_THAT(MessageOf(truncated), ::testing::HasSubstr("rollback_floor="));
         }
       }
-      const auto want = static_cast<uint32_t>(std::min<uint64_t>(1 + random() % batch_max, rows - row));
+      const auto want =
+          static_cast<uint32_t>(std::min<uint64_t>(1 + random() % batch_max, rows - row));
       absl::StatusOr<StepView> step = sequence->Begin(want);
       ASSERT_TRUE(step.ok()) << "row " << row << ": " << MessageOf(step.status());
       ASSERT_EQ(step->row, row);
@@ -153,13 +160,25 @@ TEST_F(RetentionTest, StreamingFormsCompactWhereThePaperDoes) {
   // f16 rows are turned in the copy where positions are in the cache; here they stay as written.
   Stream("sepllm:form=sepcache,init_cache_size=2,sep_cache_size=6,local_size=20,cache_size=60", 900,
          25, std::vector<Rule>(2, StreamingRule(SepStreamVariant::kSepCache, 2, 6, 20, 60)), 7);
-  Stream("sepllm:form=manager,init_cache_size=3,sep_cache_size=40,local_size=33,cache_size=150,"
-         "positions=original",
-         1200, 50, std::vector<Rule>(1, StreamingRule(SepStreamVariant::kManager, 3, 40, 33, 150)),
-         8);
-  Stream("sepllm:form=manager,init_cache_size=1,sep_cache_size=2,local_size=3,cache_size=9,"
-         "positions=original",
-         200, 12, std::vector<Rule>(1, StreamingRule(SepStreamVariant::kManager, 1, 2, 3, 9)), 9);
+  Stream(
+      "sepllm:form=manager,init_cache_size=3,sep_cache_size=40,local_size=33,cache_size=150,"
+      "positions=original",
+      1200, 50, std::vector<Rule>(1, StreamingRule(SepStreamVariant::kManager, 3, 40, 33, 150)), 8);
+  Stream(
+      "sepllm:form=manager,init_cache_size=1,sep_cache_size=2,local_size=3,cache_size=9,"
+      "positions=original",
+      200, 12, std::vector<Rule>(1, StreamingRule(SepStreamVariant::kManager, 1, 2, 3, 9)), 9);
+}
+
+TEST_F(RetentionTest, LayersMayDifferInShapeAndAttention) {
+  ModelSpec spec = TinySpec(5);
+  spec.layers[1] = {1, 24, 8, 0};    // pruned
+  spec.layers[2] = {1, 40, 0, 0};    // latent attention: no V rows
+  spec.layers[3] = {2, 16, 16, 30};  // sliding window
+  spec.layers[4] = {4, 16, 32, 7};
+  const Rule sepllm = StaticRule(2, 50, true);
+  Stream(spec, "sepllm:form=static,init_cache_size=2,local_size=50", 400, 20,
+         {sepllm, sepllm, sepllm, StaticRule(0, 30, false), StaticRule(0, 7, false)}, 14);
 }
 
 TEST_F(RetentionTest, TruncationIsExactDownToTheFloor) {
@@ -169,10 +188,10 @@ TEST_F(RetentionTest, TruncationIsExactDownToTheFloor) {
          std::vector<Rule>(1, StaticRule(2, 45, false)), 11);
   Stream("sepllm:form=static,init_cache_size=2,local_size=50/70", 500, 20,
          {StaticRule(2, 50, true), StaticRule(2, 70, true)}, 12);
-  Stream("sepllm:form=manager,init_cache_size=3,sep_cache_size=20,local_size=33,cache_size=150,"
-         "positions=original",
-         700, 20, std::vector<Rule>(1, StreamingRule(SepStreamVariant::kManager, 3, 20, 33, 150)),
-         13);
+  Stream(
+      "sepllm:form=manager,init_cache_size=3,sep_cache_size=20,local_size=33,cache_size=150,"
+      "positions=original",
+      700, 20, std::vector<Rule>(1, StreamingRule(SepStreamVariant::kManager, 3, 20, 33, 150)), 13);
 }
 
 }  // namespace

@@ -1,6 +1,5 @@
 #include "tests/support/daemon_fixture.h"
 
-#include <stdlib.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,6 +10,8 @@
 
 #include "base/error.h"
 #include "base/log.h"
+
+#include <stdlib.h>
 
 namespace kvasir::testing {
 

@@ -43,18 +43,19 @@ class DaemonFixture : public ::testing::Test {
   std::unique_ptr<Server> server_;
 };
 
-// A small model: `layers` layers of 2 kv heads x 16 elements in f16, vocabulary 1000, separators 1 and 2.
+// A small model: `layers` layers of 2 kv heads x 16 elements in f16, vocabulary 1000, separators 1
+// and 2.
 ModelSpec TinySpec(uint32_t layers);
 
-// The value that element `e` of the row of `row` in `layer` has in tests (plane 0 K, 1 V); f16 bits of a
-// small integer, so that it survives nothing but a plain copy.
+// The value that element `e` of the row of `row` in `layer` has in tests (plane 0 K, 1 V); f16 bits
+// of a small integer, so that it survives nothing but a plain copy.
 uint16_t TestElement(uint64_t row, uint32_t layer, uint32_t plane, uint32_t e);
 
 // Writes the test rows of a step into every layer.
 void WriteTestRows(const StepView& step, const ModelSpec& spec);
 
-// Rows that the query of `row` sees in `layer`, ascending, after checking that K and V of each hold the
-// test elements; kept rows by their trailer's positions.
+// Rows that the query of `row` sees in `layer`, ascending, after checking that K and V of each hold
+// the test elements; kept rows by their trailer's positions.
 std::vector<uint64_t> VisibleRows(const LayerView& view, uint64_t row, uint32_t layer,
                                   const ModelSpec& spec);
 

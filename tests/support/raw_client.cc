@@ -147,14 +147,14 @@ RawEngine::RawEngine(const std::string& control_socket, const std::string& data_
   absl::StatusOr<MappedRegion> map =
       MappedRegion::Map(extent->fd, extent->notice.bytes, Access::kReadWrite);
   EXPECT_TRUE(map.ok()) << MessageOf(map.status());
-  const shm::GroupGeometry geometry =
-      shm::MakeGroupGeometry(std::vector<shm::LayerRowBytes>(layers, {64, 64}), 16);
+  extent_ = *std::move(map);
+  geometry_ = shm::MakeGroupGeometry(std::vector<shm::LayerRowBytes>(layers, {64, 64}), 16);
   for (uint32_t layer = 0; layer < layers; ++layer) {
     for (uint32_t slot = 0; slot < 8; ++slot) {
       for (uint32_t b = 0; b < 64; ++b) {
-        std::byte* const base = map->data() + model.probe_offset() + uint64_t{slot} * 64 + b;
-        base[geometry.k_off[layer]] = std::byte{shm::ProbeByte(5, layer, 0, slot, b)};
-        base[geometry.v_off[layer]] = std::byte{shm::ProbeByte(5, layer, 1, slot, b)};
+        std::byte* const base = extent_.data() + model.probe_offset() + uint64_t{slot} * 64 + b;
+        base[geometry_.k_off[layer]] = std::byte{shm::ProbeByte(5, layer, 0, slot, b)};
+        base[geometry_.v_off[layer]] = std::byte{shm::ProbeByte(5, layer, 1, slot, b)};
       }
     }
   }
@@ -181,6 +181,15 @@ void RawEngine::SetDesk(const v1::OpenSequenceResponse& sequence, uint64_t rows,
   desk.rows.store(rows);
   desk.adopted.store(adopted);
   desk.uid.store(sequence.uid());
+}
+
+void RawEngine::WriteToken(const v1::OpenSequenceResponse& sequence, uint64_t row, uint32_t id) {
+  const shm::SeqBoard& board = data_.board(sequence.sequence());
+  const auto* dir = reinterpret_cast<const shm::RecentRef*>(
+      reinterpret_cast<const std::byte*>(&data_.header()) + board.dir_off);
+  const shm::RecentRef& ref = dir[row / 16];
+  ASSERT_EQ(ref.extent, 0U);
+  std::memcpy(extent_.data() + ref.group_off + geometry_.tok_off + 4 * (row % 16), &id, 4);
 }
 
 absl::Status RawEngine::Sync(const v1::OpenSequenceResponse& sequence, uint64_t granted_rows,

@@ -17,6 +17,7 @@
 #include "base/unix_socket.h"
 #include "kvasir/v1/admin.grpc.pb.h"
 #include "kvasir/v1/kv_cache.grpc.pb.h"
+#include "proto/shm/group_geometry.h"
 #include "proto/shm/layout.h"
 
 namespace kvasir::testing {
@@ -106,6 +107,8 @@ class RawEngine {
   // Opens a sequence; its slot and uid are in the response.
   v1::OpenSequenceResponse Open(const std::string& retention);
   void SetDesk(const v1::OpenSequenceResponse& sequence, uint64_t rows, uint64_t adopted);
+  // Writes the id of a row into its trailer. REQUIRES: no extent but the first was needed for it.
+  void WriteToken(const v1::OpenSequenceResponse& sequence, uint64_t row, uint32_t id);
   // One need. Returns the result's code and message, or the call's.
   absl::Status Sync(const v1::OpenSequenceResponse& sequence, uint64_t granted_rows,
                     std::optional<uint64_t> table_row = std::nullopt);
@@ -118,6 +121,8 @@ class RawEngine {
   RawDataSocket data_;
   std::unique_ptr<RawCalls> calls_;
   uint32_t model_id_ = 0;
+  MappedRegion extent_;  // the first
+  shm::GroupGeometry geometry_;
 };
 
 // A spec that the daemon takes: `layers` layers of 2 kv heads x 16 elements in f16, vocabulary
