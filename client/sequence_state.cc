@@ -260,15 +260,15 @@ absl::Status SequenceState::Truncate(uint64_t rows) {
   request.set_rows(rows);
   v1::TruncateResponse response;
   KVASIR_RETURN_IF_ERROR(session_->channel->Call(&v1::KvCache::Stub::Truncate, request, &response));
-  const uint64_t before = rows_;
   rows_ = rows;
   begun_ = 0;
   uid_ = response.uid();
-  // The daemon may have ended the table in use, and counts a newer one that is due as adopted.
+  // The daemon may have ended the table in use, and counts a newer one that was due as adopted; no
+  // row may come back that needs an older one. A table that is due only later is still to come.
   const uint64_t version = table_loaded_ ? table_.version : 0;
   const uint64_t published = board_.published.load(std::memory_order_acquire);
   table_ = board_.v[published & 1];
-  if (before < table_.from_row) table_ = board_.v[(published - 1) & 1];
+  if (rows_ < table_.from_row) table_ = board_.v[(published - 1) & 1];
   if (table_.version != version) {
     KVASIR_RETURN_IF_ERROR(LoadTable());
     granted_ = 0;

@@ -184,6 +184,29 @@ TEST_P(PolicyParity, TruncationLeavesNoTrace) {
   EXPECT_GE(truncations, 15U);
 }
 
+// A compaction that is due between the new end and the old one must not be in force too early.
+TEST_P(PolicyParity, TruncationJustBeforeACompaction) {
+  const PolicyCase& policy = GetParam();
+  const std::vector<uint32_t> tokens = Prose(260);
+  const std::span<const uint32_t> all(tokens);
+  const size_t vocabulary = model_->parameters().vocabulary;
+  const auto straight = MakeStore(policy.retention, policy.prompt_rows);
+  const std::vector<float> expected = ComputeAll(*engine_, *straight, all, kBatch);
+  uint32_t truncations = 0;
+  for (uint64_t end = 184; end < 236; ++end) {
+    const auto ours = MakeStore(policy.retention, policy.prompt_rows);
+    (void)ComputeAll(*engine_, *ours, all.first(end), 64);
+    (void)ComputeAll(*engine_, *ours, all.first(5), 5);  // another text
+    if (!ours->Truncate(end).ok()) continue;             // compacted with the other text already
+    const std::vector<float> again = ComputeAll(*engine_, *ours, all.subspan(end, 8), 1);
+    Difference difference;
+    difference.Add(again, std::span(expected).subspan(end * vocabulary, again.size()), vocabulary);
+    EXPECT_LE(difference.logit, 1e-3) << "end=" << end;
+    ++truncations;
+  }
+  EXPECT_GE(truncations, 20U);
+}
+
 INSTANTIATE_TEST_SUITE_P(Policies, PolicyParity, ::testing::ValuesIn(Cases()),
                          [](const auto& one) { return one.param.name; });
 
