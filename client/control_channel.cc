@@ -27,6 +27,10 @@ void ControlChannel::Prepare(grpc::ClientContext& context) const {
 
 absl::Status ControlChannel::FromGrpc(const grpc::Status& status) {
   if (status.ok()) return absl::OkStatus();
+  // This side never cancels a call: a daemon that stops does.
+  if (status.error_code() == grpc::StatusCode::CANCELLED) {
+    return Unavailable("the daemon is stopping: {}", status.error_message());
+  }
   // The token came from the daemon: one that does not know it has ended the session, or is another
   // one.
   if (status.error_code() == grpc::StatusCode::UNAUTHENTICATED) {
