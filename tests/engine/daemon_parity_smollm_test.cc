@@ -37,18 +37,6 @@ constexpr size_t kTokens = 1120;
 constexpr uint32_t kContext = 2304;
 constexpr uint32_t kSteps = 64;
 
-std::optional<std::string> ModelPath() {
-  const char* named = std::getenv("KVASIR_MODEL");
-  const char* home = std::getenv("HOME");
-  const std::string path =
-      named != nullptr
-          ? named
-          : std::string(home != nullptr ? home : "") +
-                "/.cache/kvasir/model-b179c9523d0e6a0f/SmolLM2-135M-Instruct.Q4_1.gguf";
-  if (!std::filesystem::exists(path)) return std::nullopt;
-  return path;
-}
-
 // Prose of the tiny model's fixture, then the licence: texts that do not change.
 std::string Text() {
   std::ifstream fixture_file(kTinyFixture);
@@ -84,7 +72,7 @@ std::vector<PolicyCase> OtherCases() {
 class DaemonParitySmolLm : public DaemonParity {
  protected:
   void SetUp() override {
-    const std::optional<std::string> path = ModelPath();
+    const std::optional<std::string> path = SmolLmPath();
     if (!path) GTEST_SKIP() << "no model: set KVASIR_MODEL or run ./dev setup";
     path_ = *path;
     StartDaemon(256 * kMiB);

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 
 #include "base/check.h"
 #include "base/error.h"
@@ -156,6 +157,18 @@ Difference CompareWithLibllama(LlamaEngine& engine, KvStore& store, LlamaReferen
     difference.Add(ours, reference.Compute(std::span(&next, 1)), vocabulary);
   }
   return difference;
+}
+
+std::optional<std::string> SmolLmPath() {
+  const char* named = std::getenv("KVASIR_MODEL");
+  const char* home = std::getenv("HOME");
+  const std::string path =
+      named != nullptr
+          ? named
+          : std::string(home != nullptr ? home : "") +
+                "/.cache/kvasir/model-b179c9523d0e6a0f/SmolLM2-135M-Instruct.Q4_1.gguf";
+  if (!std::filesystem::exists(path)) return std::nullopt;
+  return path;
 }
 
 }  // namespace kvasir::engine::testing

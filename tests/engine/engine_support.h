@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -75,6 +76,10 @@ class LlamaReference {
 // compared.
 Difference CompareWithLibllama(LlamaEngine& engine, KvStore& store, LlamaReference& reference,
                                std::span<const uint32_t> prompt, uint32_t steps);
+
+// The file of the big model for slow tests: $KVASIR_MODEL, else where ./dev setup puts it; none if
+// it is not there.
+std::optional<std::string> SmolLmPath();
 
 }  // namespace kvasir::engine::testing
 

@@ -30,18 +30,6 @@ using kernels::RowType;
 constexpr uint32_t kContext = 2304;
 constexpr uint32_t kSteps = 64;
 
-std::optional<std::string> ModelPath() {
-  const char* named = std::getenv("KVASIR_MODEL");
-  const char* home = std::getenv("HOME");
-  const std::string path =
-      named != nullptr
-          ? named
-          : std::string(home != nullptr ? home : "") +
-                "/.cache/kvasir/model-b179c9523d0e6a0f/SmolLM2-135M-Instruct.Q4_1.gguf";
-  if (!std::filesystem::exists(path)) return std::nullopt;
-  return path;
-}
-
 std::string ReadFile(const std::string& path) {
   std::ifstream in(path);
   return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
@@ -63,7 +51,7 @@ std::string Prose() {
 class SmolLm : public ::testing::Test {
  protected:
   void SetUp() override {
-    const std::optional<std::string> path = ModelPath();
+    const std::optional<std::string> path = SmolLmPath();
     if (!path) GTEST_SKIP() << "no model: set KVASIR_MODEL or run ./dev setup";
     path_ = *path;
   }
