@@ -4,8 +4,10 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
@@ -37,6 +39,16 @@ class Sequence {
   // Errors: kInvalidArgument (more ids than rows, or an id beyond the vocabulary: nothing is
   // committed), kUnavailable (the session ended meanwhile: the step's results are void).
   absl::Status Commit(std::span<const uint32_t> ids);
+
+  // Selection policies (gemfilter): the layer whose keys the daemon scores.
+  std::optional<uint32_t> filter_layer() const;
+  // Chooses among the committed rows by their keys in the filter layer. `query`: [kv_head][dim],
+  // the last row's query, rotated like its key, summed over the query heads of each group. Then the
+  // sequence is empty again: run the tokens at the returned rows (ascending) as a new prompt.
+  // Layers above the filter layer need not have been written, nor values in it.
+  // Errors: kFailedPrecondition (no selection policy, no row, or called before),
+  // kInvalidArgument (size of query, or a score that is not finite).
+  absl::StatusOr<std::vector<uint32_t>> SelectRows(std::span<const float> query);
 
   // Forgets the rows from `rows` on. Errors: kFailedPrecondition naming the rollback floor.
   absl::Status Truncate(uint64_t rows);

@@ -30,6 +30,9 @@ struct KeptRunView {
   uint64_t query_max = std::numeric_limits<uint64_t>::max();
   const uint32_t* positions = nullptr;  // original position of each row: `rows` entries
   const uint32_t* tokens = nullptr;     // token id of each row: `rows` entries
+  // Where each kv head keeps rows of its own: those of head h at positions + h * head_stride, and
+  // so the tokens. 0: all heads keep the same rows.
+  uint32_t head_stride = 0;
 
   uint64_t QueryPosition(uint64_t row) const {
     return std::min(static_cast<uint64_t>(static_cast<int64_t>(row) - query_offset), query_max);
@@ -43,6 +46,33 @@ struct RecentBlockView {
   std::byte* v = nullptr;
 };
 
+// Where an engine adds the attention of a step's queries, for policies that score by it: the
+// softmax probability of each visible key, summed over the query heads of its kv head and over the
+// step's queries, query t of n weighted by StepView::mass_decay to the power n - 1 - t. Private
+// memory of this process, zero at Begin(); Commit() adds it to what the daemon reads. Rows that a
+// query does not see get nothing.
+struct MassView {
+  float* kept = nullptr;  // [kv_head][kept_rows], in the order of LayerView::kept; null: not asked
+  float* recent = nullptr;  // [kv_head][recent_rows], row recent_base first
+  uint64_t kept_rows = 0;
+  uint64_t recent_rows = 0;
+};
+
+// Where an engine writes queries (rotated like keys of their row, not scaled) that the policy asks
+// for: those of rows [first_row, first_row + count), [query_head][k_head_dim] floats each.
+struct QueryRowsView {
+  float* data = nullptr;  // null: not asked
+  uint64_t first_row = 0;
+  uint32_t count = 0;
+  uint32_t row_floats = 0;
+
+  // Where the query of `row` goes; null where it is not asked for.
+  float* Of(uint64_t row) const {
+    if (data == nullptr || row < first_row || row >= first_row + count) return nullptr;
+    return data + (row - first_row) * row_floats;
+  }
+};
+
 struct LayerView {
   std::span<const KeptRunView> kept;        // in cache order
   std::span<const RecentBlockView> recent;  // contiguous blocks; block 0 starts at recent_base
@@ -53,6 +83,11 @@ struct LayerView {
   uint32_t slots_per_block = 0;
   uint32_t k_stride = 0;  // bytes between the K rows of neighbouring slots of a recent block
   uint32_t v_stride = 0;
+  // positions=unrotated: keys are written and kept without rotation, and the engine rotates each at
+  // its row (a kept one at its `positions` entry) where it reads it.
+  bool unrotated = false;
+  MassView mass;
+  QueryRowsView queries;
 
   // First row of recent that the query of `row` sees through the window.
   uint64_t WindowFirst(uint64_t row) const {
@@ -76,6 +111,7 @@ struct StepView {
   uint64_t row = 0;
   uint32_t count = 0;
   std::span<const LayerView> layers;
+  double mass_decay = 1.0;  // see MassView
 };
 
 }  // namespace kvasir

@@ -19,6 +19,12 @@ namespace kvasir::kernels {
 void GatherRows(std::span<const std::byte* const> sources, uint64_t row_bytes,
                 std::byte* destination);
 
+// Copies pieces of rows: sources[i] (piece_bytes > 0, any alignment) to destination + i * stride,
+// stride >= piece_bytes. For rows whose heads come from different places. Every source byte is read
+// once.
+void GatherPieces(std::span<const std::byte* const> sources, uint64_t piece_bytes,
+                  std::byte* destination, uint64_t stride);
+
 enum class RopePairing { kInterleaved, kHalfSplit };
 
 struct RopeShape {

@@ -17,15 +17,16 @@
 
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
 
 #include <absl/status/status.h>
 
-namespace kvasir {
+#include "policies/selection/selector.h"
 
-using TokenId = uint32_t;
+namespace kvasir {
 
 inline constexpr uint64_t kNoRow = std::numeric_limits<uint64_t>::max();
 
@@ -57,6 +58,24 @@ struct RetentionPlan {
   uint64_t recent_first = 0;     // never decreases
   uint64_t window = 0;           // rows, the query's own included; 0: all
   std::vector<uint64_t> sticky;  // ascending
+  // Score-based policies: the whole new kept list, instead of drop and append, one set for each
+  // column of the lane (Needs()). Indices into the visible rows of the table before: its kept rows
+  // in cache order, then the recent ones from its recent_first on. All sets have one size; none
+  // names a row >= recent_first. Positions are the original ones.
+  std::vector<KeepSet> keep;
+};
+
+// A lane of a score-based policy has columns: one for each kv head of each of its layers (layers
+// ascending, heads inside), or one for each layer where the heads share their keep set. A slot of a
+// kept block then holds another row in each column.
+struct ScoreNeeds {
+  ScoreSource source = ScoreSource::kNone;
+  // kAttentionMass: factor of what was reported before, for each token that follows; 0 leaves the
+  // mass of the last query alone.
+  double decay = 1.0;
+  uint32_t window_size = 0;          // kWindowQueries: queries of the last rows of the prompt
+  bool shared_across_heads = false;  // one keep set for all kv heads of a layer
+  uint64_t kept_rows_max = 0;        // no table keeps more rows; kAttentionMass: room for reports
 };
 
 // What the owner of the blocks would like; decides when optional edits are worth making.
@@ -88,6 +107,19 @@ class RetentionPolicy {
   // dropped may change, and no query may need a table that a later one in force (from_row <=
   // rows()) replaced.
   virtual uint64_t RollbackFloor() const = 0;
+
+  // ---- score-based policies only; constant for the others.
+  virtual ScoreNeeds Needs() const { return {}; }
+
+  // How to decide, when rows() has reached the row whose query needs a decision by scores; null
+  // while none is due. Until Decide() is called NextPlan() returns nothing. The selector is
+  // immutable: it may be asked on another thread, and outlives the policy if need be.
+  virtual std::shared_ptr<const Selector> Waiting() const { return nullptr; }
+  // First row that the decision is not about: the scores are of visible rows below it.
+  virtual uint64_t DecisionRow() const { return 0; }
+  // What the selector chose, for all columns, among the visible rows below DecisionRow().
+  // REQUIRES: Waiting() is not null. NextPlan() then returns the plan.
+  virtual void Decide(std::vector<KeepSet> /*keep*/) {}
 
   // Forgets the rows from `rows` on; plans already returned stand. REQUIRES: NextPlan is called
   // before the next query is computed: the sticky rows of the last table may name truncated rows,
