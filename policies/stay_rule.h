@@ -1,0 +1,24 @@
+// StayRule: which rows stay visible for ever, by row number and token id alone.
+//
+// The parts of which token-uniform policies are composed: initial rows, separators, every d-th row.
+// Immutable, thread-safe.
+#ifndef KVASIR_POLICIES_STAY_RULE_H_
+#define KVASIR_POLICIES_STAY_RULE_H_
+
+#include <cstdint>
+
+#include "policies/selection/selector.h"
+
+namespace kvasir {
+
+class StayRule {
+ public:
+  virtual ~StayRule() = default;
+
+  // Whether the row is visible to every later query, however far away. O(log size of the rule).
+  virtual bool Stays(uint64_t row, TokenId id) const = 0;
+};
+
+}  // namespace kvasir
+
+#endif  // KVASIR_POLICIES_STAY_RULE_H_
