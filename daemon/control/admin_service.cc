@@ -133,13 +133,15 @@ grpc::Status AdminService::InspectSequence(grpc::ServerContext* context,
   if (!rows.ok()) return ToGrpc(rows.status());
   response->set_boot_epoch(boot_epoch_);
   response->set_layers(report.layers);
+  response->set_kv_heads(report.kv_heads);
   Fill(report, response->mutable_info());
   for (const core::InspectedRow& row : *rows) {
     v1::InspectedRow* out = response->add_rows();
     out->set_row(row.row.row);
     out->set_token(row.row.token);
     out->set_token_known(row.row.token_known);
-    out->set_kept(row.row.kept);
+    out->set_kept(row.row.kept_heads > 0);
+    out->set_kept_heads(row.row.kept_heads);
     out->set_text(row.text);
   }
   const uint64_t next = request->first_row() + rows->size();

@@ -63,6 +63,7 @@ struct SequenceReport {
   SequenceSummary summary;
   std::string tenant, model;
   uint32_t session_id = 0, pid = 0, layers = 0;
+  uint32_t kv_heads = 0;  // of the layer that is inspected
 };
 
 struct TenantReport {
@@ -115,7 +116,7 @@ class KvCore {
   absl::Status PutTokenTexts(Session& session, uint32_t model_id, TokenId first,
                              const std::vector<std::string>& texts);
 
-  absl::StatusOr<const Sequence*> OpenSequence(Session& session, const OpenRequest& request);
+  absl::StatusOr<Sequence*> OpenSequence(Session& session, const OpenRequest& request);
   // Errors inside the answer; a violation ends the session (the answer says kPermissionDenied).
   SyncAnswer Sync(Session& session, const SyncNeed& need);
   struct TruncateAnswer {
@@ -129,10 +130,10 @@ class KvCore {
   absl::StatusOr<bool> CloseSequence(Session& session, uint32_t slot, uint32_t uid);
 
   // The next copy to run, or null.
-  std::unique_ptr<CompactionJob> TakeJob();
+  std::unique_ptr<SequenceJob> TakeJob();
   // The copies are made: publishes what waited for them. Takes the job with it, since the groups
   // that it names belong to the core's books, and the session may end here.
-  void FinishJob(std::unique_ptr<CompactionJob> job);
+  void FinishJob(std::unique_ptr<SequenceJob> job);
   bool HasWork() const { return !jobs_.empty(); }
 
   // Destroys extents that nobody holds any more; true if some are still held. Called from time to
@@ -172,7 +173,7 @@ class KvCore {
     uint32_t slot;
   };
   std::map<uint64_t, Place> sequence_places_;  // by sequence id
-  std::deque<std::unique_ptr<CompactionJob>> jobs_;
+  std::deque<std::unique_ptr<SequenceJob>> jobs_;
   uint32_t next_session_id_ = 1;
   uint64_t next_sequence_id_ = 1;
 };

@@ -71,6 +71,7 @@ absl::StatusOr<std::vector<InspectedRow>> KvCore::Inspect(const std::string* ten
                            sequence.model().layers() - 1);
   }
   *report = ReportOf(session, sequence);
+  report->kv_heads = sequence.model().description().layers[layer].kv_heads;
   const std::map<TokenId, std::string>* texts = nullptr;
   for (const auto& [id, registered] : session.models) {
     if (&registered->model == &sequence.model()) texts = &registered->texts;
