@@ -137,6 +137,10 @@ grpc::Status KvCacheService::OpenSequence(grpc::ServerContext* context,
     response->set_retention(sequence->identity().retention);
     for (const uint32_t lane : sequence->LaneOfLayer()) response->add_lane_of_layer(lane);
     response->set_unrotated(sequence->positions() == PositionMode::kUnrotated);
+    if (const std::optional<uint32_t> layer = sequence->filter_layer()) {
+      response->set_has_filter_layer(true);
+      response->set_filter_layer(*layer);
+    }
     KVASIR_ASSIGN_OR_RETURN(const std::vector<core::LaneReport> reports, sequence->Reports());
     for (const core::LaneReport& report : reports) {
       Fill(report, request->prompt_rows(), response->add_lanes());
@@ -186,6 +190,21 @@ grpc::Status KvCacheService::Truncate(grpc::ServerContext* context,
     response->set_boot_epoch(options_.boot_epoch);
     response->set_uid(answer.uid);
     response->set_rollback_floor(answer.rollback_floor);
+    return answer.status;
+  });
+}
+
+grpc::Status KvCacheService::SelectRows(grpc::ServerContext* context,
+                                        const v1::SelectRowsRequest* request,
+                                        v1::SelectRowsResponse* response) {
+  return Run(*context, [&](core::Session& session, bool* done) -> absl::Status {
+    shared_.mutex.AssertHeld();
+    const core::KvCore::SelectAnswer answer =
+        shared_.core.SelectRows(session, request->sequence(), request->uid());
+    *done = answer.ready;
+    response->set_boot_epoch(options_.boot_epoch);
+    response->set_uid(answer.uid);
+    response->mutable_rows()->Assign(answer.rows.begin(), answer.rows.end());
     return answer.status;
   });
 }

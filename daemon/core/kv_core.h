@@ -63,7 +63,6 @@ struct SequenceReport {
   SequenceSummary summary;
   std::string tenant, model;
   uint32_t session_id = 0, pid = 0, layers = 0;
-  uint32_t kv_heads = 0;  // of the layer that is inspected
 };
 
 struct TenantReport {
@@ -77,6 +76,13 @@ struct TenantReport {
 struct InspectedRow {
   RowReport row;
   std::string text;
+};
+
+struct Inspection {
+  SequenceReport sequence;
+  uint32_t kv_heads = 0;  // of the layer
+  std::vector<InspectedRow> rows;
+  std::vector<InspectedRow> prompt;  // selection policies: what was chosen from
 };
 
 class KvCore {
@@ -126,6 +132,13 @@ class KvCore {
     uint64_t rollback_floor = 0;
   };
   TruncateAnswer Truncate(Session& session, uint32_t slot, uint32_t uid, uint64_t rows);
+  struct SelectAnswer {
+    absl::Status status;
+    bool ready = false;  // false and OK: the selection is under way, ask again
+    uint32_t uid = 0;
+    std::vector<uint32_t> rows;
+  };
+  SelectAnswer SelectRows(Session& session, uint32_t slot, uint32_t uid);
   // Returns false while a copy is under way (ask again).
   absl::StatusOr<bool> CloseSequence(Session& session, uint32_t slot, uint32_t uid);
 
@@ -144,10 +157,8 @@ class KvCore {
   std::vector<SequenceReport> SequenceReports() const;
   // `tenant`: the only one whose sequences the caller may know of; null: all.
   // Errors: kNotFound, kInvalidArgument for a layer out of range.
-  absl::StatusOr<std::vector<InspectedRow>> Inspect(const std::string* tenant, uint64_t sequence_id,
-                                                    uint32_t layer, uint64_t first_row,
-                                                    uint32_t max_rows,
-                                                    SequenceReport* report) const;
+  absl::StatusOr<Inspection> Inspect(const std::string* tenant, uint64_t sequence_id,
+                                     uint32_t layer, uint64_t first_row, uint32_t max_rows) const;
   void CountRejected(Tenant& tenant) { ++tenant.counters.rejected_calls; }
   uint32_t session_count() const { return static_cast<uint32_t>(sessions_.size()); }
 

@@ -211,6 +211,33 @@ KvCore::TruncateAnswer KvCore::Truncate(Session& session, uint32_t slot, uint32_
   return answer;
 }
 
+KvCore::SelectAnswer KvCore::SelectRows(Session& session, uint32_t slot, uint32_t uid) {
+  SelectAnswer answer;
+  absl::StatusOr<Sequence*> found = FindSequence(session, slot, uid);
+  if (!found.ok()) {
+    answer.status = found.status();
+    return answer;
+  }
+  Sequence& sequence = **found;
+  if (sequence.job_out()) return answer;
+  const absl::Status look = sequence.Look();
+  if (!look.ok()) {
+    answer.status =
+        PermissionDenied("session ended for a violation of the protocol: {}", MessageOf(look));
+    Violation(session, look);
+    return answer;
+  }
+  absl::StatusOr<std::optional<std::vector<uint32_t>>> rows = sequence.SelectRows(session.next_uid);
+  CollectJob(sequence);
+  answer.status = rows.status();
+  if (!rows.ok() || !*rows) return answer;
+  ++session.next_uid;
+  answer.ready = true;
+  answer.rows = **std::move(rows);
+  answer.uid = sequence.identity().uid;
+  return answer;
+}
+
 absl::StatusOr<bool> KvCore::CloseSequence(Session& session, uint32_t slot, uint32_t uid) {
   KVASIR_ASSIGN_OR_RETURN(Sequence * sequence, FindSequence(session, slot, uid));
   if (sequence->job_out()) return false;

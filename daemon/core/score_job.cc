@@ -201,4 +201,11 @@ void RunScoring(LaneScoring& s) {
   }
 }
 
+void RunSelecting(RowSelecting& selecting) {
+  absl::StatusOr<GemFilterChoice> choice =
+      selecting.filter->Select(selecting.shape, selecting.query, selecting.keys);
+  selecting.status = choice.status();
+  if (choice.ok()) selecting.rows = std::move(choice->positions);
+}
+
 }  // namespace kvasir::core

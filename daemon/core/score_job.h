@@ -15,6 +15,7 @@
 #include "daemon/core/kept_list.h"
 #include "kernels/scores.h"
 #include "policies/retention_policy.h"
+#include "policies/selection/gemfilter.h"
 #include "proto/shm/report_geometry.h"
 
 namespace kvasir::core {
@@ -61,6 +62,20 @@ struct LaneScoring {
 // different objects. Errors (in status): kInvalidArgument for scores that are not finite,
 // kFailedPrecondition where the engine reported nothing, naming layer and kv head.
 void RunScoring(LaneScoring& scoring);
+
+// A selection among the rows of a prompt, by their keys in one layer.
+struct RowSelecting {
+  std::shared_ptr<const GemFilter> filter;
+  kernels::KeyShape shape;
+  std::vector<kernels::KeyRun> keys;
+  std::vector<float> query;  // [kv_head][dim], copied out of the report
+
+  absl::Status status;
+  std::vector<uint32_t> rows;  // ascending
+};
+
+// Fills the results. Cost: one pass over the keys.
+void RunSelecting(RowSelecting& selecting);
 
 }  // namespace kvasir::core
 

@@ -19,6 +19,7 @@ constexpr uint64_t kRememberedRows = 1 << 16;
 
 void Run(SequenceJob& job) {
   for (LaneScoring& scoring : job.scorings) RunScoring(scoring);
+  if (job.selecting) RunSelecting(*job.selecting);
   for (const SequenceJob::Item& item : job.items) FillGroup(item.fill, *item.rope);
 }
 
@@ -28,6 +29,7 @@ Sequence::Sequence(const SequenceContext& context, Identity identity)
 absl::StatusOr<std::unique_ptr<Sequence>> Sequence::Open(const SequenceContext& context,
                                                          Identity identity, PolicyLanes lanes) {
   std::unique_ptr<Sequence> sequence(new Sequence(context, std::move(identity)));
+  KVASIR_RETURN_IF_ERROR(sequence->MakeSelection(lanes.selection));
   sequence->MakeLanes(std::move(lanes));
   const uint64_t slots = context.model->slots_per_block();
   sequence->dir_cap_ = static_cast<uint32_t>(
@@ -273,6 +275,11 @@ absl::Status Sequence::Advance() {
 void Sequence::Finish(SequenceJob& job) {
   KVASIR_CHECK(job_out(), "no job of the sequence is out: id={}", identity_.id);
   if (scoring_) return DecideByScores(job);
+  if (selecting_) {
+    selecting_ = false;
+    chosen_ = std::move(job.selecting);
+    return;
+  }
   TableVersion next = *std::move(preparing_);
   preparing_.reset();
   next.filling.clear();
@@ -282,7 +289,7 @@ void Sequence::Finish(SequenceJob& job) {
 }
 
 void Sequence::CancelJob() {
-  scoring_ = false;
+  scoring_ = selecting_ = false;
   if (preparing_) FreeTable(*preparing_);
   preparing_.reset();
 }

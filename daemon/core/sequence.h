@@ -94,6 +94,7 @@ struct SequenceContext {
 struct SequenceJob {
   uint64_t sequence_id = 0;
   std::vector<LaneScoring> scorings;
+  std::optional<RowSelecting> selecting;
   struct Item {
     GroupFill fill;
     const LaneRope* rope = nullptr;
@@ -164,13 +165,23 @@ class Sequence {
   void Finish(SequenceJob& job);
   // The job that was taken will not be run: the sequence is about to be destroyed.
   void CancelJob();
-  bool job_out() const { return preparing_.has_value() || scoring_; }
+  bool job_out() const { return preparing_.has_value() || scoring_ || selecting_; }
 
   // REQUIRES: Look() was called, no job is out. Gives the board a new uid.
   // The engine waits for the answer and reads its tables anew after it, so that a published version
   // that is due counts as adopted, and one that the truncated rows belied ends at once. Errors:
   // kFailedPrecondition naming the floor, kOutOfRange above rows.
   absl::Status Truncate(uint64_t rows, uint32_t new_uid);
+
+  // Selection policies. REQUIRES: Look() was called, no job is out. The first call makes a job that
+  // chooses; the next one after it empties the sequence, gives the board a new uid and returns what
+  // was chosen; before that it returns nothing.
+  // Errors: kFailedPrecondition (other policies, no rows, a second time), the selection's.
+  absl::StatusOr<std::optional<std::vector<uint32_t>>> SelectRows(uint32_t new_uid);
+  std::optional<uint32_t> filter_layer() const;
+  // The prompt that rows were chosen from, kept_heads = all for those chosen. Empty where there was
+  // none.
+  std::vector<RowReport> InspectPrompt(uint64_t first_row, uint32_t max_rows) const;
 
   // Report groups of the lanes, in lane order. Errors: kResourceExhausted.
   absl::StatusOr<std::vector<LaneReport>> Reports();
@@ -191,12 +202,14 @@ class Sequence {
  private:
   Sequence(const SequenceContext& context, Identity identity);
 
+  absl::Status MakeSelection(const std::optional<GemFilterSpec>& selection);
   void MakeLanes(PolicyLanes lanes);
   absl::Status AllocateReports();
   // A job that scores the lanes that wait for it; false if none does.
   bool StartScoring();
   LaneScoring ScoringOf(size_t lane) const;
   void DecideByScores(SequenceJob& job);
+  void StartSelecting();
   absl::Status TakeTokens(uint64_t rows);
   void Adopt();
   std::optional<RetentionPlan> NextPlan(Lane& lane) const;
@@ -226,6 +239,13 @@ class Sequence {
   std::unique_ptr<SequenceJob> job_;       // to be taken
   bool scoring_ = false;                   // a job that scores is out or to be taken
   absl::Status failure_;                   // scores decided nothing
+  // Selection policies: from StartSelecting() to Finish(); then the choice until it is fetched.
+  std::optional<GemFilterSpec> selection_;
+  std::shared_ptr<const GemFilter> filter_;  // shared with the job
+  bool selecting_ = false;
+  std::optional<RowSelecting> chosen_;
+  std::vector<TokenId> prompt_;         // what was chosen from, for people
+  std::vector<uint32_t> prompt_rows_;   // chosen
   PositionMode positions_ = PositionMode::kOriginal;
   uint64_t rows_ = 0;
   uint64_t granted_ = 0;

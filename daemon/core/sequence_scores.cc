@@ -18,8 +18,17 @@ uint32_t SumOfKvHeads(const Lane& lane) {
   return sum;
 }
 
-shm::ReportShape ReportShapeOf(const Lane& lane) {
+shm::ReportShape ReportShapeOf(const Lane& lane, std::optional<uint32_t> filter_layer) {
   shm::ReportShape shape;
+  if (filter_layer) {  // one query, summed over the query heads of each group
+    shape.query_rows = 1;
+    for (size_t i = 0; i < lane.layers.size(); ++i) {
+      const HeadShape& layer = lane.heads[i];
+      shape.query_floats.push_back(lane.layers[i] == *filter_layer ? layer.kv_heads * layer.k_dim
+                                                                   : 0);
+    }
+    return shape;
+  }
   if (lane.needs.source == ScoreSource::kAttentionMass) {
     shape.mass_sets = SumOfKvHeads(lane);
     shape.kept_rows_max = lane.needs.kept_rows_max;
@@ -63,7 +72,7 @@ void Sequence::MakeLanes(PolicyLanes lanes) {
                                ? static_cast<uint32_t>(lane.layers.size())
                                : SumOfKvHeads(lane);
     }
-    lane.report_geometry = shm::MakeReportGeometry(ReportShapeOf(lane));
+    lane.report_geometry = shm::MakeReportGeometry(ReportShapeOf(lane, filter_layer()));
     recent.mass_sets = lane.report_geometry.shape.mass_sets;
     lane.rope.rotate = lanes.positions == PositionMode::kInCache;
     lane.rope.heads_keep_own = scored && !lane.needs.shared_across_heads;
