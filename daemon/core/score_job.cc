@@ -11,6 +11,8 @@
 #include "base/status_macros.h"
 #include "kernels/row_convert.h"
 
+#include <fmt/format.h>
+
 namespace kvasir::core {
 namespace {
 
@@ -190,8 +192,9 @@ void RunScoring(LaneScoring& s) {
   for (size_t layer = 0; layer < s.layers.size() && s.status.ok(); ++layer) {
     s.status = ScoreLayer(s, layer, column, set, &mass);
     if (!s.status.ok()) {
-      s.status = MakeError(s.status.code(), "no decision by scores: layer={} of the lane: {}", layer,
-                           MessageOf(s.status));
+      s.status = MakeError(s.status.code(),
+                           fmt::format("no decision by scores: layer={} of the lane: {}", layer,
+                                       MessageOf(s.status)));
     }
     column += s.needs.shared_across_heads ? 1 : s.layers[layer].kv_heads;
     set += s.layers[layer].kv_heads;
