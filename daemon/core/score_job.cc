@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "kernels/row_convert.h"
+#include "policies/selection/heavy_hitters.h"
 
 #include <fmt/format.h>
 
@@ -57,13 +58,10 @@ std::vector<float> QueriesOf(const LaneScoring& s, size_t layer, uint32_t kv_hea
   return queries;
 }
 
-// Base score, faded, plus what was reported since the table began.
+// What was reported since the table began, and the faded scores from before.
 absl::Status AddMass(const LaneScoring& s, uint32_t set, float* out) {
   if (s.kept_rows > 0) {
     std::memcpy(out, s.report + s.report_geometry->MassOffset(set), s.kept_rows * 4);
-  }
-  for (uint64_t i = 0; s.base != nullptr && i < s.kept_rows; ++i) {
-    out[i] += static_cast<float>(s.fade * static_cast<double>((*s.base)[set * s.kept_rows + i]));
   }
   const shm::GroupGeometry& geometry = *s.recent_geometry;
   const uint64_t slots = geometry.slots;
@@ -81,7 +79,12 @@ absl::Status AddMass(const LaneScoring& s, uint32_t set, float* out) {
     return FailedPrecondition("no attention mass was reported: mass_set={} rows={}", set,
                               s.entries());
   }
-  return absl::OkStatus();
+  std::span<const float> base;  // decay 0: what was before is forgotten
+  if (s.base != nullptr && s.needs.decay > 0) {
+    base = std::span(*s.base).subspan(set * s.kept_rows, s.kept_rows);
+  }
+  const std::span<float> total(out, s.entries());
+  return AddRunningScores(base, s.needs.decay > 0 ? s.needs.decay : 1.0, s.tokens, total, total);
 }
 
 // [heads][entries] scores of one layer.

@@ -47,7 +47,7 @@ struct LaneScoring {
   const std::byte* report = nullptr;
   const shm::ReportGeometry* report_geometry = nullptr;
   std::shared_ptr<const std::vector<float>> base;  // [mass set][kept row], when the table began
-  double fade = 1.0;                               // factor of `base` by now
+  uint64_t tokens = 0;                             // since then
   uint64_t first_query_row = 0;
 
   // Results.

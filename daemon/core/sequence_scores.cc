@@ -1,6 +1,5 @@
 // Lanes of a sequence: what their policies want to be told, and decisions by it.
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <utility>
 
@@ -135,8 +134,7 @@ LaneScoring Sequence::ScoringOf(size_t index) const {
   if (lane.report) scoring.report = lane.report.data();
   scoring.report_geometry = &lane.report_geometry;
   scoring.base = table.base;
-  const auto tokens = static_cast<double>(scoring.end - current_.lanes[index].from_row);
-  scoring.fade = std::pow(lane.needs.decay, tokens);
+  scoring.tokens = scoring.end - table.from_row;
   scoring.first_query_row = scoring.end - std::min<uint64_t>(scoring.end, lane.needs.window_size);
   return scoring;
 }
