@@ -43,6 +43,24 @@ void Fill(const core::InspectedRow& row, v1::InspectedRow* out) {
   out->set_text(row.text);
 }
 
+void FillPolicy(const PolicyInfo& policy, v1::PolicyInfo* info) {
+  info->set_name(policy.name);
+  info->set_summary(policy.summary);
+  info->set_source(policy.source);
+  info->set_needs(policy.needs);
+  info->set_shareable(policy.shareable);
+  info->set_accepts_rules(policy.accepts_rules);
+  for (const PolicyParameterInfo& parameter : policy.parameters) {
+    v1::PolicyParameter* out = info->add_parameters();
+    out->set_name(parameter.name);
+    out->set_type(parameter.type);
+    out->set_default_value(parameter.default_value);
+    out->set_bounds(parameter.bounds);
+    out->set_description(parameter.description);
+    out->set_per_layer(parameter.per_layer);
+  }
+}
+
 uint64_t LimitOf(__rlimit_resource resource) {
   rlimit limit{};
   return ::getrlimit(resource, &limit) == 0 ? limit.rlim_cur : 0;
@@ -157,23 +175,8 @@ grpc::Status AdminService::ListPolicies(grpc::ServerContext* context,
   const absl::StatusOr<Scope> scope = ScopeOf(*context);
   if (!scope.ok()) return ToGrpc(scope.status());
   response->set_boot_epoch(boot_epoch_);
-  for (const PolicyInfo& policy : Policies()) {
-    v1::PolicyInfo* info = response->add_policies();
-    info->set_name(policy.name);
-    info->set_summary(policy.summary);
-    info->set_source(policy.source);
-    info->set_needs(policy.needs);
-    info->set_shareable(policy.shareable);
-    for (const PolicyParameterInfo& parameter : policy.parameters) {
-      v1::PolicyParameter* out = info->add_parameters();
-      out->set_name(parameter.name);
-      out->set_type(parameter.type);
-      out->set_default_value(parameter.default_value);
-      out->set_bounds(parameter.bounds);
-      out->set_description(parameter.description);
-      out->set_per_layer(parameter.per_layer);
-    }
-  }
+  for (const PolicyInfo& policy : Policies()) FillPolicy(policy, response->add_policies());
+  for (const PolicyInfo& rule : StayRules()) FillPolicy(rule, response->add_rules());
   return grpc::Status::OK;
 }
 
