@@ -50,6 +50,19 @@ class Sequence {
   // kInvalidArgument (size of query, or a score that is not finite).
   absl::StatusOr<std::vector<uint32_t>> SelectRows(std::span<const float> query);
 
+  // Retrieval policies (infllm): the blocks of the layer that the step's queries are to see beside
+  // what its view shows. Called for every layer of every step, between Begin() and Commit(), by one
+  // thread at a time. `query`: [query_head][k_head_dim], the mean over the step's queries, each
+  // rotated at LayerView::far_position. `mass`: attention that the blocks of the layer's last call
+  // drew in the last step, summed over query heads, queries and rows, in their order; empty where
+  // it is not known. Valid until the layer's next call.
+  // Errors: kFailedPrecondition (no retrieval policy, no step), kInvalidArgument (sizes, or what is
+  // not finite), kResourceExhausted, kUnavailable, kDeadlineExceeded.
+  bool retrieves() const;
+  absl::StatusOr<std::span<const KeptRunView>> Retrieve(uint32_t layer,
+                                                        std::span<const float> query,
+                                                        std::span<const float> mass);
+
   // Forgets the rows from `rows` on. Errors: kFailedPrecondition naming the rollback floor.
   absl::Status Truncate(uint64_t rows);
 

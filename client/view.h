@@ -52,6 +52,9 @@ struct RecentBlockView {
 // memory of this process, zero at Begin(); Commit() adds it to what the daemon reads. Rows that a
 // query does not see get nothing.
 struct MassView {
+  // Retrieval policies: [query_head] instead of [kv_head], of the recent rows inside the window
+  // only; `kept` is null.
+  bool by_query_head = false;
   float* kept = nullptr;  // [kv_head][kept_rows], in the order of LayerView::kept; null: not asked
   float* recent = nullptr;  // [kv_head][recent_rows], row recent_base first
   uint64_t kept_rows = 0;
@@ -86,6 +89,11 @@ struct LayerView {
   // positions=unrotated: keys are written and kept without rotation, and the engine rotates each at
   // its row (a kept one at its `positions` entry) where it reads it.
   bool unrotated = false;
+  // Retrieval policies (infllm); 0: none. Kept rows, recent rows below the window (from
+  // recent_first on) and the blocks that Sequence::Retrieve() returns for this layer and step are
+  // attended as well, by every query: their keys not rotated at all, the query rotated at
+  // far_position. Rows inside the window as always, keys rotated at their row (`unrotated` is set).
+  uint64_t far_position = 0;
   MassView mass;
   QueryRowsView queries;
 
