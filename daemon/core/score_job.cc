@@ -120,6 +120,7 @@ absl::StatusOr<std::vector<float>> ScoresOf(const LaneScoring& s, size_t layer, 
       case ScoreSource::kKeyDifference:
         kernels::KeyDifferenceScores(keys, KeysOf(s, layer, h), out);
         break;
+      case ScoreSource::kLocalMass:
       case ScoreSource::kNone:
         return Internal("a lane without scores waits for a decision: lane={}", s.lane);
     }
