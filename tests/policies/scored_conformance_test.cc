@@ -240,7 +240,7 @@ TEST(ScoredConformance, EveryQuerySeesWhatTheModelSays) {
 
 TEST(ScoredConformance, ChunkingChangesNothing) {
   for (const Kind& kind : Kinds()) {
-    for (uint64_t chunk : {1, 7, 64}) {
+    for (const uint64_t chunk : {1U, 7U, 64U}) {
       Dice dice(3);
       const Case test = kind.make(dice);
       const auto policy = Make(test);
