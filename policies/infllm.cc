@@ -88,7 +88,8 @@ PolicyDefinition InfLlmDefinition() {
             {"block_size", "integer", "128", "1..65536", "tokens of a sealed block", false},
             {"topk", "integer", "16", "1..max_cached_block", "blocks that a lookup brings", false},
             {"repr_topk", "integer", "4", "1..block_size",
-             "keys of a block, for each query head, of which its representative is the mean", false},
+             "keys of a block, for each query head, of which its representative is the mean",
+             false},
             {"max_cached_block", "integer", "32", "1..65536", "slots for blocks, in each layer",
              false},
             {"exc_block_size", "integer", "512", "1..n_local",
@@ -97,8 +98,9 @@ PolicyDefinition InfLlmDefinition() {
              "which block leaves its slot: the least recently used, or the least attended", false},
             {"score_decay", "real", "0.1", "above 0, at most 1",
              "factor of a block's attention, for each step that follows (lru-s)", false}},
-       .needs = "keys without rotation, attention mass of the window by query head, and a lookup in "
-                "each layer of each step",
+       .needs =
+           "keys without rotation, attention mass of the window by query head, and a lookup in "
+           "each layer of each step",
        .shareable = false,
        .accepts_rules = false},
       MakeInfLlm};

@@ -221,9 +221,8 @@ grpc::Status KvCacheService::Retrieve(grpc::ServerContext* context,
                                       v1::RetrieveResponse* response) {
   return Run(*context, [&](core::Session& session, bool* done) -> absl::Status {
     shared_.mutex.AssertHeld();
-    const core::KvCore::RetrieveAnswer answer =
-        shared_.core.Retrieve(session, request->sequence(), request->uid(), request->layer(),
-                              request->mass_blocks());
+    const core::KvCore::RetrieveAnswer answer = shared_.core.Retrieve(
+        session, request->sequence(), request->uid(), request->layer(), request->mass_blocks());
     *done = answer.ready;
     response->set_boot_epoch(options_.boot_epoch);
     for (const core::Sequence::RetrievedBlock& block : answer.blocks) {

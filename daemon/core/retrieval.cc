@@ -52,9 +52,9 @@ void RunSealing(BlockSealing& s) {
   uint32_t set = 0;
   for (size_t layer = 0; layer < s.layers.size(); ++layer) {
     const HeadShape& heads = s.layers[layer];
-    absl::StatusOr<std::vector<float>> representative = BlockRepresentative(
-        {heads.type, heads.kv_heads, heads.k_dim}, heads.query_heads, KeysOf(s, layer),
-        MassOf(s, set, heads.query_heads), s.repr_topk);
+    absl::StatusOr<std::vector<float>> representative =
+        BlockRepresentative({heads.type, heads.kv_heads, heads.k_dim}, heads.query_heads,
+                            KeysOf(s, layer), MassOf(s, set, heads.query_heads), s.repr_topk);
     if (!representative.ok()) {
       s.status = MakeError(representative.status().code(),
                            fmt::format("a block cannot be sealed: first_row={} layer={}: {}",

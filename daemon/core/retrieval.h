@@ -1,4 +1,5 @@
-// Retrieval: the sealed blocks of one sequence, and which of them lie in slots that its engine sees.
+// Retrieval: the sealed blocks of one sequence, and which of them lie in slots that its engine
+// sees.
 //
 // A block has the rows of all layers, in memory that no engine maps. Each layer has an index of its
 // own (a representative a block) and slots of its own; a lookup copies what is missing into slots.

@@ -158,7 +158,8 @@ void Sequence::Adopt() {
 
 void Sequence::ForgetTokens() {
   uint64_t needed = rows_;
-  for (const Lane& lane : lanes_) needed = std::min(needed, lane.base_block * lane.recent_block.slots);
+  for (const Lane& lane : lanes_)
+    needed = std::min(needed, lane.base_block * lane.recent_block.slots);
   if (rows_ > kRememberedRows)
     needed = std::min(needed, rows_ - kRememberedRows);
   else
@@ -180,9 +181,9 @@ absl::StatusOr<IncomingRow> Sequence::Incoming(const Lane& lane, const MovedRow&
   const int64_t turn =
       lane.rope.rotate ? static_cast<int64_t>(moved.rotated_at) - static_cast<int64_t>(moved.row)
                        : 0;
-  return IncomingRow{{moved.row, moved.rotated_at, TokenOf(moved.row)},
-                     {group.data(), &lane.recent_block, static_cast<uint32_t>(moved.row % slots),
-                      turn}};
+  return IncomingRow{
+      {moved.row, moved.rotated_at, TokenOf(moved.row)},
+      {group.data(), &lane.recent_block, static_cast<uint32_t>(moved.row % slots), turn}};
 }
 
 absl::StatusOr<LaneTable> Sequence::Apply(Lane& lane, const LaneTable& before,

@@ -169,9 +169,7 @@ class Sequence {
   void Finish(SequenceJob& job);
   // The job that was taken will not be run: the sequence is about to be destroyed.
   void CancelJob();
-  bool job_out() const {
-    return preparing_.has_value() || scoring_ || selecting_ || looking_up_;
-  }
+  bool job_out() const { return preparing_.has_value() || scoring_ || selecting_ || looking_up_; }
 
   // REQUIRES: Look() was called, no job is out. Gives the board a new uid.
   // The engine waits for the answer and reads its tables anew after it, so that a published version
@@ -274,8 +272,8 @@ class Sequence {
   std::unique_ptr<Retrieval> retrieval_;
   bool looking_up_ = false;
   std::optional<BlockLookup> found_;
-  std::vector<TokenId> prompt_;         // what was chosen from, for people
-  std::vector<uint32_t> prompt_rows_;   // chosen
+  std::vector<TokenId> prompt_;        // what was chosen from, for people
+  std::vector<uint32_t> prompt_rows_;  // chosen
   PositionMode positions_ = PositionMode::kOriginal;
   uint64_t rows_ = 0;
   uint64_t granted_ = 0;

@@ -97,7 +97,8 @@ std::vector<RowReport> Sequence::Inspect(uint32_t layer, uint64_t first_row,
   for (const uint64_t row : table.sticky) {
     if (row < low) mark(row, heads);
   }
-  if (retrieval_ != nullptr) {  // the remainder is in view, and so are the blocks of the last lookup
+  if (retrieval_ !=
+      nullptr) {  // the remainder is in view, and so are the blocks of the last lookup
     for (uint64_t row = table.recent_first; row < low; ++row) mark(row, heads);
     for (const uint32_t block : retrieval_->last(layer)) {
       for (const KeptSlot& slot : retrieval_->block(block).slots) mark_slot(slot, heads);

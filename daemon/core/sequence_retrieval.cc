@@ -88,9 +88,10 @@ absl::StatusOr<std::optional<std::vector<Sequence::RetrievedBlock>>> Sequence::R
 absl::Status Sequence::StartLookup(uint32_t layer, uint64_t mass_blocks) {
   const size_t last = retrieval_->last(layer).size();
   if (mass_blocks != 0 && mass_blocks != last) {
-    return InvalidArgument("mass_blocks is not the number of blocks of the last lookup: value={} "
-                           "expected={}",
-                           mass_blocks, last);
+    return InvalidArgument(
+        "mass_blocks is not the number of blocks of the last lookup: value={} "
+        "expected={}",
+        mass_blocks, last);
   }
   KVASIR_RETURN_IF_ERROR(retrieval_->PrepareSlots(layer));
   const Lane& lane = lanes_.front();  // one lane: every layer, in order

@@ -67,20 +67,22 @@ void Sequence::MakeLanes(PolicyLanes lanes) {
     for (const uint32_t layer : lane.layers) {
       bytes.push_back(model.row_bytes()[layer]);
       const LayerShape& shape = description.layers[layer];
-      lane.heads.push_back({description.dtype, shape.kv_heads, shape.query_heads, shape.k_head_dim});
+      lane.heads.push_back(
+          {description.dtype, shape.kv_heads, shape.query_heads, shape.k_head_dim});
       lane.rope.layers.push_back({description.dtype, description.rope.pairing, shape.kv_heads,
                                   shape.k_head_dim, description.rope.rotated_dims,
                                   description.rope.theta});
     }
-    const bool scored = lane.needs.source != ScoreSource::kNone &&
-                        lane.needs.source != ScoreSource::kLocalMass;
+    const bool scored =
+        lane.needs.source != ScoreSource::kNone && lane.needs.source != ScoreSource::kLocalMass;
     shm::TrailerShape kept, recent;
     if (scored) {
       kept.position_sets = lane.needs.shared_across_heads
                                ? static_cast<uint32_t>(lane.layers.size())
                                : SumOfKvHeads(lane);
     }
-    lane.report_geometry = shm::MakeReportGeometry(ReportShapeOf(lane, filter_layer(), lanes.retrieval));
+    lane.report_geometry =
+        shm::MakeReportGeometry(ReportShapeOf(lane, filter_layer(), lanes.retrieval));
     recent.mass_sets = lane.report_geometry.shape.mass_sets;
     lane.rope.rotate = lanes.positions == PositionMode::kInCache;
     lane.rope.heads_keep_own = scored && !lane.needs.shared_across_heads;
