@@ -16,6 +16,7 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace kvasir::kernels::HWY_NAMESPACE {
+namespace {
 
 #if KVASIR_VECTOR_TARGET
 
@@ -360,6 +361,8 @@ void RotateTyped(const RopeShape& shape, std::span<const std::byte* const> sourc
   }
 }
 #endif  // KVASIR_VECTOR_TARGET
+
+}  // namespace
 
 void GatherRotateTarget(const RopeShape& shape, std::span<const std::byte* const> sources,
                         std::span<const int64_t> deltas, std::byte* destination) {
