@@ -34,8 +34,9 @@ struct KeyShape {
 void DotRows(const KeyShape& shape, const float* q, std::span<const KeyRun> runs, float* out);
 
 // Attention of the last `window` rows' queries over the keys of one kv head (shape.kv_heads is 1).
-// q: [heads][window][dim], not scaled. Query w sees the entries t <= total - window + w. out:
-// [heads][total], summed over the queries; all entries, the window's own included. Source: SnapKV
+// q: [heads][window][dim], not scaled. Query w sees the entries t <= total - window + w; none where
+// that is negative. out: [heads][total], summed over the queries; all entries, the window's own
+// included. Source: SnapKV
 // (arXiv 2404.14469), snapkv_utils.py:38-70.
 void WindowMass(const KeyShape& shape, uint32_t heads, uint32_t window, float scale, const float* q,
                 std::span<const KeyRun> runs, float* out);
@@ -43,17 +44,22 @@ void WindowMass(const KeyShape& shape, uint32_t heads, uint32_t window, float sc
 // out[t] = -||k[t]|| of one kv head (shape.kv_heads is 1).
 void KeyNormScores(const KeyShape& shape, std::span<const KeyRun> runs, float* out);
 
-// out[t] = -cos(k[t], a), a the mean of the keys divided by their norms (at least 1e-12), its norm
-// at least 1e-8, of one kv head. Source: KeyDiff (arXiv 2504.15364), as kvpress has it.
+inline constexpr float kNormFloor = 1e-12F;
+inline constexpr float kCosineFloor = 1e-8F;
+
+// out[t] = -cos(k[t], a) of one kv head (shape.kv_heads is 1), a the mean of the keys divided by
+// their norms. Norms count as at least kNormFloor in the mean, kCosineFloor in the cosine. Two
+// passes over the keys. Source: KeyDiff (arXiv 2504.15364), as kvpress has it.
 void KeyDifferenceScores(const KeyShape& shape, std::span<const KeyRun> runs, float* out);
 
 enum class Pooling { kAverage, kMaximum };
 // Stride 1, out.size() == in.size(). kernel is odd, >= 1. Average: zeros outside, divisor always
-// `kernel`; maximum: -infinity outside.
+// `kernel`; maximum: -infinity outside. Cost: O(size * kernel / lanes). `out` is not `in`. The same
+// bits on every machine, so that the choice is too.
 void PoolScores(std::span<const float> in, uint32_t kernel, Pooling pooling, std::span<float> out);
 
-// The k largest scores, k <= scores.size(): ascending indices; ties go to the lower index. Partial
-// selection, O(size) on average. Scores must not be NaN.
+// The k largest scores, k <= scores.size(): ascending indices; ties go to the lower index, and -0
+// ties with 0. Partial selection, O(size). Scores must not be NaN.
 std::vector<uint32_t> TopK(std::span<const float> scores, uint64_t k);
 
 // Rows of one run and where the mass of its rows is added: row s of kv head h at
@@ -66,7 +72,8 @@ struct MassRun {
 
 // After AttendRuns over the same rows (any partition of them) left `state`, complete over all rows:
 // adds weight * exp(score - max) / sum, summed over the query heads of each kv head, to the mass of
-// every row. q as for AttendRuns. Cost: one pass over the keys.
+// every row. q as for AttendRuns. Where the state has seen nothing (sum 0) nothing is added. Cost:
+// one pass over the keys.
 void AddMassRuns(const AttentionShape& shape, const float* q, std::span<const MassRun> runs,
                  const AttentionState& state, float weight);
 

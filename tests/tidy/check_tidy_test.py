@@ -37,6 +37,7 @@ class CheckTidyTest(unittest.TestCase):
     def test_layers(self):
         self.expect("policies/a.h", '#include "allocator/pool.h"\n', "must not include allocator")
         self.expect("allocator/a.h", '#include "policies/p.h"\n', "must not include policies")
+        self.expect("policies/retrieval/a.h", '#include "policies/p.h"\n', "must not include policies")
         self.expect("client/a.cc", '#include "daemon/server.h"\n', "must not include daemon")
         self.expect("client/ctl/a.cc", '#include "policies/p.h"\n', "must not include policies")
         self.expect("proto/shm/a.h", '#include "kernels/gather.h"\n', "must not include kernels")
@@ -50,6 +51,7 @@ class CheckTidyTest(unittest.TestCase):
 
     def test_pure_policies(self):
         self.expect("policies/a.cc", "#include <chrono>\n", "must stay pure")
+        self.expect("policies/retrieval/a.cc", "#include <thread>\n", "must stay pure")
 
     def test_banned_headers_everywhere(self):
         self.expect("tests/core/a.cc", "#include <ranges>\n", "is banned")
