@@ -26,6 +26,10 @@ Sequence::~Sequence() {
 
 absl::StatusOr<StepView> Sequence::Begin(uint32_t want_rows) { return state_->Begin(want_rows); }
 absl::Status Sequence::Commit(std::span<const uint32_t> ids) { return state_->Commit(ids); }
+std::optional<uint32_t> Sequence::filter_layer() const { return state_->filter_layer(); }
+absl::StatusOr<std::vector<uint32_t>> Sequence::SelectRows(std::span<const float> query) {
+  return state_->SelectRows(query);
+}
 absl::Status Sequence::Truncate(uint64_t rows) { return state_->Truncate(rows); }
 absl::Status Sequence::Close() { return state_->Close(); }
 uint64_t Sequence::rows() const { return state_->rows(); }

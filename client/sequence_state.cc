@@ -16,33 +16,6 @@ constexpr int kTablesPerStepMax = 4;
 
 }  // namespace
 
-SequenceState::SequenceState(std::shared_ptr<SessionState> session, ClientModel model,
-                             uint32_t slot, uint32_t uid, uint64_t id, std::string retention,
-                             std::vector<uint32_t> lane_of_layer)
-    : session_(std::move(session)),
-      model_(std::move(model)),
-      slot_(slot),
-      uid_(uid),
-      id_(id),
-      retention_(std::move(retention)),
-      lane_of_layer_(std::move(lane_of_layer)),
-      board_(session_->Board(slot)),
-      desk_(session_->Desk(slot)),
-      layers_(model_.row_bytes.size()) {
-  lanes_.resize(board_.lanes);
-  for (uint32_t layer = 0; layer < lane_of_layer_.size(); ++layer) {
-    lanes_[lane_of_layer_[layer]].layers.push_back(layer);
-  }
-  for (LaneViews& lane : lanes_) {
-    std::vector<shm::LayerRowBytes> bytes;
-    for (const uint32_t layer : lane.layers) bytes.push_back(model_.row_bytes[layer]);
-    lane.block = shm::MakeGroupGeometry(bytes, model_.slots_per_block);
-    lane.small = shm::MakeGroupGeometry(bytes, shm::SmallGroupSlots(model_.slots_per_block));
-    lane.kept.resize(lane.layers.size());
-    lane.recent.resize(lane.layers.size());
-  }
-}
-
 bool SequenceState::Refresh() {
   // acquire: pairs with the release in core::Sequence::Publish()
   const uint64_t published = board_.published.load(std::memory_order_acquire);
@@ -76,6 +49,7 @@ absl::Status SequenceState::LoadTable() {
       std::memcpy(lane.sticky.data(), session_->d.data() + spans[i].sticky_off, sticky_bytes);
     }
     ShiftRecent(lane, lane.recent_first / model_.slots_per_block);
+    ClearKeptMass(lane);
   }
   table_loaded_ = true;
   return absl::OkStatus();
@@ -106,8 +80,10 @@ absl::Status SequenceState::LoadRuns(LaneViews& lane, const shm::LaneSpan& span)
       view.v_stride = bytes.v;
       view.query_offset = run.query_offset;
       view.query_max = run.query_max;
-      view.positions = reinterpret_cast<const uint32_t*>(base + geometry.pos_off) + run.first_slot;
-      view.tokens = reinterpret_cast<const uint32_t*>(base + geometry.tok_off) + run.first_slot;
+      const uint64_t at = uint64_t{lane.first_column[l]} * geometry.slots + run.first_slot;
+      view.positions = reinterpret_cast<const uint32_t*>(base + geometry.pos_off) + at;
+      view.tokens = reinterpret_cast<const uint32_t*>(base + geometry.tok_off) + at;
+      view.head_stride = lane.heads_keep_own ? geometry.slots : 0;
       lane.kept[l].push_back(view);
     }
   }
@@ -133,10 +109,15 @@ absl::Status SequenceState::ExtendRecent() {
       const shm::RecentRef ref = dir[i * board_.dir_cap + block % board_.dir_cap];
       KVASIR_ASSIGN_OR_RETURN(std::byte* const base,
                               session_->extents->At(ref.extent, ref.generation, ref.group_off,
-                                                    lane.block.bytes, session_->DeadlineFromNow()));
+                                                    lane.recent_block.bytes, session_->DeadlineFromNow()));
       lane.block_base.push_back(base);
       for (size_t l = 0; l < lane.layers.size(); ++l) {
-        lane.recent[l].push_back({base + lane.block.k_off[l], base + lane.block.v_off[l]});
+        lane.recent[l].push_back(
+            {base + lane.recent_block.k_off[l], base + lane.recent_block.v_off[l]});
+      }
+      if (lane.recent_block.trailer.mass_sets > 0) {  // may have been another sequence's
+        std::memset(base + lane.recent_block.mass_off, 0,
+                    size_t{4} * lane.recent_block.trailer.mass_sets * model_.slots_per_block);
       }
     }
   }
@@ -156,6 +137,7 @@ void SequenceState::MakeLayerViews() {
       view.slots_per_block = model_.slots_per_block;
       view.k_stride = lane.block.row_bytes[l].k;
       view.v_stride = lane.block.row_bytes[l].v;
+      view.unrotated = unrotated_;
     }
   }
 }
@@ -196,7 +178,8 @@ absl::StatusOr<StepView> SequenceState::Begin(uint32_t want_rows) {
                     table_.until_row);
   }
   begun_ = static_cast<uint32_t>(end - rows_);
-  return StepView{rows_, begun_, layers_};
+  PrepareReports();
+  return StepView{rows_, begun_, layers_, mass_decay_};
 }
 
 absl::Status SequenceState::Commit(std::span<const uint32_t> ids) {
@@ -209,14 +192,20 @@ absl::Status SequenceState::Commit(std::span<const uint32_t> ids) {
                              model_.vocabulary_size - 1);
     }
   }
+  if (reports_mass_ && ids.size() != begun_) {
+    return InvalidArgument(
+        "a policy that scores by attention mass takes whole steps: ids={} rows_of_step={}",
+        ids.size(), begun_);
+  }
   LaneViews& first = lanes_.front();  // ids go into the first lane's trailers
   const uint64_t slots = model_.slots_per_block;
   for (size_t i = 0; i < ids.size(); ++i) {
     const uint64_t row = rows_ + i;
     std::memcpy(
-        first.block_base[row / slots - first.first_block] + first.block.tok_off + 4 * (row % slots),
+        first.block_base[row / slots - first.first_block] + first.recent_block.tok_off + 4 * (row % slots),
         &ids[i], 4);
   }
+  for (LaneViews& lane : lanes_) AddStepMass(lane, ids.size());
   KVASIR_RETURN_IF_ERROR(session_->CheckOpen());
   const uint64_t before = rows_;
   rows_ += ids.size();
@@ -260,21 +249,59 @@ absl::Status SequenceState::Truncate(uint64_t rows) {
   request.set_rows(rows);
   v1::TruncateResponse response;
   KVASIR_RETURN_IF_ERROR(session_->channel->Call(&v1::KvCache::Stub::Truncate, request, &response));
+  return StartOver(rows, response.uid());
+}
+
+absl::Status SequenceState::StartOver(uint64_t rows, uint32_t uid) {
   rows_ = rows;
   begun_ = 0;
-  uid_ = response.uid();
+  uid_ = uid;
   // The daemon may have ended the table in use, and counts a newer one that was due as adopted; no
   // row may come back that needs an older one. A table that is due only later is still to come.
   const uint64_t version = table_loaded_ ? table_.version : 0;
   const uint64_t published = board_.published.load(std::memory_order_acquire);
   table_ = board_.v[published & 1];
   if (rows_ < table_.from_row) table_ = board_.v[(published - 1) & 1];
-  if (table_.version != version) {
-    KVASIR_RETURN_IF_ERROR(LoadTable());
-    granted_ = 0;
+  const bool changed = table_.version != version;
+  if (changed) KVASIR_RETURN_IF_ERROR(LoadTable());
+  // Blocks behind the rows went back to the daemon.
+  const uint64_t granted = board_.granted.load(std::memory_order_acquire);
+  for (LaneViews& lane : lanes_) {
+    const uint64_t blocks = granted / model_.slots_per_block;
+    const uint64_t left = blocks - std::min(blocks, lane.first_block);
+    if (lane.block_base.size() <= left) continue;
+    lane.block_base.resize(left);
+    for (auto& views : lane.recent) views.resize(left);
   }
+  granted_ = changed ? 0 : std::min(granted_, granted);  // 0: the directory is read anew
+  MakeLayerViews();
   WriteDesk();
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<uint32_t>> SequenceState::SelectRows(std::span<const float> query) {
+  if (closed_) return FailedPrecondition("the sequence is closed: id={}", id_);
+  if (!filter_layer_) {
+    return FailedPrecondition("the sequence's policy selects no rows: retention={}", retention_);
+  }
+  LaneViews& lane = lanes_[lane_of_layer_[*filter_layer_]];
+  const auto in_lane = static_cast<size_t>(
+      std::find(lane.layers.begin(), lane.layers.end(), *filter_layer_) - lane.layers.begin());
+  const shm::ReportGeometry& geometry = lane.report_geometry;
+  if (lane.report == nullptr || query.size() != geometry.shape.query_floats[in_lane]) {
+    return InvalidArgument("query has the wrong size: floats={} expected={}", query.size(),
+                           lane.report == nullptr ? 0 : geometry.shape.query_floats[in_lane]);
+  }
+  std::memcpy(lane.report + geometry.query_off[in_lane], query.data(), query.size_bytes());
+  WriteDesk();  // the rows it chooses from
+  v1::SelectRowsRequest request;
+  request.set_sequence(slot_);
+  request.set_uid(uid_);
+  v1::SelectRowsResponse response;
+  KVASIR_RETURN_IF_ERROR(
+      session_->channel->Call(&v1::KvCache::Stub::SelectRows, request, &response));
+  KVASIR_RETURN_IF_ERROR(StartOver(0, response.uid()));
+  return std::vector<uint32_t>(response.rows().begin(), response.rows().end());
 }
 
 absl::Status SequenceState::Close() {
@@ -304,7 +331,8 @@ absl::StatusOr<Sequence::Footprint> SequenceState::MeasureFootprint() {
   footprint.version = table_.version;
   for (const LaneViews& lane : lanes_) {
     std::set<std::pair<const std::byte*, uint64_t>> groups;  // base of the positions identifies one
-    for (const std::byte* base : lane.block_base) groups.emplace(base, lane.block.bytes);
+    for (const std::byte* base : lane.block_base) groups.emplace(base, lane.recent_block.bytes);
+    footprint.held_bytes += lane.report_geometry.bytes;
     for (const shm::VersionDesc& desc : board_.v) {
       if (desc.version == 0 || desc.version < table_.version) continue;
       const auto& span = reinterpret_cast<const shm::LaneSpan*>(

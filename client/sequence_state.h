@@ -10,31 +10,44 @@
 
 #include "client/sequence.h"
 #include "client/session_state.h"
+#include "proto/shm/report_geometry.h"
 
 namespace kvasir {
 
 class SequenceState {
  public:
-  SequenceState(std::shared_ptr<SessionState> session, ClientModel model, uint32_t slot,
-                uint32_t uid, uint64_t id, std::string retention,
-                std::vector<uint32_t> lane_of_layer);
+  // Errors: kDataLoss where the daemon's answer does not fit the model; those of ExtentMap::At().
+  static absl::StatusOr<std::unique_ptr<SequenceState>> Create(
+      std::shared_ptr<SessionState> session, ClientModel model,
+      const v1::OpenSequenceResponse& opened);
 
   absl::StatusOr<StepView> Begin(uint32_t want_rows);
   absl::Status Commit(std::span<const uint32_t> ids);
   absl::Status Truncate(uint64_t rows);
+  absl::StatusOr<std::vector<uint32_t>> SelectRows(std::span<const float> query);
   absl::Status Close();
   absl::StatusOr<Sequence::Footprint> MeasureFootprint();
 
   uint64_t rows() const { return rows_; }
   uint64_t id() const { return id_; }
   const std::string& retention() const { return retention_; }
+  std::optional<uint32_t> filter_layer() const { return filter_layer_; }
   uint32_t slots_per_block() const { return model_.slots_per_block; }
 
  private:
   // One lane of the table in use.
   struct LaneViews {
     std::vector<uint32_t> layers;
-    shm::GroupGeometry block, small;
+    shm::GroupGeometry recent_block, block, small;
+    std::vector<uint32_t> first_column;  // [layer of the lane]: position set of its first kv head
+    bool heads_keep_own = false;
+    shm::ReportGeometry report_geometry;
+    std::byte* report = nullptr;
+    double mass_decay = 1.0;
+    uint64_t first_query_row = 0;
+    std::vector<uint32_t> first_mass_set;  // [layer of the lane]
+    std::vector<float> kept_mass, recent_mass;  // of the step: [mass set][row]
+    uint64_t recent_mass_rows = 0;              // from recent_base on
     std::vector<std::vector<KeptRunView>> kept;        // [layer of the lane]
     std::vector<std::vector<RecentBlockView>> recent;  // [layer of the lane]
     std::vector<std::byte*> block_base;                // group addresses, from first_block on
@@ -43,6 +56,14 @@ class SequenceState {
     std::vector<uint64_t> sticky;
   };
 
+  SequenceState(std::shared_ptr<SessionState> session, ClientModel model,
+                const v1::OpenSequenceResponse& opened);
+  absl::Status OpenLane(LaneViews& lane, const v1::LaneReport& opened);
+  void ClearKeptMass(LaneViews& lane);
+  void PrepareReports();
+  void AddStepMass(LaneViews& lane, uint64_t rows);
+  // After a call that gave the sequence a new uid: reads granted rows and tables anew.
+  absl::Status StartOver(uint64_t rows, uint32_t uid);
   // Copies the descriptor of the published version if it is new; false if there is nothing newer.
   bool Refresh();
   absl::Status LoadTable();
@@ -62,6 +83,8 @@ class SequenceState {
   uint32_t uid_;
   const uint64_t id_;
   const std::string retention_;
+  const bool unrotated_;
+  const std::optional<uint32_t> filter_layer_;
   const std::vector<uint32_t> lane_of_layer_;
   const shm::SeqBoard& board_;
   shm::SeqDesk& desk_;
@@ -71,6 +94,8 @@ class SequenceState {
   uint64_t rows_ = 0;
   uint64_t granted_ = 0;
   uint32_t begun_ = 0;  // rows of the last Begin()
+  bool reports_mass_ = false;
+  double mass_decay_ = 1.0;
   bool closed_ = false;
   std::vector<LaneViews> lanes_;
   std::vector<LayerView> layers_;

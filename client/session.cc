@@ -113,6 +113,7 @@ void Fill(const ModelSpec& spec, v1::ModelSpec* out) {
     added->set_attention(layer.sliding_window > 0 ? v1::ATTENTION_KIND_SLIDING_WINDOW
                                                   : v1::ATTENTION_KIND_FULL);
     added->set_sliding_window(layer.sliding_window);
+    added->set_query_heads(layer.query_heads);
   }
   if (spec.rope != RopeStyle::kNone) {
     out->mutable_rope()->set_pairing(spec.rope == RopeStyle::kInterleaved
@@ -156,11 +157,12 @@ absl::Status WriteOrCheckProbe(std::byte* base, const shm::GroupGeometry& geomet
 }
 
 ClientModel ModelOf(const ModelSpec& spec, uint32_t slots_per_block) {
-  ClientModel model{slots_per_block, spec.vocabulary_size, {}};
+  ClientModel model{slots_per_block, spec.vocabulary_size, {}, {}};
   const uint32_t element = spec.kv_type == KvType::kF32 ? 4 : 2;
   for (const LayerSpec& layer : spec.layers) {
     model.row_bytes.push_back(
         {layer.kv_heads * layer.k_head_dim * element, layer.kv_heads * layer.v_head_dim * element});
+    model.kv_heads.push_back(layer.kv_heads);
   }
   return model;
 }
@@ -233,10 +235,9 @@ absl::StatusOr<Sequence> Session::OpenSequence(const OpenOptions& options) {
   v1::OpenSequenceResponse response;
   KVASIR_RETURN_IF_ERROR(
       state_->channel->Call(&v1::KvCache::Stub::OpenSequence, request, &response));
-  return Sequence(std::make_unique<SequenceState>(
-      state_, std::move(model), response.sequence(), response.uid(), response.sequence_id(),
-      response.retention(),
-      std::vector<uint32_t>(response.lane_of_layer().begin(), response.lane_of_layer().end())));
+  KVASIR_ASSIGN_OR_RETURN(std::unique_ptr<SequenceState> sequence,
+                          SequenceState::Create(state_, std::move(model), response));
+  return Sequence(std::move(sequence));
 }
 
 absl::Status Session::PutTokenTexts(const ModelHandle& model, uint32_t first,

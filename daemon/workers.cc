@@ -29,7 +29,7 @@ void Workers::Stop() {
 
 void Workers::CopyLoop() {
   for (;;) {
-    std::unique_ptr<core::CompactionJob> job;
+    std::unique_ptr<core::SequenceJob> job;
     {
       MutexLock lock(shared_.mutex);
       while (!shared_.stopping && (job = shared_.core.TakeJob()) == nullptr) {

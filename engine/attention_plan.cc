@@ -1,6 +1,7 @@
 #include "engine/attention_plan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "base/error.h"
@@ -14,6 +15,15 @@ constexpr uint64_t kNoMaximum = std::numeric_limits<uint64_t>::max();
 uint32_t SlotOf(uint64_t row, const PlannedRun& planned) {
   if (row <= planned.first_row) return 0;
   return static_cast<uint32_t>(std::min<uint64_t>(row - planned.first_row, planned.run.rows));
+}
+
+bool AsksMass(const LayerView& view) {
+  return view.mass.kept != nullptr || view.mass.recent != nullptr;
+}
+
+// Where the mass of recent row `row` is added; null where nobody asks.
+float* RecentMass(const LayerView& view, uint64_t row) {
+  return view.mass.recent == nullptr ? nullptr : view.mass.recent + (row - view.recent_base);
 }
 
 }  // namespace
@@ -44,12 +54,29 @@ absl::Status AttentionPlan::Prepare(const StepView& step, uint32_t layers) {
   layers_.resize(layers);
   most_runs_ = 0;
   most_rotations_ = 0;
+  asks_mass_ = any_unrotated_ = false;
   for (uint32_t i = 0; i < layers; ++i) {
     KVASIR_RETURN_IF_ERROR(PlanLayer(step.layers[i], layers_[i]));
     most_runs_ = std::max(most_runs_, layers_[i].runs.size());
     most_rotations_ = std::max(most_rotations_, layers_[i].rotations.size());
+    asks_mass_ |= AsksMass(step.layers[i]);
+    any_unrotated_ |= step.layers[i].unrotated;
+  }
+  if (asks_mass_) {
+    mass_weights_.resize(count_);
+    for (uint32_t t = 0; t < count_; ++t) {
+      mass_weights_[t] = static_cast<float>(std::pow(step.mass_decay, count_ - 1 - t));
+    }
   }
   return absl::OkStatus();
+}
+
+bool AttentionPlan::AsksOf(uint32_t layer) const {
+  const LayerView& view = *layers_[layer].view;
+  const QueryRowsView& queries = view.queries;
+  const bool any_query = queries.data != nullptr && queries.first_row < row_ + count_ &&
+                         row_ < queries.first_row + queries.count;
+  return AsksMass(view) || any_query;
 }
 
 uint32_t AttentionPlan::FindRotation(int64_t offset, uint64_t max) {
@@ -67,10 +94,7 @@ uint32_t AttentionPlan::FindRotation(int64_t offset, uint64_t max) {
   return static_cast<uint32_t>(rotations_.size() - 1);
 }
 
-absl::Status AttentionPlan::PlanLayer(const LayerView& view, LayerPlan& plan) {
-  plan.view = &view;
-  plan.runs.clear();
-  plan.rotations.assign(1, kOwnPosition);
+absl::Status AttentionPlan::CheckLayer(const LayerView& view) const {
   const uint64_t recent_end =
       view.recent_base + view.recent.size() * uint64_t{view.slots_per_block};
   const bool sticky_inside = view.sticky.empty() || (view.sticky.front() >= view.recent_base &&
@@ -80,6 +104,39 @@ absl::Status AttentionPlan::PlanLayer(const LayerView& view, LayerPlan& plan) {
     return Internal("view does not cover the step: row={} rows={} recent_base={} recent_end={}",
                     row_, count_, view.recent_base, recent_end);
   }
+  uint64_t kept_rows = 0;
+  bool placed = true;
+  for (const KeptRunView& kept : view.kept) {
+    kept_rows += kept.rows;
+    placed &= kept.rows == 0 || kept.positions != nullptr;
+  }
+  const uint64_t recent_rows = row_ + count_ - view.recent_base;
+  if ((view.mass.kept != nullptr && view.mass.kept_rows < kept_rows) ||
+      (view.mass.recent != nullptr && view.mass.recent_rows < recent_rows)) {
+    return Internal("mass arrays are too short: kept_rows={} min={} recent_rows={} min={}",
+                    view.mass.kept_rows, kept_rows, view.mass.recent_rows, recent_rows);
+  }
+  if (view.unrotated && !placed) return Internal("unrotated keys need the positions of kept rows");
+  return absl::OkStatus();
+}
+
+absl::Status AttentionPlan::PlanLayer(const LayerView& view, LayerPlan& plan) {
+  KVASIR_RETURN_IF_ERROR(CheckLayer(view));
+  plan.view = &view;
+  plan.runs.clear();
+  plan.rotations.assign(1, kOwnPosition);
+  PlanKept(view, plan);
+  PlanSticky(view, plan);
+  PlanRecent(view, plan);
+  // A change of the query set ends a tile of rows in the kernel.
+  std::stable_sort(
+      plan.runs.begin(), plan.runs.end(),
+      [](const PlannedRun& a, const PlannedRun& b) { return a.run.query_set < b.run.query_set; });
+  return absl::OkStatus();
+}
+
+void AttentionPlan::PlanKept(const LayerView& view, LayerPlan& plan) {
+  uint64_t before = 0;
   for (const KeptRunView& kept : view.kept) {
     if (kept.rows == 0) continue;
     const uint32_t rotation = FindRotation(kept.query_offset, kept.query_max);
@@ -94,15 +151,14 @@ absl::Status AttentionPlan::PlanLayer(const LayerView& view, LayerPlan& plan) {
                                  .query_set = set},
                          .kind = PlannedRun::Kind::kKept,
                          .first_row = 0,
-                         .rows = {}});
+                         .rows = {},
+                         .positions = kept.positions,
+                         .head_stride = kept.head_stride,
+                         .mass = view.mass.kept == nullptr ? nullptr : view.mass.kept + before,
+                         .mass_stride = view.mass.kept_rows,
+                         .share = plan.runs.size()});
+    before += kept.rows;
   }
-  PlanSticky(view, plan);
-  PlanRecent(view, plan);
-  // A change of the query set ends a tile of rows in the kernel.
-  std::stable_sort(
-      plan.runs.begin(), plan.runs.end(),
-      [](const PlannedRun& a, const PlannedRun& b) { return a.run.query_set < b.run.query_set; });
-  return absl::OkStatus();
 }
 
 void AttentionPlan::PlanRecent(const LayerView& view, LayerPlan& plan) const {
@@ -118,7 +174,10 @@ void AttentionPlan::PlanRecent(const LayerView& view, LayerPlan& plan) const {
                                  .query_set = 0},
                          .kind = PlannedRun::Kind::kRecent,
                          .first_row = view.recent_base + b * slots,
-                         .rows = {}});
+                         .rows = {},
+                         .mass = RecentMass(view, view.recent_base + b * slots),
+                         .mass_stride = view.mass.recent_rows,
+                         .share = b});
   }
 }
 
@@ -143,7 +202,10 @@ void AttentionPlan::PlanSticky(const LayerView& view, LayerPlan& plan) const {
                                  .query_set = 0},
                          .kind = PlannedRun::Kind::kSticky,
                          .first_row = first,
-                         .rows = view.sticky.subspan(i, end - i)});
+                         .rows = view.sticky.subspan(i, end - i),
+                         .mass = RecentMass(view, first),
+                         .mass_stride = view.mass.recent_rows,
+                         .share = (first - view.recent_base) / view.slots_per_block});
     i = end;
   }
 }

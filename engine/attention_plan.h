@@ -26,6 +26,17 @@ struct PlannedRun {
   Kind kind = Kind::kKept;
   uint64_t first_row = 0;
   std::span<const uint64_t> rows;
+  const uint32_t* positions = nullptr;  // of kept rows, kv head 0 first; other kinds: null
+  uint32_t head_stride = 0;             // between the positions of neighbouring kv heads
+  float* mass = nullptr;                // of slot 0 and kv head 0; null: not asked
+  uint64_t mass_stride = 0;             // between neighbouring kv heads
+  uint64_t share = 0;  // runs that may name the same row have the same: one thread adds to them
+
+  // Where the key in slot `slot` of `kv_head` stands, by its row.
+  uint64_t PositionOf(uint32_t slot, uint32_t kv_head) const {
+    if (kind != Kind::kKept) return first_row + slot;
+    return positions[slot + uint64_t{kv_head} * head_stride];
+  }
 };
 
 struct SlotRange {
@@ -49,7 +60,7 @@ class AttentionPlan {
 
   // Plans `step`, whose spans must outlive the plan. Cost: O(blocks) a layer, and one table of
   // angles for each distinct query position. Errors: kInternal for views that do not cover the
-  // step's rows.
+  // step's rows, with mass arrays that are too short, or unrotated keys without positions.
   absl::Status Prepare(const StepView& step, uint32_t layers);
 
   uint64_t row() const { return row_; }
@@ -61,6 +72,15 @@ class AttentionPlan {
   // Cosines and sines, rope.pairs() of each, of rotation `index` for the query of row row() + t.
   const float* Cosine(uint32_t index, uint32_t t) const { return AnglesOf(index, t); }
   const float* Sine(uint32_t index, uint32_t t) const { return AnglesOf(index, t) + rope_.pairs(); }
+
+  // Whether any layer asks for attention mass.
+  bool asks_mass() const { return asks_mass_; }
+  // Whether a layer asks for anything that attention makes beside its result.
+  bool AsksOf(uint32_t layer) const;
+  // Whether any layer's keys are unrotated.
+  bool any_unrotated() const { return any_unrotated_; }
+  // Weight of each query in the attention mass, ascending; set where mass is asked.
+  std::span<const float> mass_weights() const { return mass_weights_; }
 
   size_t most_runs() const { return most_runs_; }
   size_t most_rotations() const { return most_rotations_; }
@@ -77,6 +97,8 @@ class AttentionPlan {
   }
   uint32_t FindRotation(int64_t offset, uint64_t max);
   absl::Status PlanLayer(const LayerView& view, LayerPlan& plan);
+  absl::Status CheckLayer(const LayerView& view) const;
+  void PlanKept(const LayerView& view, LayerPlan& plan);
   void PlanRecent(const LayerView& view, LayerPlan& plan) const;
   void PlanSticky(const LayerView& view, LayerPlan& plan) const;
 
@@ -85,6 +107,9 @@ class AttentionPlan {
   uint32_t count_ = 0;
   std::vector<LayerPlan> layers_;
   std::vector<Rotation> rotations_;
+  std::vector<float> mass_weights_;  // [t]
+  bool asks_mass_ = false;
+  bool any_unrotated_ = false;
   size_t most_runs_ = 0;
   size_t most_rotations_ = 0;
 };

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <numeric>
+#include <optional>
 #include <utility>
 
 #include "base/clock.h"
@@ -76,6 +78,50 @@ absl::Status Generator::Append(std::span<const uint32_t> tokens, LogitsWanted wa
   return absl::OkStatus();
 }
 
+// Computes the prompt up to the filter layer and asks the store which of its rows stay.
+absl::StatusOr<std::vector<uint32_t>> Generator::Select(std::span<const uint32_t> prompt,
+                                                        uint32_t filter_layer,
+                                                        const ProgressCallback& progress) {
+  std::vector<float> query;
+  for (size_t done = 0; done < prompt.size();) {
+    const size_t want = std::min<size_t>(batch_, prompt.size() - done);
+    KVASIR_ASSIGN_OR_RETURN(const StepView step, store_.Begin(static_cast<uint32_t>(want)));
+    const std::span<const uint32_t> batch =
+        prompt.subspan(done, std::min<size_t>(step.count, want));
+    KVASIR_ASSIGN_OR_RETURN(const std::span<const float> summed,
+                            engine_.ComputeFilter(batch, step, filter_layer));
+    query.assign(summed.begin(), summed.end());
+    KVASIR_RETURN_IF_ERROR(store_.Commit(batch));
+    done += batch.size();
+    if (progress) progress(done, prompt.size());
+  }
+  KVASIR_ASSIGN_OR_RETURN(std::vector<uint32_t> rows, store_.SelectRows(query));
+  if (rows.empty() || rows.back() >= prompt.size() ||
+      std::adjacent_find(rows.begin(), rows.end(), std::greater_equal<>()) != rows.end()) {
+    return Internal("selected rows are not ascending rows of the prompt: rows={} prompt_tokens={}",
+                    rows.size(), prompt.size());
+  }
+  return rows;
+}
+
+absl::Status Generator::Prefill(std::span<const uint32_t> prompt, const GenerateOptions& options,
+                                const ProgressCallback& progress, const RowsCallback& on_logits,
+                                GenerateResult& result) {
+  const uint64_t layers = engine_.model().parameters().layers;
+  result.prefill_token_layers_full = prompt.size() * layers;
+  const std::optional<uint32_t> filter_layer = store_.filter_layer();
+  if (!filter_layer || store_.rows() > 0) {
+    result.prefill_token_layers = prompt.size() * layers;
+    return Append(prompt, LogitsWanted::kLast, progress, on_logits);
+  }
+  KVASIR_ASSIGN_OR_RETURN(result.selected_rows, Select(prompt, *filter_layer, progress));
+  if (options.on_selected) options.on_selected(result.selected_rows);
+  std::vector<uint32_t> selected;
+  for (const uint32_t row : result.selected_rows) selected.push_back(prompt[row]);
+  result.prefill_token_layers = prompt.size() * (*filter_layer + 1) + selected.size() * layers;
+  return Append(selected, LogitsWanted::kLast, progress, on_logits);
+}
+
 absl::StatusOr<GenerateResult> Generator::Generate(std::span<const uint32_t> prompt,
                                                    const GenerateOptions& options,
                                                    const ProgressCallback& progress,
@@ -91,7 +137,7 @@ absl::StatusOr<GenerateResult> Generator::Generate(std::span<const uint32_t> pro
     next = sampler.Next(logits);
   };
   Instant start = SystemClock().Now();
-  KVASIR_RETURN_IF_ERROR(Append(prompt, LogitsWanted::kLast, progress, pick));
+  KVASIR_RETURN_IF_ERROR(Prefill(prompt, options, progress, pick, result));
   result.prompt_ms = MillisecondsSince(start);
   const double cpu_start = CpuMilliseconds();
   while (result.tokens.size() < options.tokens_max) {

@@ -23,10 +23,14 @@ using ProgressCallback = std::function<void(uint64_t done, uint64_t total)>;
 // Called with whole UTF-8 characters, as they come.
 using TextCallback = std::function<void(const std::string& text)>;
 
+// Called with the rows of the prompt that the store's policy selected, before any text.
+using SelectionCallback = std::function<void(std::span<const uint32_t> rows)>;
+
 struct GenerateOptions {
   uint64_t tokens_max = 128;
   SamplerOptions sampler = {};
-  bool stop_at_end = true;  // at a token that ends an answer
+  bool stop_at_end = true;             // at a token that ends an answer
+  SelectionCallback on_selected = {};  // may be null
 };
 
 struct GenerateResult {
@@ -37,6 +41,12 @@ struct GenerateResult {
   double prompt_ms = 0.0;        // wall time
   std::vector<double> token_ms;  // wall time of each decode step
   double decode_cpu_ms = 0.0;    // CPU time of the process in all decode steps
+  // Rows of the prompt that the store's policy selected, ascending; empty without a selection.
+  std::vector<uint32_t> selected_rows;
+  // Work of the prompt, in tokens times layers; the filter layer counts in full. Beside it that of
+  // a prefill of all tokens in all layers.
+  uint64_t prefill_token_layers = 0;
+  uint64_t prefill_token_layers_full = 0;
 };
 
 struct PerplexityResult {
@@ -56,6 +66,9 @@ class Generator {
 
   // Appends `prompt` and then up to options.tokens_max tokens of the model's. The last one picked
   // is not in the store (it has no successor yet), so the caller may prepend it to the next prompt.
+  // Where the empty store has a selection to make, the prompt is computed up to the filter layer
+  // first, and then only its selected tokens in full, as rows 0 and on. Source: GemFilter
+  // (arXiv 2409.17422), algorithm 1.
   // Errors: kInvalidArgument for an empty prompt or bad options; the engine's and the store's.
   absl::StatusOr<GenerateResult> Generate(std::span<const uint32_t> prompt,
                                           const GenerateOptions& options,
@@ -71,6 +84,12 @@ class Generator {
 
   absl::Status Append(std::span<const uint32_t> tokens, LogitsWanted wanted,
                       const ProgressCallback& progress, const RowsCallback& on_logits);
+  absl::StatusOr<std::vector<uint32_t>> Select(std::span<const uint32_t> prompt,
+                                               uint32_t filter_layer,
+                                               const ProgressCallback& progress);
+  absl::Status Prefill(std::span<const uint32_t> prompt, const GenerateOptions& options,
+                       const ProgressCallback& progress, const RowsCallback& on_logits,
+                       GenerateResult& result);
 
   LlamaEngine& engine_;
   const Tokenizer& tokenizer_;

@@ -7,11 +7,14 @@
 #define KVASIR_ENGINE_KV_STORE_H_
 
 #include <cstdint>
+#include <optional>
 #include <span>
+#include <vector>
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
+#include "base/error.h"
 #include "client/view.h"
 
 namespace kvasir::engine {
@@ -47,6 +50,18 @@ class KvStore {
   // The first token_ids.size() rows of the step are written and have these ids.
   // Errors: kInvalidArgument for more ids than rows of the step.
   virtual absl::Status Commit(std::span<const uint32_t> token_ids) = 0;
+
+  // The layer by whose keys the store will choose among the rows of the prompt; none where it does
+  // not choose, or has chosen. See SelectRows().
+  virtual std::optional<uint32_t> filter_layer() const { return std::nullopt; }
+
+  // Chooses among the committed rows by their keys in the filter layer. `query`: that of the last
+  // row, see LlamaEngine::ComputeFilter(). Then the store is empty: the tokens of the returned rows
+  // (ascending) are a new prompt. Rows above the filter layer need not have been written.
+  // Errors: kFailedPrecondition without filter_layer() or rows; as the owner reports.
+  virtual absl::StatusOr<std::vector<uint32_t>> SelectRows(std::span<const float> /*query*/) {
+    return FailedPrecondition("the store selects no rows: it has no selection policy");
+  }
 
   // Forgets the rows from `row` on. Errors: kOutOfRange above rows(); kFailedPrecondition where an
   // earlier table is gone.

@@ -35,8 +35,10 @@ absl::StatusOr<ModelSpec> ModelSpecOf(const GgufModel& model, const Tokenizer& t
   spec.kv_type = options.kv_type == kernels::RowType::kF32    ? KvType::kF32
                  : options.kv_type == kernels::RowType::kBF16 ? KvType::kBF16
                                                               : KvType::kF16;
-  spec.layers.assign(parameters.layers,
-                     LayerSpec{parameters.kv_heads, parameters.head_dim, parameters.head_dim, 0});
+  spec.layers.assign(parameters.layers, LayerSpec{.kv_heads = parameters.kv_heads,
+                                                  .k_head_dim = parameters.head_dim,
+                                                  .v_head_dim = parameters.head_dim,
+                                                  .query_heads = parameters.heads});
   // Scaled or per-pair frequencies are the engine's own: the daemon is not asked to turn such keys.
   if (parameters.rope_scale == 1.0 && model.rope_factors().empty()) {
     spec.rope = RopeStyle::kInterleaved;
@@ -68,6 +70,12 @@ absl::StatusOr<std::unique_ptr<KvasirKvStore>> KvasirKvStore::Create(
                           session->OpenSequence({handle, options.retention, options.prompt_rows,
                                                  options.label, options.max_rows}));
   return std::unique_ptr<KvasirKvStore>(new KvasirKvStore(std::move(session), std::move(sequence)));
+}
+
+absl::StatusOr<std::vector<uint32_t>> KvasirKvStore::SelectRows(std::span<const float> query) {
+  KVASIR_ASSIGN_OR_RETURN(std::vector<uint32_t> rows, sequence_.SelectRows(query));
+  selected_ = true;
+  return rows;
 }
 
 absl::StatusOr<KvUsage> KvasirKvStore::Usage() {

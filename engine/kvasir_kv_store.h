@@ -4,7 +4,9 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
@@ -47,6 +49,10 @@ class KvasirKvStore final : public KvStore {
   absl::Status Commit(std::span<const uint32_t> token_ids) override {
     return sequence_.Commit(token_ids);
   }
+  std::optional<uint32_t> filter_layer() const override {
+    return selected_ ? std::nullopt : sequence_.filter_layer();
+  }
+  absl::StatusOr<std::vector<uint32_t>> SelectRows(std::span<const float> query) override;
   absl::Status Truncate(uint64_t row) override { return sequence_.Truncate(row); }
   absl::StatusOr<KvUsage> Usage() override;
   absl::Status Close() override { return sequence_.Close(); }
@@ -59,6 +65,7 @@ class KvasirKvStore final : public KvStore {
 
   std::unique_ptr<Session> session_;
   Sequence sequence_;
+  bool selected_ = false;
 };
 
 }  // namespace kvasir::engine

@@ -45,21 +45,17 @@ class CpuEngine final : public LlamaEngine {
   absl::StatusOr<std::span<const float>> Compute(std::span<const uint32_t> tokens,
                                                  const StepView& step,
                                                  LogitsWanted wanted) override {
-    KVASIR_RETURN_IF_ERROR(CheckTokens(tokens, step));
-    KVASIR_RETURN_IF_ERROR(ops_.Prepare(step));
-    if (!graph_ || graph_->rows() != step.count || graph_->wanted() != wanted) {
-      graph_.reset();
-      KVASIR_ASSIGN_OR_RETURN(
-          graph_, LlamaGraph::Build(model_, ops_, step.count, wanted, allocator_.get()));
+    return Run(tokens, step, {.rows = step.count, .wanted = wanted});
+  }
+
+  absl::StatusOr<std::span<const float>> ComputeFilter(std::span<const uint32_t> tokens,
+                                                       const StepView& step,
+                                                       uint32_t filter_layer) override {
+    if (filter_layer >= model_.parameters().layers) {
+      return InvalidArgument("filter layer out of bounds: filter_layer={} min=0 max={}",
+                             filter_layer, model_.parameters().layers - 1);
     }
-    ggml_backend_tensor_set(graph_->tokens(), tokens.data(), 0, tokens.size_bytes());
-    const ggml_status status = ggml_backend_graph_compute(backend_.get(), graph_->graph());
-    if (status != GGML_STATUS_SUCCESS) {
-      return Internal("ggml could not compute the graph: status={}", ggml_status_to_string(status));
-    }
-    if (wanted == LogitsWanted::kNone) return std::span<const float>();
-    return std::span<const float>(ggml_get_data_f32(graph_->logits()),
-                                  static_cast<size_t>(ggml_nelements(graph_->logits())));
+    return Run(tokens, step, {.rows = step.count, .filter_layer = filter_layer});
   }
 
   const GgufModel& model() const override { return model_; }
@@ -72,6 +68,26 @@ class CpuEngine final : public LlamaEngine {
             .kv_heads = p.kv_heads,
             .head_dim = p.head_dim,
             .type = options.kv_type};
+  }
+
+  absl::StatusOr<std::span<const float>> Run(std::span<const uint32_t> tokens, const StepView& step,
+                                             GraphKind kind) {
+    KVASIR_RETURN_IF_ERROR(CheckTokens(tokens, step));
+    KVASIR_RETURN_IF_ERROR(ops_.Prepare(step));
+    kind.mass = ops_.asks_mass();
+    kind.attend_last = kind.wanted == LogitsWanted::kNone && ops_.asks_last_layer();
+    if (!graph_ || graph_->kind() != kind) {
+      graph_.reset();
+      KVASIR_ASSIGN_OR_RETURN(graph_, LlamaGraph::Build(model_, ops_, kind, allocator_.get()));
+    }
+    ggml_backend_tensor_set(graph_->tokens(), tokens.data(), 0, tokens.size_bytes());
+    const ggml_status status = ggml_backend_graph_compute(backend_.get(), graph_->graph());
+    if (status != GGML_STATUS_SUCCESS) {
+      return Internal("ggml could not compute the graph: status={}", ggml_status_to_string(status));
+    }
+    if (graph_->result() == nullptr) return std::span<const float>();
+    return std::span<const float>(ggml_get_data_f32(graph_->result()),
+                                  static_cast<size_t>(ggml_nelements(graph_->result())));
   }
 
   absl::Status CheckTokens(std::span<const uint32_t> tokens, const StepView& step) const {

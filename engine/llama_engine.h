@@ -43,13 +43,23 @@ class LlamaEngine {
   virtual ~LlamaEngine() = default;
 
   // Computes tokens.size() == step.count rows and writes their keys and values to the step's slots.
-  // The result is valid until the next Compute(): `vocabulary` values for each row wanted, none
-  // with kNone.
+  // The result is valid until the next computation: `vocabulary` values for each row wanted, none
+  // with kNone. Where the step's views ask for attention mass or query rows, those are written too.
   // Errors: kInvalidArgument for a token id beyond the vocabulary or more than kBatchRowsMax rows;
   // kResourceExhausted without memory for the activations; kInternal for a bad view.
   virtual absl::StatusOr<std::span<const float>> Compute(std::span<const uint32_t> tokens,
                                                          const StepView& step,
                                                          LogitsWanted wanted) = 0;
+
+  // Computes the rows only as far as a selection by the keys of `filter_layer` needs: all layers
+  // below it, and in it the keys, which are written. Values of the filter layer and all rows of the
+  // layers above it are not written. Returns the query of the last row in the filter layer, rotated
+  // at that row and summed over the query heads of each kv head, [kv_heads][head_dim]; valid until
+  // the next computation.
+  // Errors: those of Compute(); kInvalidArgument for a layer that the model does not have.
+  virtual absl::StatusOr<std::span<const float>> ComputeFilter(std::span<const uint32_t> tokens,
+                                                               const StepView& step,
+                                                               uint32_t filter_layer) = 0;
 
   virtual const GgufModel& model() const = 0;
 };

@@ -21,6 +21,7 @@
 #define HWY_TARGET_INCLUDE "kernels/attention_decode.cc"
 #include <hwy/foreach_target.h>
 // Behind foreach_target.h, which decides what these two are compiled for.
+#include "kernels/row_dot-inl.h"
 #include "kernels/row_load-inl.h"
 
 #include <hwy/contrib/math/math-inl.h>
@@ -31,18 +32,6 @@ namespace kvasir::kernels::HWY_NAMESPACE {
 #if KVASIR_VECTOR_TARGET
 
 constexpr size_t kCacheLine = 64;
-// Query heads that share one pass over a tile: what fits the registers beside four row vectors.
-constexpr size_t kGroupMax = kLanes >= 16 ? 4 : 3;
-
-// A vector of `dims` elements as `vecs` vectors of kLanes. The last one starts early and overlaps
-// its neighbour when dims is no multiple of kLanes, so no element behind the row is touched.
-struct Split {
-  explicit Split(size_t count) : dims(count), vecs((count + kLanes - 1) / kLanes) {}
-  size_t Offset(size_t vec) const { return std::min(vec * kLanes, dims - kLanes); }
-  size_t Padded() const { return vecs * kLanes; }
-  size_t dims, vecs;
-};
-
 struct Work {
   Work(const AttentionShape& wanted, AttentionState& target)
       : shape(wanted),
@@ -66,70 +55,9 @@ struct Work {
   float* keep;     // [head]: factor for what was accumulated before this tile
 };
 
-// Lane i of the result is the sum over the 128-bit block of the i-th vector, for each block.
-HWY_INLINE FloatVec SumWithinBlocks(FloatVec a, FloatVec b, FloatVec c, FloatVec d) {
-  const FloatTag df;
-  const hn::Repartition<double, FloatTag> dd;
-  const FloatVec ab = hn::Add(hn::InterleaveLower(df, a, b), hn::InterleaveUpper(df, a, b));
-  const FloatVec cd = hn::Add(hn::InterleaveLower(df, c, d), hn::InterleaveUpper(df, c, d));
-  const auto ab2 = hn::BitCast(dd, ab);
-  const auto cd2 = hn::BitCast(dd, cd);
-  return hn::Add(hn::BitCast(df, hn::InterleaveLower(dd, ab2, cd2)),
-                 hn::BitCast(df, hn::InterleaveUpper(dd, ab2, cd2)));
-}
-
-// Adds the blocks of kLanes / 4 results of SumWithinBlocks: one sum a lane, in order.
-HWY_INLINE FloatVec SumBlocks(const float* quads) {
-  const FloatTag d;
-  const FloatVec a = hn::Load(d, quads);
-  const FloatVec b = hn::Load(d, quads + kLanes);
-  if constexpr (kLanes == 8) {
-    return hn::Add(hn::ConcatLowerLower(d, b, a), hn::ConcatUpperUpper(d, b, a));
-  } else {
-    const FloatVec c = hn::Load(d, quads + 2 * kLanes);
-    const FloatVec e = hn::Load(d, quads + 3 * kLanes);
-    const FloatVec ac = hn::Add(hn::ConcatLowerLower(d, c, a), hn::ConcatUpperUpper(d, c, a));
-    const FloatVec be = hn::Add(hn::ConcatLowerLower(d, e, b), hn::ConcatUpperUpper(d, e, b));
-    return hn::Add(hn::OddEvenBlocks(be, ac), hn::SwapAdjacentBlocks(hn::OddEvenBlocks(ac, be)));
-  }
-}
-
 HWY_INLINE void PrefetchRow(const std::byte* row, size_t bytes) {
   for (size_t at = 0; at < bytes; at += kCacheLine) {
     hwy::Prefetch(row + at);
-  }
-}
-
-// Dot products of 4 keys with kHeads queries, summed within blocks into quads[head][kLanes].
-template <class T, size_t kHeads>
-HWY_INLINE void ScoreQuad(const Work& work, const std::byte* const* rows, size_t offset,
-                          const float* q, float* quads, size_t quads_stride) {
-  const FloatTag d;
-  const std::byte *r0 = rows[0], *r1 = rows[1], *r2 = rows[2], *r3 = rows[3];
-  FloatVec s0[kHeads], s1[kHeads], s2[kHeads], s3[kHeads];
-  KVASIR_UNROLL
-  for (size_t head = 0; head < kHeads; ++head) {
-    s0[head] = s1[head] = s2[head] = s3[head] = hn::Zero(d);
-  }
-  for (size_t vec = 0; vec < work.k.vecs; ++vec) {
-    const size_t at = offset + work.k.Offset(vec) * sizeof(T);
-    const FloatVec k0 = LoadRow<T>(r0 + at);
-    const FloatVec k1 = LoadRow<T>(r1 + at);
-    const FloatVec k2 = LoadRow<T>(r2 + at);
-    const FloatVec k3 = LoadRow<T>(r3 + at);
-    KVASIR_UNROLL
-    for (size_t head = 0; head < kHeads; ++head) {
-      const FloatVec x = hn::Load(d, q + head * work.k.Padded() + vec * kLanes);
-      s0[head] = hn::MulAdd(x, k0, s0[head]);
-      s1[head] = hn::MulAdd(x, k1, s1[head]);
-      s2[head] = hn::MulAdd(x, k2, s2[head]);
-      s3[head] = hn::MulAdd(x, k3, s3[head]);
-    }
-  }
-  KVASIR_UNROLL
-  for (size_t head = 0; head < kHeads; ++head) {
-    hn::Store(SumWithinBlocks(s0[head], s1[head], s2[head], s3[head]), d,
-              quads + head * quads_stride);
   }
 }
 
@@ -155,9 +83,9 @@ HWY_NOINLINE void Score(const Work& work, const RowTile& tile, const Part& part)
           PrefetchRow(tile.v[ahead] + part.v_offset, bytes);
         }
       }
-      ScoreQuad<T, kHeads>(work, tile.k + row + quad * 4, part.k_offset,
-                           work.q + part.head * work.k.Padded(), quads + quad * kLanes,
-                           kLanes * kQuads);
+      DotQuad<T, kHeads>(work.k, tile.k + row + quad * 4, part.k_offset,
+                         work.q + part.head * work.k.Padded(), quads + quad * kLanes,
+                         kLanes * kQuads);
     }
     KVASIR_UNROLL
     for (size_t i = 0; i < kHeads; ++i) {
@@ -293,14 +221,7 @@ void ProcessTile(const Work& work, const RowTile& tile, const RowTile& next) {
 
 void LoadQueries(const Work& work, const float* set) {
   for (size_t head = 0; head < work.heads; ++head) {
-    const float* from = set + head * work.k.dims;
-    float* to = work.q + head * work.k.Padded();
-    const size_t whole = work.k.dims / kLanes * kLanes;
-    for (size_t i = 0; i < work.k.Padded(); ++i) {
-      // Lane of the early last vector; those before `whole` are covered by its neighbour.
-      const size_t dim = i < whole ? i : work.k.dims - work.k.Padded() + i;
-      to[i] = i < whole || dim >= whole ? from[dim] * work.shape.scale : 0.0F;
-    }
+    PadQuery(work.k, set + head * work.k.dims, work.shape.scale, work.q + head * work.k.Padded());
   }
 }
 

@@ -10,13 +10,14 @@
 
 #include "base/check.h"
 #include "kernels/attention.h"
-#include "kernels/row_convert.h"
+#include "kernels/row_tiles.h"
 #include "kernels/scratch.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/attention_prefill.cc"
 #include <hwy/foreach_target.h>
 // Behind foreach_target.h, which decides what these two are compiled for.
+#include "kernels/key_panel-inl.h"
 #include "kernels/row_load-inl.h"
 
 #include <hwy/contrib/math/math-inl.h>
@@ -25,13 +26,6 @@ HWY_BEFORE_NAMESPACE();
 namespace kvasir::kernels::HWY_NAMESPACE {
 
 #if KVASIR_VECTOR_TARGET
-
-constexpr size_t kTileRows = 64;
-// Register block: 6 queries by 4 vectors of 16 lanes (24 of 32 registers), or 2 of 8 (12 of 16).
-constexpr size_t kBlockQueries = 6;
-constexpr size_t kBlockVecs = kLanes >= 16 ? 4 : 2;
-constexpr size_t kBlockFloats = kBlockVecs * kLanes;
-static_assert(kTileRows % kBlockFloats == 0);
 
 struct Panel {
   explicit Panel(const AttentionShape& wanted)
@@ -50,56 +44,6 @@ struct Panel {
   float* sums;     // [kBlockQueries][v_padded]
 };
 
-// c[i][0..kBlockFloats) = sum over n < depth of a[i][n] * b[n][0..kBlockFloats), for kQueries rows
-// i.
-template <size_t kQueries>
-HWY_NOINLINE void Multiply(const float* a, size_t a_stride, const float* b, size_t b_stride,
-                           size_t depth, float* c, size_t c_stride) {
-  const FloatTag d;
-  FloatVec sum[kQueries][kBlockVecs];
-  KVASIR_UNROLL
-  for (size_t i = 0; i < kQueries; ++i) {
-    KVASIR_UNROLL
-    for (size_t j = 0; j < kBlockVecs; ++j) {
-      sum[i][j] = hn::Zero(d);
-    }
-  }
-  for (size_t n = 0; n < depth; ++n) {
-    FloatVec column[kBlockVecs];
-    KVASIR_UNROLL
-    for (size_t j = 0; j < kBlockVecs; ++j) {
-      column[j] = hn::Load(d, b + n * b_stride + j * kLanes);
-    }
-    KVASIR_UNROLL
-    for (size_t i = 0; i < kQueries; ++i) {
-      const FloatVec x = hn::Set(d, a[i * a_stride + n]);
-      KVASIR_UNROLL
-      for (size_t j = 0; j < kBlockVecs; ++j) {
-        sum[i][j] = hn::MulAdd(x, column[j], sum[i][j]);
-      }
-    }
-  }
-  KVASIR_UNROLL
-  for (size_t i = 0; i < kQueries; ++i) {
-    KVASIR_UNROLL
-    for (size_t j = 0; j < kBlockVecs; ++j) {
-      hn::Store(sum[i][j], d, c + i * c_stride + j * kLanes);
-    }
-  }
-}
-
-template <class T>
-void PackRow(const std::byte* row, RowType type, size_t dims, float* to) {
-  const FloatTag d;
-  size_t dim = 0;
-  for (; dim + kLanes <= dims; dim += kLanes) {
-    hn::StoreU(LoadRow<T>(row + dim * sizeof(T)), d, to + dim);
-  }
-  for (; dim < dims; ++dim) {
-    to[dim] = LoadElement(type, row, dim);
-  }
-}
-
 // Converts `panel.rows` rows of the run from `begin` on.
 template <class T>
 void Pack(const AttentionRun& run, size_t begin, Panel& panel) {
@@ -109,15 +53,11 @@ void Pack(const AttentionRun& run, size_t begin, Panel& panel) {
     PackRow<T>(run.v + (begin + row) * run.v_stride, shape.type, shape.v_dim, value);
     std::fill(value + shape.v_dim, value + panel.v_padded, 0.0F);
   }
+  const std::byte* rows[kTileRows];
   for (size_t row = 0; row < panel.rows; ++row) {
-    const std::byte* key = run.k + (begin + row) * run.k_stride;
-    for (size_t dim = 0; dim < shape.k_dim; ++dim) {
-      panel.keys[dim * kTileRows + row] = LoadElement(shape.type, key, dim);
-    }
+    rows[row] = run.k + (begin + row) * run.k_stride;
   }
-  for (size_t dim = 0; dim < shape.k_dim && panel.rows < kTileRows; ++dim) {
-    std::fill(panel.keys + dim * kTileRows + panel.rows, panel.keys + (dim + 1) * kTileRows, 0.0F);
-  }
+  PackKeys<T>(rows, panel.rows, shape.type, shape.k_dim, panel.keys);
 }
 
 // Scores of one query head -> weights, of the tile's rows [first, last). Returns the factor for

@@ -9,6 +9,7 @@
 #include <span>
 
 #include "kernels/attention.h"
+#include "kernels/scores.h"
 
 namespace kvasir::kernels {
 
@@ -63,6 +64,43 @@ class RowTileSource {
 
  private:
   std::span<const AttentionRun> runs_;
+  size_t run_ = 0;
+  size_t row_ = 0;
+};
+
+struct KeyTile {
+  const std::byte* k[kTileRows];
+  size_t rows = 0;
+};
+
+// The same for keys alone.
+class KeyTileSource {
+ public:
+  explicit KeyTileSource(std::span<const KeyRun> runs) : runs_(runs) {}
+
+  void Next(KeyTile& tile) {
+    tile.rows = 0;
+    while (tile.rows < kTileRows && run_ < runs_.size()) {
+      const KeyRun& run = runs_[run_];
+      if (row_ == run.rows) {
+        ++run_;
+        row_ = 0;
+        continue;
+      }
+      const size_t take = std::min<size_t>(kTileRows - tile.rows, run.rows - row_);
+      for (size_t i = 0; i < take; ++i) {
+        tile.k[tile.rows + i] = run.k + size_t{row_ + i} * run.stride;
+      }
+      tile.rows += take;
+      row_ += take;
+    }
+    for (size_t row = tile.rows; row > 0 && row % kPadRows != 0; ++row) {
+      tile.k[row] = tile.k[tile.rows - 1];
+    }
+  }
+
+ private:
+  std::span<const KeyRun> runs_;
   size_t run_ = 0;
   size_t row_ = 0;
 };

@@ -1,9 +1,10 @@
 // Scores of keys: the inner loops of score-based selection.
 //
-// Keys lie in place as runs of rows, [kv_head][dim] each, any alignment. Sums are in float. Results
-// are finite for finite input; what is not finite comes out not finite and is the caller's to
-// refuse. Thread-safe on different outputs; working memory belongs to the thread. Each function has
-// a plain form in kernels::scalar, the yardstick of the tests.
+// Keys lie in place as runs of rows, [kv_head][dim] each, any alignment. Sums are in float. NaN
+// comes out as NaN, what is too large as infinity (in a softmax as attention.h has it): not finite
+// scores are the caller's to refuse before they are pooled. Thread-safe on different outputs;
+// working memory belongs to the thread. Each function has a plain form in kernels::scalar, the
+// yardstick of the tests.
 #ifndef KVASIR_KERNELS_SCORES_H_
 #define KVASIR_KERNELS_SCORES_H_
 

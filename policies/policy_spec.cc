@@ -1,5 +1,7 @@
 #include "policies/policy_spec.h"
 
+#include <system_error>
+
 #include <algorithm>
 #include <charconv>
 #include <limits>
@@ -29,6 +31,29 @@ bool IsWord(std::string_view text) {
   });
 }
 
+absl::StatusOr<PolicyTerm> ParseTerm(std::string_view text) {
+  PolicyTerm term;
+  const size_t colon = text.find(':');
+  term.name = text.substr(0, colon);
+  if (!IsWord(term.name)) {
+    return InvalidArgument("policy spec does not begin with a name of [a-z0-9_]: spec={}", text);
+  }
+  if (colon == std::string_view::npos) return term;
+  for (const std::string_view part : Split(text.substr(colon + 1), ',')) {
+    const size_t equals = part.find('=');
+    const std::string key(part.substr(0, equals));
+    if (equals == std::string_view::npos || !IsWord(key) || equals + 1 == part.size()) {
+      return InvalidArgument("policy parameter is not key=value: parameter={}", part);
+    }
+    for (const auto& [known, value] : term.parameters) {
+      if (known == key)
+        return InvalidArgument("policy parameter is given twice: parameter={}", key);
+    }
+    term.parameters.emplace_back(key, part.substr(equals + 1));
+  }
+  return term;
+}
+
 }  // namespace
 
 absl::StatusOr<PolicySpec> ParsePolicySpec(std::string_view text) {
@@ -41,23 +66,17 @@ absl::StatusOr<PolicySpec> ParsePolicySpec(std::string_view text) {
     if (spec.encoding.empty()) return InvalidArgument("policy spec ends in '+': spec={}", text);
     text = text.substr(0, plus);
   }
-  const size_t colon = text.find(':');
-  spec.name = text.substr(0, colon);
-  if (!IsWord(spec.name)) {
-    return InvalidArgument("policy spec does not begin with a name of [a-z0-9_]: spec={}", text);
-  }
-  if (colon == std::string_view::npos) return spec;
-  for (const std::string_view part : Split(text.substr(colon + 1), ',')) {
-    const size_t equals = part.find('=');
-    const std::string key(part.substr(0, equals));
-    if (equals == std::string_view::npos || !IsWord(key) || equals + 1 == part.size()) {
-      return InvalidArgument("policy parameter is not key=value: parameter={}", part);
+  std::vector<std::string_view> terms = Split(text, '|');
+  KVASIR_ASSIGN_OR_RETURN(spec.policy, ParseTerm(terms.back()));
+  terms.pop_back();
+  for (const std::string_view part : terms) {
+    KVASIR_ASSIGN_OR_RETURN(PolicyTerm rule, ParseTerm(part));
+    for (const PolicyTerm& known : spec.rules) {
+      if (known.name == rule.name) {
+        return InvalidArgument("rule is given twice: rule={}", rule.name);
+      }
     }
-    for (const auto& [known, value] : spec.parameters) {
-      if (known == key)
-        return InvalidArgument("policy parameter is given twice: parameter={}", key);
-    }
-    spec.parameters.emplace_back(key, part.substr(equals + 1));
+    spec.rules.push_back(std::move(rule));
   }
   return spec;
 }
@@ -70,6 +89,17 @@ absl::StatusOr<uint64_t> ParseInteger(std::string_view key, std::string_view val
   if (result.ec != std::errc() || result.ptr != end || number < min || number > max) {
     return InvalidArgument("{} must be a whole number within bounds: value={} min={} max={}", key,
                            value, min, max);
+  }
+  return number;
+}
+
+absl::StatusOr<double> ParseFraction(std::string_view key, std::string_view value) {
+  double number = 0;
+  const char* end = value.data() + value.size();
+  const auto result = std::from_chars(value.data(), end, number);
+  const bool in_bounds = number > 0 && number <= 1;  // false for what is not a number
+  if (result.ec != std::errc() || result.ptr != end || !in_bounds) {
+    return InvalidArgument("{} must be a number within bounds: value={} above=0 max=1", key, value);
   }
   return number;
 }

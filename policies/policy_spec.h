@@ -1,9 +1,10 @@
 // The one grammar in which a policy is named (command line, configuration, RPC):
-//   spec      = name [":" key "=" value {"," key "=" value}] ["+" encoding]
-//   value     = text without any of ",:+="; a per-layer list is "128/256/64" or, with repetition,
+//   spec      = {rule "|"} policy ["+" encoding]
+//   rule, policy = name [":" key "=" value {"," key "=" value}]
+//   value     = text without any of ",:+=|"; a per-layer list is "128/256/64" or, with repetition,
 //               "128x15/256x15"
-// e.g. "sepllm:init_cache_size=4,local_size=256". Which names and keys exist is the registry's
-// matter.
+// e.g. "sepllm:init_cache_size=4,local_size=256", "sinks:size=4|separators|window:size=256". Which
+// names and keys exist is the registry's matter.
 //
 // Pure functions; thread-safe. Cost: O(length). Errors: kInvalidArgument, naming key and bound.
 #ifndef KVASIR_POLICIES_POLICY_SPEC_H_
@@ -23,10 +24,15 @@ namespace kvasir {
 
 inline constexpr size_t kSpecBytesMax = 4096;
 
-struct PolicySpec {
+struct PolicyTerm {
   std::string name;
   std::vector<std::pair<std::string, std::string>> parameters;  // as written, keys unique
-  std::string encoding;                                         // after '+', may be empty
+};
+
+struct PolicySpec {
+  std::vector<PolicyTerm> rules;  // in the order written, names unique
+  PolicyTerm policy;
+  std::string encoding;  // after '+', may be empty
 };
 
 absl::StatusOr<PolicySpec> ParsePolicySpec(std::string_view text);
@@ -34,6 +40,9 @@ absl::StatusOr<PolicySpec> ParsePolicySpec(std::string_view text);
 // A decimal number in [min, max].
 absl::StatusOr<uint64_t> ParseInteger(std::string_view key, std::string_view value, uint64_t min,
                                       uint64_t max);
+
+// A decimal number above 0 and at most 1.
+absl::StatusOr<double> ParseFraction(std::string_view key, std::string_view value);
 
 // "true" or "false".
 absl::StatusOr<bool> ParseBoolean(std::string_view key, std::string_view value);

@@ -121,6 +121,10 @@ class RetentionPolicy {
   // REQUIRES: Waiting() is not null. NextPlan() then returns the plan.
   virtual void Decide(std::vector<KeepSet> /*keep*/) {}
 
+  // A deep copy, in the same state: the snapshot from which a lane goes on. A selector is shared,
+  // as it cannot change. Cost: O(state).
+  virtual std::unique_ptr<RetentionPolicy> Clone() const = 0;
+
   // Forgets the rows from `rows` on; plans already returned stand. REQUIRES: NextPlan is called
   // before the next query is computed: the sticky rows of the last table may name truncated rows,
   // and its until_row may be too late; if so that call returns the table that replaces it.

@@ -5,19 +5,27 @@
 
 namespace kvasir {
 
-SepStaticRule::SepStaticRule(SepStaticConfig config, std::span<const TokenId> prompt)
-    : config_(std::move(config)), init_end_(config_.init) {
-  if (!config_.adaptive_init) return;
-  const uint64_t length = config_.prefill_len;
+namespace {
+
+SinksRule InitialRows(const SepStaticConfig& config, std::span<const TokenId> prompt) {
+  if (!config.adaptive_init) return SinksRule(config.init);
+  const uint64_t length = config.prefill_len;
   uint64_t pads = 0;
   for (const TokenId id : prompt.first(std::min<size_t>(prompt.size(), length))) {
-    pads += config_.pad_id && id == *config_.pad_id ? 1 : 0;
+    pads += config.pad_id && id == *config.pad_id ? 1 : 0;
   }
+  if (config.init == 0 || length == 0) return SinksRule(0);
   // Every initial row is clamped to the last one of the prompt.
-  init_first_ = length == 0 ? 0 : std::min(pads, length - 1);
-  init_end_ = config_.init == 0 ? init_first_ : std::min(pads + config_.init, length);
-  init_end_ = std::max(init_end_, config_.init > 0 && length > 0 ? init_first_ + 1 : init_first_);
+  const uint64_t first = std::min(pads, length - 1);
+  return SinksRule(std::max(std::min(pads + config.init, length), first + 1), first);
 }
+
+}  // namespace
+
+SepStaticRule::SepStaticRule(SepStaticConfig config, std::span<const TokenId> prompt)
+    : config_(std::move(config)),
+      rule_(AnyOf({std::make_shared<SinksRule>(InitialRows(config_, prompt)),
+                   std::make_shared<SeparatorsRule>(config_.separators)})) {}
 
 bool SepStaticRule::Sees(uint64_t query, uint64_t key, TokenId key_id) const {
   if (key > query) return false;

@@ -1,4 +1,5 @@
-// Static (training-free) SepLLM: the rule that says which keys a query sees.
+// Static (training-free) SepLLM: which keys a query sees, with all that the authors' masks do to
+// padded prompts. StayPolicy carries the same rule out without them.
 //
 //   key j is visible to query i  iff  j <= i and (j is initial, or a separator, or i - j < window)
 // The window counts the query itself. Rows below prefill_len may have another window and may hide
@@ -11,12 +12,14 @@
 #define KVASIR_POLICIES_SEP_STATIC_H_
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
 
 #include "policies/retention_policy.h"
 #include "policies/separator_set.h"
+#include "policies/stay_rules.h"
 
 namespace kvasir {
 
@@ -37,12 +40,8 @@ class SepStaticRule {
   // `prompt` is looked at for adaptive_init only: the first prefill_len ids of the row.
   SepStaticRule(SepStaticConfig config, std::span<const TokenId> prompt);
 
-  bool IsInitial(uint64_t row) const { return row >= init_first_ && row < init_end_; }
-
   // Visible to every later query, however far away. O(log separators).
-  bool Stays(uint64_t row, TokenId id) const {
-    return IsInitial(row) || config_.separators.Contains(id);
-  }
+  bool Stays(uint64_t row, TokenId id) const { return rule_->Stays(row, id); }
 
   // Window of a query.
   uint64_t WindowOf(uint64_t query) const {
@@ -58,8 +57,7 @@ class SepStaticRule {
 
  private:
   SepStaticConfig config_;
-  uint64_t init_first_ = 0;
-  uint64_t init_end_ = 0;
+  std::shared_ptr<const StayRule> rule_;
 };
 
 }  // namespace kvasir

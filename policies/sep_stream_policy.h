@@ -17,6 +17,7 @@
 #ifndef KVASIR_POLICIES_SEP_STREAM_POLICY_H_
 #define KVASIR_POLICIES_SEP_STREAM_POLICY_H_
 
+#include <memory>
 #include <optional>
 #include <span>
 
@@ -45,6 +46,9 @@ class SepStreamPolicy final : public RetentionPolicy {
   std::optional<RetentionPlan> NextPlan(const PlanHorizon& horizon) override;
   uint64_t RollbackFloor() const override { return ledger_.Floor(rows()); }
   absl::Status Truncate(uint64_t rows) override;
+  std::unique_ptr<RetentionPolicy> Clone() const override {
+    return std::make_unique<SepStreamPolicy>(*this);
+  }
 
  private:
   bool IsSepCache() const { return config_.stream.variant == SepStreamVariant::kSepCache; }

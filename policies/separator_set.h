@@ -6,6 +6,7 @@
 #define KVASIR_POLICIES_SEPARATOR_SET_H_
 
 #include <algorithm>
+#include <cstdint>
 #include <utility>
 #include <vector>
 
@@ -19,13 +20,19 @@ class SeparatorSet {
   explicit SeparatorSet(std::vector<TokenId> ids) : ids_(std::move(ids)) {
     std::sort(ids_.begin(), ids_.end());
     ids_.erase(std::unique(ids_.begin(), ids_.end()), ids_.end());
+    for (const TokenId id : ids_) bits_ |= Bit(id);
   }
 
-  bool Contains(TokenId id) const { return std::binary_search(ids_.begin(), ids_.end(), id); }
+  bool Contains(TokenId id) const {
+    return (bits_ & Bit(id)) != 0 && std::binary_search(ids_.begin(), ids_.end(), id);
+  }
   bool empty() const { return ids_.empty(); }
 
  private:
+  static constexpr uint64_t Bit(TokenId id) { return uint64_t{1} << (id % 64); }
+
   std::vector<TokenId> ids_;  // ascending, each once
+  uint64_t bits_ = 0;         // of their last six bits: most other tokens are told apart at once
 };
 
 }  // namespace kvasir

@@ -2,6 +2,7 @@
 
 #include "base/bytes.h"
 #include "base/status_macros.h"
+#include "policies/parameter_reader.h"
 
 namespace kvasir {
 
@@ -62,6 +63,67 @@ absl::Status StreamingLlmPolicy::Truncate(uint64_t rows) {
   KVASIR_RETURN_IF_ERROR(ledger_.CheckTruncate(rows_, rows));
   rows_ = rows;
   return absl::OkStatus();
+}
+
+namespace {
+
+absl::StatusOr<PolicyLanes> MakeFull(ParameterReader& reader) {
+  // Nothing that is always so is written: "full" is the canonical text.
+  PositionMode positions = PositionMode::kOriginal;
+  if (reader.Value("positions") != "original") {
+    KVASIR_ASSIGN_OR_RETURN(positions, reader.Positions(/*in_cache=*/false));
+  }
+  PolicyLanes lanes = GroupLayers({}, reader.context().layers, [](const LayerSettings&) {
+    return std::make_unique<FullPolicy>();
+  });
+  lanes.positions = positions;
+  return lanes;
+}
+
+absl::StatusOr<PolicyLanes> MakeStreamingLlm(ParameterReader& reader) {
+  KVASIR_ASSIGN_OR_RETURN(LayerSettings start, reader.PerLayer("start_size", 0));
+  KVASIR_ASSIGN_OR_RETURN(LayerSettings recent, reader.PerLayer("recent_size", 1));
+  KVASIR_ASSIGN_OR_RETURN(const PositionMode positions, reader.Positions(/*in_cache=*/true));
+  const bool in_cache = positions == PositionMode::kInCache;
+  PolicyLanes lanes =
+      GroupLayers({start, recent}, reader.context().layers, [&](const LayerSettings& s) {
+        return std::make_unique<StreamingLlmPolicy>(StreamingLlmConfig{s[0], s[1], in_cache});
+      });
+  lanes.positions = positions;
+  return lanes;
+}
+
+}  // namespace
+
+PolicyDefinition FullDefinition() {
+  return {{.name = "full",
+           .summary = "every token stays",
+           .source = "",
+           .parameters = {PositionsParameter()},
+           .needs = "nothing; positions=unrotated: rotation at each read",
+           .shareable = true,
+           .accepts_rules = false},
+          MakeFull};
+}
+
+PolicyDefinition StreamingLlmDefinition() {
+  return {
+      {.name = "streamingllm",
+       .summary = "the first tokens and the most recent ones",
+       .source = "StreamingLLM, arXiv 2309.17453",
+       .parameters =
+           {{"start_size", "integer", "4", kCountFromZeroBounds, "initial tokens that stay", true},
+            {"recent_size", "integer", "512", kCountBounds,
+             "most recent tokens that are visible, the query's own included", true},
+            {"positions", "choice", "in_cache", "original, in_cache, unrotated",
+             "positions of keys: of the text, or indices in the cache; unrotated: of the text, "
+             "rotated at each read",
+             false}},
+       .needs = "positions=in_cache: a second rotation of the query; positions=unrotated: "
+                "rotation at each read",
+       .shareable = true,
+       .accepts_rules = false},
+      MakeStreamingLlm};
 }
 
 }  // namespace kvasir

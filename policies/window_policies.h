@@ -5,10 +5,12 @@
 #ifndef KVASIR_POLICIES_WINDOW_POLICIES_H_
 #define KVASIR_POLICIES_WINDOW_POLICIES_H_
 
+#include <memory>
 #include <optional>
 #include <span>
 
 #include "policies/plan_ledger.h"
+#include "policies/policy_definition.h"
 #include "policies/retention_policy.h"
 
 namespace kvasir {
@@ -21,6 +23,9 @@ class FullPolicy final : public RetentionPolicy {
   std::optional<RetentionPlan> NextPlan(const PlanHorizon& horizon) override;
   uint64_t RollbackFloor() const override { return 0; }
   absl::Status Truncate(uint64_t rows) override;
+  std::unique_ptr<RetentionPolicy> Clone() const override {
+    return std::make_unique<FullPolicy>(*this);
+  }
 
  private:
   uint64_t rows_ = 0;
@@ -45,6 +50,9 @@ class StreamingLlmPolicy final : public RetentionPolicy {
   std::optional<RetentionPlan> NextPlan(const PlanHorizon& horizon) override;
   uint64_t RollbackFloor() const override { return ledger_.Floor(rows_); }
   absl::Status Truncate(uint64_t rows) override;
+  std::unique_ptr<RetentionPolicy> Clone() const override {
+    return std::make_unique<StreamingLlmPolicy>(*this);
+  }
 
  private:
   enum class Phase { kStart, kAllVisible, kWindowed };
@@ -57,6 +65,9 @@ class StreamingLlmPolicy final : public RetentionPolicy {
   uint64_t rows_ = 0;
   uint64_t recent_first_ = 0;
 };
+
+PolicyDefinition FullDefinition();
+PolicyDefinition StreamingLlmDefinition();
 
 }  // namespace kvasir
 

@@ -114,25 +114,45 @@ std::string RenderSequences(const v1::ListSequencesResponse& sequences) {
   return table.empty() ? "no open sequences\n" : table.Render();
 }
 
+namespace {
+
+std::string RenderPolicy(const v1::PolicyInfo& policy, bool is_rule) {
+  std::string out = fmt::format("{}: {}\n", EscapeForTerminal(policy.name()),
+                                EscapeForTerminal(policy.summary()));
+  if (!policy.source().empty()) {
+    out += fmt::format("  paper: {}\n", EscapeForTerminal(policy.source()));
+  }
+  if (!policy.needs().empty()) {
+    out += fmt::format("  needs: {}\n", EscapeForTerminal(policy.needs()));
+  }
+  if (!is_rule) {
+    out +=
+        fmt::format("  may be shared under a prefix hash: {}\n", policy.shareable() ? "yes" : "no");
+    if (policy.accepts_rules()) out += "  rules may stand before it\n";
+  }
+  Table table({{"  PARAMETER"}, {"TYPE"}, {"DEFAULT"}, {"BOUNDS"}, {"BY LAYER"}, {"MEANING"}});
+  for (const v1::PolicyParameter& parameter : policy.parameters()) {
+    table.AddRow({"  " + EscapeForTerminal(parameter.name()), EscapeForTerminal(parameter.type()),
+                  EscapeForTerminal(parameter.default_value()),
+                  EscapeForTerminal(parameter.bounds()), parameter.per_layer() ? "yes" : "no",
+                  EscapeForTerminal(parameter.description())});
+  }
+  if (!table.empty()) out += table.Render();
+  return out;
+}
+
+}  // namespace
+
 std::string RenderPolicies(const v1::ListPoliciesResponse& policies) {
   std::string out;
   for (const v1::PolicyInfo& policy : policies.policies()) {
-    out += fmt::format("{}{}: {}\n", out.empty() ? "" : "\n", EscapeForTerminal(policy.name()),
-                       EscapeForTerminal(policy.summary()));
-    if (!policy.source().empty()) {
-      out += fmt::format("  paper: {}\n", EscapeForTerminal(policy.source()));
-    }
-    if (!policy.needs().empty()) {
-      out += fmt::format("  needs: {}\n", EscapeForTerminal(policy.needs()));
-    }
-    Table table({{"  PARAMETER"}, {"TYPE"}, {"DEFAULT"}, {"BOUNDS"}, {"BY LAYER"}, {"MEANING"}});
-    for (const v1::PolicyParameter& parameter : policy.parameters()) {
-      table.AddRow({"  " + EscapeForTerminal(parameter.name()), EscapeForTerminal(parameter.type()),
-                    EscapeForTerminal(parameter.default_value()),
-                    EscapeForTerminal(parameter.bounds()), parameter.per_layer() ? "yes" : "no",
-                    EscapeForTerminal(parameter.description())});
-    }
-    if (!table.empty()) out += table.Render();
+    out += (out.empty() ? "" : "\n") + RenderPolicy(policy, /*is_rule=*/false);
+  }
+  if (!policies.rules().empty()) {
+    out += "\nRules keep rows whatever the policy after them says: 'RULE|RULE|POLICY'\n";
+  }
+  for (const v1::PolicyInfo& rule : policies.rules()) {
+    out += "\n" + RenderPolicy(rule, /*is_rule=*/true);
   }
   return out.empty() ? "no policies\n" : out;
 }

@@ -34,6 +34,33 @@ void Fill(const core::SequenceReport& report, v1::SequenceInfo* info) {
   info->set_rollback_floor(report.summary.rollback_floor);
 }
 
+void Fill(const core::InspectedRow& row, v1::InspectedRow* out) {
+  out->set_row(row.row.row);
+  out->set_token(row.row.token);
+  out->set_token_known(row.row.token_known);
+  out->set_kept(row.row.kept_heads > 0);
+  out->set_kept_heads(row.row.kept_heads);
+  out->set_text(row.text);
+}
+
+void FillPolicy(const PolicyInfo& policy, v1::PolicyInfo* info) {
+  info->set_name(policy.name);
+  info->set_summary(policy.summary);
+  info->set_source(policy.source);
+  info->set_needs(policy.needs);
+  info->set_shareable(policy.shareable);
+  info->set_accepts_rules(policy.accepts_rules);
+  for (const PolicyParameterInfo& parameter : policy.parameters) {
+    v1::PolicyParameter* out = info->add_parameters();
+    out->set_name(parameter.name);
+    out->set_type(parameter.type);
+    out->set_default_value(parameter.default_value);
+    out->set_bounds(parameter.bounds);
+    out->set_description(parameter.description);
+    out->set_per_layer(parameter.per_layer);
+  }
+}
+
 uint64_t LimitOf(__rlimit_resource resource) {
   rlimit limit{};
   return ::getrlimit(resource, &limit) == 0 ? limit.rlim_cur : 0;
@@ -126,24 +153,19 @@ grpc::Status AdminService::InspectSequence(grpc::ServerContext* context,
   }
   const uint32_t max_rows = request->max_rows() == 0 ? kInspectRowsDefault : request->max_rows();
   MutexLock lock(shared_.mutex);
-  core::SequenceReport report;
-  absl::StatusOr<std::vector<core::InspectedRow>> rows =
+  const absl::StatusOr<core::Inspection> inspection =
       shared_.core.Inspect(scope->all ? nullptr : &scope->tenant, request->sequence_id(),
-                           request->layer(), request->first_row(), max_rows, &report);
-  if (!rows.ok()) return ToGrpc(rows.status());
+                           request->layer(), request->first_row(), max_rows);
+  if (!inspection.ok()) return ToGrpc(inspection.status());
+  const core::SequenceReport& report = inspection->sequence;
   response->set_boot_epoch(boot_epoch_);
   response->set_layers(report.layers);
+  response->set_kv_heads(inspection->kv_heads);
   Fill(report, response->mutable_info());
-  for (const core::InspectedRow& row : *rows) {
-    v1::InspectedRow* out = response->add_rows();
-    out->set_row(row.row.row);
-    out->set_token(row.row.token);
-    out->set_token_known(row.row.token_known);
-    out->set_kept(row.row.kept);
-    out->set_text(row.text);
-  }
-  const uint64_t next = request->first_row() + rows->size();
-  if (!rows->empty() && next < report.summary.rows_seen) response->set_next_row(next);
+  for (const core::InspectedRow& row : inspection->rows) Fill(row, response->add_rows());
+  for (const core::InspectedRow& row : inspection->prompt) Fill(row, response->add_prompt());
+  const uint64_t next = request->first_row() + inspection->rows.size();
+  if (!inspection->rows.empty() && next < report.summary.rows_seen) response->set_next_row(next);
   return grpc::Status::OK;
 }
 
@@ -153,23 +175,8 @@ grpc::Status AdminService::ListPolicies(grpc::ServerContext* context,
   const absl::StatusOr<Scope> scope = ScopeOf(*context);
   if (!scope.ok()) return ToGrpc(scope.status());
   response->set_boot_epoch(boot_epoch_);
-  for (const PolicyInfo& policy : Policies()) {
-    v1::PolicyInfo* info = response->add_policies();
-    info->set_name(policy.name);
-    info->set_summary(policy.summary);
-    info->set_source(policy.source);
-    info->set_needs(policy.needs);
-    info->set_shareable(policy.shareable);
-    for (const PolicyParameterInfo& parameter : policy.parameters) {
-      v1::PolicyParameter* out = info->add_parameters();
-      out->set_name(parameter.name);
-      out->set_type(parameter.type);
-      out->set_default_value(parameter.default_value);
-      out->set_bounds(parameter.bounds);
-      out->set_description(parameter.description);
-      out->set_per_layer(parameter.per_layer);
-    }
-  }
+  for (const PolicyInfo& policy : Policies()) FillPolicy(policy, response->add_policies());
+  for (const PolicyInfo& rule : StayRules()) FillPolicy(rule, response->add_rules());
   return grpc::Status::OK;
 }
 

@@ -26,6 +26,21 @@ Instant WaitDeadline(const grpc::ServerContext& context, uint32_t bound_ms) {
                    bound, std::max(left, std::chrono::system_clock::duration::zero()));
 }
 
+void Fill(const core::LaneReport& report, uint64_t prompt_rows, v1::LaneReport* out) {
+  const core::Lane& lane = *report.lane;
+  const shm::ReportShape& shape = lane.report_geometry.shape;
+  out->set_position_sets(lane.block.trailer.position_sets);
+  out->set_mass_sets(shape.mass_sets);
+  out->set_kept_rows_max(shape.kept_rows_max);
+  out->set_mass_decay(lane.needs.decay);
+  out->set_query_rows(shape.query_rows);
+  out->set_first_query_row(prompt_rows - std::min<uint64_t>(prompt_rows, shape.query_rows));
+  for (const uint32_t floats : shape.query_floats) out->add_query_floats(floats);
+  out->set_extent(report.extent.slot);
+  out->set_generation(report.extent.generation);
+  out->set_offset(lane.report.offset);
+}
+
 }  // namespace
 
 grpc::Status KvCacheService::Run(const grpc::ServerContext& context, const Verb& verb) {
@@ -113,7 +128,7 @@ grpc::Status KvCacheService::OpenSequence(grpc::ServerContext* context,
     shared_.mutex.AssertHeld();
     const core::OpenRequest open{request->model_id(), request->retention(), request->prompt_rows(),
                                  request->label(), request->max_rows()};
-    KVASIR_ASSIGN_OR_RETURN(const core::Sequence* sequence,
+    KVASIR_ASSIGN_OR_RETURN(core::Sequence* const sequence,
                             shared_.core.OpenSequence(session, open));
     response->set_boot_epoch(options_.boot_epoch);
     response->set_sequence(sequence->identity().slot);
@@ -121,6 +136,15 @@ grpc::Status KvCacheService::OpenSequence(grpc::ServerContext* context,
     response->set_sequence_id(sequence->identity().id);
     response->set_retention(sequence->identity().retention);
     for (const uint32_t lane : sequence->LaneOfLayer()) response->add_lane_of_layer(lane);
+    response->set_unrotated(sequence->positions() == PositionMode::kUnrotated);
+    if (const std::optional<uint32_t> layer = sequence->filter_layer()) {
+      response->set_has_filter_layer(true);
+      response->set_filter_layer(*layer);
+    }
+    KVASIR_ASSIGN_OR_RETURN(const std::vector<core::LaneReport> reports, sequence->Reports());
+    for (const core::LaneReport& report : reports) {
+      Fill(report, request->prompt_rows(), response->add_lanes());
+    }
     return absl::OkStatus();
   });
 }
@@ -166,6 +190,21 @@ grpc::Status KvCacheService::Truncate(grpc::ServerContext* context,
     response->set_boot_epoch(options_.boot_epoch);
     response->set_uid(answer.uid);
     response->set_rollback_floor(answer.rollback_floor);
+    return answer.status;
+  });
+}
+
+grpc::Status KvCacheService::SelectRows(grpc::ServerContext* context,
+                                        const v1::SelectRowsRequest* request,
+                                        v1::SelectRowsResponse* response) {
+  return Run(*context, [&](core::Session& session, bool* done) -> absl::Status {
+    shared_.mutex.AssertHeld();
+    const core::KvCore::SelectAnswer answer =
+        shared_.core.SelectRows(session, request->sequence(), request->uid());
+    *done = answer.ready;
+    response->set_boot_epoch(options_.boot_epoch);
+    response->set_uid(answer.uid);
+    response->mutable_rows()->Assign(answer.rows.begin(), answer.rows.end());
     return answer.status;
   });
 }

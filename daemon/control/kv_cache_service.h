@@ -33,6 +33,8 @@ class KvCacheService final : public v1::KvCache::Service {
                     v1::SyncResponse* response) override;
   grpc::Status Truncate(grpc::ServerContext* context, const v1::TruncateRequest* request,
                         v1::TruncateResponse* response) override;
+  grpc::Status SelectRows(grpc::ServerContext* context, const v1::SelectRowsRequest* request,
+                          v1::SelectRowsResponse* response) override;
   grpc::Status CloseSequence(grpc::ServerContext* context, const v1::CloseSequenceRequest* request,
                              v1::CloseSequenceResponse* response) override;
   grpc::Status PutTokenTexts(grpc::ServerContext* context, const v1::PutTokenTextsRequest* request,

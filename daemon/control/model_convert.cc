@@ -20,7 +20,8 @@ absl::StatusOr<kernels::RowType> ToRowType(v1::DataType type) {
 }
 
 absl::StatusOr<core::LayerShape> ToLayerShape(const v1::LayerSpec& spec, int index) {
-  core::LayerShape layer{spec.kv_heads(), spec.k_head_dim(), spec.v_head_dim(), 0};
+  core::LayerShape layer{spec.kv_heads(), spec.k_head_dim(), spec.v_head_dim(), 0,
+                         spec.query_heads()};
   switch (spec.attention()) {
     case v1::ATTENTION_KIND_UNSPECIFIED:
     case v1::ATTENTION_KIND_FULL:

@@ -3,42 +3,103 @@
 #include <cstring>
 
 namespace kvasir::core {
+namespace {
+
+enum class Plane { kKey, kValue };
+
+// One plane of one layer of the group that is filled.
+struct PlaneCopy {
+  const GroupFill& fill;
+  size_t layer;
+  Plane plane;
+
+  uint64_t Offset(const shm::GroupGeometry& geometry) const {
+    return plane == Plane::kKey ? geometry.k_off[layer] : geometry.v_off[layer];
+  }
+  uint64_t row_bytes() const {
+    const shm::LayerRowBytes bytes = fill.group->geometry().row_bytes[layer];
+    return plane == Plane::kKey ? bytes.k : bytes.v;
+  }
+  std::byte* destination() const {
+    return fill.group->group().data() + Offset(fill.group->geometry());
+  }
+  // Rows (or their pieces from byte `skip` on) of one column.
+  std::vector<const std::byte*> Sources(uint32_t column, uint64_t skip) const {
+    const size_t rows = fill.group->rows();
+    std::vector<const std::byte*> sources(rows);
+    for (size_t i = 0; i < rows; ++i) {
+      const SlotSource& source = fill.sources[column * rows + i];
+      sources[i] =
+          source.group + Offset(*source.geometry) + uint64_t{source.slot} * row_bytes() + skip;
+    }
+    return sources;
+  }
+};
+
+// A layer whose kv heads keep rows of their own: head by head, original positions.
+void CopyHeads(const PlaneCopy& copy, uint32_t first_column, uint32_t kv_heads) {
+  const uint64_t piece = copy.row_bytes() / kv_heads;
+  for (uint32_t head = 0; head < kv_heads; ++head) {
+    kernels::GatherPieces(copy.Sources(first_column + head, head * piece), piece,
+                          copy.destination() + head * piece, copy.row_bytes());
+  }
+}
+
+void CopyRows(const PlaneCopy& copy, uint32_t column, const kernels::RopeShape& shape,
+              const std::vector<int64_t>& deltas) {
+  if (!deltas.empty() && copy.plane == Plane::kKey) {
+    kernels::GatherRotateRows(shape, copy.Sources(column, 0), deltas, copy.destination());
+  } else {
+    kernels::GatherRows(copy.Sources(column, 0), copy.row_bytes(), copy.destination());
+  }
+}
+
+// By how much each row is turned; empty where none is.
+std::vector<int64_t> Deltas(const GroupFill& fill, const LaneRope& rope) {
+  std::vector<int64_t> deltas;
+  bool turns = false;
+  for (const SlotSource& source : fill.sources) {
+    deltas.push_back(source.rotate_by);
+    turns |= source.rotate_by != 0;
+  }
+  if (!rope.rotate || !turns) deltas.clear();
+  return deltas;
+}
+
+void WriteTrailer(const GroupFill& fill) {
+  const shm::GroupGeometry& geometry = fill.group->geometry();
+  std::byte* const base = fill.group->group().data();
+  for (uint32_t column = 0; column < fill.group->columns(); ++column) {
+    for (uint32_t i = 0; i < fill.group->rows(); ++i) {
+      const KeptSlot& slot = fill.group->Slot(column, i);
+      const auto row = static_cast<uint32_t>(slot.row);
+      const uint64_t at = 4 * (uint64_t{column} * geometry.slots + i);
+      std::memcpy(base + geometry.pos_off + at, &row, 4);
+      std::memcpy(base + geometry.tok_off + at, &slot.token, 4);
+    }
+  }
+}
+
+}  // namespace
 
 void FillGroup(const GroupFill& fill, const LaneRope& rope) {
   const shm::GroupGeometry& geometry = fill.group->geometry();
-  std::byte* const base = fill.group->group().data();
-  const size_t rows = fill.sources.size();
-  std::vector<const std::byte*> sources(rows);
-  std::vector<int64_t> deltas(rows);
-  bool turns = false;
-  for (size_t i = 0; i < rows; ++i) {
-    deltas[i] = fill.sources[i].rotate_by;
-    turns |= deltas[i] != 0;
-  }
+  const std::vector<int64_t> deltas = Deltas(fill, rope);
+  uint32_t column = 0;  // of the layer's first head
   for (size_t layer = 0; layer < geometry.k_off.size(); ++layer) {
-    const shm::LayerRowBytes bytes = geometry.row_bytes[layer];
-    for (size_t i = 0; i < rows; ++i) {
-      const SlotSource& source = fill.sources[i];
-      sources[i] = source.group + source.geometry->k_off[layer] + uint64_t{source.slot} * bytes.k;
+    const kernels::RopeShape& shape = rope.layers[layer];
+    for (const Plane plane : {Plane::kKey, Plane::kValue}) {
+      const PlaneCopy copy{fill, layer, plane};
+      if (copy.row_bytes() == 0) continue;
+      if (rope.heads_keep_own) {
+        CopyHeads(copy, column, shape.kv_heads);
+      } else {
+        CopyRows(copy, column, shape, deltas);
+      }
     }
-    if (rope.rotate && turns) {
-      kernels::GatherRotateRows(rope.layers[layer], sources, deltas, base + geometry.k_off[layer]);
-    } else {
-      kernels::GatherRows(sources, bytes.k, base + geometry.k_off[layer]);
-    }
-    if (bytes.v == 0) continue;
-    for (size_t i = 0; i < rows; ++i) {
-      const SlotSource& source = fill.sources[i];
-      sources[i] = source.group + source.geometry->v_off[layer] + uint64_t{source.slot} * bytes.v;
-    }
-    kernels::GatherRows(sources, bytes.v, base + geometry.v_off[layer]);
+    if (fill.group->columns() > 1) column += rope.heads_keep_own ? shape.kv_heads : 1;
   }
-  for (size_t i = 0; i < rows; ++i) {
-    const auto row = static_cast<uint32_t>(fill.group->slots[i].row);
-    const uint32_t token = fill.group->slots[i].token;
-    std::memcpy(base + geometry.pos_off + 4 * i, &row, 4);
-    std::memcpy(base + geometry.tok_off + 4 * i, &token, 4);
-  }
+  WriteTrailer(fill);
 }
 
 }  // namespace kvasir::core

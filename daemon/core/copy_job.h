@@ -10,9 +10,10 @@
 
 namespace kvasir::core {
 
-// How the K rows of one layer of a lane are rotated, for in-cache positions.
+// How the rows of a lane are copied: K rows turned, for in-cache positions, or head by head.
 struct LaneRope {
   bool rotate = false;
+  bool heads_keep_own = false;             // a column for each kv head
   std::vector<kernels::RopeShape> layers;  // in lane order
 };
 

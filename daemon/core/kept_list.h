@@ -27,7 +27,8 @@ struct KeptSlot {
   TokenId token = 0;
 };
 
-// A sealed group. Destroying it frees the memory, so it must not outlive its allocator.
+// A sealed group. Destroying it frees the memory, so it must not outlive its allocator. Where the
+// kv heads of a lane keep rows of their own it has columns, and a slot holds another row in each.
 class KeptGroup {
  public:
   KeptGroup(Group group, const shm::GroupGeometry& geometry, GroupAllocator& allocator)
@@ -38,7 +39,13 @@ class KeptGroup {
 
   const Group& group() const { return group_; }
   const shm::GroupGeometry& geometry() const { return geometry_; }
-  std::vector<KeptSlot> slots;  // filled slots, in order; constant once the group is in a list
+  uint32_t columns() const { return geometry_.trailer.position_sets; }
+  uint32_t rows() const { return static_cast<uint32_t>(slots.size() / columns()); }
+  const KeptSlot& Slot(uint32_t column, uint32_t slot) const {
+    return slots[size_t{column} * rows() + slot];
+  }
+  // Filled slots, [column][slot]; constant once the group is in a list.
+  std::vector<KeptSlot> slots;
 
  private:
   const Group group_;
@@ -63,7 +70,7 @@ struct SlotSource {
 // A new group and how to fill it. Executed by FillGroup (daemon/core/copy_job.h), off the lock.
 struct GroupFill {
   std::shared_ptr<KeptGroup> group;
-  std::vector<SlotSource> sources;  // one for each slot of group->slots
+  std::vector<SlotSource> sources;  // one for each entry of group->slots
 };
 
 // The two sizes of kept groups of a lane: whole blocks and small groups.
@@ -90,6 +97,16 @@ class KeptList {
   absl::StatusOr<KeptList> Edit(std::span<const uint32_t> drop,
                                 std::span<const IncomingRow> incoming, const KeptGroupSizes& sizes,
                                 std::vector<GroupFill>* fills) const;
+
+  // The list of a lane with columns that has the entries of `keep`, one set for each column, all of
+  // one size: indices into this list and, behind it, `recent`, which every column shares. Whole
+  // blocks whose slots stay as they are in every column are shared; the rest is written anew.
+  // Errors: as Edit; kInvalidArgument for sets that are not ascending, of other sizes or out of
+  // range.
+  absl::StatusOr<KeptList> Rebuild(std::span<const KeepSet> keep,
+                                   std::span<const IncomingRow> recent,
+                                   const KeptGroupSizes& sizes,
+                                   std::vector<GroupFill>* fills) const;
 
   const std::vector<KeptRun>& runs() const { return runs_; }
   uint64_t rows() const { return rows_; }

@@ -78,6 +78,13 @@ struct InspectedRow {
   std::string text;
 };
 
+struct Inspection {
+  SequenceReport sequence;
+  uint32_t kv_heads = 0;  // of the layer
+  std::vector<InspectedRow> rows;
+  std::vector<InspectedRow> prompt;  // selection policies: what was chosen from
+};
+
 class KvCore {
  public:
   // `pool` must outlive it.
@@ -115,7 +122,7 @@ class KvCore {
   absl::Status PutTokenTexts(Session& session, uint32_t model_id, TokenId first,
                              const std::vector<std::string>& texts);
 
-  absl::StatusOr<const Sequence*> OpenSequence(Session& session, const OpenRequest& request);
+  absl::StatusOr<Sequence*> OpenSequence(Session& session, const OpenRequest& request);
   // Errors inside the answer; a violation ends the session (the answer says kPermissionDenied).
   SyncAnswer Sync(Session& session, const SyncNeed& need);
   struct TruncateAnswer {
@@ -125,14 +132,21 @@ class KvCore {
     uint64_t rollback_floor = 0;
   };
   TruncateAnswer Truncate(Session& session, uint32_t slot, uint32_t uid, uint64_t rows);
+  struct SelectAnswer {
+    absl::Status status;
+    bool ready = false;  // false and OK: the selection is under way, ask again
+    uint32_t uid = 0;
+    std::vector<uint32_t> rows;
+  };
+  SelectAnswer SelectRows(Session& session, uint32_t slot, uint32_t uid);
   // Returns false while a copy is under way (ask again).
   absl::StatusOr<bool> CloseSequence(Session& session, uint32_t slot, uint32_t uid);
 
   // The next copy to run, or null.
-  std::unique_ptr<CompactionJob> TakeJob();
+  std::unique_ptr<SequenceJob> TakeJob();
   // The copies are made: publishes what waited for them. Takes the job with it, since the groups
   // that it names belong to the core's books, and the session may end here.
-  void FinishJob(std::unique_ptr<CompactionJob> job);
+  void FinishJob(std::unique_ptr<SequenceJob> job);
   bool HasWork() const { return !jobs_.empty(); }
 
   // Destroys extents that nobody holds any more; true if some are still held. Called from time to
@@ -143,10 +157,8 @@ class KvCore {
   std::vector<SequenceReport> SequenceReports() const;
   // `tenant`: the only one whose sequences the caller may know of; null: all.
   // Errors: kNotFound, kInvalidArgument for a layer out of range.
-  absl::StatusOr<std::vector<InspectedRow>> Inspect(const std::string* tenant, uint64_t sequence_id,
-                                                    uint32_t layer, uint64_t first_row,
-                                                    uint32_t max_rows,
-                                                    SequenceReport* report) const;
+  absl::StatusOr<Inspection> Inspect(const std::string* tenant, uint64_t sequence_id,
+                                     uint32_t layer, uint64_t first_row, uint32_t max_rows) const;
   void CountRejected(Tenant& tenant) { ++tenant.counters.rejected_calls; }
   uint32_t session_count() const { return static_cast<uint32_t>(sessions_.size()); }
 
@@ -172,7 +184,7 @@ class KvCore {
     uint32_t slot;
   };
   std::map<uint64_t, Place> sequence_places_;  // by sequence id
-  std::deque<std::unique_ptr<CompactionJob>> jobs_;
+  std::deque<std::unique_ptr<SequenceJob>> jobs_;
   uint32_t next_session_id_ = 1;
   uint64_t next_sequence_id_ = 1;
 };

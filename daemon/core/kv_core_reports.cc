@@ -54,10 +54,9 @@ std::vector<TenantReport> KvCore::TenantReports() const {
   return reports;
 }
 
-absl::StatusOr<std::vector<InspectedRow>> KvCore::Inspect(const std::string* tenant,
-                                                          uint64_t sequence_id, uint32_t layer,
-                                                          uint64_t first_row, uint32_t max_rows,
-                                                          SequenceReport* report) const {
+absl::StatusOr<Inspection> KvCore::Inspect(const std::string* tenant, uint64_t sequence_id,
+                                           uint32_t layer, uint64_t first_row,
+                                           uint32_t max_rows) const {
   const auto place = sequence_places_.find(sequence_id);
   // Another tenant's is as unknown as one that does not exist, before anything else is judged.
   if (place == sequence_places_.end() ||
@@ -70,19 +69,26 @@ absl::StatusOr<std::vector<InspectedRow>> KvCore::Inspect(const std::string* ten
     return InvalidArgument("layer is out of bounds: value={} max={}", layer,
                            sequence.model().layers() - 1);
   }
-  *report = ReportOf(session, sequence);
   const std::map<TokenId, std::string>* texts = nullptr;
   for (const auto& [id, registered] : session.models) {
     if (&registered->model == &sequence.model()) texts = &registered->texts;
   }
-  std::vector<InspectedRow> rows;
-  for (const RowReport& row : sequence.Inspect(layer, first_row, max_rows)) {
-    InspectedRow inspected{row, ""};
-    const auto text = texts->find(row.token);
-    if (row.token_known && text != texts->end()) inspected.text = text->second;
-    rows.push_back(std::move(inspected));
-  }
-  return rows;
+  const auto with_texts = [texts](const std::vector<RowReport>& reports) {
+    std::vector<InspectedRow> rows;
+    for (const RowReport& row : reports) {
+      InspectedRow inspected{row, ""};
+      const auto text = texts->find(row.token);
+      if (row.token_known && text != texts->end()) inspected.text = text->second;
+      rows.push_back(std::move(inspected));
+    }
+    return rows;
+  };
+  Inspection inspection;
+  inspection.sequence = ReportOf(session, sequence);
+  inspection.kv_heads = sequence.model().description().layers[layer].kv_heads;
+  inspection.rows = with_texts(sequence.Inspect(layer, first_row, max_rows));
+  inspection.prompt = with_texts(sequence.InspectPrompt(first_row, max_rows));
+  return inspection;
 }
 
 absl::Status KvCore::CheckConservation() const {

@@ -53,6 +53,20 @@ absl::Status GiveSlidingLayersTheirWindow(const Model& model, const PolicyContex
   return absl::OkStatus();
 }
 
+// The model says enough for what the policies want to be told.
+absl::Status CheckNeeds(const Model& model, const PolicyLanes& lanes) {
+  for (uint32_t layer = 0; layer < model.layers(); ++layer) {
+    const ScoreNeeds needs = lanes.lanes[lanes.lane_of_layer[layer]]->Needs();
+    if (needs.source == ScoreSource::kWindowQueries &&
+        model.description().layers[layer].query_heads == 0) {
+      return InvalidArgument(
+          "retention needs queries, so the model has to say layers[{}].query_heads: retention={}",
+          layer, lanes.spec);
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<Sequence*> KvCore::FindSequence(Session& session, uint32_t slot, uint32_t uid) {
@@ -67,7 +81,7 @@ absl::StatusOr<Sequence*> KvCore::FindSequence(Session& session, uint32_t slot, 
   return sequence;
 }
 
-absl::StatusOr<const Sequence*> KvCore::OpenSequence(Session& session, const OpenRequest& request) {
+absl::StatusOr<Sequence*> KvCore::OpenSequence(Session& session, const OpenRequest& request) {
   const auto found = session.models.find(request.model_id);
   if (found == session.models.end()) {
     return NotFound("unknown model: model_id={}", request.model_id);
@@ -95,6 +109,7 @@ absl::StatusOr<const Sequence*> KvCore::OpenSequence(Session& session, const Ope
   policy_context.prompt_rows = request.prompt_rows;
   KVASIR_ASSIGN_OR_RETURN(PolicyLanes lanes, MakeLanes(text, policy_context));
   KVASIR_RETURN_IF_ERROR(GiveSlidingLayersTheirWindow(model, policy_context, &lanes));
+  KVASIR_RETURN_IF_ERROR(CheckNeeds(model, lanes));
   if (lanes.lanes.size() > session.limits.lanes_max) {
     return ResourceExhausted("retention has too many lanes: lanes={} limits.lanes_max={}",
                              lanes.lanes.size(), session.limits.lanes_max);
@@ -119,6 +134,7 @@ absl::StatusOr<const Sequence*> KvCore::OpenSequence(Session& session, const Ope
   context.desk = session.Desk(identity.slot);
   context.limits = &session.limits;
   if (request.max_rows > 0) context.max_rows = request.max_rows;
+  context.prompt_rows = request.prompt_rows;
   const uint64_t id = identity.id;
   const uint32_t slot = identity.slot;
   KVASIR_ASSIGN_OR_RETURN(*free, Sequence::Open(context, std::move(identity), std::move(lanes)));
@@ -131,7 +147,7 @@ absl::StatusOr<const Sequence*> KvCore::OpenSequence(Session& session, const Ope
 }
 
 void KvCore::CollectJob(Sequence& sequence) {
-  if (std::unique_ptr<CompactionJob> job = sequence.TakeJob()) jobs_.push_back(std::move(job));
+  if (std::unique_ptr<SequenceJob> job = sequence.TakeJob()) jobs_.push_back(std::move(job));
 }
 
 SyncAnswer KvCore::Sync(Session& session, const SyncNeed& need) {
@@ -195,6 +211,33 @@ KvCore::TruncateAnswer KvCore::Truncate(Session& session, uint32_t slot, uint32_
   return answer;
 }
 
+KvCore::SelectAnswer KvCore::SelectRows(Session& session, uint32_t slot, uint32_t uid) {
+  SelectAnswer answer;
+  absl::StatusOr<Sequence*> found = FindSequence(session, slot, uid);
+  if (!found.ok()) {
+    answer.status = found.status();
+    return answer;
+  }
+  Sequence& sequence = **found;
+  if (sequence.job_out()) return answer;
+  const absl::Status look = sequence.Look();
+  if (!look.ok()) {
+    answer.status =
+        PermissionDenied("session ended for a violation of the protocol: {}", MessageOf(look));
+    Violation(session, look);
+    return answer;
+  }
+  absl::StatusOr<std::optional<std::vector<uint32_t>>> rows = sequence.SelectRows(session.next_uid);
+  CollectJob(sequence);
+  answer.status = rows.status();
+  if (!rows.ok() || !*rows) return answer;
+  ++session.next_uid;
+  answer.ready = true;
+  answer.rows = **std::move(rows);
+  answer.uid = sequence.identity().uid;
+  return answer;
+}
+
 absl::StatusOr<bool> KvCore::CloseSequence(Session& session, uint32_t slot, uint32_t uid) {
   KVASIR_ASSIGN_OR_RETURN(Sequence * sequence, FindSequence(session, slot, uid));
   if (sequence->job_out()) return false;
@@ -203,18 +246,26 @@ absl::StatusOr<bool> KvCore::CloseSequence(Session& session, uint32_t slot, uint
   return true;
 }
 
-std::unique_ptr<CompactionJob> KvCore::TakeJob() {
+std::unique_ptr<SequenceJob> KvCore::TakeJob() {
   if (jobs_.empty()) return nullptr;
-  std::unique_ptr<CompactionJob> job = std::move(jobs_.front());
+  std::unique_ptr<SequenceJob> job = std::move(jobs_.front());
   jobs_.pop_front();
   return job;
 }
 
-void KvCore::FinishJob(std::unique_ptr<CompactionJob> job) {
+void KvCore::FinishJob(std::unique_ptr<SequenceJob> job) {
   const Place place = sequence_places_.at(job->sequence_id);  // sequences with a job out stay
+  Sequence& sequence = *place.session->sequences[place.slot];
+  sequence.Finish(*job);
   job.reset();  // before the sequence: it may hold the last references to a tenant's groups
-  place.session->sequences[place.slot]->Finish();
-  if (place.session->ended) DestroyIfIdle(place.session->id);
+  if (place.session->ended) {
+    DestroyIfIdle(place.session->id);
+    return;
+  }
+  // A decision by scores is followed by the copy at once; the engine waits for both. What cannot be
+  // done now is tried again by its next call, which reports why.
+  (void)sequence.Advance();
+  CollectJob(sequence);
 }
 
 }  // namespace kvasir::core

@@ -15,6 +15,8 @@ namespace {
 
 constexpr uint64_t kLayersMax = 1024;
 constexpr uint32_t kHeadsMax = 4096;
+constexpr uint32_t kQueryHeadsMax = 65536;
+constexpr uint64_t kQueryRowBytesMax = 16 << 20;  // of floats
 constexpr uint32_t kHeadDimMax = 65536;
 constexpr uint64_t kRowBytesMax = 1 << 20;
 constexpr uint64_t kTokenBytesMax = 64 << 20;
@@ -32,12 +34,19 @@ absl::Status CheckLayer(const LayerShape& layer, size_t index, uint32_t element_
                         shm::LayerRowBytes* row_bytes) {
   const std::string at = fmt::format("layers[{}].", index);
   KVASIR_RETURN_IF_ERROR(CheckRange(at + "kv_heads", layer.kv_heads, 1U, kHeadsMax));
+  KVASIR_RETURN_IF_ERROR(CheckRange(at + "query_heads", layer.query_heads, 0U, kQueryHeadsMax));
+  if (layer.query_heads % layer.kv_heads != 0) {
+    return InvalidArgument("{}query_heads is no multiple of kv_heads: query_heads={} kv_heads={}",
+                           at, layer.query_heads, layer.kv_heads);
+  }
   KVASIR_RETURN_IF_ERROR(CheckRange(at + "k_head_dim", layer.k_head_dim, 1U, kHeadDimMax));
   KVASIR_RETURN_IF_ERROR(CheckRange(at + "v_head_dim", layer.v_head_dim, 0U, kHeadDimMax));
   const uint64_t k = uint64_t{layer.kv_heads} * layer.k_head_dim * element_bytes;
   const uint64_t v = uint64_t{layer.kv_heads} * layer.v_head_dim * element_bytes;
   KVASIR_RETURN_IF_ERROR(CheckRange<uint64_t>(at + "K row bytes", k, 1, kRowBytesMax));
   KVASIR_RETURN_IF_ERROR(CheckRange<uint64_t>(at + "V row bytes", v, 0, kRowBytesMax));
+  const uint64_t q = uint64_t{4} * layer.query_heads * layer.k_head_dim;
+  KVASIR_RETURN_IF_ERROR(CheckRange<uint64_t>(at + "query row bytes", q, 0, kQueryRowBytesMax));
   *row_bytes = {static_cast<uint32_t>(k), static_cast<uint32_t>(v)};
   return absl::OkStatus();
 }

@@ -21,6 +21,7 @@ struct LayerShape {
   uint32_t k_head_dim = 0;
   uint32_t v_head_dim = 0;      // 0: no V rows
   uint32_t sliding_window = 0;  // 0: full attention
+  uint32_t query_heads = 0;     // 0: unknown
 };
 
 struct RopeDescription {

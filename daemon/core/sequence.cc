@@ -17,8 +17,10 @@ constexpr uint64_t kRememberedRows = 1 << 16;
 
 }  // namespace
 
-void Run(const CompactionJob& job) {
-  for (const CompactionJob::Item& item : job.items) FillGroup(item.fill, *item.rope);
+void Run(SequenceJob& job) {
+  for (LaneScoring& scoring : job.scorings) RunScoring(scoring);
+  if (job.selecting) RunSelecting(*job.selecting);
+  for (const SequenceJob::Item& item : job.items) FillGroup(item.fill, *item.rope);
 }
 
 Sequence::Sequence(const SequenceContext& context, Identity identity)
@@ -27,6 +29,7 @@ Sequence::Sequence(const SequenceContext& context, Identity identity)
 absl::StatusOr<std::unique_ptr<Sequence>> Sequence::Open(const SequenceContext& context,
                                                          Identity identity, PolicyLanes lanes) {
   std::unique_ptr<Sequence> sequence(new Sequence(context, std::move(identity)));
+  KVASIR_RETURN_IF_ERROR(sequence->MakeSelection(lanes.selection));
   sequence->MakeLanes(std::move(lanes));
   const uint64_t slots = context.model->slots_per_block();
   sequence->dir_cap_ = static_cast<uint32_t>(
@@ -60,6 +63,7 @@ absl::StatusOr<std::unique_ptr<Sequence>> Sequence::Open(const SequenceContext& 
     first.until_row = std::min(first.until_row, plan->until_row);
     first.lanes.push_back(std::move(table));
   }
+  KVASIR_RETURN_IF_ERROR(sequence->AllocateReports());
   KVASIR_RETURN_IF_ERROR(sequence->WriteTable(first));
   sequence->current_ = std::move(first);
   board.published.store(1, std::memory_order_release);
@@ -70,7 +74,7 @@ absl::StatusOr<std::unique_ptr<Sequence>> Sequence::Open(const SequenceContext& 
 }
 
 Sequence::~Sequence() {
-  KVASIR_CHECK(!preparing_ || job_, "a compaction job of the sequence is out: id={}", identity_.id);
+  KVASIR_CHECK(!job_out() || job_, "a job of the sequence is out: id={}", identity_.id);
   context_.board->uid.store(0, std::memory_order_release);
   context_.board->state.store(static_cast<uint32_t>(shm::BoardState::kFree),
                               std::memory_order_relaxed);
@@ -81,33 +85,7 @@ Sequence::~Sequence() {
   if (dir_bytes_ > 0 && dir_off_ > 0) context_.arena->Free(dir_off_, dir_bytes_);
   for (Lane& lane : lanes_) {
     for (const Group& group : lane.recent) lane.recent_allocator->Free(group);
-  }
-}
-
-void Sequence::MakeLanes(PolicyLanes lanes) {
-  const Model& model = *context_.model;
-  const ModelDescription& description = model.description();
-  lanes_.resize(lanes.lanes.size());
-  for (uint32_t layer = 0; layer < model.layers(); ++layer) {
-    lanes_[lanes.lane_of_layer[layer]].layers.push_back(layer);
-  }
-  for (size_t i = 0; i < lanes_.size(); ++i) {
-    Lane& lane = lanes_[i];
-    lane.policy = std::move(lanes.lanes[i]);
-    std::vector<shm::LayerRowBytes> bytes;
-    for (const uint32_t layer : lane.layers) {
-      bytes.push_back(model.row_bytes()[layer]);
-      const LayerShape& shape = description.layers[layer];
-      lane.rope.layers.push_back({description.dtype, description.rope.pairing, shape.kv_heads,
-                                  shape.k_head_dim, description.rope.rotated_dims,
-                                  description.rope.theta});
-    }
-    lane.rope.rotate = lanes.positions == PositionMode::kInCache;
-    lane.block = shm::MakeGroupGeometry(bytes, model.slots_per_block());
-    lane.small = shm::MakeGroupGeometry(bytes, shm::SmallGroupSlots(model.slots_per_block()));
-    lane.recent_allocator = &context_.recent->For(lane.block.bytes);
-    lane.kept_sizes = {&lane.block, &context_.tenant->kept.For(lane.block.bytes), &lane.small,
-                       &context_.tenant->kept.For(lane.small.bytes)};
+    if (lane.report) context_.recent->For(lane.report_geometry.bytes).Free(lane.report);
   }
 }
 
@@ -132,7 +110,7 @@ absl::Status Sequence::Look() {
 
 absl::Status Sequence::TakeTokens(uint64_t rows) {
   const Lane& lane = lanes_.front();  // the engine writes ids in the first lane's trailers
-  const uint64_t slots = lane.block.slots;
+  const uint64_t slots = lane.recent_block.slots;
   std::vector<TokenId> ids;
   ids.reserve(rows - rows_);
   while (rows_ + ids.size() < rows) {
@@ -141,7 +119,7 @@ absl::Status Sequence::TakeTokens(uint64_t rows) {
     const uint64_t count = std::min(rows - row, slots - row % slots);
     const size_t at = ids.size();
     ids.resize(at + count);
-    std::memcpy(&ids[at], group.data() + lane.block.tok_off + 4 * (row % slots), 4 * count);
+    std::memcpy(&ids[at], group.data() + lane.recent_block.tok_off + 4 * (row % slots), 4 * count);
   }
   const uint32_t vocabulary = context_.model->description().vocabulary_size;
   for (const TokenId id : ids) {  // the private copy is judged
@@ -164,7 +142,7 @@ void Sequence::Adopt() {
   FreeTable(old);
   for (size_t i = 0; i < lanes_.size(); ++i) {
     Lane& lane = lanes_[i];
-    const uint64_t first_block = current_.lanes[i].recent_first / lane.block.slots;
+    const uint64_t first_block = current_.lanes[i].recent_first / lane.recent_block.slots;
     while (lane.base_block < first_block && !lane.recent.empty()) {
       lane.recent_allocator->Free(lane.recent.front());
       lane.recent.pop_front();
@@ -176,7 +154,7 @@ void Sequence::Adopt() {
 
 void Sequence::ForgetTokens() {
   uint64_t needed = rows_;
-  for (const Lane& lane : lanes_) needed = std::min(needed, lane.base_block * lane.block.slots);
+  for (const Lane& lane : lanes_) needed = std::min(needed, lane.base_block * lane.recent_block.slots);
   if (rows_ > kRememberedRows)
     needed = std::min(needed, rows_ - kRememberedRows);
   else
@@ -188,7 +166,7 @@ void Sequence::ForgetTokens() {
 }
 
 absl::StatusOr<IncomingRow> Sequence::Incoming(const Lane& lane, const MovedRow& moved) const {
-  const uint64_t slots = lane.block.slots;
+  const uint64_t slots = lane.recent_block.slots;
   // A plan is checked like foreign input: a wrong policy may be slow, never unsafe.
   if (moved.row >= rows_ || moved.row < lane.base_block * slots) {
     return Internal("plan moves a row that is not in recent: row={} min={} max={}", moved.row,
@@ -199,20 +177,31 @@ absl::StatusOr<IncomingRow> Sequence::Incoming(const Lane& lane, const MovedRow&
       lane.rope.rotate ? static_cast<int64_t>(moved.rotated_at) - static_cast<int64_t>(moved.row)
                        : 0;
   return IncomingRow{{moved.row, moved.rotated_at, TokenOf(moved.row)},
-                     {group.data(), &lane.block, static_cast<uint32_t>(moved.row % slots), turn}};
+                     {group.data(), &lane.recent_block, static_cast<uint32_t>(moved.row % slots),
+                      turn}};
 }
 
 absl::StatusOr<LaneTable> Sequence::Apply(Lane& lane, const LaneTable& before,
                                           const RetentionPlan& plan,
                                           std::vector<GroupFill>* fills) {
   std::vector<IncomingRow> incoming;
-  for (const MovedRow& moved : plan.append) {
-    KVASIR_ASSIGN_OR_RETURN(IncomingRow row, Incoming(lane, moved));
-    incoming.push_back(row);
-  }
   LaneTable after;
-  KVASIR_ASSIGN_OR_RETURN(after.kept,
-                          before.kept.Edit(plan.drop, incoming, lane.kept_sizes, fills));
+  if (plan.keep.empty()) {
+    for (const MovedRow& moved : plan.append) {
+      KVASIR_ASSIGN_OR_RETURN(IncomingRow row, Incoming(lane, moved));
+      incoming.push_back(row);
+    }
+    KVASIR_ASSIGN_OR_RETURN(after.kept,
+                            before.kept.Edit(plan.drop, incoming, lane.kept_sizes, fills));
+  } else {
+    for (uint64_t row = before.recent_first; row < plan.recent_first; ++row) {
+      KVASIR_ASSIGN_OR_RETURN(IncomingRow in, Incoming(lane, {row, row}));
+      incoming.push_back(in);
+    }
+    KVASIR_ASSIGN_OR_RETURN(after.kept,
+                            before.kept.Rebuild(plan.keep, incoming, lane.kept_sizes, fills));
+    after.base = lane.next_base;
+  }
   uint64_t spanned = 0;
   for (const KeptSpan& span : plan.spans) spanned += span.count;
   if (spanned != after.kept.rows() || plan.recent_first < before.recent_first) {
@@ -220,6 +209,7 @@ absl::StatusOr<LaneTable> Sequence::Apply(Lane& lane, const LaneTable& before,
                     spanned, after.kept.rows(), plan.recent_first, before.recent_first);
   }
   after.spans = plan.spans;
+  after.from_row = plan.from_row;
   after.recent_first = plan.recent_first;
   after.window = plan.window;
   after.sticky = plan.sticky;
@@ -234,7 +224,8 @@ std::optional<RetentionPlan> Sequence::NextPlan(Lane& lane) const {
 }
 
 absl::Status Sequence::Advance() {
-  if (published_ || preparing_) return absl::OkStatus();
+  if (published_ || job_out()) return absl::OkStatus();
+  KVASIR_RETURN_IF_ERROR(failure_);
   uint64_t from = kNoRow;
   for (Lane& lane : lanes_) {
     while (std::optional<RetentionPlan> plan = NextPlan(lane)) {
@@ -242,7 +233,7 @@ absl::Status Sequence::Advance() {
     }
     if (!lane.pending.empty()) from = std::min(from, lane.pending.front().from_row);
   }
-  if (from == kNoRow) return absl::OkStatus();
+  if (StartScoring() || from == kNoRow) return absl::OkStatus();
   from = std::max(from, std::min(rows_, current_.until_row));  // all that are due already, at once
   TableVersion next;
   next.version = current_.version + 1;
@@ -262,7 +253,7 @@ absl::Status Sequence::Advance() {
     next.lanes.push_back(std::move(table));
   }
   KVASIR_RETURN_IF_ERROR(WriteTable(next));  // the last step that can fail: nothing is lost before
-  auto job = std::make_unique<CompactionJob>();
+  auto job = std::make_unique<SequenceJob>();
   job->sequence_id = identity_.id;
   for (size_t i = 0; i < lanes_.size(); ++i) {
     std::deque<RetentionPlan>& pending = lanes_[i].pending;
@@ -281,8 +272,14 @@ absl::Status Sequence::Advance() {
   return absl::OkStatus();
 }
 
-void Sequence::Finish() {
-  KVASIR_CHECK(preparing_.has_value(), "no compaction is under way: id={}", identity_.id);
+void Sequence::Finish(SequenceJob& job) {
+  KVASIR_CHECK(job_out(), "no job of the sequence is out: id={}", identity_.id);
+  if (scoring_) return DecideByScores(job);
+  if (selecting_) {
+    selecting_ = false;
+    chosen_ = std::move(job.selecting);
+    return;
+  }
   TableVersion next = *std::move(preparing_);
   preparing_.reset();
   next.filling.clear();
@@ -292,6 +289,7 @@ void Sequence::Finish() {
 }
 
 void Sequence::CancelJob() {
+  scoring_ = selecting_ = false;
   if (preparing_) FreeTable(*preparing_);
   preparing_.reset();
 }
@@ -307,6 +305,7 @@ absl::Status Sequence::Truncate(uint64_t rows, uint32_t new_uid) {
   }
   for (Lane& lane : lanes_) KVASIR_RETURN_IF_ERROR(lane.policy->Truncate(rows));
   tokens_.resize(rows - tokens_base_);
+  ReturnBlocksBehind(rows);
   const uint64_t before = rows_;
   rows_ = rows;
   identity_.uid = new_uid;

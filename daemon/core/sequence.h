@@ -19,6 +19,7 @@
 #include "daemon/core/copy_job.h"
 #include "daemon/core/kept_list.h"
 #include "daemon/core/model.h"
+#include "daemon/core/score_job.h"
 #include "daemon/core/session_memory.h"
 #include "daemon/core/table_arena.h"
 #include "daemon/core/tenant.h"
@@ -31,11 +32,15 @@ namespace kvasir::core {
 struct LaneTable {
   KeptList kept;
   std::vector<KeptSpan> spans;
+  uint64_t from_row = 0;
   uint64_t recent_first = 0;
   uint64_t window = 0;
   std::vector<uint64_t> sticky;
   uint64_t until_row = kNoRow;
   uint64_t cut_row = 0;  // rows below need the table before this one; 0: none do
+  // kAttentionMass: score of each kept row when the table began, [mass set][kept row]; null: none
+  // is kept. Shared by copies of the table and the jobs that read it.
+  std::shared_ptr<const std::vector<float>> base;
 };
 
 struct TableVersion {
@@ -52,11 +57,17 @@ struct TableVersion {
 // Layers that share one retention plan.
 struct Lane {
   std::vector<uint32_t> layers;
-  shm::GroupGeometry block;  // whole blocks: recent, and most of kept
-  shm::GroupGeometry small;
+  std::vector<HeadShape> heads;     // of those layers
+  shm::GroupGeometry recent_block;  // what the engine writes
+  shm::GroupGeometry block;         // kept rows: whole blocks
+  shm::GroupGeometry small;         // and the rest
   LaneRope rope;
   std::unique_ptr<RetentionPolicy> policy;
   std::deque<RetentionPlan> pending;  // returned by the policy, not applied yet, in order
+  ScoreNeeds needs;
+  std::shared_ptr<const std::vector<float>> next_base;  // of the decision that is not applied yet
+  shm::ReportGeometry report_geometry;
+  Group report;  // where the engine reports; none where bytes is 0
   GroupAllocator* recent_allocator = nullptr;
   KeptGroupSizes kept_sizes;
   std::deque<Group> recent;  // blocks, from base_block on
@@ -75,11 +86,15 @@ struct SequenceContext {
   const shm::SeqDesk* desk = nullptr;
   const SessionLimits* limits = nullptr;
   uint64_t max_rows = kNoRow;  // the sequence never grows beyond
+  uint64_t prompt_rows = 0;
 };
 
-// Work for a worker: fill these groups, then give the job back to Sequence::Finish().
-struct CompactionJob {
+// Work for a worker: score these lanes or fill these groups, then give the job back to
+// Sequence::Finish().
+struct SequenceJob {
   uint64_t sequence_id = 0;
+  std::vector<LaneScoring> scorings;
+  std::optional<RowSelecting> selecting;
   struct Item {
     GroupFill fill;
     const LaneRope* rope = nullptr;
@@ -87,7 +102,13 @@ struct CompactionJob {
   std::vector<Item> items;
 };
 
-void Run(const CompactionJob& job);
+void Run(SequenceJob& job);
+
+// What the engine is told about a lane when a sequence is opened.
+struct LaneReport {
+  const Lane* lane = nullptr;
+  ExtentTable::Ref extent;  // of the report group
+};
 
 struct SequenceSummary {
   uint64_t rows_seen = 0;
@@ -103,7 +124,7 @@ struct RowReport {
   uint64_t row = 0;
   TokenId token = 0;
   bool token_known = false;
-  bool kept = false;
+  uint32_t kept_heads = 0;  // kv heads of the layer that keep it
 };
 
 // Not thread-safe: the owner of KvCore holds one lock.
@@ -138,18 +159,33 @@ class Sequence {
   // A table for the query of `row` is in use, or one that leads to it is published.
   bool HasTableFor(uint64_t row) const;
 
-  std::unique_ptr<CompactionJob> TakeJob() { return std::move(job_); }
-  // The groups of the job that was taken are filled: publishes the version that needs them.
-  void Finish();
+  std::unique_ptr<SequenceJob> TakeJob() { return std::move(job_); }
+  // The job that was taken is done: decides by its scores, or publishes the version that needs the
+  // groups. Scores that decide nothing make the sequence useless: its calls get the reason.
+  void Finish(SequenceJob& job);
   // The job that was taken will not be run: the sequence is about to be destroyed.
   void CancelJob();
-  bool job_out() const { return preparing_.has_value(); }
+  bool job_out() const { return preparing_.has_value() || scoring_ || selecting_; }
 
   // REQUIRES: Look() was called, no job is out. Gives the board a new uid.
   // The engine waits for the answer and reads its tables anew after it, so that a published version
   // that is due counts as adopted, and one that the truncated rows belied ends at once. Errors:
   // kFailedPrecondition naming the floor, kOutOfRange above rows.
   absl::Status Truncate(uint64_t rows, uint32_t new_uid);
+
+  // Selection policies. REQUIRES: Look() was called, no job is out. The first call makes a job that
+  // chooses; the next one after it empties the sequence, gives the board a new uid and returns what
+  // was chosen; before that it returns nothing.
+  // Errors: kFailedPrecondition (other policies, no rows, a second time), the selection's.
+  absl::StatusOr<std::optional<std::vector<uint32_t>>> SelectRows(uint32_t new_uid);
+  std::optional<uint32_t> filter_layer() const;
+  // The prompt that rows were chosen from, kept_heads = all for those chosen. Empty where there was
+  // none.
+  std::vector<RowReport> InspectPrompt(uint64_t first_row, uint32_t max_rows) const;
+
+  // Report groups of the lanes, in lane order. Errors: kResourceExhausted.
+  absl::StatusOr<std::vector<LaneReport>> Reports();
+  PositionMode positions() const { return positions_; }
 
   uint64_t RollbackFloor() const;
   uint64_t granted() const { return granted_; }
@@ -166,7 +202,14 @@ class Sequence {
  private:
   Sequence(const SequenceContext& context, Identity identity);
 
+  absl::Status MakeSelection(const std::optional<GemFilterSpec>& selection);
   void MakeLanes(PolicyLanes lanes);
+  absl::Status AllocateReports();
+  // A job that scores the lanes that wait for it; false if none does.
+  bool StartScoring();
+  LaneScoring ScoringOf(size_t lane) const;
+  void DecideByScores(SequenceJob& job);
+  void StartSelecting();
   absl::Status TakeTokens(uint64_t rows);
   void Adopt();
   std::optional<RetentionPlan> NextPlan(Lane& lane) const;
@@ -178,6 +221,9 @@ class Sequence {
   absl::Status WriteTable(TableVersion& table);
   void Publish(TableVersion table);
   absl::Status AddBlock(size_t lane_index);
+  // Rows that are granted when `rows` are written and nothing more is asked for.
+  uint64_t GrantedAhead(uint64_t rows) const;
+  void ReturnBlocksBehind(uint64_t rows);
   void ForgetTokens();
   void FreeTable(const TableVersion& table);
   TokenId TokenOf(uint64_t row) const { return tokens_[row - tokens_base_]; }
@@ -190,7 +236,17 @@ class Sequence {
   TableVersion current_;                   // adopted by the engine
   std::optional<TableVersion> published_;  // not adopted yet
   std::optional<TableVersion> preparing_;  // waits for its copies
-  std::unique_ptr<CompactionJob> job_;     // to be taken
+  std::unique_ptr<SequenceJob> job_;       // to be taken
+  bool scoring_ = false;                   // a job that scores is out or to be taken
+  absl::Status failure_;                   // scores decided nothing
+  // Selection policies: from StartSelecting() to Finish(); then the choice until it is fetched.
+  std::optional<GemFilterSpec> selection_;
+  std::shared_ptr<const GemFilter> filter_;  // shared with the job
+  bool selecting_ = false;
+  std::optional<RowSelecting> chosen_;
+  std::vector<TokenId> prompt_;         // what was chosen from, for people
+  std::vector<uint32_t> prompt_rows_;   // chosen
+  PositionMode positions_ = PositionMode::kOriginal;
   uint64_t rows_ = 0;
   uint64_t granted_ = 0;
   uint64_t compactions_ = 0;

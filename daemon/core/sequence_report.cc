@@ -26,7 +26,8 @@ SequenceSummary Sequence::Summary() const {
   for (const KeptGroup* group : kept) summary.held_bytes += group->geometry().bytes;
   const TableVersion& newest = published_ && published_->from_row <= rows_ ? *published_ : current_;
   for (size_t i = 0; i < lanes_.size(); ++i) {
-    summary.held_bytes += lanes_[i].recent.size() * lanes_[i].block.bytes;
+    summary.held_bytes += lanes_[i].recent.size() * lanes_[i].recent_block.bytes;
+    summary.held_bytes += lanes_[i].report_geometry.bytes;
     const LaneTable& table = newest.lanes[i];
     // What the query of row `rows_` sees, without its own row, which is not written yet.
     uint64_t low = table.recent_first;
@@ -49,32 +50,51 @@ std::vector<uint32_t> Sequence::LaneOfLayer() const {
 
 std::vector<RowReport> Sequence::Inspect(uint32_t layer, uint64_t first_row,
                                          uint32_t max_rows) const {
-  const LaneTable& table = current_.lanes[LaneOfLayer()[layer]];
+  const uint32_t lane_index = LaneOfLayer()[layer];
+  const Lane& lane = lanes_[lane_index];
+  const LaneTable& table = current_.lanes[lane_index];
+  const auto in_lane = static_cast<size_t>(
+      std::find(lane.layers.begin(), lane.layers.end(), layer) - lane.layers.begin());
+  const uint32_t heads = lane.heads[in_lane].kv_heads;
   std::vector<RowReport> reports;
   const uint64_t end = std::min(rows_, first_row + max_rows);
-  for (uint64_t row = first_row; row < end; ++row) reports.push_back({row, 0, false, false});
+  for (uint64_t row = first_row; row < end; ++row) reports.push_back({row, 0, false, 0});
   if (reports.empty()) return reports;
   for (RowReport& report : reports) {
     if (report.row < tokens_base_) continue;
     report.token = TokenOf(report.row);
     report.token_known = true;
   }
-  const auto mark = [&](uint64_t row) {
-    if (row >= first_row && row < end) reports[row - first_row].kept = true;
+  const auto mark = [&](uint64_t row, uint32_t by_heads) {
+    if (row >= first_row && row < end) reports[row - first_row].kept_heads += by_heads;
   };
+  const auto mark_slot = [&](const KeptSlot& slot, uint32_t by_heads) {
+    mark(slot.row, by_heads);
+    if (slot.row < first_row || slot.row >= end) return;
+    reports[slot.row - first_row].token = slot.token;
+    reports[slot.row - first_row].token_known = true;
+  };
+  // The columns of this layer.
+  uint32_t first_column = 0, columns = 1;
+  if (lane.rope.heads_keep_own) {
+    for (size_t i = 0; i < in_lane; ++i) first_column += lane.heads[i].kv_heads;
+    columns = heads;
+  } else if (lane.block.trailer.position_sets > 1) {
+    first_column = static_cast<uint32_t>(in_lane);
+  }
   for (const KeptRun& run : table.kept.runs()) {
     for (uint32_t s = run.first_slot; s < run.first_slot + run.rows; ++s) {
-      const KeptSlot& slot = run.group->slots[s];
-      mark(slot.row);
-      if (slot.row < first_row || slot.row >= end) continue;
-      reports[slot.row - first_row].token = slot.token;
-      reports[slot.row - first_row].token_known = true;
+      for (uint32_t c = 0; c < columns; ++c) {
+        mark_slot(run.group->Slot(first_column + c, s), heads / columns);
+      }
     }
   }
-  for (const uint64_t row : table.sticky) mark(row);
   uint64_t low = table.recent_first;
   if (table.window != 0 && rows_ + 1 > table.window) low = std::max(low, rows_ + 1 - table.window);
-  for (uint64_t row = std::max(low, first_row); row < end; ++row) mark(row);
+  for (const uint64_t row : table.sticky) {
+    if (row < low) mark(row, heads);
+  }
+  for (uint64_t row = std::max(low, first_row); row < end; ++row) mark(row, heads);
   return reports;
 }
 

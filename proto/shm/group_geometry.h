@@ -3,8 +3,11 @@
 // A group holds `slots` slots of all layers of a lane:
 //   for each layer of the lane, ascending: K plane [slot][kv_head][k_head_dim], 64-byte aligned,
 //                                          V plane [slot][kv_head][v_head_dim], 64-byte aligned
-//   trailer, page aligned: u32 pos[slots], u32 tok[slots]
-// and is a multiple of 4 KiB long.
+//   trailer, page aligned: u32 pos[position_sets][slots], u32 tok[position_sets][slots],
+//                          f32 mass[mass_sets][slots]
+// and is a multiple of 4 KiB long. There is one position set, or one for each column of a lane
+// whose kv heads keep rows of their own (kept groups); mass sets only in recent groups of lanes
+// that are decided by attention mass, one for each kv head of each layer.
 #ifndef KVASIR_PROTO_SHM_GROUP_GEOMETRY_H_
 #define KVASIR_PROTO_SHM_GROUP_GEOMETRY_H_
 
@@ -23,18 +26,26 @@ struct LayerRowBytes {
   uint32_t v = 0;  // 0: the layer has no V rows
 };
 
+struct TrailerShape {
+  uint32_t position_sets = 1;
+  uint32_t mass_sets = 0;
+};
+
 struct GroupGeometry {
   uint32_t slots = 0;
+  TrailerShape trailer;
   std::vector<uint64_t> k_off, v_off;    // per layer of the lane, in lane order
   std::vector<LayerRowBytes> row_bytes;  // per layer of the lane
-  uint64_t pos_off = 0, tok_off = 0;
+  uint64_t pos_off = 0, tok_off = 0, mass_off = 0;
   uint64_t bytes = 0;
 };
 
 // REQUIRES: bounds of ModelSpec hold, so that nothing overflows 64 bits.
-inline GroupGeometry MakeGroupGeometry(std::span<const LayerRowBytes> layers, uint32_t slots) {
+inline GroupGeometry MakeGroupGeometry(std::span<const LayerRowBytes> layers, uint32_t slots,
+                                       const TrailerShape& trailer = {}) {
   GroupGeometry geometry;
   geometry.slots = slots;
+  geometry.trailer = trailer;
   geometry.row_bytes.assign(layers.begin(), layers.end());
   uint64_t at = 0;
   for (const LayerRowBytes& layer : layers) {
@@ -44,8 +55,10 @@ inline GroupGeometry MakeGroupGeometry(std::span<const LayerRowBytes> layers, ui
     at = RoundUp(at + uint64_t{layer.v} * slots, kPlaneAlignment);
   }
   geometry.pos_off = RoundUp(at, kPageBytes);
-  geometry.tok_off = geometry.pos_off + uint64_t{4} * slots;
-  geometry.bytes = RoundUp(geometry.tok_off + uint64_t{4} * slots, kPageBytes);
+  const uint64_t set_bytes = uint64_t{4} * slots;
+  geometry.tok_off = geometry.pos_off + set_bytes * trailer.position_sets;
+  geometry.mass_off = geometry.tok_off + set_bytes * trailer.position_sets;
+  geometry.bytes = RoundUp(geometry.mass_off + set_bytes * trailer.mass_sets, kPageBytes);
   return geometry;
 }
 

@@ -128,13 +128,25 @@ TEST(KvasirctlRenderTest, Policies) {
   parameter->set_bounds("0 to 4096");
   parameter->set_description("first tokens kept");
   policies.add_policies()->set_name("full");
+  policies.mutable_policies(1)->set_shareable(true);
+  policies.mutable_policies(1)->set_accepts_rules(true);
+  auto* rule = policies.add_rules();
+  rule->set_name("sinks");
+  rule->set_summary("first tokens");
   EXPECT_EQ(RenderPolicies(policies),
             "streamingllm: First tokens and a window\n"
             "  paper: arXiv:2309.17453\n"
+            "  may be shared under a prefix hash: no\n"
             "  PARAMETER   TYPE     DEFAULT  BOUNDS     BY LAYER  MEANING\n"
             "  start_size  integer  4        0 to 4096  no        first tokens kept\n"
             "\n"
-            "full: \n");
+            "full: \n"
+            "  may be shared under a prefix hash: yes\n"
+            "  rules may stand before it\n"
+            "\n"
+            "Rules keep rows whatever the policy after them says: 'RULE|RULE|POLICY'\n"
+            "\n"
+            "sinks: first tokens\n");
 }
 
 struct Token {

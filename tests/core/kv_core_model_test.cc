@@ -198,7 +198,7 @@ class Model {
   }
 
   void TakeJob() {
-    if (std::unique_ptr<CompactionJob> job = core_->TakeJob()) out_.push_back(std::move(job));
+    if (std::unique_ptr<SequenceJob> job = core_->TakeJob()) out_.push_back(std::move(job));
   }
 
   void FinishJob() {
@@ -242,7 +242,7 @@ class Model {
   std::vector<Client> clients_;
   std::vector<std::unique_ptr<FakeEngine>> leaving_;
   std::unique_ptr<KvCore> core_;  // goes before the engines that it writes to
-  std::vector<std::unique_ptr<CompactionJob>> out_;
+  std::vector<std::unique_ptr<SequenceJob>> out_;
 };
 
 TEST(KvCoreModelTest, RandomOperationsKeepTheBooks) {

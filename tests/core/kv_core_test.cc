@@ -39,13 +39,13 @@ class KvCoreTest : public ::testing::Test {
   }
 
   // Writes rows until a copy job comes out.
-  std::unique_ptr<CompactionJob> RunUntilJob(FakeEngine& engine, FakeEngine::Stream& stream) {
+  std::unique_ptr<SequenceJob> RunUntilJob(FakeEngine& engine, FakeEngine::Stream& stream) {
     for (int step = 0; step < 1000; ++step) {
       if (engine.Writable(stream) > 0)
         engine.WriteRow(stream, static_cast<uint32_t>(stream.rows % 3));
       engine.WriteDesk(stream);
       EXPECT_TRUE(engine.Sync(stream, stream.rows + 1, std::nullopt).status.ok());
-      if (std::unique_ptr<CompactionJob> job = core_->TakeJob()) return job;
+      if (std::unique_ptr<SequenceJob> job = core_->TakeJob()) return job;
     }
     ADD_FAILURE() << "no compaction in 1000 rows";
     return nullptr;
@@ -62,7 +62,7 @@ TEST_F(KvCoreTest, TheLastSessionEndsWhileACopyIsOut) {
   ASSERT_TRUE(model.ok()) << MessageOf(model.status());
   absl::StatusOr<FakeEngine::Stream> stream = engine.Open(*model, kTinyWindow);
   ASSERT_TRUE(stream.ok()) << MessageOf(stream.status());
-  std::unique_ptr<CompactionJob> job = RunUntilJob(engine, *stream);
+  std::unique_ptr<SequenceJob> job = RunUntilJob(engine, *stream);
   ASSERT_NE(job, nullptr);
   core_->EndSession(engine.session_id());
   EXPECT_FALSE(core_->IsGone(engine.session_id()));  // the copy still reads its memory

@@ -1,4 +1,5 @@
 // The reference tables of docs/ against the code that they describe.
+#include <algorithm>
 #include <fstream>
 #include <regex>
 #include <sstream>
@@ -45,18 +46,34 @@ TEST(DocumentsTest, OperationsHasEveryMetric) {
   for (const auto& metric : kTenantMetrics) EXPECT_THAT(text, HasSubstr(row(metric)));
 }
 
+void ExpectParameters(const std::string& text, const PolicyInfo& info) {
+  for (const PolicyParameterInfo& parameter : info.parameters) {
+    const std::string value =
+        parameter.default_value.empty() ? "see text" : fmt::format("`{}`", parameter.default_value);
+    EXPECT_THAT(text, HasSubstr(fmt::format("| `{}` | {} | {} |", parameter.name, value,
+                                            parameter.per_layer ? "yes" : "no")))
+        << info.name;
+  }
+}
+
+// The text from a heading to the next one of its level or above.
+std::string Section(const std::string& text, const std::string& heading) {
+  const size_t begin = text.find("\n" + heading + "\n");
+  EXPECT_NE(begin, std::string::npos) << heading;
+  if (begin == std::string::npos) return "";
+  size_t end = text.find("\n## ", begin + 1);
+  if (heading.starts_with("###")) end = std::min(end, text.find("\n### ", begin + 1));
+  return text.substr(begin, end - begin);
+}
+
 TEST(DocumentsTest, PoliciesHasEveryPolicyAndParameter) {
   const std::string text = ReadDocument("docs/policies.md");
   for (const PolicyInfo& policy : Policies()) {
-    EXPECT_THAT(text, HasSubstr(fmt::format("## `{}`", policy.name)));
-    for (const PolicyParameterInfo& parameter : policy.parameters) {
-      const std::string value = parameter.default_value.empty()
-                                    ? "see text"
-                                    : fmt::format("`{}`", parameter.default_value);
-      EXPECT_THAT(text, HasSubstr(fmt::format("| `{}` | {} | {} |", parameter.name, value,
-                                              parameter.per_layer ? "yes" : "no")))
-          << policy.name;
-    }
+    ExpectParameters(Section(text, fmt::format("## `{}`", policy.name)), policy);
+    EXPECT_THAT(text, HasSubstr(fmt::format("| [`{0}`](#{0}) |", policy.name)));
+  }
+  for (const PolicyInfo& rule : StayRules()) {
+    ExpectParameters(Section(text, fmt::format("### `{}`", rule.name)), rule);
   }
 }
 

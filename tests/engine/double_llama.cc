@@ -53,17 +53,19 @@ DoubleLlama::Vector DoubleLlama::Norm(const Vector& x, const ggml_tensor* weight
 
 DoubleLlama::Vector DoubleLlama::Attend(uint32_t layer, uint64_t row, const Vector& q,
                                         const std::vector<Vector>& keys,
-                                        const std::vector<Vector>& values, const Sees& sees) const {
+                                        const std::vector<Vector>& values, const HeadSees& sees,
+                                        const Probe& probe) const {
   const HyperParameters& p = model_.parameters();
   const size_t dim = p.head_dim;
   Vector out(size_t{p.heads} * dim);
   for (size_t head = 0; head < p.heads; ++head) {
     const double* query = q.data() + head * dim;
-    const size_t kv_at = head / (p.heads / p.kv_heads) * dim;
+    const size_t kv_head = head / (p.heads / p.kv_heads);
+    const size_t kv_at = kv_head * dim;
     Vector scores;
     std::vector<uint64_t> seen;
     for (uint64_t j = 0; j <= row; ++j) {
-      const std::optional<int64_t> distance = sees(layer, row, j);
+      const std::optional<int64_t> distance = sees(layer, static_cast<uint32_t>(kv_head), row, j);
       if (!distance) continue;
       const double* key = keys[j].data() + kv_at;
       const std::vector<std::complex<double>>& turns = turns_.Of(*distance, p);
@@ -80,6 +82,9 @@ DoubleLlama::Vector DoubleLlama::Attend(uint32_t layer, uint64_t row, const Vect
     double sum = 0.0;
     for (double& score : scores) sum += score = std::exp(score - max);
     for (size_t a = 0; a < seen.size(); ++a) {
+      if (probe.probability) {
+        probe.probability(layer, static_cast<uint32_t>(head), row, seen[a], scores[a] / sum);
+      }
       for (size_t i = 0; i < dim; ++i) {
         out[head * dim + i] += scores[a] / sum * values[seen[a]][kv_at + i];
       }
@@ -88,7 +93,29 @@ DoubleLlama::Vector DoubleLlama::Attend(uint32_t layer, uint64_t row, const Vect
   return out;
 }
 
+void DoubleLlama::Turn(int64_t position, std::vector<double>& heads) const {
+  const HyperParameters& p = model_.parameters();
+  const std::vector<std::complex<double>>& turns = turns_.Of(position, p);
+  for (size_t at = 0; at < heads.size(); at += p.head_dim) {
+    for (size_t i = 0; i < p.rotated_dims; i += 2) {
+      const std::complex<double> turned =
+          std::complex<double>(heads[at + i], heads[at + i + 1]) * turns[i / 2];
+      heads[at + i] = turned.real();
+      heads[at + i + 1] = turned.imag();
+    }
+  }
+}
+
 std::vector<float> DoubleLlama::Forward(std::span<const uint32_t> tokens, const Sees& sees) const {
+  return ForwardByHead(tokens,
+                       [&sees](uint32_t layer, uint32_t, uint64_t query, uint64_t key) {
+                         return sees(layer, query, key);
+                       },
+                       {});
+}
+
+std::vector<float> DoubleLlama::ForwardByHead(std::span<const uint32_t> tokens,
+                                              const HeadSees& sees, const Probe& probe) const {
   const HyperParameters& p = model_.parameters();
   std::vector<Vector> x;
   for (const uint32_t token : tokens) {
@@ -104,7 +131,8 @@ std::vector<float> DoubleLlama::Forward(std::span<const uint32_t> tokens, const 
       keys.push_back(Multiply(layer.attn_k, normed));
       values.push_back(Multiply(layer.attn_v, normed));
       const Vector q = Multiply(layer.attn_q, normed);
-      AddTo(x[t], Multiply(layer.attn_output, Attend(l, t, q, keys, values, sees)));
+      if (probe.rows) probe.rows(l, t, q, keys.back());
+      AddTo(x[t], Multiply(layer.attn_output, Attend(l, t, q, keys, values, sees, probe)));
       const Vector inner = Norm(x[t], layer.ffn_norm);
       Vector gate = Multiply(layer.ffn_gate, inner);
       const Vector up = Multiply(layer.ffn_up, inner);

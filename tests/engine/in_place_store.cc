@@ -51,7 +51,9 @@ absl::StatusOr<StepView> InPlaceStore::Begin(uint32_t want) {
                    .sticky = {},
                    .slots_per_block = static_cast<uint32_t>(rows_max_),
                    .k_stride = row_bytes_,
-                   .v_stride = row_bytes_};
+                   .v_stride = row_bytes_,
+                   .mass = {},
+                   .queries = {}};
     if (!oracle_.empty()) {
       const OracleTable& table = oracle_[i]->TableOf(rows_);
       FillKept(table, layer);

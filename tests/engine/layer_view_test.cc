@@ -4,17 +4,15 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
-#include <limits>
-#include <map>
 #include <optional>
 #include <tuple>
 #include <vector>
 
 #include <gmock/gmock.h>
 
-#include "engine/rope.h"
 #include "tests/engine/double_llama.h"
 #include "tests/engine/engine_support.h"
+#include "tests/engine/scripted_store.h"
 
 #include <nlohmann/json.hpp>
 
@@ -22,189 +20,6 @@ namespace kvasir::engine::testing {
 namespace {
 
 using kernels::RowType;
-
-constexpr uint32_t kSlots = 16;
-
-// One layer's table from a row on. Kept rows are in cache order; `rotated_at` gives their keys'
-// positions.
-struct TableSpec {
-  std::vector<uint64_t> kept;
-  std::vector<uint64_t> rotated_at;
-  std::vector<KeptRunView> spans;  // rows, query_offset and query_max of consecutive kept rows
-  uint64_t recent_first = 0;
-  uint64_t window = 0;
-  std::vector<uint64_t> sticky;
-};
-
-// A store that follows a script of tables, compacting by copy into blocks of its own, and poisons
-// what is not visible any more.
-class ScriptedStore final : public KvStore {
- public:
-  explicit ScriptedStore(const GgufModel& model)
-      : model_(model),
-        rope_(model),
-        row_floats_(size_t{model.parameters().kv_heads} * model.parameters().head_dim),
-        layers_(model.parameters().layers) {}
-
-  // From row `row` on, layer i has the table tables[i].
-  void SetTables(uint64_t row, std::vector<TableSpec> tables) { script_[row] = std::move(tables); }
-
-  uint64_t rows() const override { return rows_; }
-
-  absl::StatusOr<StepView> Begin(uint32_t want) override {
-    if (const auto found = script_.find(rows_); found != script_.end()) Adopt(found->second);
-    const auto next = script_.upper_bound(rows_);
-    uint64_t count = want;
-    if (next != script_.end()) count = std::min<uint64_t>(count, next->first - rows_);
-    views_.clear();
-    for (Layer& layer : layers_) {
-      while (layer.recent.size() * kSlots < rows_ + count) AddBlock(layer);
-      views_.push_back({.kept = layer.kept,
-                        .recent = layer.views,
-                        .recent_base = 0,
-                        .recent_first = layer.table.recent_first,
-                        .window = layer.table.window,
-                        .sticky = layer.table.sticky,
-                        .slots_per_block = kSlots,
-                        .k_stride = static_cast<uint32_t>(row_floats_ * sizeof(float)),
-                        .v_stride = static_cast<uint32_t>(row_floats_ * sizeof(float))});
-    }
-    return StepView{.row = rows_, .count = static_cast<uint32_t>(count), .layers = views_};
-  }
-
-  absl::Status Commit(std::span<const uint32_t> token_ids) override {
-    rows_ += token_ids.size();
-    return absl::OkStatus();
-  }
-  absl::Status Truncate(uint64_t row) override {
-    rows_ = row;
-    return absl::OkStatus();
-  }
-  absl::StatusOr<KvUsage> Usage() override { return KvUsage{}; }
-  absl::Status Close() override { return absl::OkStatus(); }
-
- private:
-  struct Layer {
-    TableSpec table;
-    std::vector<std::vector<float>> recent;  // a block: K plane, V plane
-    std::vector<RecentBlockView> views;
-    std::vector<std::vector<float>> blocks;  // of kept rows, 5 a run with a gap between rows
-    std::vector<KeptRunView> kept;
-    std::map<uint64_t, std::vector<float>> original;  // K row, then V row, as the engine wrote them
-  };
-
-  void AddBlock(Layer& layer) const {
-    layer.recent.emplace_back(2 * kSlots * row_floats_, std::numeric_limits<float>::quiet_NaN());
-    float* block = layer.recent.back().data();
-    layer.views.push_back({.k = reinterpret_cast<std::byte*>(block),
-                           .v = reinterpret_cast<std::byte*>(block + kSlots * row_floats_)});
-  }
-
-  // Turns a key row from the angle of position `from` to that of `to`.
-  void Turn(float* key, uint64_t from, uint64_t to) const {
-    const uint32_t pairs = rope_.pairs();
-    std::vector<float> back(2 * pairs), on(2 * pairs);
-    rope_.Angles(from, back.data(), back.data() + pairs);
-    rope_.Angles(to, on.data(), on.data() + pairs);
-    for (uint32_t j = 0; j < pairs; ++j) back[pairs + j] = -back[pairs + j];
-    for (uint32_t h = 0; h < model_.parameters().kv_heads; ++h) {
-      float* head = key + size_t{h} * model_.parameters().head_dim;
-      Rotate(back.data(), back.data() + pairs, pairs, head);
-      Rotate(on.data(), on.data() + pairs, pairs, head);
-    }
-  }
-
-  void Adopt(const std::vector<TableSpec>& tables) {
-    for (size_t i = 0; i < layers_.size(); ++i) {
-      Layer& layer = layers_[i];
-      for (uint64_t row = 0; row < rows_; ++row) {
-        if (layer.original.count(row) != 0) continue;
-        const float* block = layer.recent[row / kSlots].data();
-        const float* k = block + row % kSlots * row_floats_;
-        std::vector<float> both(k, k + row_floats_);
-        const float* v = k + kSlots * row_floats_;
-        both.insert(both.end(), v, v + row_floats_);
-        layer.original[row] = both;
-      }
-      layer.table = tables[i];
-      FillKept(layer);
-      Poison(layer);
-    }
-  }
-
-  void FillKept(Layer& layer) const {
-    constexpr size_t kRunRows = 5;
-    const size_t stride = row_floats_ + 3;
-    layer.kept.clear();
-    layer.blocks.clear();
-    size_t at = 0;
-    for (const KeptRunView& span : layer.table.spans) {
-      for (size_t done = 0; done < span.rows; done += kRunRows) {
-        const size_t rows = std::min<size_t>(kRunRows, span.rows - done);
-        layer.blocks.emplace_back(2 * kRunRows * stride, std::numeric_limits<float>::quiet_NaN());
-        float* block = layer.blocks.back().data();
-        for (size_t s = 0; s < rows; ++s, ++at) {
-          const std::vector<float>& both = layer.original[layer.table.kept[at]];
-          float* key = block + s * stride;
-          std::copy_n(both.begin(), row_floats_, key);
-          Turn(key, layer.table.kept[at], layer.table.rotated_at[at]);
-          std::copy_n(both.begin() + static_cast<ptrdiff_t>(row_floats_), row_floats_,
-                      block + (kRunRows + s) * stride);
-        }
-        KeptRunView run = span;
-        run.rows = static_cast<uint32_t>(rows);
-        run.k = reinterpret_cast<const std::byte*>(block);
-        run.v = reinterpret_cast<const std::byte*>(block + kRunRows * stride);
-        run.k_stride = run.v_stride = static_cast<uint32_t>(stride * sizeof(float));
-        layer.kept.push_back(run);
-      }
-    }
-  }
-
-  void Poison(Layer& layer) const {
-    const TableSpec& table = layer.table;
-    const uint64_t low = table.window == 0 || rows_ + 1 < table.window
-                             ? table.recent_first
-                             : std::max(table.recent_first, rows_ + 1 - table.window);
-    for (uint64_t row = 0; row < low; ++row) {
-      if (std::count(table.sticky.begin(), table.sticky.end(), row) != 0) continue;
-      float* k = layer.recent[row / kSlots].data() + row % kSlots * row_floats_;
-      std::fill_n(k, row_floats_, std::numeric_limits<float>::quiet_NaN());
-      std::fill_n(k + kSlots * row_floats_, row_floats_, std::numeric_limits<float>::quiet_NaN());
-    }
-  }
-
-  const GgufModel& model_;
-  const Rope rope_;
-  const size_t row_floats_;
-  uint64_t rows_ = 0;
-  std::map<uint64_t, std::vector<TableSpec>> script_;
-  std::vector<Layer> layers_;
-  std::vector<LayerView> views_;
-};
-
-// What the scripted tables let a query see, said again for the forward pass in double.
-std::optional<int64_t> SeesByScript(const std::map<uint64_t, std::vector<TableSpec>>& script,
-                                    uint32_t layer, uint64_t query, uint64_t key) {
-  const auto next = script.upper_bound(query);
-  if (next == script.begin()) return SeesAll(layer, query, key);
-  const TableSpec& table = std::prev(next)->second[layer];
-  const auto distance = static_cast<int64_t>(query - key);
-  if (key >= table.recent_first) {
-    const bool in_window = table.window == 0 || distance < static_cast<int64_t>(table.window);
-    const bool sticky = std::count(table.sticky.begin(), table.sticky.end(), key) != 0;
-    return in_window || sticky ? std::optional(distance) : std::nullopt;
-  }
-  const auto found = std::find(table.kept.begin(), table.kept.end(), key);
-  if (found == table.kept.end()) return std::nullopt;
-  auto index = static_cast<size_t>(found - table.kept.begin());
-  const auto rotated_at = static_cast<int64_t>(table.rotated_at[index]);
-  for (const KeptRunView& span : table.spans) {
-    if (index < span.rows) return static_cast<int64_t>(span.QueryPosition(query)) - rotated_at;
-    index -= span.rows;
-  }
-  return std::nullopt;
-}
 
 std::vector<uint32_t> Prose(size_t tokens) {
   std::ifstream in(kTinyFixture);
@@ -226,14 +41,13 @@ std::vector<uint64_t> KeptRows(uint32_t layer, uint64_t end) {
 
 TableSpec AtOriginalPositions(uint32_t layer, uint64_t recent_first, uint64_t window,
                               std::vector<uint64_t> sticky) {
-  TableSpec table{.kept = KeptRows(layer, recent_first),
+  TableSpec table{.kept = {KeptRows(layer, recent_first)},
                   .rotated_at = {},
                   .spans = {},
                   .recent_first = recent_first,
                   .window = window,
                   .sticky = std::move(sticky)};
-  table.rotated_at = table.kept;
-  table.spans = {{.rows = static_cast<uint32_t>(table.kept.size())}};
+  table.spans = {{.rows = static_cast<uint32_t>(table.kept[0].size())}};
   return table;
 }
 
@@ -241,10 +55,11 @@ TableSpec AtOriginalPositions(uint32_t layer, uint64_t recent_first, uint64_t wi
 // others one that is `layer` positions nearer.
 TableSpec AtCachePositions(uint32_t layer, uint64_t recent_first) {
   TableSpec table = AtOriginalPositions(layer, recent_first, 0, {});
-  for (size_t i = 0; i < table.kept.size(); ++i) table.rotated_at[i] = i;
-  const auto removed = static_cast<int64_t>(recent_first - table.kept.size());
-  table.spans = {{.rows = 4, .query_offset = removed, .query_max = table.kept.size() + 20},
-                 {.rows = static_cast<uint32_t>(table.kept.size() - 4),
+  const size_t rows = table.kept[0].size();
+  for (size_t i = 0; i < rows; ++i) table.rotated_at.push_back(i);
+  const auto removed = static_cast<int64_t>(recent_first - rows);
+  table.spans = {{.rows = 4, .query_offset = removed, .query_max = rows + 20},
+                 {.rows = static_cast<uint32_t>(rows - 4),
                   .query_offset = removed + static_cast<int64_t>(layer)}};
   return table;
 }
@@ -254,8 +69,7 @@ class LayerViews : public ::testing::Test {
   // Computes 300 tokens in batches of 33 and, in between, one by one; compares with the oracle.
   Difference Run(const DoubleLlama::Sees& sees) {
     const std::vector<uint32_t> tokens = Prose(300);
-    ScriptedStore store(model_);
-    for (const auto& [row, tables] : script_) store.SetTables(row, tables);
+    ScriptedStore store(model_, script_);
     const auto engine =
         ValueOrDie(LlamaEngine::Create(model_, {.threads = threads_, .kv_type = RowType::kF32}));
     std::vector<float> logits;
@@ -273,12 +87,12 @@ class LayerViews : public ::testing::Test {
 
   Difference RunAgainstScript() {
     return Run([this](uint32_t layer, uint64_t query, uint64_t key) {
-      return SeesByScript(script_, layer, query, key);
+      return SeesByScript(script_, layer, 0, query, key);
     });
   }
 
   const GgufModel model_ = ValueOrDie(GgufModel::Load(kTinyModel, WeightsMode::kF32));
-  std::map<uint64_t, std::vector<TableSpec>> script_;
+  Script script_;
   uint32_t threads_ = 1;
 };
 
@@ -313,7 +127,7 @@ TEST_F(LayerViews, WindowsAndStickyRows) {
     for (TableSpec& table : tables) table.sticky.clear();
   }
   EXPECT_GE(Run([&](uint32_t layer, uint64_t query, uint64_t key) {
-              return SeesByScript(without_sticky, layer, query, key);
+              return SeesByScript(without_sticky, layer, 0, query, key);
             }).logit,
             0.1);
 }
@@ -327,8 +141,8 @@ TEST_F(LayerViews, InCachePositions) {
   EXPECT_LE(difference.logit, 2e-3);
   EXPECT_EQ(difference.argmax_changes, 0U);
   const auto at_original = [this](uint32_t layer, uint64_t query, uint64_t key) {
-    return SeesByScript(script_, layer, query, key).has_value() ? SeesAll(layer, query, key)
-                                                                : std::nullopt;
+    return SeesByScript(script_, layer, 0, query, key).has_value() ? SeesAll(layer, query, key)
+                                                                   : std::nullopt;
   };
   EXPECT_GE(Run(at_original).logit, 0.1);  // positions change what is computed
 }

@@ -2,6 +2,7 @@
 #include "kernels/gather.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -58,6 +59,37 @@ TEST(GatherRowsTest, LargeDestinationsAreExactToo) {
       GatherRows(sources, row_bytes, got.data() + start);
       for (size_t row = 0; row < rows; ++row) {
         ASSERT_EQ(0, std::memcmp(got.data() + start + row * row_bytes, sources[row], row_bytes));
+      }
+    }
+  });
+}
+
+TEST(GatherPiecesTest, CopiesPiecesAtAStrideAndNothingBetween) {
+  ForEachTarget([] {
+    std::mt19937 random(11);
+    // 40,000 pieces of 128 bytes are written past the caches where they are aligned.
+    for (const auto [piece, gap, rows] : {std::array{1U, 0U, 5U},
+                                          {3U, 9U, 33U},
+                                          {64U, 0U, 7U},
+                                          {100U, 28U, 37U},
+                                          {128U, 256U, 1U},
+                                          {256U, 1U, 0U},
+                                          {129U, 127U, 20U},
+                                          {128U, 64U, 40000U},
+                                          {128U, 96U, 40000U}}) {
+      for (const size_t offset : {0U, 5U, 64U}) {
+        const size_t stride = piece + gap;
+        const auto pool = RandomRows(RowType::kBF16, offset, piece * 25, random);
+        const auto sources = ScatteredRows(pool, offset, piece, rows, random);
+        std::vector<std::byte> space(offset + rows * stride + 64 + piece, std::byte{0xA5});
+        auto want = space;
+        std::byte* start = space.data() + offset;
+        start += (64 - reinterpret_cast<uintptr_t>(space.data()) % 64) % 64;
+        for (size_t row = 0; row < rows; ++row) {
+          std::memcpy(want.data() + (start - space.data()) + row * stride, sources[row], piece);
+        }
+        GatherPieces(sources, piece, start, stride);
+        ASSERT_EQ(space, want) << piece << " " << gap << " " << offset;
       }
     }
   });

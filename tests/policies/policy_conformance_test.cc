@@ -13,6 +13,7 @@
 #include "policies/sep_static.h"
 #include "policies/sep_stream.h"
 #include "tests/policies/policy_simulator.h"
+#include "tests/policies/shadowed_policy.h"
 
 #include <fmt/format.h>
 
@@ -21,6 +22,7 @@ namespace {
 
 using testing::Model;
 using testing::SeenKeys;
+using testing::ShadowedPolicy;
 using testing::Simulator;
 using testing::SimulatorOptions;
 
@@ -150,6 +152,44 @@ Case StreamCase(Dice& dice, bool manager) {
   return result;
 }
 
+const char* RandomPositions(Dice& dice) { return dice.Coin() ? "original" : "unrotated"; }
+
+Case FixLlmCase(Dice& dice) {
+  const uint64_t init = dice.Between(0, 6);
+  const uint64_t local = dice.Between(1, dice.Coin() ? 5 : 90);
+  const uint64_t delta = dice.Between(1, 9);
+  return {fmt::format("fixllm:init_cache_size={},local_size={},delta={},positions={}", init, local,
+                      delta, RandomPositions(dice)),
+          {},
+          RuleModel(
+              [=](uint64_t i, uint64_t j, TokenId) {
+                return j < init || i - j < local || (j - init) % delta == delta - 1;
+              },
+              false)};
+}
+
+// Any of the rules, in any number, before a window.
+Case WindowCase(Dice& dice) {
+  const uint64_t sinks = dice.Between(0, 5);
+  const uint64_t stride = dice.Between(0, 7);
+  const uint64_t start = dice.Between(0, 20);
+  const bool separators = dice.Coin();
+  const uint64_t size = dice.Between(1, dice.Coin() ? 5 : 90);
+  Case result;
+  if (sinks > 0) result.spec += fmt::format("sinks:size={}|", sinks);
+  if (separators) result.spec += "separators:ids=1/2|";
+  if (stride > 0) result.spec += fmt::format("stride:start={},size={}|", start, stride);
+  result.spec += fmt::format("window:size={},positions={}", size, RandomPositions(dice));
+  result.model = RuleModel(
+      [=](uint64_t i, uint64_t j, TokenId id) {
+        const bool is_separator = separators && (id == 1 || id == 2);
+        const bool on_stride = stride > 0 && j >= start && (j - start) % stride == stride - 1;
+        return j < sinks || is_separator || on_stride || i - j < size;
+      },
+      false);
+  return result;
+}
+
 struct Kind {
   const char* name;
   std::function<Case(Dice&)> make;
@@ -162,6 +202,8 @@ const std::vector<Kind>& Kinds() {
       {"sepllm static", StaticCase},
       {"sepllm sepcache", [](Dice& dice) { return StreamCase(dice, false); }},
       {"sepllm manager", [](Dice& dice) { return StreamCase(dice, true); }},
+      {"fixllm", FixLlmCase},
+      {"window", WindowCase},
   };
   return kinds;
 }
@@ -230,6 +272,42 @@ TEST(PolicyConformance, TruncatedRowsLeaveNoTrace) {
       truncations += simulator.truncations();
     }
     EXPECT_GT(truncations, 60u) << kind.name;
+  }
+}
+
+TEST(PolicyConformance, ASnapshotResumesAsIfNothingHadHappened) {
+  for (const Kind& kind : Kinds()) {
+    uint64_t resumed = 0;
+    for (uint64_t seed = 2001; seed <= 2015; ++seed) {
+      Dice dice(seed);
+      const Case test = kind.make(dice);
+      SCOPED_TRACE(fmt::format("{} seed {}: {} prompt_rows {}", kind.name, seed, test.spec,
+                               test.context.prompt_rows));
+      auto policy = Make(test);
+      ASSERT_NE(policy, nullptr);
+      ShadowedPolicy shadowed(std::move(policy), seed);
+      SimulatorOptions options = RandomOptions(dice);
+      options.truncate_percent = dice.Coin() ? 20 : 0;
+      Simulator simulator(&shadowed, options, seed);
+      simulator.Run(test.model);
+      if (HasFailure()) return;
+      resumed += shadowed.resumed();
+    }
+    EXPECT_GT(resumed, 60u) << kind.name;
+  }
+}
+
+TEST(PolicyConformance, AClonedPolicyGoesItsOwnWay) {
+  for (const Kind& kind : Kinds()) {
+    Dice dice(11);
+    const Case test = kind.make(dice);
+    const auto policy = Make(test);
+    ASSERT_NE(policy, nullptr);
+    policy->Append(std::vector<TokenId>(100, 1));
+    const auto clone = policy->Clone();
+    clone->Append(std::vector<TokenId>(50, 2));
+    EXPECT_EQ(policy->rows(), 100u) << test.spec;
+    EXPECT_EQ(clone->rows(), 150u) << test.spec;
   }
 }
 

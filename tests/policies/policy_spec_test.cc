@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "policies/policy_registry.h"
+#include "tests/policies/shadowed_policy.h"
 
 #include <fmt/format.h>
 
@@ -48,6 +49,12 @@ TEST(PolicySpec, CanonicalTextHasEveryDefaultAndReadsBackAsItself) {
        "sep_accumulation=true,use_max_sep_cache=true,separators=13/11/30,positions=in_cache"},
       {"streamingllm:recent_size=128x15/256x15,positions=original",
        "streamingllm:start_size=4,recent_size=128x15/256x15,positions=original"},
+      {"full:positions=original", "full"},
+      {"full:positions=unrotated", "full:positions=unrotated"},
+      {"fixllm", "fixllm:init_cache_size=4,local_size=256,delta=5,positions=original"},
+      {"sinks|separators|stride|window+as_written",
+       "sinks:size=4|separators:ids=13/11/30|stride:size=5,start=0|"
+       "window:size=256,positions=original"},
   };
   for (const auto& [spec, want] : cases) {
     EXPECT_EQ(Canonical(spec, context), want);
@@ -60,6 +67,11 @@ TEST(PolicySpec, PositionsFollowTheForm) {
   EXPECT_EQ(MakeLanes("sepllm:form=sepcache", Context())->positions, PositionMode::kOriginal);
   EXPECT_EQ(MakeLanes("sepllm:form=manager", Context())->positions, PositionMode::kInCache);
   EXPECT_EQ(MakeLanes("streamingllm", Context())->positions, PositionMode::kInCache);
+  for (const char* name : {"full", "streamingllm", "sepllm", "fixllm", "window"}) {
+    const auto lanes = MakeLanes(fmt::format("{}:positions=unrotated", name), Context());
+    ASSERT_TRUE(lanes.ok()) << lanes.status();
+    EXPECT_EQ(lanes->positions, PositionMode::kUnrotated) << name;
+  }
 }
 
 TEST(PolicySpec, ListsHaveOneEntryALayer) {
@@ -81,8 +93,8 @@ TEST(PolicySpec, EveryRefusalNamesTheParameterAndTheBound) {
   const std::vector<Refusal> refusals = {
       {"", {"name"}},
       {"Full", {"name"}},
-      {"h3o", {"policy=h3o", "known=full,streamingllm,sepllm"}},
-      {"full:x=1", {"parameter=x", "known=none"}},
+      {"h3o", {"policy=h3o", "known=full,streamingllm,sepllm,fixllm,window"}},
+      {"full:x=1", {"parameter=x", "known=positions"}},
       {"streamingllm:window=1", {"parameter=window", "known=start_size,recent_size,positions"}},
       {"streamingllm:recent_size", {"key=value"}},
       {"streamingllm:recent_size=", {"key=value"}},
@@ -97,7 +109,19 @@ TEST(PolicySpec, EveryRefusalNamesTheParameterAndTheBound) {
       {"streamingllm:recent_size=1/2/3", {"recent_size", "entries=3", "layers=2"}},
       {"streamingllm:recent_size=8x0/4x2", {"repetition of recent_size", "min=1"}},
       {"streamingllm:recent_size=8x99999999", {"repetition of recent_size", "max=65536"}},
-      {"streamingllm:positions=shifted", {"positions", "known=original,in_cache"}},
+      {"streamingllm:positions=shifted", {"positions", "known=original,in_cache,unrotated"}},
+      {"full:positions=in_cache", {"positions", "known=original,unrotated"}},
+      {"sepllm:form=manager,positions=unrotated", {"positions", "known=original,in_cache"}},
+      {"fixllm:delta=0", {"delta", "value=0", "min=1"}},
+      {"|window", {"name"}},
+      {"sinks|", {"name"}},
+      {"sinks", {"policy=sinks", "known=full,"}},
+      {"window|window", {"rule=window", "known=sinks,separators,stride"}},
+      {"sinks|sinks:size=9|window", {"twice", "rule=sinks"}},
+      {"sinks:count=4|window", {"parameter=count", "known=size"}},
+      {"sinks:size=0|window", {"size", "min=1"}},
+      {"separators:ids=x|window", {"ids", "value=x"}},
+      {"stride:size=5|full", {"policy=full", "rule=stride", "known=window"}},
       {"sepllm:form=dynamic", {"form", "known=static,sepcache,manager"}},
       {"sepllm:positions=in_cache", {"positions=in_cache", "form=static"}},
       {"sepllm:cache_size=9", {"cache_size", "form=static"}},
@@ -124,6 +148,41 @@ TEST(PolicySpec, EveryRefusalNamesTheParameterAndTheBound) {
   EXPECT_THAT(MessageOf(MakeLanes("full", Context(0)).status()), HasSubstr("layers=0 min=1"));
 }
 
+TEST(PolicySpec, TheFullTextMustBeReadableToo) {
+  std::string ids = "1";
+  while (ids.size() < 4060) ids += "/1";
+  EXPECT_THAT(Canonical("sepllm:separators=" + ids, Context()), HasSubstr("too long: bytes="));
+}
+
+// The table of contents of combinations: the same rule by another name.
+TEST(PolicySpec, CompositionsEqualTheNamedPolicies) {
+  const std::vector<std::pair<std::string, std::string>> same = {
+      {"sinks:size=3|separators|window:size=20", "sepllm:init_cache_size=3,local_size=20"},
+      {"sinks:size=3|stride:size=4,start=3|window:size=20",
+       "fixllm:init_cache_size=3,local_size=20,delta=4"},
+  };
+  for (const auto& [left, right] : same) {
+    auto a = MakeLanes(left, Context());
+    auto b = MakeLanes(right, Context());
+    ASSERT_TRUE(a.ok() && b.ok()) << a.status() << b.status();
+    const PlanHorizon horizon{.slots_per_block = 16, .lead_rows = 32};
+    uint64_t plans = 0;
+    for (TokenId row = 0; row < 400; ++row) {
+      const TokenId id = row % 31;
+      a->lanes[0]->Append({&id, 1});
+      b->lanes[0]->Append({&id, 1});
+      while (const auto plan = a->lanes[0]->NextPlan(horizon)) {
+        const auto other = b->lanes[0]->NextPlan(horizon);
+        ASSERT_TRUE(other.has_value());
+        testing::ExpectSamePlan(*plan, *other);
+        ++plans;
+      }
+      ASSERT_FALSE(b->lanes[0]->NextPlan(horizon).has_value());
+    }
+    EXPECT_GT(plans, 20u);
+  }
+}
+
 TEST(PolicySpec, TheDtypeOfTheModelIsAsWritten) {
   PolicyContext context = Context();
   context.dtype = "f16";
@@ -132,6 +191,15 @@ TEST(PolicySpec, TheDtypeOfTheModelIsAsWritten) {
 }
 
 TEST(PolicySpec, RegistryDescribesEveryParameter) {
+  for (const PolicyInfo& rule : StayRules()) {
+    EXPECT_FALSE(rule.summary.empty());
+    for (const PolicyParameterInfo& parameter : rule.parameters) {
+      EXPECT_FALSE(parameter.bounds.empty()) << rule.name << " " << parameter.name;
+      EXPECT_FALSE(parameter.description.empty()) << rule.name << " " << parameter.name;
+    }
+    const auto lanes = MakeLanes(rule.name + "|window", Context());
+    EXPECT_TRUE(lanes.ok()) << lanes.status();
+  }
   for (const PolicyInfo& info : Policies()) {
     EXPECT_FALSE(info.summary.empty());
     EXPECT_FALSE(info.needs.empty());

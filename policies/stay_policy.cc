@@ -1,4 +1,4 @@
-#include "policies/sep_static_policy.h"
+#include "policies/stay_policy.h"
 
 #include <algorithm>
 #include <utility>
@@ -9,42 +9,42 @@
 
 namespace kvasir {
 
-SepStaticPolicy::SepStaticPolicy(SepStaticConfig config) : rule_(std::move(config), {}) {
-  const SepStaticConfig& k = rule_.config();
-  KVASIR_CHECK(k.window >= 1 && k.prefill_window >= 1, "window={} prefill_window={}", k.window,
-               k.prefill_window);
-  KVASIR_CHECK(!k.adaptive_init && !k.prefill_hides_padding, "padding in a sequence");
+StayPolicy::StayPolicy(StayPolicyConfig config) : config_(std::move(config)) {
+  KVASIR_CHECK(config_.window >= 1 && config_.prefill_window >= 1, "window={} prefill_window={}",
+               config_.window, config_.prefill_window);
   generating_ = !TwoWindows();
 }
 
-bool SepStaticPolicy::TwoWindows() const {
-  const SepStaticConfig& k = rule_.config();
-  return k.prefill_len > 0 && k.prefill_window != k.window;
+bool StayPolicy::TwoWindows() const {
+  const StayPolicyConfig& k = config_;
+  return k.prompt_rows > 0 && k.prefill_window != k.window;
 }
 
-void SepStaticPolicy::Append(std::span<const TokenId> ids) {
-  for (const TokenId id : ids) {
-    if (rule_.Stays(rows_, id)) staying_.push_back(rows_);
-    ++rows_;
+void StayPolicy::Append(std::span<const TokenId> ids) {
+  if (const StayRule* rule = config_.rule.get(); rule != nullptr) {
+    for (size_t i = 0; i < ids.size(); ++i) {
+      if (rule->Stays(rows_ + i, ids[i])) staying_.push_back(rows_ + i);
+    }
   }
+  rows_ += ids.size();
   ledger_.Reached(rows_);
 }
 
-uint64_t SepStaticPolicy::WindowLow(uint64_t query) const {
-  const SepStaticConfig& k = rule_.config();
+uint64_t StayPolicy::WindowLow(uint64_t query) const {
+  const StayPolicyConfig& k = config_;
   const auto low = [](uint64_t i, uint64_t window) { return i + 1 < window ? 0 : i + 1 - window; };
-  if (query >= k.prefill_len || !TwoWindows()) return low(query, k.window);
-  return std::min(low(query, k.prefill_window), low(k.prefill_len, k.window));
+  if (query >= k.prompt_rows || !TwoWindows()) return low(query, k.window);
+  return std::min(low(query, k.prefill_window), low(k.prompt_rows, k.window));
 }
 
-RetentionPlan SepStaticPolicy::Make(uint64_t from_row, uint64_t recent_first) {
-  const SepStaticConfig& k = rule_.config();
+RetentionPlan StayPolicy::Make(uint64_t from_row, uint64_t recent_first) {
+  const StayPolicyConfig& k = config_;
   RetentionPlan plan;
   plan.from_row = from_row_ = from_row;
   plan.recent_first = recent_first_ = recent_first;
   plan.window = generating_ ? k.window : k.prefill_window;
   plan.until_row = rows_ + plan.window;
-  if (!generating_) plan.until_row = std::min(plan.until_row, k.prefill_len);
+  if (!generating_) plan.until_row = std::min(plan.until_row, k.prompt_rows);
   until_row_ = plan.until_row;
   while (!staying_.empty() && staying_.front() < recent_first) {
     plan.append.push_back({staying_.front(), staying_.front()});
@@ -59,23 +59,23 @@ RetentionPlan SepStaticPolicy::Make(uint64_t from_row, uint64_t recent_first) {
   return plan;
 }
 
-std::optional<RetentionPlan> SepStaticPolicy::NextPlan(const PlanHorizon& horizon) {
+std::optional<RetentionPlan> StayPolicy::NextPlan(const PlanHorizon& horizon) {
   if (!returned_) return Make(0, 0);
-  const SepStaticConfig& k = rule_.config();
-  if (!generating_ && rows_ >= k.prefill_len && until_row_ == k.prefill_len && !stale_) {
+  const StayPolicyConfig& k = config_;
+  if (!generating_ && rows_ >= k.prompt_rows && until_row_ == k.prompt_rows && !stale_) {
     generating_ = true;
-    const uint64_t first = RoundDown(WindowLow(k.prefill_len), horizon.slots_per_block);
-    return Make(k.prefill_len, std::max(recent_first_, first));
+    const uint64_t first = RoundDown(WindowLow(k.prompt_rows), horizon.slots_per_block);
+    return Make(k.prompt_rows, std::max(recent_first_, first));
   }
   // Tables follow each other without a gap, however late this call comes; and while the prefill
   // window rules, the rows of the generated part change nothing yet.
   uint64_t query = std::min(rows_, until_row_);
-  if (!generating_) query = std::min(query, k.prefill_len - 1);
+  if (!generating_) query = std::min(query, k.prompt_rows - 1);
   const uint64_t first =
       std::max(recent_first_, RoundDown(WindowLow(query), horizon.slots_per_block));
   const uint64_t window = generating_ ? k.window : k.prefill_window;
   uint64_t reach = rows_ + window;
-  if (!generating_) reach = std::min(reach, k.prefill_len);
+  if (!generating_) reach = std::min(reach, k.prompt_rows);
   // A short window cannot look lead_rows ahead; half of it keeps the number of tables small.
   const uint64_t lead = std::min(horizon.lead_rows, window / 2);
   const bool ends = until_row_ <= rows_ + lead && reach > until_row_;
@@ -85,7 +85,7 @@ std::optional<RetentionPlan> SepStaticPolicy::NextPlan(const PlanHorizon& horizo
   return Make(std::max(from_row_, std::min(from_row, query)), first);
 }
 
-absl::Status SepStaticPolicy::Truncate(uint64_t rows) {
+absl::Status StayPolicy::Truncate(uint64_t rows) {
   KVASIR_RETURN_IF_ERROR(ledger_.CheckTruncate(rows_, rows));
   if (rows == rows_) return absl::OkStatus();
   rows_ = rows;

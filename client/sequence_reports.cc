@@ -1,0 +1,165 @@
+// What a sequence reports to its policies: attention mass, queries, and the query of a selection.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "base/bytes.h"
+#include "base/status_macros.h"
+#include "client/sequence_state.h"
+
+namespace kvasir {
+namespace {
+
+constexpr uint64_t kReportBytesMax = uint64_t{1} << 40;  // far above any memory: sums cannot wrap
+
+}  // namespace
+
+SequenceState::SequenceState(std::shared_ptr<SessionState> session, ClientModel model,
+                             const v1::OpenSequenceResponse& opened)
+    : session_(std::move(session)),
+      model_(std::move(model)),
+      slot_(opened.sequence()),
+      uid_(opened.uid()),
+      id_(opened.sequence_id()),
+      retention_(opened.retention()),
+      unrotated_(opened.unrotated()),
+      filter_layer_(opened.has_filter_layer() ? std::optional<uint32_t>(opened.filter_layer())
+                                              : std::nullopt),
+      lane_of_layer_(opened.lane_of_layer().begin(), opened.lane_of_layer().end()),
+      board_(session_->Board(slot_)),
+      desk_(session_->Desk(slot_)),
+      lanes_(static_cast<size_t>(opened.lanes_size())),
+      layers_(model_.row_bytes.size()) {}
+
+absl::StatusOr<std::unique_ptr<SequenceState>> SequenceState::Create(
+    std::shared_ptr<SessionState> session, ClientModel model,
+    const v1::OpenSequenceResponse& opened) {
+  const auto lanes = static_cast<uint32_t>(opened.lanes_size());
+  bool fits = opened.sequence() < session->header().seq_max &&
+              static_cast<size_t>(opened.lane_of_layer_size()) == model.row_bytes.size() &&
+              (!opened.has_filter_layer() || opened.filter_layer() < model.row_bytes.size());
+  for (const uint32_t lane : opened.lane_of_layer()) fits = fits && lane < lanes;
+  if (!fits) return DataLoss("the daemon's sequence does not fit the model: lanes={}", lanes);
+  std::unique_ptr<SequenceState> state(
+      new SequenceState(std::move(session), std::move(model), opened));
+  for (uint32_t layer = 0; layer < state->lane_of_layer_.size(); ++layer) {
+    state->lanes_[state->lane_of_layer_[layer]].layers.push_back(layer);
+  }
+  for (uint32_t i = 0; i < lanes; ++i) {
+    const absl::Status status =
+        state->OpenLane(state->lanes_[i], opened.lanes(static_cast<int>(i)));
+    if (!status.ok()) {
+      (void)state->Close();
+      return status;
+    }
+  }
+  return state;
+}
+
+absl::Status SequenceState::OpenLane(LaneViews& lane, const v1::LaneReport& opened) {
+  std::vector<shm::LayerRowBytes> bytes;
+  uint32_t heads = 0;
+  for (const uint32_t layer : lane.layers) {
+    bytes.push_back(model_.row_bytes[layer]);
+    lane.first_mass_set.push_back(heads);
+    heads += model_.kv_heads[layer];
+  }
+  const auto layers = static_cast<uint32_t>(lane.layers.size());
+  const uint32_t sets = opened.position_sets();
+  const uint32_t mass_sets = opened.mass_sets();
+  const auto query_layers = static_cast<uint32_t>(opened.query_floats_size());
+  if (layers == 0 || (sets != 1 && sets != layers && sets != heads) ||
+      (mass_sets != 0 && mass_sets != heads) || (query_layers != 0 && query_layers != layers) ||
+      opened.kept_rows_max() > kReportBytesMax / 4 / std::max(1U, mass_sets) ||
+      !(opened.mass_decay() >= 0.0 && opened.mass_decay() <= 1.0)) {
+    return DataLoss("the daemon's lane does not fit the model: position_sets={} mass_sets={}", sets,
+                    mass_sets);
+  }
+  lane.heads_keep_own = sets == heads && sets != layers;
+  uint32_t column = 0;
+  for (const uint32_t layer : lane.layers) {
+    lane.first_column.push_back(sets == 1 ? 0 : column);
+    column += lane.heads_keep_own ? model_.kv_heads[layer] : 1;
+  }
+  const uint32_t slots = model_.slots_per_block;
+  lane.recent_block = shm::MakeGroupGeometry(bytes, slots, {1, mass_sets});
+  lane.block = shm::MakeGroupGeometry(bytes, slots, {sets, 0});
+  lane.small = shm::MakeGroupGeometry(bytes, shm::SmallGroupSlots(slots), {sets, 0});
+  lane.kept.resize(layers);
+  lane.recent.resize(layers);
+  lane.report_geometry = shm::MakeReportGeometry(
+      {mass_sets, opened.kept_rows_max(), opened.query_rows(),
+       std::vector<uint32_t>(opened.query_floats().begin(), opened.query_floats().end())});
+  lane.mass_decay = opened.mass_decay();
+  lane.first_query_row = opened.first_query_row();
+  if (mass_sets > 0) {
+    reports_mass_ = true;
+    mass_decay_ = lane.mass_decay;
+  }
+  if (lane.report_geometry.bytes > 0) {
+    KVASIR_ASSIGN_OR_RETURN(
+        lane.report,
+        session_->extents->At(opened.extent(), opened.generation(), opened.offset(),
+                              lane.report_geometry.bytes, session_->DeadlineFromNow()));
+  }
+  return absl::OkStatus();
+}
+
+void SequenceState::ClearKeptMass(LaneViews& lane) {
+  const shm::ReportShape& shape = lane.report_geometry.shape;
+  if (shape.mass_sets == 0) return;
+  std::memset(lane.report, 0, size_t{4} * shape.mass_sets * shape.kept_rows_max);
+}
+
+void SequenceState::PrepareReports() {
+  const uint64_t slots = model_.slots_per_block;
+  for (LaneViews& lane : lanes_) {
+    const shm::ReportGeometry& geometry = lane.report_geometry;
+    if (geometry.bytes == 0 || filter_layer_) continue;
+    const uint32_t sets = geometry.shape.mass_sets;
+    const uint64_t base = lane.first_block * slots;
+    lane.recent_mass_rows = RoundUp(rows_ + begun_, slots) - base;
+    lane.kept_mass.assign(sets * lane.kept_rows, 0.0F);
+    lane.recent_mass.assign(sets * lane.recent_mass_rows, 0.0F);
+    for (size_t l = 0; l < lane.layers.size(); ++l) {
+      LayerView& view = layers_[lane.layers[l]];
+      if (sets > 0) {
+        view.mass.kept_rows = lane.kept_rows;
+        view.mass.recent_rows = lane.recent_mass_rows;
+        view.mass.kept = lane.kept_mass.data() + lane.first_mass_set[l] * lane.kept_rows;
+        view.mass.recent = lane.recent_mass.data() + lane.first_mass_set[l] * lane.recent_mass_rows;
+      }
+      if (geometry.shape.query_rows > 0) {
+        view.queries.data = reinterpret_cast<float*>(lane.report + geometry.query_off[l]);
+        view.queries.first_row = lane.first_query_row;
+        view.queries.count = geometry.shape.query_rows;
+        view.queries.row_floats = geometry.shape.query_floats[l];
+      }
+    }
+  }
+}
+
+// Adds `rows` tokens' worth of mass to what the daemon reads.
+void SequenceState::AddStepMass(LaneViews& lane, uint64_t rows) {
+  const shm::ReportShape& shape = lane.report_geometry.shape;
+  if (shape.mass_sets == 0) return;
+  const auto fade = static_cast<float>(std::pow(lane.mass_decay, static_cast<double>(rows)));
+  const auto add = [fade](std::byte* shared, const float* step, uint64_t count) {
+    auto* const sums = reinterpret_cast<float*>(shared);
+    for (uint64_t i = 0; i < count; ++i) sums[i] = sums[i] * fade + step[i];
+  };
+  const uint64_t slots = model_.slots_per_block;
+  const uint64_t kept = std::min(lane.kept_rows, shape.kept_rows_max);
+  for (uint32_t set = 0; set < shape.mass_sets; ++set) {
+    add(lane.report + lane.report_geometry.MassOffset(set),
+        lane.kept_mass.data() + set * lane.kept_rows, kept);
+    const float* const step = lane.recent_mass.data() + set * lane.recent_mass_rows;
+    for (uint64_t block = 0; block * slots < lane.recent_mass_rows; ++block) {
+      add(lane.block_base[block] + lane.recent_block.mass_off + 4 * set * slots,
+          step + block * slots, slots);
+    }
+  }
+}
+
+}  // namespace kvasir

@@ -1,0 +1,80 @@
+// Recent blocks of a sequence: granted ahead of the engine, taken back behind a truncation.
+#include <algorithm>
+#include <cstring>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "daemon/core/sequence.h"
+
+namespace kvasir::core {
+
+absl::Status Sequence::AddBlock(size_t lane_index) {
+  Lane& lane = lanes_[lane_index];
+  if (lane.recent.size() + 1 >= dir_cap_) {
+    return ResourceExhausted(
+        "sequence has too many rows that are not compacted: rows={} limits.rows_max={}",
+        lane.recent.size() * lane.recent_block.slots, context_.limits->recent_rows_max);
+  }
+  KVASIR_ASSIGN_OR_RETURN(const Group group, lane.recent_allocator->Allocate());
+  const absl::StatusOr<ExtentTable::Ref> ref = context_.extents->RefOf(*group.extent);
+  if (!ref.ok()) {
+    lane.recent_allocator->Free(group);
+    return ref.status();
+  }
+  const uint64_t block = lane.base_block + lane.recent.size();
+  const shm::RecentRef entry{ref->slot, ref->generation, group.offset};
+  std::memcpy(context_.d + dir_off_ + sizeof(entry) * (lane_index * dir_cap_ + block % dir_cap_),
+              &entry, sizeof(entry));
+  lane.recent.push_back(group);
+  return absl::OkStatus();
+}
+
+uint64_t Sequence::GrantedAhead(uint64_t rows) const {
+  const uint64_t slots = context_.model->slots_per_block();
+  return (rows / slots + 2) * slots;  // the block in use and one more
+}
+
+absl::Status Sequence::Grant(uint64_t rows) {
+  const uint64_t slots = context_.model->slots_per_block();
+  if (rows > uint64_t{1} << 32) {
+    return InvalidArgument("granted_rows is out of bounds: value={} max={}", rows,
+                           uint64_t{1} << 32);
+  }
+  if (rows > context_.max_rows) {
+    return OutOfRange("rows are beyond the sequence's bound: rows={} max_rows={}", rows,
+                      context_.max_rows);
+  }
+  const uint64_t target = std::max(RoundUp(rows, slots), GrantedAhead(rows_));
+  absl::Status status;
+  uint64_t granted = kNoRow;
+  for (size_t i = 0; i < lanes_.size(); ++i) {
+    Lane& lane = lanes_[i];
+    while (status.ok() && (lane.base_block + lane.recent.size()) * slots < target) {
+      status = AddBlock(i);
+    }
+    granted = std::min(granted, (lane.base_block + lane.recent.size()) * slots);
+  }
+  if (granted > granted_) {
+    granted_ = granted;
+    // release: pairs with the acquire in the client's Sequence::Begin()
+    context_.board->granted.store(granted_, std::memory_order_release);
+  }
+  return granted_ >= rows ? absl::OkStatus() : status;
+}
+
+void Sequence::ReturnBlocksBehind(uint64_t rows) {
+  const uint64_t ahead = GrantedAhead(rows);
+  if (granted_ <= ahead) return;
+  granted_ = ahead;
+  for (Lane& lane : lanes_) {
+    while ((lane.base_block + lane.recent.size()) * lane.recent_block.slots > granted_) {
+      lane.recent_allocator->Free(lane.recent.back());
+      lane.recent.pop_back();
+    }
+  }
+  // The engine waits for the answer of its Truncate and reads this after it.
+  context_.board->granted.store(granted_, std::memory_order_release);
+}
+
+}  // namespace kvasir::core

@@ -1,0 +1,133 @@
+#include "policies/parameter_reader.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "base/error.h"
+#include "base/status_macros.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+namespace kvasir {
+
+std::string_view ParameterReader::Value(std::string_view key) const {
+  for (const auto& [name, value] : term_.parameters) {
+    if (name == key) return value;
+  }
+  for (const PolicyParameterInfo& parameter : info_.parameters) {
+    if (parameter.name == key) return parameter.default_value;
+  }
+  return {};
+}
+
+bool ParameterReader::Given(std::string_view key) const {
+  return std::any_of(term_.parameters.begin(), term_.parameters.end(),
+                     [&](const auto& parameter) { return parameter.first == key; });
+}
+
+absl::StatusOr<std::vector<uint64_t>> ParameterReader::PerLayerOf(std::string_view key,
+                                                                  std::string_view value,
+                                                                  uint64_t min) {
+  KVASIR_ASSIGN_OR_RETURN(std::vector<uint64_t> values,
+                          ParsePerLayer(key, value, min, kRowsMax, context_.layers));
+  Write(key, FormatPerLayer(values));
+  return values;
+}
+
+absl::StatusOr<uint64_t> ParameterReader::IntegerOf(std::string_view key, std::string_view value,
+                                                    uint64_t min, uint64_t max) {
+  KVASIR_ASSIGN_OR_RETURN(const uint64_t number, ParseInteger(key, value, min, max));
+  Write(key, fmt::format("{}", number));
+  return number;
+}
+
+absl::StatusOr<uint32_t> ParameterReader::Kernel(std::string_view key) {
+  KVASIR_ASSIGN_OR_RETURN(const uint64_t kernel, Integer(key, 1, kKernelMax));
+  if (kernel % 2 == 0) return InvalidArgument("{} must be odd: value={}", key, kernel);
+  return static_cast<uint32_t>(kernel);
+}
+
+absl::StatusOr<double> ParameterReader::Fraction(std::string_view key) {
+  KVASIR_ASSIGN_OR_RETURN(const double number, ParseFraction(key, Value(key)));
+  Write(key, fmt::format("{}", number));
+  return number;
+}
+
+absl::StatusOr<bool> ParameterReader::Boolean(std::string_view key) {
+  KVASIR_ASSIGN_OR_RETURN(const bool value, ParseBoolean(key, Value(key)));
+  Write(key, value ? "true" : "false");
+  return value;
+}
+
+absl::StatusOr<std::string> ParameterReader::Choice(std::string_view key, std::string_view value,
+                                                    const std::vector<std::string>& known) {
+  if (std::find(known.begin(), known.end(), value) == known.end()) {
+    return InvalidArgument("{} is unknown: value={} known={}", key, value,
+                           fmt::format("{}", fmt::join(known, ",")));
+  }
+  Write(key, value);
+  return std::string(value);
+}
+
+absl::StatusOr<SeparatorSet> ParameterReader::Separators(std::string_view key) {
+  std::vector<TokenId> ids = context_.separators;
+  if (Given(key)) {
+    KVASIR_ASSIGN_OR_RETURN(ids, ParseTokenIds(key, Value(key)));
+  }
+  if (ids.empty()) {
+    return InvalidArgument("separators are needed: the model names none, give {}=ID/ID/...", key);
+  }
+  Write(key, FormatTokenIds(ids));
+  return SeparatorSet(std::move(ids));
+}
+
+absl::StatusOr<PositionMode> ParameterReader::Positions(bool in_cache) {
+  std::vector<std::string> known = {"original", "unrotated"};
+  if (in_cache) known.insert(known.begin() + 1, "in_cache");
+  const std::string_view value = Value("positions").empty() ? "original" : Value("positions");
+  KVASIR_ASSIGN_OR_RETURN(const std::string chosen, Choice("positions", value, known));
+  if (chosen == "unrotated") return PositionMode::kUnrotated;
+  return chosen == "in_cache" ? PositionMode::kInCache : PositionMode::kOriginal;
+}
+
+absl::Status ParameterReader::Refuse(std::string_view key, std::string_view what) const {
+  if (!Given(key)) return absl::OkStatus();
+  return InvalidArgument("{} does not apply to {}", key, what);
+}
+
+std::string ParameterReader::Canonical() const {
+  return text_.empty() ? term_.name : fmt::format("{}:{}", term_.name, text_);
+}
+
+void ParameterReader::Write(std::string_view key, std::string_view value) {
+  text_ += fmt::format("{}{}={}", text_.empty() ? "" : ",", key, value);
+}
+
+PolicyLanes GroupLayers(const std::vector<LayerSettings>& columns, uint32_t layers,
+                        const LaneMaker& make) {
+  PolicyLanes result;
+  std::map<LayerSettings, uint32_t> lane_of;
+  for (uint32_t layer = 0; layer < layers; ++layer) {
+    LayerSettings settings;
+    for (const LayerSettings& column : columns) settings.push_back(column[layer]);
+    const auto next = static_cast<uint32_t>(result.lanes.size());
+    const auto [found, added] = lane_of.try_emplace(settings, next);
+    if (added) result.lanes.push_back(make(settings));
+    result.lane_of_layer.push_back(found->second);
+  }
+  return result;
+}
+
+PolicyParameterInfo PositionsParameter() {
+  return {"positions",
+          "choice",
+          "original",
+          "original, unrotated",
+          "original: keys are stored rotated at the row; unrotated: as before rotation, rotated at "
+          "each read",
+          false};
+}
+
+}  // namespace kvasir

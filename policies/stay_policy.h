@@ -1,0 +1,69 @@
+// A window, and rows beyond it that a rule keeps for ever: eviction-exact. Static SepLLM, FixLLM,
+// and what else is composed of rules.
+//
+// kept: rows below recent_first that stay; sticky: those at or above it. A table that was made when
+// r rows were known holds until row r + window, because a token written later leaves the window
+// only that much later. recent_first follows in whole blocks. Where the generate window is larger
+// than the prefill window, rows that the first generated token will see are held through the
+// prefill. Positions are the original ones.
+//
+// Thread-compatible. Cost: Append O(ids), one call of the rule each; NextPlan O(1) when nothing is
+// due, else O(window + block). Source: SepLLM (arXiv 2412.12094), section 3.
+#ifndef KVASIR_POLICIES_STAY_POLICY_H_
+#define KVASIR_POLICIES_STAY_POLICY_H_
+
+#include <deque>
+#include <memory>
+#include <optional>
+#include <span>
+
+#include "policies/plan_ledger.h"
+#include "policies/retention_policy.h"
+#include "policies/stay_rule.h"
+
+namespace kvasir {
+
+struct StayPolicyConfig {
+  std::shared_ptr<const StayRule> rule;  // null: nothing stays beyond the window
+  uint64_t window = 256;                 // for rows >= prompt_rows, the query's own included
+  uint64_t prefill_window = 256;         // for rows below
+  uint64_t prompt_rows = 0;
+};
+
+class StayPolicy final : public RetentionPolicy {
+ public:
+  // REQUIRES: both windows >= 1.
+  explicit StayPolicy(StayPolicyConfig config);
+
+  uint64_t rows() const override { return rows_; }
+  void Append(std::span<const TokenId> ids) override;
+  std::optional<RetentionPlan> NextPlan(const PlanHorizon& horizon) override;
+  uint64_t RollbackFloor() const override { return ledger_.Floor(rows_); }
+  absl::Status Truncate(uint64_t rows) override;
+  std::unique_ptr<RetentionPolicy> Clone() const override {
+    return std::make_unique<StayPolicy>(*this);
+  }
+
+ private:
+  // Lowest row that some query >= `query` sees through a window.
+  uint64_t WindowLow(uint64_t query) const;
+  bool TwoWindows() const;
+  RetentionPlan Make(uint64_t from_row, uint64_t recent_first);
+
+  StayPolicyConfig config_;
+  PlanLedger ledger_;
+  uint64_t rows_ = 0;
+  std::deque<uint64_t> staying_;  // rows in [recent_first, rows) that stay: ascending
+  uint64_t kept_ = 0;
+  // The last plan: its rows, and whether there is one.
+  bool returned_ = false;
+  bool stale_ = false;  // sticky rows of the last plan have been truncated
+  bool generating_ = false;
+  uint64_t from_row_ = 0;
+  uint64_t until_row_ = 0;
+  uint64_t recent_first_ = 0;
+};
+
+}  // namespace kvasir
+
+#endif  // KVASIR_POLICIES_STAY_POLICY_H_
