@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <optional>
@@ -41,6 +42,7 @@ constexpr uint64_t kPoolBytes = 512 * kMiB, kReadyBytes = 256 * kMiB;
 constexpr size_t kStaticTokens = 2048;
 constexpr size_t kStreamTokens = 16'384;
 constexpr uint64_t kStartSize = 4;
+constexpr uint64_t kWindows[] = {64, 128, 256, 512};  // of SepLLM
 constexpr double kNatsGoal = 0.01;
 
 struct Options {
@@ -180,7 +182,7 @@ absl::Status PerplexityBench::RunPair(const std::string& segment, const std::vec
 }
 
 absl::Status PerplexityBench::RunSegment(const std::string& segment) {
-  std::vector<uint64_t> windows = {64, 128, 256, 512};
+  std::vector<uint64_t> windows(std::begin(kWindows), std::end(kWindows));
   if (options_.quick) windows = {64, 512};
   windows.erase(std::remove_if(windows.begin(), windows.end(),
                                [&](uint64_t window) {
@@ -299,7 +301,7 @@ absl::Status PerplexityBench::RunStatic() {
     if (options_.quick) break;
   }
   AddFullRows();
-  for (const uint64_t window : {64, 128, 256, 512}) AddStaticRows(window);
+  for (const uint64_t window : kWindows) AddStaticRows(window);
   return absl::OkStatus();
 }
 
@@ -315,6 +317,7 @@ void PerplexityBench::AddStreamRows(const Json& run, const ScoredText& scored) {
     row.unit = "ppl";
     row.reference = range.value("ppl", 0.0);
     row.goal = "ratio 0.99 to 1.01";
+    fmt::print(stderr, "{}: {:.3f}, expected {:.2f}\n", row.name, row.value, *row.reference);
     row.extra = {{"mean_visible", scored.MeanVisible(0, scored.visible.size())},
                  {"expected_mean_visible", run.value("mean_visible", 0.0)}};
     report_.Add(std::move(row));
