@@ -34,10 +34,12 @@ InheritedSockets TakeInherited() {
   return sockets;
 }
 
-// Whether the policy grammar takes the spec, for a model of one layer with a separator.
+// Whether the policy grammar takes the spec, for a model of one layer with a separator and a
+// sequence that says how long its prompt is.
 absl::Status CheckRetention(const std::string& spec) {
   PolicyContext context;
   context.separators = {0};
+  context.prompt_rows = 1;
   return MakeLanes(spec, context).status();
 }
 

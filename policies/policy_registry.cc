@@ -20,7 +20,13 @@
   POLICY(StreamingLlm)          \
   POLICY(SepLlm)                \
   POLICY(FixLlm)                \
-  POLICY(Window)
+  POLICY(Window)                \
+  POLICY(H2o)                   \
+  POLICY(Tova)                  \
+  POLICY(SnapKv)                \
+  POLICY(Knorm)                 \
+  POLICY(KeyDiff)               \
+  POLICY(GemFilter)
 
 namespace kvasir {
 

@@ -17,6 +17,10 @@ class StayRule {
 
   // Whether the row is visible to every later query, however far away. O(log size of the rule).
   virtual bool Stays(uint64_t row, TokenId id) const = 0;
+
+  // All rows below it stay: those to save first where a budget has no room for every row that
+  // stays.
+  virtual uint64_t InitialRows() const { return 0; }
 };
 
 }  // namespace kvasir

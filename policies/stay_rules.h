@@ -5,6 +5,7 @@
 #ifndef KVASIR_POLICIES_STAY_RULES_H_
 #define KVASIR_POLICIES_STAY_RULES_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <utility>
@@ -21,6 +22,7 @@ class SinksRule final : public StayRule {
  public:
   explicit SinksRule(uint64_t end, uint64_t first = 0) : first_(first), end_(end) {}
   bool Stays(uint64_t row, TokenId /*id*/) const override { return row >= first_ && row < end_; }
+  uint64_t InitialRows() const override { return first_ == 0 ? end_ : 0; }
 
  private:
   uint64_t first_;
@@ -61,6 +63,11 @@ class AnyOfRule final : public StayRule {
       if (part->Stays(row, id)) return true;
     }
     return false;
+  }
+  uint64_t InitialRows() const override {
+    uint64_t rows = 0;
+    for (const auto& part : parts_) rows = std::max(rows, part->InitialRows());
+    return rows;
   }
 
  private:

@@ -115,9 +115,9 @@ absl::StatusOr<std::vector<KeepSet>> BudgetSelector::Select(const ScoredRows& ro
   if (candidates <= config_.budget) {
     return std::vector<KeepSet>(set_count, AllOf(candidates));
   }
-  // One set sums the heads set * per_set and following.
+  // One set sums the heads set * per_set and following. Where the authors take the mean of a group
+  // the sum ranks alike: all groups are of one size.
   const uint32_t per_set = rows.heads / set_count;
-  const auto group = static_cast<float>(rows.heads / rows.kv_heads);
   std::vector<float> sum(candidates);
   std::vector<float> pooled(config_.pooling ? candidates : 0);
   std::vector<KeepSet> sets;
@@ -125,9 +125,6 @@ absl::StatusOr<std::vector<KeepSet>> BudgetSelector::Select(const ScoredRows& ro
     std::fill(sum.begin(), sum.end(), 0.0F);
     for (uint32_t head = set * per_set; head < (set + 1) * per_set; ++head) {
       AddPooled(rows.scores.subspan(head * rows.entries, candidates), pooled, sum);
-    }
-    if (group > 1.0F) {
-      for (float& score : sum) score /= group;
     }
     KVASIR_RETURN_IF_ERROR(CheckFinite(sum, "score summed over pooling and heads"));
     const uint64_t at = rows.sets == 1 ? 0 : set * rows.entries;

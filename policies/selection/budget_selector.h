@@ -46,7 +46,8 @@ class BudgetSelector final : public Selector {
   // Errors: kInvalidArgument with field, value and bound.
   static absl::StatusOr<std::shared_ptr<const BudgetSelector>> Create(BudgetConfig config);
 
-  // The scores of the query heads of a kv head are pooled first, then averaged (as kvpress does).
+  // The scores of the query heads of a kv head are pooled first, then averaged, as kvpress does
+  // (summed here, which ranks alike).
   // SnapKV's authors choose for each query head: give kv_heads = heads for that. Up to `budget`
   // candidates all stay; more, and each set has exactly `budget` entries. shared_across_heads
   // needs heads that share their rows (sets = 1).

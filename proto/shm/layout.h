@@ -1,4 +1,4 @@
-// The bytes that one session and the daemon share in memory, ABI 1. docs/shm_protocol.md has the
+// The bytes that one session and the daemon share in memory, ABI 2. docs/shm_protocol.md has the
 // states, the memory orders, and what happens when either side dies between two stores.
 //
 // Two segments a session. D: written by the daemon, mapped read-only by the engine. E: written by
@@ -17,7 +17,7 @@
 
 namespace kvasir::shm {
 
-inline constexpr uint32_t kAbiVersion = 1;
+inline constexpr uint32_t kAbiVersion = 2;
 inline constexpr uint64_t kDaemonMagic = 0x314D48535F53564BULL;  // "KVS_SHM1"
 inline constexpr uint64_t kEngineMagic = 0x31474E455F53564BULL;  // "KVS_ENG1"
 inline constexpr uint64_t kHeaderBytes = 4096;

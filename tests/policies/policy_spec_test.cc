@@ -1,6 +1,7 @@
 // The grammar of policy specs, the registry, and every refusal with its reason.
 #include "policies/policy_spec.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -24,6 +25,7 @@ PolicyContext Context(uint32_t layers = 1) {
   PolicyContext context;
   context.layers = layers;
   context.separators = {13, 11, 30};
+  context.prompt_rows = 100;
   return context;
 }
 
@@ -52,6 +54,23 @@ TEST(PolicySpec, CanonicalTextHasEveryDefaultAndReadsBackAsItself) {
       {"full:positions=original", "full"},
       {"full:positions=unrotated", "full:positions=unrotated"},
       {"fixllm", "fixllm:init_cache_size=4,local_size=256,delta=5,positions=original"},
+      {"h2o",
+       "h2o:hh_size=1024,recent_size=1024,decay=1,evict_interval=64,start_size=0,heads=per_head"},
+      {"h2o:decay=0.25",
+       "h2o:hh_size=1024,recent_size=1024,decay=0.25,evict_interval=64,"
+       "start_size=0,heads=per_head"},
+      {"tova", "tova:max_capacity=1024,evict_interval=64,start_size=0"},
+      {"snapkv",
+       "snapkv:window_size=32,max_capacity_prompt=2048,kernel_size=5,pooling=avgpool,start_size=0,"
+       "heads=per_head"},
+      {"knorm:max_capacity=9x10/8x20",
+       "knorm:max_capacity=9x10/8x20,recent_size=0,evict_interval=64,start_size=0,heads=per_head"},
+      {"keydiff:heads=shared",
+       "keydiff:max_capacity=1024,recent_size=0,evict_interval=64,start_size=0,heads=shared"},
+      {"gemfilter", "gemfilter:filter_layer=21,topk=1024,kernel_size=5,n_sink=0,n_tail=0"},
+      {"separators|sinks|h2o:hh_size=128,recent_size=128",
+       "separators:ids=13/11/30|sinks:size=4|h2o:hh_size=128,recent_size=128,decay=1,"
+       "evict_interval=64,start_size=0,heads=per_head"},
       {"sinks|separators|stride|window+as_written",
        "sinks:size=4|separators:ids=13/11/30|stride:size=5,start=0|"
        "window:size=256,positions=original"},
@@ -93,7 +112,7 @@ TEST(PolicySpec, EveryRefusalNamesTheParameterAndTheBound) {
   const std::vector<Refusal> refusals = {
       {"", {"name"}},
       {"Full", {"name"}},
-      {"h3o", {"policy=h3o", "known=full,streamingllm,sepllm,fixllm,window"}},
+      {"h3o", {"policy=h3o", "known=full,streamingllm,sepllm,fixllm,window,h2o,"}},
       {"full:x=1", {"parameter=x", "known=positions"}},
       {"streamingllm:window=1", {"parameter=window", "known=start_size,recent_size,positions"}},
       {"streamingllm:recent_size", {"key=value"}},
@@ -113,6 +132,27 @@ TEST(PolicySpec, EveryRefusalNamesTheParameterAndTheBound) {
       {"full:positions=in_cache", {"positions", "known=original,unrotated"}},
       {"sepllm:form=manager,positions=unrotated", {"positions", "known=original,in_cache"}},
       {"fixllm:delta=0", {"delta", "value=0", "min=1"}},
+      {"h2o:hh_size=0", {"hh_size", "value=0", "min=1"}},
+      {"h2o:decay=0", {"decay", "value=0", "above=0", "max=1"}},
+      {"h2o:decay=1.01", {"decay", "value=1.01"}},
+      {"h2o:decay=nan", {"decay", "value=nan"}},
+      {"h2o:decay=1x", {"decay", "value=1x"}},
+      {"h2o:evict_interval=0", {"evict_interval", "min=1"}},
+      {"h2o:hh_size=8/4,start_size=5", {"start_size", "hh_size", "layer=1", "hh_size=4"}},
+      {"tova:max_capacity=1", {"max_capacity", "min=2"}},
+      {"tova:max_capacity=4,start_size=4", {"start_size=4", "max_capacity=4"}},
+      {"tova:heads=shared", {"parameter=heads", "known=max_capacity"}},
+      {"snapkv:kernel_size=4", {"kernel_size", "odd", "value=4"}},
+      {"snapkv:kernel_size=1025", {"kernel_size", "max=1023"}},
+      {"snapkv:pooling=minpool", {"pooling", "known=avgpool,maxpool"}},
+      {"snapkv:window_size=32,max_capacity_prompt=64/32", {"layer=1", "max_capacity_prompt=32"}},
+      {"snapkv:heads=both", {"heads", "known=per_head,shared"}},
+      {"knorm:max_capacity=4,recent_size=4", {"recent_size=4", "max_capacity=4"}},
+      {"keydiff:max_capacity=4,recent_size=3,start_size=2", {"start_size", "max_capacity=4"}},
+      {"gemfilter:filter_layer=2", {"filter_layer", "value=2", "max=1"}},
+      {"gemfilter:topk=0", {"topk", "min=1"}},
+      {"gemfilter:topk=8,n_sink=4,n_tail=5", {"n_sink=4", "n_tail=5", "topk=8"}},
+      {"sinks|gemfilter", {"policy=gemfilter", "rule=sinks", "known=window,h2o,"}},
       {"|window", {"name"}},
       {"sinks|", {"name"}},
       {"sinks", {"policy=sinks", "known=full,"}},
@@ -121,7 +161,7 @@ TEST(PolicySpec, EveryRefusalNamesTheParameterAndTheBound) {
       {"sinks:count=4|window", {"parameter=count", "known=size"}},
       {"sinks:size=0|window", {"size", "min=1"}},
       {"separators:ids=x|window", {"ids", "value=x"}},
-      {"stride:size=5|full", {"policy=full", "rule=stride", "known=window"}},
+      {"stride:size=5|full", {"policy=full", "rule=stride", "known=window,h2o,"}},
       {"sepllm:form=dynamic", {"form", "known=static,sepcache,manager"}},
       {"sepllm:positions=in_cache", {"positions=in_cache", "form=static"}},
       {"sepllm:cache_size=9", {"cache_size", "form=static"}},
@@ -146,6 +186,43 @@ TEST(PolicySpec, EveryRefusalNamesTheParameterAndTheBound) {
   }
   EXPECT_THAT(MessageOf(MakeLanes("sepllm", PolicyContext{}).status()), HasSubstr("separators"));
   EXPECT_THAT(MessageOf(MakeLanes("full", Context(0)).status()), HasSubstr("layers=0 min=1"));
+}
+
+TEST(PolicySpec, GemFilterChoosesTokensOfThePromptAndKeepsThemAll) {
+  const auto lanes =
+      MakeLanes("gemfilter:topk=256,n_sink=4,n_tail=32,filter_layer=15,kernel_size=7", Context(30));
+  ASSERT_TRUE(lanes.ok()) << lanes.status();
+  EXPECT_EQ(lanes->selection, (GemFilterSpec{15, 256, 7, 4, 32}));
+  EXPECT_EQ(lanes->lanes.front()->Needs().source, ScoreSource::kNone);
+  EXPECT_EQ(MakeLanes("gemfilter", Context(1))->selection->filter_layer, 0u);
+  EXPECT_EQ(MakeLanes("gemfilter", Context(32))->selection->filter_layer, 22u);
+  EXPECT_FALSE(MakeLanes("full", Context())->selection.has_value());
+}
+
+TEST(PolicySpec, LayersMayHaveBudgetsOfTheirOwn) {
+  const auto lanes = MakeLanes("h2o:hh_size=8/4/8,recent_size=2", Context(3));
+  ASSERT_TRUE(lanes.ok()) << lanes.status();
+  ASSERT_EQ(lanes->lanes.size(), 2u);
+  EXPECT_EQ(lanes->lane_of_layer, (std::vector<uint32_t>{0, 1, 0}));
+  EXPECT_EQ(lanes->lanes[0]->Needs().kept_rows_max, 8u);
+  EXPECT_EQ(lanes->lanes[1]->Needs().kept_rows_max, 4u);
+}
+
+TEST(PolicySpec, SnapKvMustKnowThePrompt) {
+  PolicyContext context = Context();
+  context.prompt_rows = 0;
+  const auto lanes = MakeLanes("snapkv", context);
+  EXPECT_EQ(lanes.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(MessageOf(lanes.status()), HasSubstr("prompt_rows=0 min=1"));
+  EXPECT_TRUE(MakeLanes("knorm", context).ok());
+}
+
+TEST(PolicySpec, ResultsOfQueriesAreNotShareable) {
+  const std::vector<std::string> by_query = {"h2o", "tova", "snapkv", "gemfilter"};
+  for (const PolicyInfo& info : Policies()) {
+    const bool expected = std::count(by_query.begin(), by_query.end(), info.name) == 0;
+    EXPECT_EQ(info.shareable, expected) << info.name;
+  }
 }
 
 TEST(PolicySpec, TheFullTextMustBeReadableToo) {

@@ -276,7 +276,11 @@ void RunKeyDiff(const GoldenCase& test) { RunKeyScores(test, kernels::KeyDiffere
 
 void RunTova(const GoldenCase& test) {
   const uint32_t heads = Small(test.Shape("q_last", 2)[0]);
-  const uint64_t keep = test.Number("n_keep", 2, kMax);
+  const uint64_t keep = test.Number("n_keep", 1, kMax);
+  if (keep == 1) {  // the last row alone: nothing is chosen, and no selector has a budget of 0
+    const auto last = static_cast<uint32_t>(test.Shape("k", 3)[1] - 1);
+    return Equal("positions", std::vector{last}, test.Integers("expect_positions", {1}));
+  }
   BudgetConfig config;
   config.budget = keep - 1;
   config.recent = 1;

@@ -49,7 +49,7 @@ TEST(LayoutTest, TextAndHashAreTheGoldenOnes) {
 TEST(LayoutTest, DaemonHeader) {
   DaemonHeader header{};
   header.magic = kDaemonMagic;
-  header.abi = 1;
+  header.abi = 2;
   header.header_bytes = 4096;
   header.segment_bytes = 0x1122334455667788;
   header.boot_epoch = 2;
