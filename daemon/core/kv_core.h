@@ -84,6 +84,7 @@ struct Inspection {
   uint32_t kv_heads = 0;  // of the layer
   std::vector<InspectedRow> rows;
   std::vector<InspectedRow> prompt;  // selection policies: what was chosen from
+  uint64_t prompt_rows = 0;          // of it in all
 };
 
 class KvCore {

@@ -87,6 +87,7 @@ absl::StatusOr<Inspection> KvCore::Inspect(const std::string* tenant, uint64_t s
   inspection.sequence = ReportOf(session, sequence);
   inspection.kv_heads = sequence.model().description().layers[layer].kv_heads;
   inspection.rows = with_texts(sequence.Inspect(layer, first_row, max_rows));
+  inspection.prompt_rows = sequence.prompt_rows();
   inspection.prompt = with_texts(sequence.InspectPrompt(first_row, max_rows));
   return inspection;
 }

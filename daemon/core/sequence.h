@@ -186,6 +186,7 @@ class Sequence {
   // The prompt that rows were chosen from, kept_heads = all for those chosen. Empty where there was
   // none.
   std::vector<RowReport> InspectPrompt(uint64_t first_row, uint32_t max_rows) const;
+  uint64_t prompt_rows() const { return prompt_.size(); }
 
   // Retrieval policies. REQUIRES: no job is out. The first call makes a job that looks up in
   // `layer`, with the query and the mass of `mass_blocks` blocks that the engine has reported; the
