@@ -54,6 +54,11 @@ absl::Status CountingStore::Commit(std::span<const uint32_t> token_ids) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::vector<uint32_t>> CountingStore::SelectRows(std::span<const float> query) {
+  visible_.clear();  // the selected tokens come again, as rows 0 and on
+  return store_.SelectRows(query);
+}
+
 absl::Status CountingStore::Truncate(uint64_t row) {
   KVASIR_RETURN_IF_ERROR(store_.Truncate(row));
   visible_.resize(row);

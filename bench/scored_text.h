@@ -3,6 +3,7 @@
 #define KVASIR_BENCH_SCORED_TEXT_H_
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -26,6 +27,8 @@ class CountingStore final : public engine::KvStore {
   uint64_t rows() const override { return store_.rows(); }
   absl::StatusOr<StepView> Begin(uint32_t want) override;
   absl::Status Commit(std::span<const uint32_t> token_ids) override;
+  std::optional<uint32_t> filter_layer() const override { return store_.filter_layer(); }
+  absl::StatusOr<std::vector<uint32_t>> SelectRows(std::span<const float> query) override;
   absl::Status Truncate(uint64_t row) override;
   absl::StatusOr<engine::KvUsage> Usage() override { return store_.Usage(); }
   absl::Status Close() override { return store_.Close(); }
