@@ -190,7 +190,7 @@ TEST_F(KvasirctlTest, TheDaemonsRefusalIsPrintedEscapedAndFails) {
 
 TEST_F(KvasirctlTest, Policies) {
   StartDaemon();
-  EXPECT_EQ(Run({"policies"}).out, "full: \n");
+  EXPECT_EQ(Run({"policies"}).out, "full: \n  may be shared under a prefix hash: no\n");
 }
 
 TEST_F(KvasirctlTest, HealthIsZeroOnlyWhileTheDaemonServes) {

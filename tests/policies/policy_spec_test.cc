@@ -218,7 +218,7 @@ TEST(PolicySpec, SnapKvMustKnowThePrompt) {
 }
 
 TEST(PolicySpec, ResultsOfQueriesAreNotShareable) {
-  const std::vector<std::string> by_query = {"h2o", "tova", "snapkv", "gemfilter"};
+  const std::vector<std::string> by_query = {"h2o", "tova", "snapkv", "gemfilter", "infllm"};
   for (const PolicyInfo& info : Policies()) {
     const bool expected = std::count(by_query.begin(), by_query.end(), info.name) == 0;
     EXPECT_EQ(info.shareable, expected) << info.name;

@@ -43,7 +43,7 @@ TEST(LayoutTest, TextAndHashAreTheGoldenOnes) {
   std::stringstream golden;
   golden << file.rdbuf();
   EXPECT_EQ(LayoutText(), golden.str());
-  EXPECT_EQ(LayoutHash(), 0x77b44ad001572380ULL);
+  EXPECT_EQ(LayoutHash(), 0x3baf627fe0a9e942ULL);
 }
 
 TEST(LayoutTest, DaemonHeader) {
@@ -65,7 +65,7 @@ TEST(LayoutTest, DaemonHeader) {
   std::string zeros;
   for (int i = 0; i < 7; ++i) zeros += " 0000000000000000";
   EXPECT_EQ(HexOf(header),
-            "4b56535f53484d31 0100000000100000 8877665544332211 0200000000000000 "
+            "4b56535f53484d31 0200000000100000 8877665544332211 0200000000000000 "
             "0300000000000000 0400000005000000 0600000000000000 0700000000000000 "
             "0800000000000000 0900000000000000 0a00000000000000 0000000000000000 "
             "0000000000000000 0000000000000000 0000000000000000 0000000000000000 "
