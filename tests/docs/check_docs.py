@@ -3,8 +3,10 @@
 
 Relative links of every Markdown file lead to files that exist, and each block that follows a line
 `<!-- quote: PATH [NAME] -->` equals the lines between `// [NAME]` and `// [end]` of PATH; --fix puts
-them in. Exit status 0 = fine, 1 = findings, printed one per line as path:line: message.
+them in. docs/architecture.md draws the table by which check_tidy.py judges includes. Exit status 0 =
+fine, 1 = findings, printed one per line as path:line: message.
 """
+import ast
 import pathlib
 import re
 import subprocess
@@ -53,6 +55,33 @@ def check_quotes(root, lines):
     return messages, out
 
 
+def allowed_includes(root):
+    """ALLOWED of check_tidy.py, which is not run for it; {} where there is none."""
+    path = root / "tests/tidy/check_tidy.py"
+    for node in ast.parse(path.read_text(encoding="utf-8")).body if path.is_file() else []:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "ALLOWED":
+            return ast.literal_eval(node.value)
+    return {}
+
+
+def check_folders(root):
+    """Rows `| `folder` | other, folders; remark |` against ALLOWED; each may include itself."""
+    page = "docs/architecture.md"
+    lines = (root / page).read_text(encoding="utf-8").splitlines() if (root / page).is_file() else []
+    rows = {}
+    for number, line in enumerate(lines, 1):
+        match = re.match(r"\| `([a-z/]+)` \| ([^|;]*)[^|]*\|$", line)
+        if match:
+            rows[match.group(1)] = (number, match.group(2))
+    for folder, allowed in allowed_includes(root).items():
+        number, text = rows.get(folder, (1, ""))
+        names = re.sub(r" \([^)]*\)", "", text).replace("generated gRPC code", "kvasir").strip()
+        drawn = set() if names in ("", "nothing of ours") else set(names.split(", "))
+        if folder not in rows or drawn != allowed - {folder}:
+            wanted = ", ".join(sorted(allowed - {folder})) or "nothing of ours"
+            yield f"{page}:{number}: {folder} may include {wanted}"
+
+
 def markdown_files(root):
     command = ["git", "-C", root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "*.md"]
     result = subprocess.run(command, capture_output=True, check=False)
@@ -71,7 +100,7 @@ def check(root, fix=False):
             lines, quotes = wanted, []
         for number, message in [*check_links(root, rel, lines), *quotes]:
             found.append(f"{rel}:{number}: {message}")
-    return found
+    return found + list(check_folders(root))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,28 @@ class CheckDocsTest(unittest.TestCase):
         (self.root / "page.md").write_text(PAGE.replace("[loop]", "[other]"))
         self.assertIn("page.md:2: nothing to quote or no block: code.h", check_docs.check(self.root))
 
+    def test_the_table_of_folders_is_that_of_the_tidy_check(self):
+        (self.root / "page.md").unlink()
+        (self.root / "tests/tidy").mkdir(parents=True)
+        (self.root / "docs").mkdir()
+        (self.root / "tests/tidy/check_tidy.py").write_text(
+            'ALLOWED = {"base": {"base"}, "core": {"core", "base", "kvasir"}, "new": {"base"}}\n'
+        )
+        page = self.root / "docs/architecture.md"
+        page.write_text(
+            "| `base` | nothing of ours |\n| `core` | base (all), generated gRPC code; no lock |\n"
+        )
+        new = "docs/architecture.md:1: new may include base"
+        self.assertEqual(check_docs.check(self.root), [new])
+        page.write_text("| `base` | core |\n| `core` | base |\n| `new` | base |\n")
+        self.assertEqual(
+            check_docs.check(self.root),
+            [
+                "docs/architecture.md:1: base may include nothing of ours",
+                "docs/architecture.md:2: core may include base, kvasir",
+            ],
+        )
+
 
 if __name__ == "__main__":
     unittest.main()
