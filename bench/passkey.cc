@@ -36,7 +36,8 @@ constexpr std::array<uint32_t, 3> kLengths = {1024, 2048, 4096};  // tokens of a
 constexpr uint32_t kPromptsPerLength = 12;
 constexpr uint32_t kAnswerTokens = 24;
 constexpr uint32_t kBatch = 512;
-constexpr size_t kCutBytes = 16;
+constexpr size_t kCutBytes = 64;  // at least, from one trial to the next
+constexpr int kRoundsMax = 100;
 
 struct Policy {
   const char* name;
@@ -79,10 +80,10 @@ std::string Sentences(const std::string& text, size_t at, size_t bytes) {
 std::string Question(const std::string& haystack, double depth, const std::string& key) {
   const auto at = static_cast<size_t>(depth * static_cast<double>(haystack.size()));
   const size_t border = depth == 0 ? 0 : std::min(haystack.find(". ", at), haystack.size() - 2) + 2;
+  // Asked without "mentioned in the text", this small model at times explains what a pass key is.
   return fmt::format(
-      "There is a pass key hidden inside a long text. Find it and remember it.\n\n{}The pass key "
-      "is "
-      "{}. Remember it. {} is the pass key. {}\n\nWhat is the pass key in the text above?",
+      "{}The pass key is {}. Remember it. {} is the pass key. {}\n\nQuestion: What is the pass key "
+      "mentioned in the text? Answer with the five digits only.",
       haystack.substr(0, border), key, key, haystack.substr(border));
 }
 
@@ -145,7 +146,7 @@ absl::StatusOr<Prompt> PasskeyBench::MakePrompt(const std::string& text, uint32_
   const size_t at = random() % (text.size() / 2);
   // Too much at first; then cut in proportion until the prompt just fits.
   size_t bytes = size_t{5} * length;
-  for (int round = 0; round < 20; ++round) {
+  for (int round = 0; round < kRoundsMax; ++round) {
     const std::string question = Question(Sentences(text, at, bytes), prompt.depth, prompt.key);
     KVASIR_ASSIGN_OR_RETURN(const std::string chat,
                             tokenizer_->ApplyTemplate({{"user", question}}));
