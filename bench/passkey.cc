@@ -1,9 +1,10 @@
 // bench_passkey: does a model still find a number in a long prompt, under each retention policy?
 //
 // Every prompt hides a five-digit pass key at a random depth of a piece of Moby Dick and asks for
-// it at the end, in the model's chat template; the answer is decoded greedily and its first number
-// must be the key. All prompts come from one seed. Beside the hits: the share of a full prefill's
-// token-layers that the policy saves, and the time of the prompt.
+// it at the end, in the model's chat template; the answer, whose first words are given, is
+// decoded greedily and its first number must be the key. All prompts come from one seed. Beside the
+// hits: the share of a full prefill's token-layers that the policy saves, and the time of the
+// prompt.
 #include <algorithm>
 #include <array>
 #include <cstdio>
@@ -34,7 +35,10 @@ constexpr uint64_t kMiB = uint64_t{1} << 20;
 constexpr uint64_t kPoolBytes = 768 * kMiB, kReadyBytes = 384 * kMiB;
 constexpr std::array<uint32_t, 3> kLengths = {1024, 2048, 4096};  // tokens of a prompt, about
 constexpr uint32_t kPromptsPerLength = 12;
-constexpr uint32_t kAnswerTokens = 24;
+constexpr uint32_t kAnswerTokens = 8;
+// The first words of the answer are given, so that what is measured is finding and not chatting: a
+// small model asked plainly at times explains what a pass key is.
+constexpr char kAnswerBegins[] = "The pass key is the number";
 constexpr uint32_t kBatch = 512;
 constexpr size_t kCutBytes = 64;  // at least, from one trial to the next
 constexpr int kRoundsMax = 100;
@@ -80,10 +84,10 @@ std::string Sentences(const std::string& text, size_t at, size_t bytes) {
 std::string Question(const std::string& haystack, double depth, const std::string& key) {
   const auto at = static_cast<size_t>(depth * static_cast<double>(haystack.size()));
   const size_t border = depth == 0 ? 0 : std::min(haystack.find(". ", at), haystack.size() - 2) + 2;
-  // Asked without "mentioned in the text", this small model at times explains what a pass key is.
   return fmt::format(
-      "{}The pass key is {}. Remember it. {} is the pass key. {}\n\nQuestion: What is the pass key "
-      "mentioned in the text? Answer with the five digits only.",
+      "{}The pass key is the number {}. Remember it. The pass key is the number {}. "
+      "{}\n\nQuestion: "
+      "What is the pass key mentioned in the text?",
       haystack.substr(0, border), key, key, haystack.substr(border));
 }
 
@@ -150,7 +154,7 @@ absl::StatusOr<Prompt> PasskeyBench::MakePrompt(const std::string& text, uint32_
     const std::string question = Question(Sentences(text, at, bytes), prompt.depth, prompt.key);
     KVASIR_ASSIGN_OR_RETURN(const std::string chat,
                             tokenizer_->ApplyTemplate({{"user", question}}));
-    KVASIR_ASSIGN_OR_RETURN(prompt.ids, tokenizer_->Encode(chat, true, true));
+    KVASIR_ASSIGN_OR_RETURN(prompt.ids, tokenizer_->Encode(chat + kAnswerBegins, true, true));
     if (prompt.ids.size() <= length) return prompt;
     bytes = std::min(bytes * length / prompt.ids.size(), bytes - kCutBytes);
   }

@@ -34,15 +34,6 @@ InheritedSockets TakeInherited() {
   return sockets;
 }
 
-// Whether the policy grammar takes the spec, for a model of one layer with a separator and a
-// sequence that says how long its prompt is.
-absl::Status CheckRetention(const std::string& spec) {
-  PolicyContext context;
-  context.separators = {0};
-  context.prompt_rows = 1;
-  return MakeLanes(spec, context).status();
-}
-
 int Run(const Config& config) {
   sigset_t signals;
   ::sigemptyset(&signals);
@@ -81,7 +72,7 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
-  const absl::StatusOr<kvasir::Config> config = kvasir::LoadConfig(path, kvasir::CheckRetention);
+  const absl::StatusOr<kvasir::Config> config = kvasir::LoadConfig(path, kvasir::CheckPolicySpec);
   if (!config.ok()) {
     std::cerr << kvasir::MessageOf(config.status()) << '\n';
     return 2;

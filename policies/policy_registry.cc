@@ -37,7 +37,7 @@ KVASIR_POLICIES(KVASIR_DECLARE_)
 
 namespace {
 
-constexpr uint32_t kLayersMax = 1u << 16;
+constexpr uint64_t kLayersMax = 1u << 16;
 
 const std::vector<PolicyDefinition>& Definitions() {
 #define KVASIR_CALL_(Name) Name##Definition(),
@@ -154,6 +154,24 @@ absl::StatusOr<PolicyLanes> MakeLanes(std::string_view text, const PolicyContext
                            lanes.spec.size(), kSpecBytesMax);
   }
   return lanes;
+}
+
+absl::Status CheckPolicySpec(std::string_view text) {
+  KVASIR_ASSIGN_OR_RETURN(const PolicySpec spec, ParsePolicySpec(text));
+  KVASIR_ASSIGN_OR_RETURN(const PolicyDefinition* definition,
+                          Find(Definitions(), "policy", spec.policy.name));
+  PolicyContext context;
+  context.layers = kLayersMax;
+  context.separators = {0};
+  context.prompt_rows = 1;
+  for (const PolicyParameterInfo& parameter : definition->info.parameters) {
+    for (const auto& [key, value] : spec.policy.parameters) {
+      if (!parameter.per_layer || key != parameter.name) continue;
+      KVASIR_ASSIGN_OR_RETURN(const uint64_t entries, CountPerLayer(key, value));
+      if (entries > 0) context.layers = static_cast<uint32_t>(std::min(entries, kLayersMax + 1));
+    }
+  }
+  return MakeLanes(text, context).status();
 }
 
 }  // namespace kvasir

@@ -24,6 +24,11 @@ const std::vector<PolicyInfo>& StayRules();
 // Cost: O(length of the spec + layers * log lanes).
 absl::StatusOr<PolicyLanes> MakeLanes(std::string_view spec, const PolicyContext& context);
 
+// Whether some model could take the spec, for configurations, where the model is not known yet: one
+// with separators, a prompt, and as many layers as the spec's per-layer lists have entries (any
+// number where it has none).
+absl::Status CheckPolicySpec(std::string_view spec);
+
 }  // namespace kvasir
 
 #endif  // KVASIR_POLICIES_POLICY_REGISTRY_H_

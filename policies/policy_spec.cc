@@ -54,6 +54,29 @@ absl::StatusOr<PolicyTerm> ParseTerm(std::string_view text) {
   return term;
 }
 
+constexpr uint64_t kRepetitionMax = 1u << 16;
+
+// "128/256" or "128x15", not a single number.
+bool IsList(std::string_view value) { return value.find_first_of("/x") != std::string_view::npos; }
+
+// Entries of a list; those far behind `enough` are left out.
+absl::StatusOr<std::vector<uint64_t>> ParseList(std::string_view key, std::string_view value,
+                                                uint64_t min, uint64_t max, uint64_t enough) {
+  std::vector<uint64_t> values;
+  for (const std::string_view part : Split(value, '/')) {
+    const size_t x = part.find('x');
+    KVASIR_ASSIGN_OR_RETURN(const uint64_t number, ParseInteger(key, part.substr(0, x), min, max));
+    uint64_t count = 1;
+    if (x != std::string_view::npos) {
+      const std::string repeats = fmt::format("repetition of {}", key);
+      KVASIR_ASSIGN_OR_RETURN(count, ParseInteger(repeats, part.substr(x + 1), 1, kRepetitionMax));
+    }
+    values.insert(values.end(), count, number);
+    if (values.size() > enough) break;
+  }
+  return values;
+}
+
 }  // namespace
 
 absl::StatusOr<PolicySpec> ParsePolicySpec(std::string_view text) {
@@ -112,28 +135,25 @@ absl::StatusOr<bool> ParseBoolean(std::string_view key, std::string_view value) 
 
 absl::StatusOr<std::vector<uint64_t>> ParsePerLayer(std::string_view key, std::string_view value,
                                                     uint64_t min, uint64_t max, size_t layers) {
-  const std::vector<std::string_view> parts = Split(value, '/');
-  if (parts.size() == 1 && value.find('x') == std::string_view::npos) {
+  if (!IsList(value)) {
     KVASIR_ASSIGN_OR_RETURN(const uint64_t number, ParseInteger(key, value, min, max));
     return std::vector<uint64_t>(layers, number);
   }
-  std::vector<uint64_t> values;
-  for (const std::string_view part : parts) {
-    const size_t x = part.find('x');
-    KVASIR_ASSIGN_OR_RETURN(const uint64_t number, ParseInteger(key, part.substr(0, x), min, max));
-    uint64_t count = 1;
-    if (x != std::string_view::npos) {
-      const std::string repeats = fmt::format("repetition of {}", key);
-      KVASIR_ASSIGN_OR_RETURN(count, ParseInteger(repeats, part.substr(x + 1), 1, 1u << 16));
-    }
-    values.insert(values.end(), count, number);
-    if (values.size() > layers + (1u << 16)) break;  // far too many: the error below says so
-  }
+  KVASIR_ASSIGN_OR_RETURN(std::vector<uint64_t> values,
+                          ParseList(key, value, min, max, layers + kRepetitionMax));
   if (values.size() != layers) {
     return InvalidArgument("{} must have one entry a layer: entries={} layers={}", key,
                            values.size(), layers);
   }
   return values;
+}
+
+absl::StatusOr<uint64_t> CountPerLayer(std::string_view key, std::string_view value) {
+  if (!IsList(value)) return 0;
+  constexpr uint64_t kAny = std::numeric_limits<uint64_t>::max();
+  KVASIR_ASSIGN_OR_RETURN(const std::vector<uint64_t> values,
+                          ParseList(key, value, 0, kAny, kRepetitionMax));
+  return values.size();
 }
 
 absl::StatusOr<std::vector<TokenId>> ParseTokenIds(std::string_view key, std::string_view value) {

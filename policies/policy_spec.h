@@ -51,6 +51,9 @@ absl::StatusOr<bool> ParseBoolean(std::string_view key, std::string_view value);
 absl::StatusOr<std::vector<uint64_t>> ParsePerLayer(std::string_view key, std::string_view value,
                                                     uint64_t min, uint64_t max, size_t layers);
 
+// Entries of a per-layer list; 0 for a single number, which fits any number of layers.
+absl::StatusOr<uint64_t> CountPerLayer(std::string_view key, std::string_view value);
+
 // Token ids separated by '/'.
 absl::StatusOr<std::vector<TokenId>> ParseTokenIds(std::string_view key, std::string_view value);
 

@@ -204,10 +204,11 @@ grpc::Status KvCacheService::Truncate(grpc::ServerContext* context,
 grpc::Status KvCacheService::SelectRows(grpc::ServerContext* context,
                                         const v1::SelectRowsRequest* request,
                                         v1::SelectRowsResponse* response) {
+  bool asked = false;
   return Run(*context, [&](core::Session& session, bool* done) -> absl::Status {
     shared_.mutex.AssertHeld();
     const core::KvCore::SelectAnswer answer =
-        shared_.core.SelectRows(session, request->sequence(), request->uid());
+        shared_.core.SelectRows(session, request->sequence(), request->uid(), &asked);
     *done = answer.ready;
     response->set_boot_epoch(options_.boot_epoch);
     response->set_uid(answer.uid);
@@ -219,10 +220,12 @@ grpc::Status KvCacheService::SelectRows(grpc::ServerContext* context,
 grpc::Status KvCacheService::Retrieve(grpc::ServerContext* context,
                                       const v1::RetrieveRequest* request,
                                       v1::RetrieveResponse* response) {
+  bool asked = false;
   return Run(*context, [&](core::Session& session, bool* done) -> absl::Status {
     shared_.mutex.AssertHeld();
-    const core::KvCore::RetrieveAnswer answer = shared_.core.Retrieve(
-        session, request->sequence(), request->uid(), request->layer(), request->mass_blocks());
+    const core::KvCore::RetrieveAnswer answer =
+        shared_.core.Retrieve(session, request->sequence(), request->uid(), request->layer(),
+                              request->mass_blocks(), &asked);
     *done = answer.ready;
     response->set_boot_epoch(options_.boot_epoch);
     for (const core::Sequence::RetrievedBlock& block : answer.blocks) {

@@ -140,14 +140,15 @@ class KvCore {
     uint32_t uid = 0;
     std::vector<uint32_t> rows;
   };
-  SelectAnswer SelectRows(Session& session, uint32_t slot, uint32_t uid);
+  // `asked` is the caller's: false at its first call.
+  SelectAnswer SelectRows(Session& session, uint32_t slot, uint32_t uid, bool* asked);
   struct RetrieveAnswer {
     absl::Status status;
     bool ready = false;  // false and OK: the lookup is under way, ask again
     std::vector<Sequence::RetrievedBlock> blocks;
   };
   RetrieveAnswer Retrieve(Session& session, uint32_t slot, uint32_t uid, uint32_t layer,
-                          uint64_t mass_blocks);
+                          uint64_t mass_blocks, bool* asked);
   // Returns false while a copy is under way (ask again).
   absl::StatusOr<bool> CloseSequence(Session& session, uint32_t slot, uint32_t uid);
 

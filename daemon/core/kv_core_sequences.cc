@@ -212,7 +212,8 @@ KvCore::TruncateAnswer KvCore::Truncate(Session& session, uint32_t slot, uint32_
   return answer;
 }
 
-KvCore::SelectAnswer KvCore::SelectRows(Session& session, uint32_t slot, uint32_t uid) {
+KvCore::SelectAnswer KvCore::SelectRows(Session& session, uint32_t slot, uint32_t uid,
+                                        bool* asked) {
   SelectAnswer answer;
   absl::StatusOr<Sequence*> found = FindSequence(session, slot, uid);
   if (!found.ok()) {
@@ -228,7 +229,8 @@ KvCore::SelectAnswer KvCore::SelectRows(Session& session, uint32_t slot, uint32_
     Violation(session, look);
     return answer;
   }
-  absl::StatusOr<std::optional<std::vector<uint32_t>>> rows = sequence.SelectRows(session.next_uid);
+  absl::StatusOr<std::optional<std::vector<uint32_t>>> rows =
+      sequence.SelectRows(session.next_uid, asked);
   CollectJob(sequence);
   answer.status = rows.status();
   if (!rows.ok() || !*rows) return answer;
@@ -240,7 +242,7 @@ KvCore::SelectAnswer KvCore::SelectRows(Session& session, uint32_t slot, uint32_
 }
 
 KvCore::RetrieveAnswer KvCore::Retrieve(Session& session, uint32_t slot, uint32_t uid,
-                                        uint32_t layer, uint64_t mass_blocks) {
+                                        uint32_t layer, uint64_t mass_blocks, bool* asked) {
   RetrieveAnswer answer;
   absl::StatusOr<Sequence*> found = FindSequence(session, slot, uid);
   if (!found.ok()) {
@@ -249,7 +251,7 @@ KvCore::RetrieveAnswer KvCore::Retrieve(Session& session, uint32_t slot, uint32_
   }
   Sequence& sequence = **found;
   if (sequence.job_out()) return answer;
-  auto blocks = sequence.Retrieve(layer, mass_blocks);
+  auto blocks = sequence.Retrieve(layer, mass_blocks, asked);
   CollectJob(sequence);
   answer.status = blocks.status();
   if (!blocks.ok() || !*blocks) return answer;

@@ -177,21 +177,22 @@ class Sequence {
   // kFailedPrecondition naming the floor, kOutOfRange above rows.
   absl::Status Truncate(uint64_t rows, uint32_t new_uid);
 
-  // Selection policies. REQUIRES: Look() was called, no job is out. The first call makes a job that
-  // chooses; the next one after it empties the sequence, gives the board a new uid and returns what
-  // was chosen; before that it returns nothing.
-  // Errors: kFailedPrecondition (other policies, no rows, a second time), the selection's.
-  absl::StatusOr<std::optional<std::vector<uint32_t>>> SelectRows(uint32_t new_uid);
+  // Selection policies. REQUIRES: Look() was called, no job is out. A call with *asked false makes
+  // a job that chooses, sets *asked and returns nothing; one with it true empties the sequence,
+  // gives the board a new uid and returns what was chosen. What a caller asked for and did not
+  // fetch is forgotten by the next one who asks. Errors: kFailedPrecondition (other policies, no
+  // rows, a second time), the selection's.
+  absl::StatusOr<std::optional<std::vector<uint32_t>>> SelectRows(uint32_t new_uid, bool* asked);
   std::optional<uint32_t> filter_layer() const;
   // The prompt that rows were chosen from, kept_heads = all for those chosen. Empty where there was
   // none.
   std::vector<RowReport> InspectPrompt(uint64_t first_row, uint32_t max_rows) const;
   uint64_t prompt_rows() const { return prompt_.size(); }
 
-  // Retrieval policies. REQUIRES: no job is out. The first call makes a job that looks up in
-  // `layer`, with the query and the mass of `mass_blocks` blocks that the engine has reported; the
-  // next one for the same layer returns where the blocks lie, ascending; before that it returns
-  // nothing. Errors: kFailedPrecondition (other policies), kInvalidArgument (layer, mass_blocks, or
+  // Retrieval policies. REQUIRES: no job is out. A call with *asked false makes a job that looks up
+  // in `layer`, with the query and the mass of `mass_blocks` blocks that the engine has reported,
+  // and sets *asked; one with it true returns where the blocks lie, ascending. As SelectRows().
+  // Errors: kFailedPrecondition (other policies), kInvalidArgument (layer, mass_blocks, or
   // what was reported), kResourceExhausted.
   struct RetrievedBlock {
     uint32_t block = 0;
@@ -199,7 +200,8 @@ class Sequence {
     uint64_t offset = 0;
   };
   absl::StatusOr<std::optional<std::vector<RetrievedBlock>>> Retrieve(uint32_t layer,
-                                                                      uint64_t mass_blocks);
+                                                                      uint64_t mass_blocks,
+                                                                      bool* asked);
   const Retrieval* retrieval() const { return retrieval_.get(); }
 
   // Report groups of the lanes, in lane order. Errors: kResourceExhausted.

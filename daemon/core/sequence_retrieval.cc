@@ -58,7 +58,7 @@ absl::StatusOr<BlockSealing> Sequence::Seal(const Lane& lane, const RetentionPla
 }
 
 absl::StatusOr<std::optional<std::vector<Sequence::RetrievedBlock>>> Sequence::Retrieve(
-    uint32_t layer, uint64_t mass_blocks) {
+    uint32_t layer, uint64_t mass_blocks, bool* asked) {
   if (retrieval_ == nullptr) {
     return FailedPrecondition("the sequence's policy retrieves no blocks: retention={}",
                               identity_.retention);
@@ -69,9 +69,10 @@ absl::StatusOr<std::optional<std::vector<Sequence::RetrievedBlock>>> Sequence::R
   }
   KVASIR_RETURN_IF_ERROR(failure_);
   if (retrieval_->blocks() == 0) return std::vector<RetrievedBlock>();
-  if (!found_ || found_->layer != layer) {
+  if (!*asked || !found_ || found_->layer != layer) {
     found_.reset();
     KVASIR_RETURN_IF_ERROR(StartLookup(layer, mass_blocks));
+    *asked = true;
     return std::nullopt;
   }
   const BlockLookup found = *std::exchange(found_, std::nullopt);

@@ -37,7 +37,8 @@ std::optional<uint32_t> Sequence::filter_layer() const {
   return selection_->filter_layer;
 }
 
-absl::StatusOr<std::optional<std::vector<uint32_t>>> Sequence::SelectRows(uint32_t new_uid) {
+absl::StatusOr<std::optional<std::vector<uint32_t>>> Sequence::SelectRows(uint32_t new_uid,
+                                                                          bool* asked) {
   if (!selection_) {
     return FailedPrecondition("the sequence's policy selects no rows: retention={}",
                               identity_.retention);
@@ -46,8 +47,10 @@ absl::StatusOr<std::optional<std::vector<uint32_t>>> Sequence::SelectRows(uint32
     return FailedPrecondition("rows were selected before: prompt_rows={}", prompt_.size());
   }
   if (rows_ == 0) return FailedPrecondition("there are no rows to select from: rows=0 min=1");
-  if (!chosen_) {
+  if (!*asked || !chosen_) {
+    chosen_.reset();
     StartSelecting();
+    *asked = true;
     return std::nullopt;
   }
   RowSelecting chosen = *std::exchange(chosen_, std::nullopt);

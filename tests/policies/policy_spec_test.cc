@@ -217,6 +217,24 @@ TEST(PolicySpec, SnapKvMustKnowThePrompt) {
   EXPECT_TRUE(MakeLanes("knorm", context).ok());
 }
 
+TEST(PolicySpec, AConfigurationTakesWhatSomeModelCouldTake) {
+  for (const char* spec :
+       {"full", "snapkv", "infllm", "gemfilter:filter_layer=21,topk=256",
+        "sepllm:local_size=128x15/256x15", "sinks|separators|h2o:hh_size=64/128,recent_size=8"}) {
+    EXPECT_TRUE(CheckPolicySpec(spec).ok()) << spec;
+  }
+  const std::pair<const char*, const char*> refused[] = {
+      {"sepllm:local_size=128x15/256x15,init_cache_size=4/4", "entries=2 layers=30"},
+      {"sepllm:local_size=128x15/256x15,init_cache_size=4/4x2", "entries=3 layers=30"},
+      {"h2o:hh_size=1x65536/1", "min=1 max=65536"},
+      {"h2o:hh_size=1x0", "min=1 max=65536"},
+      {"gemfilter:filter_layer=70000", "max=65535"},
+      {"nonsense", "unknown policy"}};
+  for (const auto& [spec, message] : refused) {
+    EXPECT_THAT(MessageOf(CheckPolicySpec(spec)), HasSubstr(message)) << spec;
+  }
+}
+
 TEST(PolicySpec, ResultsOfQueriesAreNotShareable) {
   const std::vector<std::string> by_query = {"h2o", "tova", "snapkv", "gemfilter", "infllm"};
   for (const PolicyInfo& info : Policies()) {
