@@ -32,6 +32,10 @@ void AddModeOptions(CLI::App& app, ProgramOptions& o) {
                  "Behind the scored text also decode N tokens one by one, for the time per token")
       ->needs(perplexity);
   app.add_option("--text-tokens", o.text_tokens, "Use only the first N tokens of prompt or text");
+  app.add_flag("--show-selected", o.show_selected,
+               "Show what a selection policy (gemfilter) chose of the prompt: on standard error "
+               "before the answer, or in the JSON")
+      ->excludes(perplexity);
   prompt->excludes(file)->excludes(perplexity);
   file->excludes(perplexity);
   chat->excludes(perplexity);
@@ -75,7 +79,8 @@ void AddStoreOptions(CLI::App& app, ProgramOptions& o, std::string& output) {
   auto& kvasir = o.store.kvasir;
   app.add_option("--retention", kvasir.retention,
                  "What the daemon keeps, e.g. full, streamingllm:recent_size=512, "
-                 "sepllm:local_size=256; empty: the tenant's default");
+                 "sepllm:local_size=256, gemfilter:filter_layer=21,topk=256; empty: the tenant's "
+                 "default");
   app.add_option("--socket", kvasir.connect.control_socket, "The daemon's gRPC socket")
       ->capture_default_str();
   app.add_option("--data-socket", kvasir.connect.data_socket, "The daemon's memory socket")

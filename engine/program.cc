@@ -9,6 +9,8 @@
 #include <iostream>
 #include <memory>
 #include <numeric>
+#include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -16,6 +18,7 @@
 #include "base/error.h"
 #include "base/posix.h"
 #include "base/status_macros.h"
+#include "engine/selected_text.h"
 #include "engine/tokenizer.h"
 
 #include <fmt/format.h>
@@ -129,6 +132,28 @@ absl::Status CheckFits(const Session& session, uint64_t tokens, uint64_t generat
   return absl::OkStatus();
 }
 
+absl::Status CheckShowSelected(const ProgramOptions& options, const Session& session) {
+  if (!options.show_selected || session.store->filter_layer()) return absl::OkStatus();
+  return InvalidArgument("--show-selected needs a retention that selects tokens: retention={}",
+                         options.store.kvasir.retention);
+}
+
+// The options of a turn over `prompt`. Where asked for, `selected` gets the text of what the store
+// selects, and people see it before the answer. `prompt` and `selected` must outlive the turn.
+GenerateOptions TurnOptions(const ProgramOptions& options, const Session& session,
+                            const std::vector<uint32_t>& prompt,
+                            absl::StatusOr<std::string>& selected) {
+  GenerateOptions turn = options.generate;
+  if (!options.show_selected) return turn;
+  turn.on_selected = [&options, &session, &prompt, &selected](std::span<const uint32_t> rows) {
+    selected = SelectedText(*session.tokenizer, prompt, rows);
+    if (options.json || !selected.ok()) return;
+    fmt::print(stderr, "selected: {} of {} tokens\n{}\n\n", rows.size(), prompt.size(), *selected);
+    std::fflush(stderr);
+  };
+  return turn;
+}
+
 absl::StatusOr<nlohmann::json> UsageJson(KvStore& store) {
   KVASIR_ASSIGN_OR_RETURN(const KvUsage usage, store.Usage());
   return nlohmann::json{{"tokens_seen", usage.tokens_seen},
@@ -136,17 +161,25 @@ absl::StatusOr<nlohmann::json> UsageJson(KvStore& store) {
                         {"held_bytes", usage.held_bytes}};
 }
 
+// How much of a full prefill's work a selection left; nothing without one.
+std::string WorkShare(const GenerateResult& result) {
+  if (result.selected_rows.empty()) return "";
+  return fmt::format(", {:.0f}% of a full prefill's work",
+                     100.0 * static_cast<double>(result.prefill_token_layers) /
+                         static_cast<double>(result.prefill_token_layers_full));
+}
+
 absl::Status ReportGenerate(const ProgramOptions& options, const Session& session,
-                            const GenerateResult& result) {
+                            const GenerateResult& result, const std::string& selected) {
   const double steps = static_cast<double>(std::max<size_t>(result.token_ms.size(), 1));
   const double mean_ms =
       std::accumulate(result.token_ms.begin(), result.token_ms.end(), 0.0) / steps;
   KVASIR_ASSIGN_OR_RETURN(nlohmann::json usage, UsageJson(*session.store));
   if (!options.json) {
     fmt::print(stderr,
-               "prompt: {} tokens in {:.1f} ms; generated: {} tokens, median {:.2f} ms each; "
+               "prompt: {} tokens in {:.1f} ms{}; generated: {} tokens, median {:.2f} ms each; "
                "kept: {} of {} tokens, {}\n",
-               result.prompt_tokens, result.prompt_ms, result.tokens.size(),
+               result.prompt_tokens, result.prompt_ms, WorkShare(result), result.tokens.size(),
                Median(result.token_ms), usage["tokens_kept"].get<uint64_t>(),
                usage["tokens_seen"].get<uint64_t>(),
                HumanBytes(usage["held_bytes"].get<uint64_t>()));
@@ -161,7 +194,12 @@ absl::Status ReportGenerate(const ProgramOptions& options, const Session& sessio
                 {"ms_per_token", Median(result.token_ms)},
                 {"mean_ms_per_token", mean_ms},
                 {"cpu_ms_per_token", result.decode_cpu_ms / steps},
+                {"prefill_token_layers", result.prefill_token_layers},
+                {"prefill_token_layers_full", result.prefill_token_layers_full},
                 {"retention", options.store.kvasir.retention}});
+  if (options.show_selected) {
+    usage.update({{"selected_rows", result.selected_rows}, {"selected_text", selected}});
+  }
   WriteJson(usage);
   return absl::OkStatus();
 }
@@ -185,13 +223,17 @@ absl::Status RunPrompt(const ProgramOptions& options, Session& session, const st
       FirstTokens(session.tokenizer->Encode(prompt, true, options.chat), options.text_tokens));
   KVASIR_RETURN_IF_ERROR(CheckFits(session, tokens.size(), options.generate.tokens_max));
   KVASIR_RETURN_IF_ERROR(OpenStore(options, tokens.size(), session));
+  KVASIR_RETURN_IF_ERROR(CheckShowSelected(options, session));
   Generator generator(*session.engine, *session.tokenizer, *session.store, options.batch);
   const TextCallback on_text = options.json ? TextCallback() : WriteText;
+  absl::StatusOr<std::string> selected = std::string();
   KVASIR_ASSIGN_OR_RETURN(
       const GenerateResult result,
-      generator.Generate(tokens, options.generate, ProgressLine("prompt"), on_text));
+      generator.Generate(tokens, TurnOptions(options, session, tokens, selected),
+                         ProgressLine("prompt"), on_text));
+  KVASIR_RETURN_IF_ERROR(selected.status());
   if (!options.json) WriteText("\n");
-  return ReportGenerate(options, session, result);
+  return ReportGenerate(options, session, result, *selected);
 }
 
 absl::Status RunPerplexity(const ProgramOptions& options, Session& session) {
@@ -201,6 +243,10 @@ absl::Status RunPerplexity(const ProgramOptions& options, Session& session) {
       FirstTokens(session.tokenizer->Encode(text, true, false), options.text_tokens));
   KVASIR_RETURN_IF_ERROR(CheckFits(session, tokens.size(), options.decode_tokens));
   KVASIR_RETURN_IF_ERROR(OpenStore(options, 0, session));
+  if (session.store->filter_layer()) {
+    return InvalidArgument("a text is scored as a whole, without a selection: retention={}",
+                           options.store.kvasir.retention);
+  }
   Generator generator(*session.engine, *session.tokenizer, *session.store, options.batch);
   KVASIR_ASSIGN_OR_RETURN(const PerplexityResult result,
                           generator.Perplexity(tokens, ProgressLine("perplexity")));
@@ -235,6 +281,7 @@ absl::Status RunPerplexity(const ProgramOptions& options, Session& session) {
 // A chat over standard input, a message a line. Only what a turn adds is computed.
 absl::Status RunConversation(const ProgramOptions& options, Session& session) {
   KVASIR_RETURN_IF_ERROR(OpenStore(options, 0, session));
+  KVASIR_RETURN_IF_ERROR(CheckShowSelected(options, session));
   Generator generator(*session.engine, *session.tokenizer, *session.store, options.batch);
   std::vector<ChatMessage> messages;
   if (!options.system.empty()) messages.push_back({"system", options.system});
@@ -255,9 +302,12 @@ absl::Status RunConversation(const ProgramOptions& options, Session& session) {
     pending.insert(pending.end(), added.begin(), added.end());
     KVASIR_RETURN_IF_ERROR(
         CheckFits(session, session.store->rows() + pending.size(), options.generate.tokens_max));
+    absl::StatusOr<std::string> selected = std::string();
     KVASIR_ASSIGN_OR_RETURN(
         const GenerateResult result,
-        generator.Generate(pending, options.generate, ProgressLine("prompt"), WriteText));
+        generator.Generate(pending, TurnOptions(options, session, pending, selected),
+                           ProgressLine("prompt"), WriteText));
+    KVASIR_RETURN_IF_ERROR(selected.status());
     WriteText("\n");
     done = prompt + result.text;
     pending.clear();

@@ -27,6 +27,7 @@ struct ProgramOptions {
   uint64_t context = 0;               // rows of the sequence; 0: the model's
   uint32_t batch = 256;
   bool json = false;
+  bool show_selected = false;  // what a selection policy chose of the prompt
   bool hold = false;           // keep the sequence until standard input ends
   uint64_t decode_tokens = 0;  // after a scored text: decode steps to time
   GenerateOptions generate;
@@ -35,7 +36,8 @@ struct ProgramOptions {
 };
 
 // Writes text or JSON to standard output, progress and statistics to standard error.
-// Errors: those of the parts; kInvalidArgument for a prompt that does not fit the context.
+// Errors: those of the parts; kInvalidArgument for a prompt that does not fit the context,
+// show_selected with a retention that selects nothing, and a selecting one for a text to score.
 absl::Status RunProgram(const ProgramOptions& options);
 
 }  // namespace kvasir::engine

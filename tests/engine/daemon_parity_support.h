@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -43,6 +44,10 @@ class WatchedStore final : public KvStore {
   uint64_t rows() const override { return store_->rows(); }
   absl::StatusOr<StepView> Begin(uint32_t want) override;
   absl::Status Commit(std::span<const uint32_t> ids) override { return store_->Commit(ids); }
+  std::optional<uint32_t> filter_layer() const override { return store_->filter_layer(); }
+  absl::StatusOr<std::vector<uint32_t>> SelectRows(std::span<const float> query) override {
+    return store_->SelectRows(query);
+  }
   absl::Status Truncate(uint64_t row) override { return store_->Truncate(row); }
   absl::StatusOr<KvUsage> Usage() override { return store_->Usage(); }
   absl::Status Close() override { return store_->Close(); }

@@ -52,7 +52,16 @@ std::vector<PolicyCase> Cases() {
   manager_original.in_cache = false;
   StreamSetting cache_in_cache = cache;
   cache_in_cache.in_cache = true;
+  // Keys as before rotation: the engine turns them where it reads them.
+  PolicyCase static_unrotated = StaticCase(4, 64, 64, kLayers);
+  PolicyCase streaming_unrotated = StreamingLlmCase(4, 60, false);
+  static_unrotated.name += "Unrotated";
+  static_unrotated.retention += ",positions=unrotated";
+  streaming_unrotated.name += "Unrotated";
+  streaming_unrotated.retention = "streamingllm:start_size=4,recent_size=60,positions=unrotated";
   return {StaticCase(4, 64, 64, kLayers),
+          static_unrotated,
+          streaming_unrotated,
           StaticCase(3, 30, 100, kLayers),
           StreamCase(cache, cache, kLayers, 150),
           StreamCase(cache, other_cache, kLayers, 20),

@@ -15,6 +15,7 @@
 
 #include "base/error.h"
 #include "engine/generator.h"
+#include "engine/selected_text.h"
 #include "tests/engine/double_llama.h"
 #include "tests/engine/engine_support.h"
 #include "tests/engine/scripted_store.h"
@@ -232,6 +233,22 @@ TEST_F(FilterLayer, GenerationIsThatOfTheSelectedTokensAndLaterTurnsAppend) {
   EXPECT_EQ(second.tokens, ValueOrDie(reference.Generate(turn, options, nullptr, nullptr)).tokens);
   EXPECT_TRUE(second.selected_rows.empty());
   EXPECT_EQ(store.rows(), plain->rows());
+}
+
+TEST_F(FilterLayer, SelectedTextMarksGaps) {
+  const auto prompt = ValueOrDie(tokenizer_.Encode("In the beginning God created", false, false));
+  ASSERT_GE(prompt.size(), 5U);
+  const auto piece = [&](size_t row) { return ValueOrDie(tokenizer_.Piece(prompt[row])); };
+  const auto text = [&](const std::vector<uint32_t>& rows) {
+    return ValueOrDie(SelectedText(tokenizer_, prompt, rows));
+  };
+  const auto last = static_cast<uint32_t>(prompt.size() - 1);
+  const std::string gap = " \xE2\x80\xA6 ";
+  EXPECT_EQ(text({0, 1, 3}), piece(0) + piece(1) + gap + piece(3) + gap);
+  EXPECT_EQ(text({2, last}), gap + piece(2) + gap + piece(last));
+  std::vector<uint32_t> all(prompt.size());
+  std::iota(all.begin(), all.end(), 0U);
+  EXPECT_EQ(text(all), "In the beginning God created");
 }
 
 TEST_F(FilterLayer, WrongSelectionsAndLayersAreErrors) {

@@ -71,6 +71,9 @@ TEST_F(GenerateProgram, JsonHasTheNumbers) {
   EXPECT_EQ(json["tokens_kept"], 24);
   EXPECT_EQ(json["held_bytes"], 131072);  // one group of 64 rows of 2 KiB
   EXPECT_GT(json["ms_per_token"].get<double>(), 0.0);
+  EXPECT_EQ(json["prefill_token_layers"], 36);  // 9 tokens in 4 layers
+  EXPECT_EQ(json["prefill_token_layers_full"], 36);
+  EXPECT_FALSE(json.contains("selected_rows"));
 }
 
 TEST_F(GenerateProgram, TextAndJsonAgreeAndBothRepeat) {
@@ -116,6 +119,7 @@ TEST_F(GenerateProgram, WrongCommandLinesGiveTwo) {
   EXPECT_EQ(RunModel("-p x --weights q8").exit_code, 2);
   EXPECT_EQ(RunModel("-p x --threads 1000").exit_code, 2);
   EXPECT_EQ(RunModel("-p x --perplexity " + text_path_).exit_code, 2);
+  EXPECT_EQ(RunModel("--show-selected --perplexity " + text_path_).exit_code, 2);
   EXPECT_EQ(Run("--help").exit_code, 0);
 }
 
@@ -132,6 +136,8 @@ TEST_F(GenerateProgram, FailuresGiveOneAndAReason) {
   expect_failure(RunModel("-p x -n 30 -c 20"), "context=20");
   expect_failure(RunModel("-p x --retention streamingllm"), "retention=streamingllm");
   expect_failure(RunModel("-p x --chat"), "no chat template");
+  expect_failure(RunModel("-p x --show-selected --retention full"),
+                 "--show-selected needs a retention that selects tokens: retention=full");
   std::ofstream(text_path_) << "GGUF but no more";
   expect_failure(Run("--private -p x -m " + text_path_), "too short");
 }
