@@ -4,22 +4,16 @@
 // f16 rows of 384 bytes in blocks of 64. Layers are visited in turn, so a long context comes from
 // memory. `of_read` is the speed as a share of reading the same bytes once, `of_memcpy` of copying
 // the kept ones.
-#include <sys/mman.h>
-
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
-#include <ctime>
-#include <memory>
-#include <random>
 #include <vector>
 
 #include <benchmark/benchmark.h>
 
 #include "bench/google_report.h"
+#include "bench/kernel_data.h"
 #include "kernels/attention.h"
 #include "kernels/gather.h"
-#include "kernels/row_convert.h"
 
 namespace kvasir::kernels {
 namespace {
@@ -31,61 +25,12 @@ constexpr uint32_t kDim = 64;
 constexpr uint32_t kRowBytes = kKvHeads * kDim * 2;
 constexpr uint32_t kBlockRows = 64;
 
-// Processor time of this thread: other programs on the machine do not count.
-double Now() {
-  timespec time = {};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
-}
-
-struct Free {
-  void operator()(std::byte* memory) const { std::free(memory); }
-};
-using Memory = std::unique_ptr<std::byte[], Free>;
-
-// Memory on huge pages where the kernel has them, as the daemon's own: else page walks are
-// measured.
-Memory Allocate(size_t bytes) {
-  constexpr size_t kHuge = size_t{2} << 20U;
-  const size_t rounded = (bytes + kHuge - 1) / kHuge * kHuge;
-  Memory memory(static_cast<std::byte*>(std::aligned_alloc(kHuge, rounded)));
-  madvise(memory.get(), rounded, MADV_HUGEPAGE);
-  std::memset(memory.get(), 1, rounded);
-  return memory;
-}
-
-// f16 rows of normal values; random enough for speed, cheap enough for gigabytes.
-Memory Rows(size_t bytes) {
-  std::mt19937 random(1);
-  std::normal_distribution<float> normal;
-  std::vector<uint16_t> values(4099);
-  std::generate(values.begin(), values.end(), [&] { return FloatToF16(normal(random)); });
-  Memory rows = Allocate(bytes);
-  for (size_t at = 0; at < bytes; at += values.size() * 2) {
-    std::memcpy(rows.get() + at, values.data(), std::min(values.size() * 2, bytes - at));
-  }
-  return rows;
-}
-
-std::vector<float> Queries(size_t count) {
-  std::mt19937 random(2);
-  std::normal_distribution<float> normal;
-  std::vector<float> q(count);
-  std::generate(q.begin(), q.end(), [&] { return normal(random); });
-  return q;
-}
-
-uint64_t Read(const std::byte* from, size_t bytes) {
-  uint64_t sum[8] = {};
-  for (size_t at = 0; at + 64 <= bytes; at += 64) {
-    uint64_t words[8];
-    std::memcpy(words, from + at, sizeof words);
-    for (size_t i = 0; i < 8; ++i) {
-      sum[i] += words[i];
-    }
-  }
-  return sum[0] + sum[1] + sum[2] + sum[3] + sum[4] + sum[5] + sum[6] + sum[7];
-}
+using bench::AllocateMemory;
+using bench::MakeQueries;
+using bench::MakeRows;
+using bench::Memory;
+using bench::ReadOnce;
+using bench::ThreadSeconds;
 
 AttentionShape Shape(uint32_t kv_heads) {
   return {.heads = kShared, .scale = 0.125F, .kv_heads = kv_heads};
@@ -111,9 +56,9 @@ void BM_Decode(benchmark::State& state) {
   const auto together = static_cast<uint32_t>(state.range(1));
   const auto rows = static_cast<uint32_t>(state.range(0));
   const size_t layer_bytes = size_t{rows} * kRowBytes;
-  const auto k = Rows(kLayers * layer_bytes);
-  const auto v = Rows(kLayers * layer_bytes);
-  const auto q = Queries(size_t{kKvHeads} * kShared * kDim);
+  const auto k = MakeRows(kLayers * layer_bytes);
+  const auto v = MakeRows(kLayers * layer_bytes);
+  const auto q = MakeQueries(size_t{kKvHeads} * kShared * kDim);
   AttentionState attention;
   std::vector<std::vector<AttentionRun>> runs;
   for (size_t layer = 0; layer < kLayers; ++layer) {
@@ -127,7 +72,7 @@ void BM_Decode(benchmark::State& state) {
   double read = 0;
   size_t layer = 0;
   for (auto _ : state) {
-    double since = Now();
+    double since = ThreadSeconds();
     for (uint32_t head = 0; head < kKvHeads; head += together) {
       attention.Reset(together * kShared, kDim);
       AttendRuns(Shape(together), q.data() + size_t{head} * kShared * kDim,
@@ -135,13 +80,13 @@ void BM_Decode(benchmark::State& state) {
       FinishState(attention, kDim, out.data());
       benchmark::DoNotOptimize(out.data());
     }
-    const double took = Now() - since;
+    const double took = ThreadSeconds() - since;
     // Read the layer half a cache of layers away, so that neither warms the other.
     const size_t other = (layer + kLayers / 2) % kLayers;
-    since = Now();
-    benchmark::DoNotOptimize(Read(k.get() + other * layer_bytes, layer_bytes) +
-                             Read(v.get() + other * layer_bytes, layer_bytes));
-    read += Now() - since;
+    since = ThreadSeconds();
+    benchmark::DoNotOptimize(ReadOnce(k.get() + other * layer_bytes, layer_bytes) +
+                             ReadOnce(v.get() + other * layer_bytes, layer_bytes));
+    read += ThreadSeconds() - since;
     attend += took;
     state.SetIterationTime(took);
     layer = (layer + 1) % kLayers;
@@ -157,9 +102,9 @@ void BM_Prefill(benchmark::State& state) {
   const auto context = static_cast<uint32_t>(state.range(0));
   constexpr uint32_t kChunk = 512;
   const uint32_t rows = context + kChunk;
-  const auto k = Rows(size_t{rows} * kRowBytes);
-  const auto v = Rows(size_t{rows} * kRowBytes);
-  const auto q = Queries(size_t{kChunk} * kShared * kDim);
+  const auto k = MakeRows(size_t{rows} * kRowBytes);
+  const auto v = MakeRows(size_t{rows} * kRowBytes);
+  const auto q = MakeQueries(size_t{kChunk} * kShared * kDim);
   AttentionState attention;
   std::vector<uint32_t> first(kChunk), last(kChunk);
   for (auto _ : state) {
@@ -184,12 +129,12 @@ BENCHMARK(BM_Prefill)->Arg(0)->Arg(1024)->Arg(8192)->Unit(benchmark::kMillisecon
 
 // Kept rows of a pool much larger than the caches, in order, one in `every`.
 struct Kept {
-  Kept(size_t row_bytes, size_t every) : pool(Rows(kPoolBytes)) {
+  Kept(size_t row_bytes, size_t every) : pool(MakeRows(kPoolBytes)) {
     for (size_t at = 0; at + row_bytes <= kPoolBytes; at += row_bytes * every) {
       sources.push_back(pool.get() + at);
     }
     bytes = sources.size() * row_bytes;
-    target = Allocate(bytes);
+    target = AllocateMemory(bytes);
   }
   static constexpr size_t kPoolBytes = size_t{192} << 20U;
   Memory pool;
@@ -204,13 +149,13 @@ void Compare(benchmark::State& state, const Kept& kept, const Gather& gather) {
   double copy = 0;
   double gathered = 0;
   for (auto _ : state) {
-    double since = Now();
+    double since = ThreadSeconds();
     gather();
-    const double took = Now() - since;
-    since = Now();
+    const double took = ThreadSeconds() - since;
+    since = ThreadSeconds();
     std::memcpy(kept.target.get(), kept.pool.get(), kept.bytes);
     benchmark::ClobberMemory();
-    copy += Now() - since;
+    copy += ThreadSeconds() - since;
     gathered += took;
     state.SetIterationTime(took);
   }

@@ -30,6 +30,12 @@ std::optional<uint32_t> Sequence::filter_layer() const { return state_->filter_l
 absl::StatusOr<std::vector<uint32_t>> Sequence::SelectRows(std::span<const float> query) {
   return state_->SelectRows(query);
 }
+bool Sequence::retrieves() const { return state_->retrieves(); }
+absl::StatusOr<std::span<const KeptRunView>> Sequence::Retrieve(uint32_t layer,
+                                                                std::span<const float> query,
+                                                                std::span<const float> mass) {
+  return state_->Retrieve(layer, query, mass);
+}
 absl::Status Sequence::Truncate(uint64_t rows) { return state_->Truncate(rows); }
 absl::Status Sequence::Close() { return state_->Close(); }
 uint64_t Sequence::rows() const { return state_->rows(); }

@@ -11,6 +11,7 @@
 namespace kvasir {
 namespace {
 
+constexpr uint32_t kRetrievedRowsMax = 1U << 24;
 constexpr uint64_t kReportBytesMax = uint64_t{1} << 40;  // far above any memory: sums cannot wrap
 
 }  // namespace
@@ -26,11 +27,16 @@ SequenceState::SequenceState(std::shared_ptr<SessionState> session, ClientModel 
       unrotated_(opened.unrotated()),
       filter_layer_(opened.has_filter_layer() ? std::optional<uint32_t>(opened.filter_layer())
                                               : std::nullopt),
+      far_position_(opened.far_position()),
+      step_rows_max_(opened.step_rows_max()),
+      retrieved_rows_(opened.retrieved_rows()),
+      retrieved_blocks_max_(opened.retrieved_blocks_max()),
       lane_of_layer_(opened.lane_of_layer().begin(), opened.lane_of_layer().end()),
       board_(session_->Board(slot_)),
       desk_(session_->Desk(slot_)),
       lanes_(static_cast<size_t>(opened.lanes_size())),
-      layers_(model_.row_bytes.size()) {}
+      layers_(model_.row_bytes.size()),
+      retrieved_(model_.row_bytes.size()) {}
 
 absl::StatusOr<std::unique_ptr<SequenceState>> SequenceState::Create(
     std::shared_ptr<SessionState> session, ClientModel model,
@@ -40,6 +46,10 @@ absl::StatusOr<std::unique_ptr<SequenceState>> SequenceState::Create(
               static_cast<size_t>(opened.lane_of_layer_size()) == model.row_bytes.size() &&
               (!opened.has_filter_layer() || opened.filter_layer() < model.row_bytes.size());
   for (const uint32_t lane : opened.lane_of_layer()) fits = fits && lane < lanes;
+  // Retrieval: one lane, and all figures or none.
+  fits = fits && (opened.far_position() == 0 ||
+                  (lanes == 1 && opened.step_rows_max() > 0 && opened.retrieved_rows() > 0 &&
+                   opened.retrieved_rows() <= kRetrievedRowsMax && opened.unrotated()));
   if (!fits) return DataLoss("the daemon's sequence does not fit the model: lanes={}", lanes);
   std::unique_ptr<SequenceState> state(
       new SequenceState(std::move(session), std::move(model), opened));
@@ -59,18 +69,20 @@ absl::StatusOr<std::unique_ptr<SequenceState>> SequenceState::Create(
 
 absl::Status SequenceState::OpenLane(LaneViews& lane, const v1::LaneReport& opened) {
   std::vector<shm::LayerRowBytes> bytes;
-  uint32_t heads = 0;
+  uint32_t heads = 0, mass_heads = 0;
   for (const uint32_t layer : lane.layers) {
     bytes.push_back(model_.row_bytes[layer]);
-    lane.first_mass_set.push_back(heads);
+    lane.first_mass_set.push_back(mass_heads);
     heads += model_.kv_heads[layer];
+    mass_heads += retrieves() ? model_.query_heads[layer] : model_.kv_heads[layer];
   }
   const auto layers = static_cast<uint32_t>(lane.layers.size());
   const uint32_t sets = opened.position_sets();
   const uint32_t mass_sets = opened.mass_sets();
   const auto query_layers = static_cast<uint32_t>(opened.query_floats_size());
   if (layers == 0 || (sets != 1 && sets != layers && sets != heads) ||
-      (mass_sets != 0 && mass_sets != heads) || (query_layers != 0 && query_layers != layers) ||
+      (mass_sets != 0 && mass_sets != mass_heads) ||
+      (query_layers != 0 && query_layers != layers) ||
       opened.kept_rows_max() > kReportBytesMax / 4 / std::max(1U, mass_sets) ||
       !(opened.mass_decay() >= 0.0 && opened.mass_decay() <= 1.0)) {
     return DataLoss("the daemon's lane does not fit the model: position_sets={} mass_sets={}", sets,
@@ -125,12 +137,14 @@ void SequenceState::PrepareReports() {
     for (size_t l = 0; l < lane.layers.size(); ++l) {
       LayerView& view = layers_[lane.layers[l]];
       if (sets > 0) {
-        view.mass.kept_rows = lane.kept_rows;
+        view.mass.by_query_head = retrieves();
+        view.mass.kept_rows = retrieves() ? 0 : lane.kept_rows;
         view.mass.recent_rows = lane.recent_mass_rows;
-        view.mass.kept = lane.kept_mass.data() + lane.first_mass_set[l] * lane.kept_rows;
+        view.mass.kept =
+            retrieves() ? nullptr : lane.kept_mass.data() + lane.first_mass_set[l] * lane.kept_rows;
         view.mass.recent = lane.recent_mass.data() + lane.first_mass_set[l] * lane.recent_mass_rows;
       }
-      if (geometry.shape.query_rows > 0) {
+      if (geometry.shape.query_rows > 0 && !retrieves()) {
         view.queries.data = reinterpret_cast<float*>(lane.report + geometry.query_off[l]);
         view.queries.first_row = lane.first_query_row;
         view.queries.count = geometry.shape.query_rows;

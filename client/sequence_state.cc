@@ -107,9 +107,10 @@ absl::Status SequenceState::ExtendRecent() {
     for (uint64_t block = lane.first_block + lane.block_base.size();
          block < granted_ / model_.slots_per_block; ++block) {
       const shm::RecentRef ref = dir[i * board_.dir_cap + block % board_.dir_cap];
-      KVASIR_ASSIGN_OR_RETURN(std::byte* const base,
-                              session_->extents->At(ref.extent, ref.generation, ref.group_off,
-                                                    lane.recent_block.bytes, session_->DeadlineFromNow()));
+      KVASIR_ASSIGN_OR_RETURN(
+          std::byte* const base,
+          session_->extents->At(ref.extent, ref.generation, ref.group_off, lane.recent_block.bytes,
+                                session_->DeadlineFromNow()));
       lane.block_base.push_back(base);
       for (size_t l = 0; l < lane.layers.size(); ++l) {
         lane.recent[l].push_back(
@@ -138,6 +139,7 @@ void SequenceState::MakeLayerViews() {
       view.k_stride = lane.block.row_bytes[l].k;
       view.v_stride = lane.block.row_bytes[l].v;
       view.unrotated = unrotated_;
+      view.far_position = far_position_;
     }
   }
 }
@@ -145,6 +147,7 @@ void SequenceState::MakeLayerViews() {
 absl::StatusOr<StepView> SequenceState::Begin(uint32_t want_rows) {
   if (closed_) return FailedPrecondition("the sequence is closed: id={}", id_);
   if (want_rows == 0) return InvalidArgument("want_rows is 0: min=1");
+  if (retrieves()) want_rows = std::min(want_rows, step_rows_max_);
   begun_ = 0;
   bool changed = false;
   // A table may end before the row that is wanted when windows are smaller than a block: then it is
@@ -201,9 +204,9 @@ absl::Status SequenceState::Commit(std::span<const uint32_t> ids) {
   const uint64_t slots = model_.slots_per_block;
   for (size_t i = 0; i < ids.size(); ++i) {
     const uint64_t row = rows_ + i;
-    std::memcpy(
-        first.block_base[row / slots - first.first_block] + first.recent_block.tok_off + 4 * (row % slots),
-        &ids[i], 4);
+    std::memcpy(first.block_base[row / slots - first.first_block] + first.recent_block.tok_off +
+                    4 * (row % slots),
+                &ids[i], 4);
   }
   for (LaneViews& lane : lanes_) AddStepMass(lane, ids.size());
   KVASIR_RETURN_IF_ERROR(session_->CheckOpen());
@@ -236,6 +239,7 @@ absl::Status SequenceState::Sync(uint64_t granted_rows, std::optional<uint64_t> 
   if (response.results_size() != 1)
     return Internal("sync answered {} results", response.results_size());
   const v1::SyncResult& result = response.results(0);
+  unseen_bytes_ = result.unseen_bytes();
   return result.code() == 0
              ? absl::OkStatus()
              : MakeError(static_cast<absl::StatusCode>(result.code()), result.message());
@@ -279,31 +283,6 @@ absl::Status SequenceState::StartOver(uint64_t rows, uint32_t uid) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<uint32_t>> SequenceState::SelectRows(std::span<const float> query) {
-  if (closed_) return FailedPrecondition("the sequence is closed: id={}", id_);
-  if (!filter_layer_) {
-    return FailedPrecondition("the sequence's policy selects no rows: retention={}", retention_);
-  }
-  LaneViews& lane = lanes_[lane_of_layer_[*filter_layer_]];
-  const auto in_lane = static_cast<size_t>(
-      std::find(lane.layers.begin(), lane.layers.end(), *filter_layer_) - lane.layers.begin());
-  const shm::ReportGeometry& geometry = lane.report_geometry;
-  if (lane.report == nullptr || query.size() != geometry.shape.query_floats[in_lane]) {
-    return InvalidArgument("query has the wrong size: floats={} expected={}", query.size(),
-                           lane.report == nullptr ? 0 : geometry.shape.query_floats[in_lane]);
-  }
-  std::memcpy(lane.report + geometry.query_off[in_lane], query.data(), query.size_bytes());
-  WriteDesk();  // the rows it chooses from
-  v1::SelectRowsRequest request;
-  request.set_sequence(slot_);
-  request.set_uid(uid_);
-  v1::SelectRowsResponse response;
-  KVASIR_RETURN_IF_ERROR(
-      session_->channel->Call(&v1::KvCache::Stub::SelectRows, request, &response));
-  KVASIR_RETURN_IF_ERROR(StartOver(0, response.uid()));
-  return std::vector<uint32_t>(response.rows().begin(), response.rows().end());
-}
-
 absl::Status SequenceState::Close() {
   if (closed_) return absl::OkStatus();
   closed_ = true;
@@ -329,6 +308,7 @@ absl::StatusOr<Sequence::Footprint> SequenceState::MeasureFootprint() {
   MakeLayerViews();
   Sequence::Footprint footprint;
   footprint.version = table_.version;
+  footprint.held_bytes = unseen_bytes_;
   for (const LaneViews& lane : lanes_) {
     std::set<std::pair<const std::byte*, uint64_t>> groups;  // base of the positions identifies one
     for (const std::byte* base : lane.block_base) groups.emplace(base, lane.recent_block.bytes);
@@ -349,7 +329,7 @@ absl::StatusOr<Sequence::Footprint> SequenceState::MeasureFootprint() {
     }
     for (const auto& [base, bytes] : groups) footprint.held_bytes += bytes;
     const LayerView& view = layers_[lane.layers.front()];
-    const uint64_t low = view.WindowFirst(rows_);
+    const uint64_t low = retrieves() ? view.recent_first : view.WindowFirst(rows_);
     uint64_t visible = lane.kept_rows + (rows_ > low ? rows_ - low : 0);
     for (const uint64_t row : lane.sticky) visible += row < std::min(low, rows_) ? 1 : 0;
     footprint.kept_rows = std::max(footprint.kept_rows, visible);

@@ -25,6 +25,9 @@ class SequenceState {
   absl::Status Commit(std::span<const uint32_t> ids);
   absl::Status Truncate(uint64_t rows);
   absl::StatusOr<std::vector<uint32_t>> SelectRows(std::span<const float> query);
+  absl::StatusOr<std::span<const KeptRunView>> Retrieve(uint32_t layer,
+                                                        std::span<const float> query,
+                                                        std::span<const float> mass);
   absl::Status Close();
   absl::StatusOr<Sequence::Footprint> MeasureFootprint();
 
@@ -32,6 +35,7 @@ class SequenceState {
   uint64_t id() const { return id_; }
   const std::string& retention() const { return retention_; }
   std::optional<uint32_t> filter_layer() const { return filter_layer_; }
+  bool retrieves() const { return far_position_ != 0; }
   uint32_t slots_per_block() const { return model_.slots_per_block; }
 
  private:
@@ -45,9 +49,9 @@ class SequenceState {
     std::byte* report = nullptr;
     double mass_decay = 1.0;
     uint64_t first_query_row = 0;
-    std::vector<uint32_t> first_mass_set;  // [layer of the lane]
-    std::vector<float> kept_mass, recent_mass;  // of the step: [mass set][row]
-    uint64_t recent_mass_rows = 0;              // from recent_base on
+    std::vector<uint32_t> first_mass_set;              // [layer of the lane]
+    std::vector<float> kept_mass, recent_mass;         // of the step: [mass set][row]
+    uint64_t recent_mass_rows = 0;                     // from recent_base on
     std::vector<std::vector<KeptRunView>> kept;        // [layer of the lane]
     std::vector<std::vector<RecentBlockView>> recent;  // [layer of the lane]
     std::vector<std::byte*> block_base;                // group addresses, from first_block on
@@ -85,6 +89,8 @@ class SequenceState {
   const std::string retention_;
   const bool unrotated_;
   const std::optional<uint32_t> filter_layer_;
+  const uint64_t far_position_;  // 0: no retrieval
+  const uint32_t step_rows_max_, retrieved_rows_, retrieved_blocks_max_;
   const std::vector<uint32_t> lane_of_layer_;
   const shm::SeqBoard& board_;
   shm::SeqDesk& desk_;
@@ -99,6 +105,8 @@ class SequenceState {
   bool closed_ = false;
   std::vector<LaneViews> lanes_;
   std::vector<LayerView> layers_;
+  std::vector<std::vector<KeptRunView>> retrieved_;  // [layer]: of its last call
+  uint64_t unseen_bytes_ = 0;                        // by the daemon's last answer
 };
 
 }  // namespace kvasir

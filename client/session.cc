@@ -157,12 +157,16 @@ absl::Status WriteOrCheckProbe(std::byte* base, const shm::GroupGeometry& geomet
 }
 
 ClientModel ModelOf(const ModelSpec& spec, uint32_t slots_per_block) {
-  ClientModel model{slots_per_block, spec.vocabulary_size, {}, {}};
+  ClientModel model;
+  model.slots_per_block = slots_per_block;
+  model.vocabulary_size = spec.vocabulary_size;
   const uint32_t element = spec.kv_type == KvType::kF32 ? 4 : 2;
   for (const LayerSpec& layer : spec.layers) {
     model.row_bytes.push_back(
         {layer.kv_heads * layer.k_head_dim * element, layer.kv_heads * layer.v_head_dim * element});
     model.kv_heads.push_back(layer.kv_heads);
+    model.query_heads.push_back(layer.query_heads);
+    model.k_head_dim.push_back(layer.k_head_dim);
   }
   return model;
 }

@@ -23,7 +23,7 @@ struct ClientModel {
   uint32_t slots_per_block = 0;
   uint32_t vocabulary_size = 0;
   std::vector<shm::LayerRowBytes> row_bytes;
-  std::vector<uint32_t> kv_heads;  // by layer
+  std::vector<uint32_t> kv_heads, query_heads, k_head_dim;  // by layer
 };
 
 // Constant after the hand-over, but for `models`, which is guarded.

@@ -24,8 +24,19 @@ constexpr uint64_t kStreamBytes = uint64_t{1} << 20U;
 constexpr uint64_t kCacheLine = 64;
 // Source bytes requested ahead, about what one core keeps in flight.
 constexpr uint64_t kAheadBytes = 8192;
+// The same for PrefetchNear.
+constexpr uint64_t kNearBytes = 2048;
 
+// Into the second-level cache: a prefetch into the first one stops a Zen 4 from prefetching the
+// rest of the row by itself, and costs a quarter of the speed.
 HWY_INLINE void PrefetchRow(const std::byte* row, uint64_t bytes) {
+  for (uint64_t at = 0; at < bytes; at += kCacheLine) {
+    __builtin_prefetch(row + at, 0, 2);
+  }
+}
+
+// Into the first-level cache: where a row takes long to work on, of what PrefetchRow brought near.
+HWY_INLINE void PrefetchNear(const std::byte* row, uint64_t bytes) {
   for (uint64_t at = 0; at < bytes; at += kCacheLine) {
     hwy::Prefetch(row + at);
   }

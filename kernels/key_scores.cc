@@ -1,7 +1,7 @@
 // DotRows, KeyNormScores, KeyDifferenceScores: every key comes from memory once a pass.
 //
-// Rows of all runs are collected as pointers into tiles of 64; four rows are worked on at a time,
-// while rows a few KiB ahead are prefetched.
+// Rows of all runs are collected as pointers into tiles of 64; each is read from front to back.
+// Where there are gaps between rows, those a few KiB ahead are prefetched.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -31,7 +31,9 @@ class KeyPass {
   KeyPass(std::span<const KeyRun> runs, size_t row_bytes)
       : source_(runs),
         row_bytes_(row_bytes),
-        ahead_(std::min(kAheadBytes / row_bytes + 1, kTileRows)) {
+        ahead_(std::min(kAheadBytes / row_bytes + 1, kTileRows)),
+        dense_(std::all_of(runs.begin(), runs.end(),
+                           [&](const KeyRun& run) { return run.stride == row_bytes; })) {
     source_.Next(tiles_[0]);
     source_.Next(tiles_[1]);
   }
@@ -42,6 +44,9 @@ class KeyPass {
   }
   // Prefetches what is due while rows [row, row + 4) of the tile are worked on.
   HWY_INLINE void Prefetch(size_t row) const {
+    if (dense_) {
+      return;
+    }
     const KeyTile& tile = tiles_[current_];
     const KeyTile& next = tiles_[current_ ^ 1U];
     for (size_t at = row + ahead_; at < row + ahead_ + 4; ++at) {
@@ -57,6 +62,7 @@ class KeyPass {
   KeyTileSource source_;
   size_t row_bytes_;
   size_t ahead_;
+  bool dense_;  // one stream, which processors prefetch best by themselves
   KeyTile tiles_[2];
   size_t current_ = 0;
 };
@@ -68,28 +74,6 @@ void ForTiles(std::span<const KeyRun> runs, size_t row_bytes, const Use& use) {
   for (size_t first = 0; pass.Tile().rows > 0; first += kTileRows, pass.Step()) {
     use(pass, first);
   }
-}
-
-// Squares of 4 keys, summed within blocks. ones: 1, but 0 where vectors overlap.
-template <class T>
-HWY_INLINE void SquareQuad(const Split& split, const std::byte* const* rows, const float* ones,
-                           float* quads) {
-  const FloatTag d;
-  FloatVec sums[4];
-  KVASIR_UNROLL
-  for (size_t i = 0; i < 4; ++i) {
-    sums[i] = hn::Zero(d);
-  }
-  for (size_t vec = 0; vec < split.vecs; ++vec) {
-    const size_t at = split.Offset(vec) * sizeof(T);
-    const FloatVec one = hn::Load(d, ones + vec * kLanes);
-    KVASIR_UNROLL
-    for (size_t i = 0; i < 4; ++i) {
-      const FloatVec x = LoadRow<T>(rows[i] + at);
-      sums[i] = hn::MulAdd(hn::Mul(x, one), x, sums[i]);
-    }
-  }
-  hn::Store(SumWithinBlocks(sums[0], sums[1], sums[2], sums[3]), d, quads);
 }
 
 // sums[0..kTileRows) of the tile's rows: of their products with `q`, or with themselves. Of what is
@@ -104,11 +88,11 @@ HWY_INLINE void SumTile(const KeyPass& pass, const Split& split, const float* q,
     for (size_t quad = 0; quad < kQuads; ++quad) {
       const std::byte* const* rows = tile.k + row + quad * 4;
       pass.Prefetch(row + quad * 4);
-      if constexpr (kSquares) {
-        SquareQuad<T>(split, rows, q, quads + quad * kLanes);
-      } else {
-        DotQuad<T, 1>(split, rows, 0, q, quads + quad * kLanes, kLanes);
-      }
+      const FloatVec s0 = DotRow<T, kSquares>(split, rows[0], q);
+      const FloatVec s1 = DotRow<T, kSquares>(split, rows[1], q);
+      const FloatVec s2 = DotRow<T, kSquares>(split, rows[2], q);
+      const FloatVec s3 = DotRow<T, kSquares>(split, rows[3], q);
+      hn::Store(SumWithinBlocks(s0, s1, s2, s3), d, quads + quad * kLanes);
     }
     hn::Store(SumBlocks(quads), d, sums + row);
   }

@@ -14,30 +14,44 @@ void RopeAngles::Use(double theta, uint32_t rotated_dims) {
   for (size_t pair = 0; pair < pairs_; ++pair) {
     frequencies_[pair] = std::pow(theta, -2.0 * static_cast<double>(pair) / rotated_dims);
   }
-  low_.resize(kEntries * 2 * pairs_);
+  low_.resize(kLowEntries * 2 * pairs_);
+  middle_.resize(kEntries * 2 * pairs_);
   high_.resize(kEntries * 2 * pairs_);
-  low_known_.assign(kEntries, false);
-  high_known_.assign(kEntries, false);
-  high_of_.assign(kEntries, 0);
+  base_entry_.resize(2 * pairs_);
+  base_ = kNoBase;
+  low_known_.assign(kLowEntries, false);
+  middle_known_.assign(kEntries, false);
+  high_of_.assign(kEntries, kNoBase);
 }
 
-RopeAngles::Turn RopeAngles::Of(int64_t delta) {
-  const auto low = static_cast<size_t>(delta & (int64_t{kEntries} - 1));
-  const int64_t base = delta - static_cast<int64_t>(low);
-  const int64_t high = base / int64_t{kEntries};
-  const auto slot = static_cast<size_t>(high & (int64_t{kEntries} - 1));
-  float* low_entry = low_.data() + low * 2 * pairs_;
-  float* high_entry = high_.data() + slot * 2 * pairs_;
+void RopeAngles::Prepare(int64_t base, size_t low) {
   if (!low_known_[low]) {
-    Fill(low_entry, static_cast<int64_t>(low));
+    Fill(low_.data() + low * 2 * pairs_, static_cast<int64_t>(low));
     low_known_[low] = true;
   }
-  if (!high_known_[slot] || high_of_[slot] != high) {
-    Fill(high_entry, base);
-    high_known_[slot] = true;
+  if (base == base_) {
+    return;
+  }
+  const int64_t high = base >> kTableBits;
+  const auto middle = static_cast<size_t>(base & (kEntries - 1));
+  const auto slot = static_cast<size_t>(high & (kEntries - 1));
+  float* m = middle_.data() + middle * 2 * pairs_;
+  float* h = high_.data() + slot * 2 * pairs_;
+  if (!middle_known_[middle]) {
+    Fill(m, static_cast<int64_t>(middle) * kLowEntries);
+    middle_known_[middle] = true;
+  }
+  if (high_of_[slot] != high) {
+    Fill(h, high * kEntries * kLowEntries);
     high_of_[slot] = high;
   }
-  return {.high = high_entry, .low = low_entry};
+  float* to = base_entry_.data();
+  const size_t pairs = pairs_;
+  for (size_t pair = 0; pair < pairs; ++pair) {
+    to[pair] = h[pair] * m[pair] - h[pairs + pair] * m[pairs + pair];
+    to[pairs + pair] = h[pairs + pair] * m[pair] + h[pair] * m[pairs + pair];
+  }
+  base_ = base;
 }
 
 void RopeAngles::Fill(float* entry, int64_t positions) const {

@@ -9,6 +9,8 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
+#include <type_traits>
 
 #include "kernels/row_load-inl.h"
 
@@ -66,6 +68,39 @@ HWY_INLINE FloatVec SumBlocks(const float* quads) {
     const FloatVec be = hn::Add(hn::ConcatLowerLower(d, e, b), hn::ConcatUpperUpper(d, e, b));
     return hn::Add(hn::OddEvenBlocks(be, ac), hn::SwapAdjacentBlocks(hn::OddEvenBlocks(ac, be)));
   }
+}
+
+// The lanes of the result add up to the product of the key with a padded query, or, where kSquare,
+// to the square of the key, `q` being ones. A row is read from front to back: processors that
+// prefetch by themselves follow one stream better than four.
+template <class T, bool kSquare>
+HWY_INLINE FloatVec DotRow(const Split& split, const std::byte* row, const float* q) {
+  const FloatTag d;
+  FloatVec sums[4];
+  KVASIR_UNROLL
+  for (size_t i = 0; i < 4; ++i) {
+    sums[i] = hn::Zero(d);
+  }
+  const auto add = [&](FloatVec x, size_t vec, FloatVec sum) HWY_ATTR {
+    const FloatVec y = hn::Load(d, q + vec * kLanes);
+    return kSquare ? hn::MulAdd(hn::Mul(x, y), x, sum) : hn::MulAdd(x, y, sum);
+  };
+  const size_t whole = split.dims / kLanes;
+  size_t vec = 0;
+  for (; vec + 4 <= whole; vec += 4) {
+    const std::byte* at = row + vec * kLanes * sizeof(T);
+    FloatVec x[4];
+    LoadPair<T>(at, x[0], x[1]);
+    LoadPair<T>(at + 2 * kLanes * sizeof(T), x[2], x[3]);
+    KVASIR_UNROLL
+    for (size_t i = 0; i < 4; ++i) {
+      sums[i] = add(x[i], vec + i, sums[i]);
+    }
+  }
+  for (; vec < split.vecs; ++vec) {
+    sums[0] = add(LoadRow<T>(row + split.Offset(vec) * sizeof(T)), vec, sums[0]);
+  }
+  return hn::Add(hn::Add(sums[0], sums[1]), hn::Add(sums[2], sums[3]));
 }
 
 // Dot products of 4 keys with kHeads padded queries, summed within blocks into

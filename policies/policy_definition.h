@@ -14,6 +14,7 @@
 #include <absl/status/statusor.h>
 
 #include "policies/retention_policy.h"
+#include "policies/retrieval/infllm_config.h"
 #include "policies/stay_rule.h"
 
 namespace kvasir {
@@ -74,6 +75,7 @@ struct PolicyLanes {
   std::string spec;                     // in full, with every default; resolves to the same lanes
   PositionMode positions = PositionMode::kOriginal;
   std::optional<GemFilterSpec> selection;  // of the prompt's tokens, by the engine
+  std::optional<InfLlmConfig> retrieval;   // of sealed blocks, while a step is computed
 };
 
 struct PolicyDefinition {

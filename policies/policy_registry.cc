@@ -26,7 +26,8 @@
   POLICY(SnapKv)                \
   POLICY(Knorm)                 \
   POLICY(KeyDiff)               \
-  POLICY(GemFilter)
+  POLICY(GemFilter)             \
+  POLICY(InfLlm)
 
 namespace kvasir {
 

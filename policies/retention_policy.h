@@ -63,6 +63,13 @@ struct RetentionPlan {
   // in cache order, then the recent ones from its recent_first on. All sets have one size; none
   // names a row >= recent_first. Positions are the original ones.
   std::vector<KeepSet> keep;
+  // Retrieval: rows [seal_first, seal_last) leave the table and become the next sealed block, which
+  // queries see only where a lookup finds it. Empty where equal.
+  uint64_t seal_first = 0;
+  uint64_t seal_last = 0;
+  // Retrieval; 0: none. Recent rows below the window are visible too, at this position of the query
+  // and position 0 of the key, as kept rows and retrieved blocks are. The same in all plans.
+  uint64_t far_position = 0;
 };
 
 // A lane of a score-based policy has columns: one for each kv head of each of its layers (layers

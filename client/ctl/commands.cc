@@ -50,13 +50,16 @@ absl::StatusOr<v1::InspectSequenceResponse> Inspect(const CommandLine& line, Adm
   while (left > 0) {
     request.set_max_rows(std::min(left, kRowsPerCall));
     KVASIR_ASSIGN_OR_RETURN(v1::InspectSequenceResponse page, daemon.InspectSequence(request));
-    const auto got = static_cast<uint32_t>(page.rows_size());
+    const auto got = static_cast<uint32_t>(std::max(page.rows_size(), page.prompt_size()));
     if (got > left) return Internal("more rows than asked for: rows={} max={}", got, left);
     left -= got;
     *all.mutable_info() = page.info();
     all.set_boot_epoch(page.boot_epoch());
     all.set_layers(page.layers());
+    all.set_kv_heads(page.kv_heads());
+    all.set_prompt_rows(page.prompt_rows());
     all.mutable_rows()->MergeFrom(page.rows());
+    all.mutable_prompt()->MergeFrom(page.prompt());
     const uint64_t next = page.next_row();
     all.set_next_row(next);
     if (next == 0) break;

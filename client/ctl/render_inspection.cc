@@ -73,30 +73,63 @@ class Painter {
   std::string out_;
 };
 
+using Rows = google::protobuf::RepeatedPtrField<v1::InspectedRow>;
+
+std::string Paint(const Rows& rows, bool color) {
+  Painter painter(color);
+  for (const v1::InspectedRow& row : rows) painter.Add(row);
+  return "\n  " + painter.Finish() + "\n";
+}
+
+uint64_t CountKept(const Rows& rows) {
+  uint64_t kept = 0;
+  for (const v1::InspectedRow& row : rows) kept += row.kept() ? 1 : 0;
+  return kept;
+}
+
+// How the heads differ, where they do.
+std::string HeadsLine(const v1::InspectSequenceResponse& inspection) {
+  uint64_t all = 0, some = 0;
+  for (const v1::InspectedRow& row : inspection.rows()) {
+    if (row.kept_heads() >= inspection.kv_heads()) ++all;
+    if (row.kept_heads() > 0 && row.kept_heads() < inspection.kv_heads()) ++some;
+  }
+  if (some == 0) return "";
+  return fmt::format("of {} kv heads: {} tokens kept by all, {} by some\n", inspection.kv_heads(),
+                     all, some);
+}
+
+std::string Legend(bool color) {
+  return color ? "bold" : fmt::format("in [brackets], {} is a dropped token without text", kDot);
+}
+
 }  // namespace
 
 std::string RenderInspection(const v1::InspectSequenceResponse& inspection, uint32_t layer,
                              bool color) {
   const v1::SequenceInfo& info = inspection.info();
-  uint64_t kept = 0;
-  Painter painter(color);
-  for (const v1::InspectedRow& row : inspection.rows()) {
-    kept += row.kept() ? 1 : 0;
-    painter.Add(row);
-  }
   std::string out = fmt::format("sequence {} of {}: model {}, retention {}\n", info.sequence_id(),
                                 EscapeForTerminal(info.tenant()), EscapeForTerminal(info.model()),
                                 EscapeForTerminal(info.retention()));
   out += fmt::format("{} tokens seen, at most {} kept in a layer, {} held in {} layers\n",
                      info.rows_seen(), info.rows_kept(), HumanBytes(info.held_bytes()),
                      inspection.layers());
-  if (inspection.rows().empty()) return out + "no rows in this range\n";
-  const auto& rows = inspection.rows();
-  out += fmt::format(
-      "layer {}, rows {} to {}: {} of {} kept ({})\n\n  ", layer, rows.begin()->row(),
-      rows.rbegin()->row(), kept, rows.size(),
-      color ? "bold" : fmt::format("in [brackets], {} is a dropped token without text", kDot));
-  out += painter.Finish() + "\n";
+  if (!inspection.prompt().empty()) {
+    const auto& prompt = inspection.prompt();
+    out += fmt::format("prompt of {} tokens, {} to {}: {} of {} selected ({})\n",
+                       inspection.prompt_rows(), prompt.begin()->row(), prompt.rbegin()->row(),
+                       CountKept(prompt), prompt.size(), Legend(color));
+    out += Paint(prompt, color) + "\n";
+  }
+  if (inspection.rows().empty()) {
+    out += inspection.prompt().empty() ? "no rows in this range\n" : "";
+  } else {
+    const auto& rows = inspection.rows();
+    out += fmt::format("layer {}, rows {} to {}: {} of {} kept ({})\n", layer, rows.begin()->row(),
+                       rows.rbegin()->row(), CountKept(rows), rows.size(), Legend(color));
+    out += HeadsLine(inspection);
+    out += Paint(rows, color);
+  }
   if (inspection.next_row() != 0) {
     out += fmt::format("\nmore follows: --from={}\n", inspection.next_row());
   }

@@ -164,8 +164,12 @@ grpc::Status AdminService::InspectSequence(grpc::ServerContext* context,
   Fill(report, response->mutable_info());
   for (const core::InspectedRow& row : inspection->rows) Fill(row, response->add_rows());
   for (const core::InspectedRow& row : inspection->prompt) Fill(row, response->add_prompt());
-  const uint64_t next = request->first_row() + inspection->rows.size();
-  if (!inspection->rows.empty() && next < report.summary.rows_seen) response->set_next_row(next);
+  response->set_prompt_rows(inspection->prompt_rows);
+  const uint64_t got = std::max(inspection->rows.size(), inspection->prompt.size());
+  const uint64_t next = request->first_row() + got;
+  if (got > 0 && next < std::max(report.summary.rows_seen, inspection->prompt_rows)) {
+    response->set_next_row(next);
+  }
   return grpc::Status::OK;
 }
 

@@ -141,6 +141,12 @@ grpc::Status KvCacheService::OpenSequence(grpc::ServerContext* context,
       response->set_has_filter_layer(true);
       response->set_filter_layer(*layer);
     }
+    if (const core::Retrieval* const retrieval = sequence->retrieval()) {
+      response->set_far_position(retrieval->config().n_local - 1);
+      response->set_step_rows_max(static_cast<uint32_t>(retrieval->config().exc_block_size));
+      response->set_retrieved_rows(static_cast<uint32_t>(retrieval->config().block_size));
+      response->set_retrieved_blocks_max(retrieval->config().topk);
+    }
     KVASIR_ASSIGN_OR_RETURN(const std::vector<core::LaneReport> reports, sequence->Reports());
     for (const core::LaneReport& report : reports) {
       Fill(report, request->prompt_rows(), response->add_lanes());
@@ -170,6 +176,7 @@ grpc::Status KvCacheService::Sync(grpc::ServerContext* context, const v1::SyncRe
       result->set_message(MessageOf(answer.status));
       result->set_granted_rows(answer.granted_rows);
       result->set_published_version(answer.published_version);
+      result->set_unseen_bytes(answer.unseen_bytes);
       if (answer.status.code() == absl::StatusCode::kResourceExhausted) {
         result->set_retry_ms(kRetryMs);
       }
@@ -205,6 +212,26 @@ grpc::Status KvCacheService::SelectRows(grpc::ServerContext* context,
     response->set_boot_epoch(options_.boot_epoch);
     response->set_uid(answer.uid);
     response->mutable_rows()->Assign(answer.rows.begin(), answer.rows.end());
+    return answer.status;
+  });
+}
+
+grpc::Status KvCacheService::Retrieve(grpc::ServerContext* context,
+                                      const v1::RetrieveRequest* request,
+                                      v1::RetrieveResponse* response) {
+  return Run(*context, [&](core::Session& session, bool* done) -> absl::Status {
+    shared_.mutex.AssertHeld();
+    const core::KvCore::RetrieveAnswer answer = shared_.core.Retrieve(
+        session, request->sequence(), request->uid(), request->layer(), request->mass_blocks());
+    *done = answer.ready;
+    response->set_boot_epoch(options_.boot_epoch);
+    for (const core::Sequence::RetrievedBlock& block : answer.blocks) {
+      v1::RetrievedBlock* out = response->add_blocks();
+      out->set_block(block.block);
+      out->set_extent(block.extent.slot);
+      out->set_generation(block.extent.generation);
+      out->set_offset(block.offset);
+    }
     return answer.status;
   });
 }

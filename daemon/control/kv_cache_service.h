@@ -35,6 +35,8 @@ class KvCacheService final : public v1::KvCache::Service {
                         v1::TruncateResponse* response) override;
   grpc::Status SelectRows(grpc::ServerContext* context, const v1::SelectRowsRequest* request,
                           v1::SelectRowsResponse* response) override;
+  grpc::Status Retrieve(grpc::ServerContext* context, const v1::RetrieveRequest* request,
+                        v1::RetrieveResponse* response) override;
   grpc::Status CloseSequence(grpc::ServerContext* context, const v1::CloseSequenceRequest* request,
                              v1::CloseSequenceResponse* response) override;
   grpc::Status PutTokenTexts(grpc::ServerContext* context, const v1::PutTokenTextsRequest* request,

@@ -104,8 +104,7 @@ class KeptList {
   // Errors: as Edit; kInvalidArgument for sets that are not ascending, of other sizes or out of
   // range.
   absl::StatusOr<KeptList> Rebuild(std::span<const KeepSet> keep,
-                                   std::span<const IncomingRow> recent,
-                                   const KeptGroupSizes& sizes,
+                                   std::span<const IncomingRow> recent, const KeptGroupSizes& sizes,
                                    std::vector<GroupFill>* fills) const;
 
   const std::vector<KeptRun>& runs() const { return runs_; }

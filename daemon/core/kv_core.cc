@@ -118,8 +118,10 @@ void KvCore::DestroyIfIdle(uint32_t session_id) {
   }
   sessions_.erase(session_id);
   --tenant.sessions;
-  if (tenant.sessions == 0)
-    tenant.kept.Clear();  // nothing is kept without a sequence that names it
+  if (tenant.sessions == 0) {  // nothing is kept without a sequence that names it
+    tenant.kept.Clear();
+    tenant.outside.Clear();
+  }
   (void)tenant.account.Settle();
 }
 

@@ -56,6 +56,7 @@ struct SyncAnswer {
   bool ready = false;  // false and OK: wait for a job, then ask again
   uint64_t granted_rows = 0;
   uint64_t published_version = 0;
+  uint64_t unseen_bytes = 0;  // held for the sequence and named by no table
 };
 
 struct SequenceReport {
@@ -83,6 +84,7 @@ struct Inspection {
   uint32_t kv_heads = 0;  // of the layer
   std::vector<InspectedRow> rows;
   std::vector<InspectedRow> prompt;  // selection policies: what was chosen from
+  uint64_t prompt_rows = 0;          // of it in all
 };
 
 class KvCore {
@@ -139,6 +141,13 @@ class KvCore {
     std::vector<uint32_t> rows;
   };
   SelectAnswer SelectRows(Session& session, uint32_t slot, uint32_t uid);
+  struct RetrieveAnswer {
+    absl::Status status;
+    bool ready = false;  // false and OK: the lookup is under way, ask again
+    std::vector<Sequence::RetrievedBlock> blocks;
+  };
+  RetrieveAnswer Retrieve(Session& session, uint32_t slot, uint32_t uid, uint32_t layer,
+                          uint64_t mass_blocks);
   // Returns false while a copy is under way (ask again).
   absl::StatusOr<bool> CloseSequence(Session& session, uint32_t slot, uint32_t uid);
 

@@ -33,7 +33,7 @@ std::vector<TenantReport> KvCore::TenantReports() const {
   for (const auto& tenant : tenants_) {
     TenantReport report;
     report.name = tenant->config.name;
-    report.held_bytes = tenant->kept.held_bytes();
+    report.held_bytes = tenant->kept.held_bytes() + tenant->outside.held_bytes();
     report.charged_bytes = tenant->account.charged_bytes();
     report.limit_bytes = tenant->account.limit_bytes();
     report.sessions = tenant->sessions;
@@ -87,6 +87,7 @@ absl::StatusOr<Inspection> KvCore::Inspect(const std::string* tenant, uint64_t s
   inspection.sequence = ReportOf(session, sequence);
   inspection.kv_heads = sequence.model().description().layers[layer].kv_heads;
   inspection.rows = with_texts(sequence.Inspect(layer, first_row, max_rows));
+  inspection.prompt_rows = sequence.prompt_rows();
   inspection.prompt = with_texts(sequence.InspectPrompt(first_row, max_rows));
   return inspection;
 }
@@ -94,8 +95,9 @@ absl::StatusOr<Inspection> KvCore::Inspect(const std::string* tenant, uint64_t s
 absl::Status KvCore::CheckConservation() const {
   uint64_t charged = 0;
   for (const auto& tenant : tenants_) {
-    uint64_t owned = tenant->kept.charged_bytes() + tenant->account.quarantined_bytes();
-    uint64_t held = tenant->kept.held_bytes();
+    uint64_t owned = tenant->kept.charged_bytes() + tenant->outside.charged_bytes() +
+                     tenant->account.quarantined_bytes();
+    uint64_t held = tenant->kept.held_bytes() + tenant->outside.held_bytes();
     for (const auto& [id, session] : sessions_) {
       if (&session->tenant != tenant.get()) continue;
       owned += session->recent.charged_bytes();

@@ -57,7 +57,7 @@ absl::Status GiveSlidingLayersTheirWindow(const Model& model, const PolicyContex
 absl::Status CheckNeeds(const Model& model, const PolicyLanes& lanes) {
   for (uint32_t layer = 0; layer < model.layers(); ++layer) {
     const ScoreNeeds needs = lanes.lanes[lanes.lane_of_layer[layer]]->Needs();
-    if (needs.source == ScoreSource::kWindowQueries &&
+    if ((needs.source == ScoreSource::kWindowQueries || needs.source == ScoreSource::kLocalMass) &&
         model.description().layers[layer].query_heads == 0) {
       return InvalidArgument(
           "retention needs queries, so the model has to say layers[{}].query_heads: retention={}",
@@ -170,6 +170,7 @@ SyncAnswer KvCore::Sync(Session& session, const SyncNeed& need) {
   const absl::Status granted = sequence.Grant(need.granted_rows);
   answer.granted_rows = sequence.granted();
   answer.published_version = sequence.published_version();
+  if (sequence.retrieval() != nullptr) answer.unseen_bytes = sequence.retrieval()->held_bytes();
   const bool table = !need.table_row || sequence.HasTableFor(*need.table_row);
   if (!granted.ok()) {
     answer.status = granted;
@@ -235,6 +236,25 @@ KvCore::SelectAnswer KvCore::SelectRows(Session& session, uint32_t slot, uint32_
   answer.ready = true;
   answer.rows = **std::move(rows);
   answer.uid = sequence.identity().uid;
+  return answer;
+}
+
+KvCore::RetrieveAnswer KvCore::Retrieve(Session& session, uint32_t slot, uint32_t uid,
+                                        uint32_t layer, uint64_t mass_blocks) {
+  RetrieveAnswer answer;
+  absl::StatusOr<Sequence*> found = FindSequence(session, slot, uid);
+  if (!found.ok()) {
+    answer.status = found.status();
+    return answer;
+  }
+  Sequence& sequence = **found;
+  if (sequence.job_out()) return answer;
+  auto blocks = sequence.Retrieve(layer, mass_blocks);
+  CollectJob(sequence);
+  answer.status = blocks.status();
+  if (!blocks.ok() || !*blocks) return answer;
+  answer.ready = true;
+  answer.blocks = **std::move(blocks);
   return answer;
 }
 

@@ -25,8 +25,8 @@ std::vector<kernels::KeyRun> KeysOf(const LaneScoring& s, size_t layer, uint32_t
   const auto add = [&](const std::byte* group, const shm::GroupGeometry& geometry, uint64_t slot,
                        uint64_t rows) {
     const uint32_t bytes = geometry.row_bytes[layer].k;
-    runs.push_back({group + geometry.k_off[layer] + slot * bytes + head, bytes,
-                    static_cast<uint32_t>(rows)});
+    runs.push_back(
+        {group + geometry.k_off[layer] + slot * bytes + head, bytes, static_cast<uint32_t>(rows)});
   };
   for (const KeptRun& run : s.kept) {
     add(run.group->group().data(), run.group->geometry(), run.first_slot, run.rows);
@@ -120,6 +120,7 @@ absl::StatusOr<std::vector<float>> ScoresOf(const LaneScoring& s, size_t layer, 
       case ScoreSource::kKeyDifference:
         kernels::KeyDifferenceScores(keys, KeysOf(s, layer, h), out);
         break;
+      case ScoreSource::kLocalMass:
       case ScoreSource::kNone:
         return Internal("a lane without scores waits for a decision: lane={}", s.lane);
     }
@@ -195,9 +196,9 @@ void RunScoring(LaneScoring& s) {
   for (size_t layer = 0; layer < s.layers.size() && s.status.ok(); ++layer) {
     s.status = ScoreLayer(s, layer, column, set, &mass);
     if (!s.status.ok()) {
-      s.status = MakeError(s.status.code(),
-                           fmt::format("no decision by scores: layer={} of the lane: {}", layer,
-                                       MessageOf(s.status)));
+      s.status =
+          MakeError(s.status.code(), fmt::format("no decision by scores: layer={} of the lane: {}",
+                                                 layer, MessageOf(s.status)));
     }
     column += s.needs.shared_across_heads ? 1 : s.layers[layer].kv_heads;
     set += s.layers[layer].kv_heads;

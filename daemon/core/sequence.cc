@@ -20,6 +20,8 @@ constexpr uint64_t kRememberedRows = 1 << 16;
 void Run(SequenceJob& job) {
   for (LaneScoring& scoring : job.scorings) RunScoring(scoring);
   if (job.selecting) RunSelecting(*job.selecting);
+  for (BlockSealing& sealing : job.sealings) RunSealing(sealing);
+  if (job.lookup) RunLookup(*job.lookup);
   for (const SequenceJob::Item& item : job.items) FillGroup(item.fill, *item.rope);
 }
 
@@ -30,7 +32,9 @@ absl::StatusOr<std::unique_ptr<Sequence>> Sequence::Open(const SequenceContext& 
                                                          Identity identity, PolicyLanes lanes) {
   std::unique_ptr<Sequence> sequence(new Sequence(context, std::move(identity)));
   KVASIR_RETURN_IF_ERROR(sequence->MakeSelection(lanes.selection));
+  const std::optional<InfLlmConfig> retrieval = lanes.retrieval;
   sequence->MakeLanes(std::move(lanes));
+  KVASIR_RETURN_IF_ERROR(sequence->MakeRetrieval(retrieval));
   const uint64_t slots = context.model->slots_per_block();
   sequence->dir_cap_ = static_cast<uint32_t>(
       DivideUp(std::min(context.limits->recent_rows_max, context.max_rows), slots) + 2);
@@ -154,7 +158,8 @@ void Sequence::Adopt() {
 
 void Sequence::ForgetTokens() {
   uint64_t needed = rows_;
-  for (const Lane& lane : lanes_) needed = std::min(needed, lane.base_block * lane.recent_block.slots);
+  for (const Lane& lane : lanes_)
+    needed = std::min(needed, lane.base_block * lane.recent_block.slots);
   if (rows_ > kRememberedRows)
     needed = std::min(needed, rows_ - kRememberedRows);
   else
@@ -176,9 +181,9 @@ absl::StatusOr<IncomingRow> Sequence::Incoming(const Lane& lane, const MovedRow&
   const int64_t turn =
       lane.rope.rotate ? static_cast<int64_t>(moved.rotated_at) - static_cast<int64_t>(moved.row)
                        : 0;
-  return IncomingRow{{moved.row, moved.rotated_at, TokenOf(moved.row)},
-                     {group.data(), &lane.recent_block, static_cast<uint32_t>(moved.row % slots),
-                      turn}};
+  return IncomingRow{
+      {moved.row, moved.rotated_at, TokenOf(moved.row)},
+      {group.data(), &lane.recent_block, static_cast<uint32_t>(moved.row % slots), turn}};
 }
 
 absl::StatusOr<LaneTable> Sequence::Apply(Lane& lane, const LaneTable& before,
@@ -238,6 +243,7 @@ absl::Status Sequence::Advance() {
   TableVersion next;
   next.version = current_.version + 1;
   std::vector<std::vector<GroupFill>> fills(lanes_.size());
+  std::vector<BlockSealing> sealings;
   for (size_t i = 0; i < lanes_.size(); ++i) {
     Lane& lane = lanes_[i];
     LaneTable table = current_.lanes[i];
@@ -248,6 +254,10 @@ absl::Status Sequence::Advance() {
       // A fill may read the groups of the one before it: a job runs them in this order.
       KVASIR_ASSIGN_OR_RETURN(table, Apply(lane, LaneTable(table), plan, &fills[i]));
       cut_row = table.cut_row = std::max(cut_row, table.cut_row);
+      if (plan.seal_first < plan.seal_last) {
+        KVASIR_ASSIGN_OR_RETURN(BlockSealing sealing, Seal(lane, plan, &fills[i]));
+        sealings.push_back(std::move(sealing));
+      }
     }
     next.until_row = std::min(next.until_row, table.until_row);
     next.lanes.push_back(std::move(table));
@@ -255,6 +265,7 @@ absl::Status Sequence::Advance() {
   KVASIR_RETURN_IF_ERROR(WriteTable(next));  // the last step that can fail: nothing is lost before
   auto job = std::make_unique<SequenceJob>();
   job->sequence_id = identity_.id;
+  job->sealings = std::move(sealings);
   for (size_t i = 0; i < lanes_.size(); ++i) {
     std::deque<RetentionPlan>& pending = lanes_[i].pending;
     while (!pending.empty() && pending.front().from_row <= from) pending.pop_front();
@@ -280,6 +291,19 @@ void Sequence::Finish(SequenceJob& job) {
     chosen_ = std::move(job.selecting);
     return;
   }
+  if (looking_up_) {
+    looking_up_ = false;
+    found_ = std::move(job.lookup);
+    return;
+  }
+  for (BlockSealing& sealing : job.sealings) {
+    if (!sealing.status.ok()) {
+      failure_ = sealing.status;
+      CancelJob();
+      return;
+    }
+    retrieval_->Add(std::move(sealing.block), std::move(sealing.representatives));
+  }
   TableVersion next = *std::move(preparing_);
   preparing_.reset();
   next.filling.clear();
@@ -289,7 +313,7 @@ void Sequence::Finish(SequenceJob& job) {
 }
 
 void Sequence::CancelJob() {
-  scoring_ = selecting_ = false;
+  scoring_ = selecting_ = looking_up_ = false;
   if (preparing_) FreeTable(*preparing_);
   preparing_.reset();
 }

@@ -19,6 +19,7 @@
 #include "daemon/core/copy_job.h"
 #include "daemon/core/kept_list.h"
 #include "daemon/core/model.h"
+#include "daemon/core/retrieval.h"
 #include "daemon/core/score_job.h"
 #include "daemon/core/session_memory.h"
 #include "daemon/core/table_arena.h"
@@ -95,6 +96,8 @@ struct SequenceJob {
   uint64_t sequence_id = 0;
   std::vector<LaneScoring> scorings;
   std::optional<RowSelecting> selecting;
+  std::vector<BlockSealing> sealings;
+  std::optional<BlockLookup> lookup;
   struct Item {
     GroupFill fill;
     const LaneRope* rope = nullptr;
@@ -114,6 +117,7 @@ struct SequenceSummary {
   uint64_t rows_seen = 0;
   uint64_t rows_kept = 0;  // visible to the next query, in the lane that keeps most
   uint64_t held_bytes = 0;
+  uint64_t unseen_bytes = 0;  // of those, sealed blocks and their slots, which no table names
   uint64_t compactions = 0;
   uint64_t version = 0;
   uint64_t rollback_floor = 0;
@@ -165,7 +169,7 @@ class Sequence {
   void Finish(SequenceJob& job);
   // The job that was taken will not be run: the sequence is about to be destroyed.
   void CancelJob();
-  bool job_out() const { return preparing_.has_value() || scoring_ || selecting_; }
+  bool job_out() const { return preparing_.has_value() || scoring_ || selecting_ || looking_up_; }
 
   // REQUIRES: Look() was called, no job is out. Gives the board a new uid.
   // The engine waits for the answer and reads its tables anew after it, so that a published version
@@ -182,6 +186,21 @@ class Sequence {
   // The prompt that rows were chosen from, kept_heads = all for those chosen. Empty where there was
   // none.
   std::vector<RowReport> InspectPrompt(uint64_t first_row, uint32_t max_rows) const;
+  uint64_t prompt_rows() const { return prompt_.size(); }
+
+  // Retrieval policies. REQUIRES: no job is out. The first call makes a job that looks up in
+  // `layer`, with the query and the mass of `mass_blocks` blocks that the engine has reported; the
+  // next one for the same layer returns where the blocks lie, ascending; before that it returns
+  // nothing. Errors: kFailedPrecondition (other policies), kInvalidArgument (layer, mass_blocks, or
+  // what was reported), kResourceExhausted.
+  struct RetrievedBlock {
+    uint32_t block = 0;
+    ExtentTable::Ref extent;
+    uint64_t offset = 0;
+  };
+  absl::StatusOr<std::optional<std::vector<RetrievedBlock>>> Retrieve(uint32_t layer,
+                                                                      uint64_t mass_blocks);
+  const Retrieval* retrieval() const { return retrieval_.get(); }
 
   // Report groups of the lanes, in lane order. Errors: kResourceExhausted.
   absl::StatusOr<std::vector<LaneReport>> Reports();
@@ -210,6 +229,11 @@ class Sequence {
   LaneScoring ScoringOf(size_t lane) const;
   void DecideByScores(SequenceJob& job);
   void StartSelecting();
+  absl::Status MakeRetrieval(const std::optional<InfLlmConfig>& config);
+  // A block of the rows that `plan` seals: what fills it goes to `fills`.
+  absl::StatusOr<BlockSealing> Seal(const Lane& lane, const RetentionPlan& plan,
+                                    std::vector<GroupFill>* fills);
+  absl::Status StartLookup(uint32_t layer, uint64_t mass_blocks);
   absl::Status TakeTokens(uint64_t rows);
   void Adopt();
   std::optional<RetentionPlan> NextPlan(Lane& lane) const;
@@ -244,8 +268,13 @@ class Sequence {
   std::shared_ptr<const GemFilter> filter_;  // shared with the job
   bool selecting_ = false;
   std::optional<RowSelecting> chosen_;
-  std::vector<TokenId> prompt_;         // what was chosen from, for people
-  std::vector<uint32_t> prompt_rows_;   // chosen
+  // Retrieval policies: from StartLookup() to Finish(); then the result until it is fetched.
+  shm::GroupGeometry block_geometry_;  // of sealed blocks; before retrieval_, which refers to it
+  std::unique_ptr<Retrieval> retrieval_;
+  bool looking_up_ = false;
+  std::optional<BlockLookup> found_;
+  std::vector<TokenId> prompt_;        // what was chosen from, for people
+  std::vector<uint32_t> prompt_rows_;  // chosen
   PositionMode positions_ = PositionMode::kOriginal;
   uint64_t rows_ = 0;
   uint64_t granted_ = 0;

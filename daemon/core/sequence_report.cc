@@ -23,6 +23,9 @@ SequenceSummary Sequence::Summary() const {
   add_table(current_);
   if (published_) add_table(*published_);
   if (preparing_) add_table(*preparing_);
+  // Blocks being sealed are in preparing_->filling and not in retrieval_ yet.
+  if (retrieval_ != nullptr) summary.unseen_bytes = retrieval_->held_bytes();
+  summary.held_bytes += summary.unseen_bytes;
   for (const KeptGroup* group : kept) summary.held_bytes += group->geometry().bytes;
   const TableVersion& newest = published_ && published_->from_row <= rows_ ? *published_ : current_;
   for (size_t i = 0; i < lanes_.size(); ++i) {
@@ -31,7 +34,7 @@ SequenceSummary Sequence::Summary() const {
     const LaneTable& table = newest.lanes[i];
     // What the query of row `rows_` sees, without its own row, which is not written yet.
     uint64_t low = table.recent_first;
-    if (table.window != 0 && rows_ + 1 > table.window)
+    if (table.window != 0 && rows_ + 1 > table.window && retrieval_ == nullptr)
       low = std::max(low, rows_ + 1 - table.window);
     uint64_t visible = table.kept.rows() + (rows_ > low ? rows_ - low : 0);
     for (const uint64_t row : table.sticky) visible += row < std::min(low, rows_) ? 1 : 0;
@@ -93,6 +96,13 @@ std::vector<RowReport> Sequence::Inspect(uint32_t layer, uint64_t first_row,
   if (table.window != 0 && rows_ + 1 > table.window) low = std::max(low, rows_ + 1 - table.window);
   for (const uint64_t row : table.sticky) {
     if (row < low) mark(row, heads);
+  }
+  if (retrieval_ !=
+      nullptr) {  // the remainder is in view, and so are the blocks of the last lookup
+    for (uint64_t row = table.recent_first; row < low; ++row) mark(row, heads);
+    for (const uint32_t block : retrieval_->last(layer)) {
+      for (const KeptSlot& slot : retrieval_->block(block).slots) mark_slot(slot, heads);
+    }
   }
   for (uint64_t row = std::max(low, first_row); row < end; ++row) mark(row, heads);
   return reports;

@@ -17,7 +17,8 @@ uint32_t SumOfKvHeads(const Lane& lane) {
   return sum;
 }
 
-shm::ReportShape ReportShapeOf(const Lane& lane, std::optional<uint32_t> filter_layer) {
+shm::ReportShape ReportShapeOf(const Lane& lane, std::optional<uint32_t> filter_layer,
+                               const std::optional<InfLlmConfig>& retrieval) {
   shm::ReportShape shape;
   if (filter_layer) {  // one query, summed over the query heads of each group
     shape.query_rows = 1;
@@ -31,6 +32,13 @@ shm::ReportShape ReportShapeOf(const Lane& lane, std::optional<uint32_t> filter_
   if (lane.needs.source == ScoreSource::kAttentionMass) {
     shape.mass_sets = SumOfKvHeads(lane);
     shape.kept_rows_max = lane.needs.kept_rows_max;
+  }
+  if (retrieval) {  // mass by query head; one query, and the mass of the blocks behind it
+    for (const HeadShape& layer : lane.heads) {
+      shape.mass_sets += layer.query_heads;
+      shape.query_floats.push_back(layer.query_heads * layer.k_dim + retrieval->topk);
+    }
+    shape.query_rows = 1;
   }
   if (lane.needs.source == ScoreSource::kWindowQueries) {
     shape.query_rows = lane.needs.window_size;
@@ -59,19 +67,22 @@ void Sequence::MakeLanes(PolicyLanes lanes) {
     for (const uint32_t layer : lane.layers) {
       bytes.push_back(model.row_bytes()[layer]);
       const LayerShape& shape = description.layers[layer];
-      lane.heads.push_back({description.dtype, shape.kv_heads, shape.query_heads, shape.k_head_dim});
+      lane.heads.push_back(
+          {description.dtype, shape.kv_heads, shape.query_heads, shape.k_head_dim});
       lane.rope.layers.push_back({description.dtype, description.rope.pairing, shape.kv_heads,
                                   shape.k_head_dim, description.rope.rotated_dims,
                                   description.rope.theta});
     }
-    const bool scored = lane.needs.source != ScoreSource::kNone;
+    const bool scored =
+        lane.needs.source != ScoreSource::kNone && lane.needs.source != ScoreSource::kLocalMass;
     shm::TrailerShape kept, recent;
     if (scored) {
       kept.position_sets = lane.needs.shared_across_heads
                                ? static_cast<uint32_t>(lane.layers.size())
                                : SumOfKvHeads(lane);
     }
-    lane.report_geometry = shm::MakeReportGeometry(ReportShapeOf(lane, filter_layer()));
+    lane.report_geometry =
+        shm::MakeReportGeometry(ReportShapeOf(lane, filter_layer(), lanes.retrieval));
     recent.mass_sets = lane.report_geometry.shape.mass_sets;
     lane.rope.rotate = lanes.positions == PositionMode::kInCache;
     lane.rope.heads_keep_own = scored && !lane.needs.shared_across_heads;

@@ -78,8 +78,7 @@ void Sequence::StartSelecting() {
                               static_cast<uint32_t>(std::min(slots, rows_ - row))});
   }
   selecting.query.resize(size_t{heads.kv_heads} * heads.k_dim);
-  std::memcpy(selecting.query.data(),
-              lane.report.data() + lane.report_geometry.query_off[in_lane],
+  std::memcpy(selecting.query.data(), lane.report.data() + lane.report_geometry.query_off[in_lane],
               selecting.query.size() * sizeof(float));
   auto job = std::make_unique<SequenceJob>();
   job->sequence_id = identity_.id;

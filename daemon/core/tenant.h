@@ -71,11 +71,13 @@ struct Tenant {
          uint64_t extent_bytes)
       : config(std::move(tenant_config)),
         account(config.name, config.limit_bytes, pool),
-        kept(ExtentUse::kKept, first_extent_bytes, extent_bytes, account) {}
+        kept(ExtentUse::kKept, first_extent_bytes, extent_bytes, account),
+        outside(ExtentUse::kKept, first_extent_bytes, extent_bytes, account) {}
 
   const TenantConfig config;
   Account account;
   AllocatorSet kept;
+  AllocatorSet outside;  // sealed blocks that no engine maps until they are looked up
   TenantCounters counters;
   uint32_t sessions = 0;
 };

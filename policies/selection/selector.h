@@ -23,6 +23,9 @@ enum class ScoreSource {
   kWindowQueries,  // the same for the prompt's last queries, whose rows the engine stores
   kKeyNorm,        // -||k||
   kKeyDifference,  // -cos(k, mean of the normalised keys)
+  // Retrieval: softmax probability by query head, of rows inside the window only, until they are
+  // sealed. No decision waits for it; representatives of blocks are made of it.
+  kLocalMass,
 };
 
 // The visible rows of one layer and their scores. An entry is a visible row: kept ones in cache

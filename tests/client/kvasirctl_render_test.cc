@@ -196,6 +196,36 @@ TEST(KvasirctlInspectTest, SaysWhatItShows) {
             "more follows: --from=2\n");
 }
 
+TEST(KvasirctlInspectTest, ShowsThePromptThatWasSelectedFromAndHowHeadsDiffer) {
+  auto inspection = Inspection({{"Key", true}, {" 48213", true}, {".", true}});
+  inspection.set_kv_heads(3);
+  inspection.mutable_rows(0)->set_kept_heads(3);
+  inspection.mutable_rows(1)->set_kept_heads(1);
+  inspection.mutable_rows(2)->set_kept_heads(3);
+  inspection.set_prompt_rows(5);
+  const std::vector<Token> prompt = {
+      {"Long", false}, {" ago", false}, {" Key", true}, {" 48213", true}, {".", true}};
+  for (size_t i = 0; i < prompt.size(); ++i) {
+    auto* row = inspection.add_prompt();
+    row->set_row(i);
+    row->set_text(prompt[i].text);
+    row->set_kept(prompt[i].kept);
+  }
+  EXPECT_EQ(RenderInspection(inspection, 0, false),
+            "sequence 12 of a: model m, retention full\n"
+            "0 tokens seen, at most 0 kept in a layer, 0 B held in 2 layers\n"
+            "prompt of 5 tokens, 0 to 4: 3 of 5 selected (in [brackets], \u00b7 is a dropped token "
+            "without text)\n"
+            "\n"
+            "  Long ago[ Key 48213.]\n"
+            "\n"
+            "layer 0, rows 0 to 2: 3 of 3 kept (in [brackets], \u00b7 is a dropped token without "
+            "text)\n"
+            "of 3 kv heads: 2 tokens kept by all, 1 by some\n"
+            "\n"
+            "  [Key 48213.]\n");
+}
+
 TEST(KvasirctlInspectTest, MarksRunsOfKeptTokens) {
   EXPECT_EQ(TextOf({{"The", true}, {" cat", true}, {" sat", false}, {".", true}}),
             "  [The cat] sat[.]\n");

@@ -12,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <ostream>
 #include <span>
 #include <string>
 #include <vector>
@@ -28,20 +29,22 @@ struct ScoredRule {
   std::string name;
   std::string retention;  // as the daemon is told
   Score score = Score::kMass;
-  uint64_t budget = 0;               // rows chosen by score
-  uint64_t recent = 0;               // the last rows, which stay
-  uint64_t interval = 0;             // rows between decisions; 0: once, behind the prompt
-  uint64_t prompt_rows = 0;          // 0: the daemon is not told
-  bool shared = false;               // one set for all kv heads of a layer
-  double decay = 1.0;                // kMass: of what was, for each row
-  uint32_t window = 0;               // kQueries: the last queries
-  uint32_t kernel = 1;               // kQueries: of the pooling
-  bool maximum = false;              // kQueries: pooled by maximum, not average
-  uint64_t sinks = 0;                // first rows that stay within the budget
-  std::vector<uint32_t> separators;  // tokens that stay within the budget
+  uint64_t budget = 0;                    // rows chosen by score
+  uint64_t recent = 0;                    // the last rows, which stay
+  uint64_t interval = 0;                  // rows between decisions; 0: once, behind the prompt
+  uint64_t prompt_rows = 0;               // 0: the daemon is not told
+  bool shared = false;                    // one set for all kv heads of a layer
+  double decay = 1.0;                     // kMass: of what was, for each row
+  uint32_t window = 0;                    // kQueries: the last queries
+  uint32_t kernel = 1;                    // kQueries: of the pooling
+  bool maximum = false;                   // kQueries: pooled by maximum, not average
+  uint64_t sinks = 0;                     // first rows that stay within the budget
+  std::vector<uint32_t> separators = {};  // tokens that stay within the budget
 
   bool DecidesAt(uint64_t row) const;
 };
+
+inline void PrintTo(const ScoredRule& rule, std::ostream* out) { *out << rule.retention; }
 
 // What each kv head saw at the first query of each step, that query's own row included: ascending.
 using SeenRows = std::map<uint64_t, std::vector<std::vector<std::vector<uint64_t>>>>;

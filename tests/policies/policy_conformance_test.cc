@@ -197,6 +197,33 @@ Case WindowCase(Dice& dice) {
   return result;
 }
 
+// What is in view without a lookup: initial rows, the remainder and the window.
+Case InfLlmCase(Dice& dice) {
+  const uint64_t init = dice.Between(0, 20);
+  const uint64_t local = dice.Between(2, 60);
+  const uint64_t block = dice.Between(1, 40);
+  Case test;
+  test.spec =
+      fmt::format("infllm:n_init={},n_local={},block_size={},repr_topk=1,exc_block_size=1", init,
+                  local, block);
+  test.model = [=](const std::vector<TokenId>& ids) {
+    std::vector<SeenKeys> all;
+    for (uint64_t i = 0; i < ids.size(); ++i) {
+      uint64_t sealed_end = init;
+      while (sealed_end + block + local <= i) sealed_end += block;
+      const bool any = sealed_end > init;
+      SeenKeys keys;
+      for (uint64_t j = 0; j <= i; ++j) {
+        if (any && j >= init && j < sealed_end) continue;
+        keys.push_back({j, i - j < local ? i - j : local - 1});
+      }
+      all.push_back(std::move(keys));
+    }
+    return all;
+  };
+  return test;
+}
+
 struct Kind {
   const char* name;
   std::function<Case(Dice&)> make;
@@ -212,6 +239,7 @@ const std::vector<Kind>& Kinds() {
       {"fixllm", FixLlmCase},
       {"window", WindowCase},
       {"gemfilter", GemFilterCase},
+      {"infllm", InfLlmCase},
   };
   return kinds;
 }

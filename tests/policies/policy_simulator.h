@@ -48,6 +48,9 @@ struct Table {
     }
     const uint64_t low = plan.window == 0 || query + 1 < plan.window ? 0 : query + 1 - plan.window;
     const uint64_t first = std::max(low, plan.recent_first);
+    for (uint64_t row = plan.recent_first; plan.far_position != 0 && row < first; ++row) {
+      seen.push_back({row, plan.far_position});
+    }
     for (const uint64_t row : plan.sticky) {
       if (row < first) seen.push_back({row, query - row});
     }

@@ -109,7 +109,7 @@ std::vector<ScoredRule> PromptRules() {
   return rules;
 }
 
-class ScoredPolicies : public DaemonParity, public ::testing::WithParamInterface<ScoredRule> {
+class ScoredPolicies : public DaemonParity {
  protected:
   void SetUp() override {
     StartDaemon(64 * kMiB);
@@ -129,7 +129,9 @@ class ScoredPolicies : public DaemonParity, public ::testing::WithParamInterface
   }
 };
 
-TEST_P(ScoredPolicies, LogitsAreThoseOfTheRowsThatTheRuleKeeps) {
+class ScoredRules : public ScoredPolicies, public ::testing::WithParamInterface<ScoredRule> {};
+
+TEST_P(ScoredRules, LogitsAreThoseOfTheRowsThatTheRuleKeeps) {
   ScoredRule rule = GetParam();
   if (rule.retention.find("separators") != std::string::npos) rule.separators = Separators();
   const std::vector<uint32_t> tokens = Prose(kTokens);
@@ -149,17 +151,32 @@ TEST_P(ScoredPolicies, LogitsAreThoseOfTheRowsThatTheRuleKeeps) {
       "  {}: logits differ by {:.6f}, without the policy by {:.2f}; {} keep sets, {} near ties\n",
       rule.name, difference.logit, full.logit, oracle.keep_sets(), oracle.near_ties());
   EXPECT_THAT(oracle.faults(), IsEmpty());
-  EXPECT_LE(difference.logit, 2e-3);
+  EXPECT_LE(difference.logit, 1e-3);
   EXPECT_EQ(difference.argmax_changes, 0U);
-  EXPECT_GT(full.logit, 1.0);
+  EXPECT_GT(full.logit,
+            0.3);  // H2O and SnapKV keep what matters: a small difference, but far above
   EXPECT_GE(oracle.keep_sets(), uint64_t{layers()} * model_->parameters().kv_heads);
   EXPECT_LE(oracle.near_ties() * 50, oracle.keep_sets());
 }
 
+// The comparison can fail: an oracle of another rule disagrees.
+TEST_F(ScoredPolicies, AnotherRuleIsFoundOut) {
+  const std::vector<uint32_t> tokens = Prose(kTokens);
+  ScoredRule rule = MassRules()[0];
+  const auto ours = MakeStore(rule.retention);
+  SeenStore seen(*ours, model_->parameters().kv_heads);
+  (void)Compute(seen, tokens);
+  const DoubleLlama llama(*model_);
+  rule.decay = 0.9;
+  ScoredOracle oracle(*model_, llama, rule, tokens, seen.seen());
+  (void)llama.ForwardByHead(tokens, oracle.Sees(), oracle.Probe());
+  EXPECT_GT(oracle.faults().size(), 10U);
+}
+
 std::string NameOf(const ::testing::TestParamInfo<ScoredRule>& one) { return one.param.name; }
 
-INSTANTIATE_TEST_SUITE_P(Mass, ScoredPolicies, ::testing::ValuesIn(MassRules()), NameOf);
-INSTANTIATE_TEST_SUITE_P(Prompt, ScoredPolicies, ::testing::ValuesIn(PromptRules()), NameOf);
+INSTANTIATE_TEST_SUITE_P(Mass, ScoredRules, ::testing::ValuesIn(MassRules()), NameOf);
+INSTANTIATE_TEST_SUITE_P(Prompt, ScoredRules, ::testing::ValuesIn(PromptRules()), NameOf);
 
 class GemFilterEngine : public DaemonParity {
  protected:
