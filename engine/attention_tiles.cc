@@ -138,6 +138,8 @@ void AttentionOps::AddTilesMass(const LayerPlan& layer, const float* q, uint64_t
 void AttentionOps::SplitHeads(uint32_t count, Workspace& work) const {
   const size_t dim = geometry_.head_dim;
   for (size_t head = 0; head < shape_.heads; ++head) {
+    work.by_head[head].max.resize(count);
+    work.by_head[head].sum.resize(count);
     for (size_t t = 0; t < count; ++t) {
       const size_t query = t * shape_.heads + head;
       std::copy_n(work.query.data() + query * dim, dim, work.row.data() + (head * count + t) * dim);

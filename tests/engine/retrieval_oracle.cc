@@ -176,4 +176,30 @@ void RetrievalOracle::Fault(uint32_t layer, const std::string& what) {
   faults_.push_back(fmt::format("row={} layer={}: {}", layers_[layer].step, layer, what));
 }
 
+AttentionGeometry GeometryOf(const GgufModel& model) {
+  const HyperParameters& p = model.parameters();
+  return {.layers = p.layers,
+          .heads = p.heads,
+          .kv_heads = p.kv_heads,
+          .head_dim = p.head_dim,
+          .type = kernels::RowType::kF32};
+}
+
+std::vector<float> ForwardByOracle(const DoubleLlama& llama, std::span<const uint32_t> tokens,
+                                   RetrievalOracle& oracle) {
+  DoubleLlama::Probe probe;
+  probe.rows = [&](uint32_t layer, uint64_t row, const std::vector<double>& q,
+                   const std::vector<double>& k) { oracle.AddRow(layer, row, q, k); };
+  probe.probability = [&](uint32_t layer, uint32_t head, uint64_t query, uint64_t key,
+                          double share) { oracle.AddShare(layer, head, query, key, share); };
+  std::vector<float> logits = llama.ForwardByHead(
+      tokens,
+      [&](uint32_t layer, uint32_t, uint64_t query, uint64_t key) {
+        return oracle.Distance(layer, query, key);
+      },
+      probe);
+  oracle.Finish();
+  return logits;
+}
+
 }  // namespace kvasir::engine::testing

@@ -13,14 +13,18 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "engine/attention_ops.h"
 #include "policies/retrieval/infllm_config.h"
+#include "tests/engine/double_llama.h"
 #include "tests/engine/far_store.h"
 
 namespace kvasir::engine::testing {
+
+AttentionGeometry GeometryOf(const GgufModel& model);
 
 // Not thread-safe. Each layer is told its queries in ascending order.
 class RetrievalOracle {
@@ -88,6 +92,10 @@ class RetrievalOracle {
   double query_error_ = 0.0;
   std::vector<std::string> faults_;
 };
+
+// Logits of all rows by a forward pass in double that follows `oracle` to its end.
+std::vector<float> ForwardByOracle(const DoubleLlama& llama, std::span<const uint32_t> tokens,
+                                   RetrievalOracle& oracle);
 
 }  // namespace kvasir::engine::testing
 
