@@ -14,9 +14,9 @@ namespace {
 
 uint32_t ElementBytes(kernels::RowType type) { return type == kernels::RowType::kF32 ? 4 : 2; }
 
-kernels::AttentionShape ShapeOf(const AttentionGeometry& g, uint32_t kv_heads) {
+kernels::AttentionShape ShapeOf(const AttentionGeometry& g, uint32_t kv_heads, uint32_t heads) {
   return {.type = g.type,
-          .heads = g.heads / g.kv_heads,
+          .heads = heads,
           .k_dim = g.head_dim,
           .v_dim = g.head_dim,
           .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(g.head_dim))),
@@ -35,8 +35,9 @@ void WriteRow(kernels::RowType type, const float* from, uint32_t count, std::byt
 
 AttentionOps::AttentionOps(const AttentionGeometry& geometry, const Rope& rope, uint32_t threads)
     : geometry_(geometry),
-      shape_(ShapeOf(geometry, 1)),
-      row_shape_(ShapeOf(geometry, geometry.kv_heads)),
+      shape_(ShapeOf(geometry, 1, geometry.heads / geometry.kv_heads)),
+      row_shape_(ShapeOf(geometry, geometry.kv_heads, geometry.heads / geometry.kv_heads)),
+      head_shape_(ShapeOf(geometry, 1, 1)),
       pairs_(rope.pairs()),
       head_bytes_(geometry.head_dim * ElementBytes(geometry.type)),
       plan_(rope),
@@ -46,8 +47,13 @@ AttentionOps::AttentionOps(const AttentionGeometry& geometry, const Rope& rope, 
   for (uint32_t i = 0; i < geometry.layers; ++i) contexts_[i] = {.ops = this, .layer = i};
 }
 
-absl::Status AttentionOps::Prepare(const StepView& step) {
+absl::Status AttentionOps::Prepare(const StepView& step, FarBlocks* far) {
   KVASIR_RETURN_IF_ERROR(plan_.Prepare(step, geometry_.layers));
+  if (plan_.any_far() && far == nullptr) {
+    return FailedPrecondition("the step needs retrieval and nobody retrieves: row={}", step.row);
+  }
+  far_ = far;
+  failure_ = absl::OkStatus();
   for (const LayerView& view : step.layers) {
     if (view.queries.data != nullptr && view.queries.row_floats != row_floats()) {
       return Internal("query rows have another width: row_floats={} expected={}",
@@ -74,6 +80,13 @@ absl::Status AttentionOps::Prepare(const StepView& step) {
       work.softmax.max.reserve(size_t{tile} * shape_.heads);
       work.softmax.sum.reserve(size_t{tile} * shape_.heads);
     }
+    if (plan_.any_far()) {
+      work.by_head.resize(geometry_.heads);
+      for (kernels::AttentionState& one : work.by_head) {
+        one.max.resize(tile);
+        one.sum.resize(tile);
+      }
+    }
     if (plan_.any_unrotated()) {
       work.keys.resize(kernels::kTileRows * geometry_.kv_heads * head_bytes_);
       work.key_scratch.resize(keys_.ScratchFloats(geometry_.kv_heads));
@@ -87,6 +100,12 @@ ggml_tensor* AttentionOps::Store(ggml_context* ctx, uint32_t layer, ggml_tensor*
   std::array<ggml_tensor*, 2> arguments = {k, v};
   return ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, arguments.data(), v == nullptr ? 1 : 2,
                         StoreOp, GGML_N_TASKS_MAX, &contexts_[layer]);
+}
+
+ggml_tensor* AttentionOps::Retrieve(ggml_context* ctx, uint32_t layer, ggml_tensor* q,
+                                    ggml_tensor* stored) {
+  // In place, so that attention waits.
+  return ggml_custom_inplace(ctx, q, &stored, 1, RetrieveOp, 1, &contexts_[layer]);
 }
 
 ggml_tensor* AttentionOps::Attend(ggml_context* ctx, uint32_t layer, ggml_tensor* q,
@@ -121,13 +140,48 @@ void AttentionOps::AddMassOp(ggml_tensor* out, int ith, int nth, void* context) 
   const auto& at = *static_cast<LayerContext*>(context);
   AttentionOps& ops = *at.ops;
   const LayerPlan& layer = ops.plan_.layer(at.layer);
-  if (layer.view->mass.kept == nullptr && layer.view->mass.recent == nullptr) return;
+  if (!AsksMass(*layer.view)) return;
   const auto* q = static_cast<const float*>(out->src[1]->data);
   if (ops.plan_.count() > 1) {
     ops.AddTilesMass(layer, q, static_cast<uint64_t>(ith), static_cast<uint64_t>(nth));
   } else {
     ops.AddRowMass(layer, q, static_cast<uint64_t>(ith), static_cast<uint64_t>(nth));
   }
+}
+
+void AttentionOps::RetrieveOp(ggml_tensor* out, int ith, int /*nth*/, void* context) {
+  const auto& at = *static_cast<LayerContext*>(context);
+  AttentionOps& ops = *at.ops;
+  // An operator cannot fail: what follows a failure computes on, and its result is void.
+  if (ith != 0 || !ops.failure_.ok() || ops.plan_.layer(at.layer).view->far_position == 0) return;
+  ops.failure_ = ops.RetrieveBlocks(at.layer, static_cast<const float*>(out->src[0]->data));
+}
+
+// Asks for the blocks by the mean query. The rotation is the same for all, so one turn of the mean
+// does for the mean of the turned.
+absl::Status AttentionOps::RetrieveBlocks(uint32_t layer, const float* q) {
+  const LayerPlan& plan = plan_.layer(layer);
+  std::vector<double> sums(row_floats());
+  for (uint32_t t = 0; t < plan_.count(); ++t) {
+    for (size_t i = 0; i < sums.size(); ++i) {
+      sums[i] += static_cast<double>(q[t * sums.size() + i]);
+    }
+  }
+  std::vector<float> mean(sums.size());
+  for (size_t i = 0; i < sums.size(); ++i) {
+    mean[i] = static_cast<float>(sums[i] / static_cast<double>(plan_.count()));
+  }
+  std::vector<float> query(mean.size());
+  RotateQuery(plan.rotations[plan.far_set], 0, mean, query.data());
+  KVASIR_ASSIGN_OR_RETURN(const std::span<const KeptRunView> blocks, far_->Retrieve(layer, query));
+  plan_.AddBlocks(layer, blocks, far_->totals(layer));
+  size_t rows = 0;
+  for (const KeptRunView& block : blocks) rows = std::max<size_t>(rows, block.rows);
+  for (Workspace& work : workspaces_) {
+    work.slices.reserve(plan_.most_runs());
+    work.block_mass.resize(std::max(work.block_mass.size(), rows));
+  }
+  return absl::OkStatus();
 }
 
 void AttentionOps::SumQueryOp(ggml_tensor* out, int ith, int /*nth*/, void* context) {

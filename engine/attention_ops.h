@@ -13,6 +13,7 @@
 
 #include "client/view.h"
 #include "engine/attention_plan.h"
+#include "engine/far_blocks.h"
 #include "engine/key_rotation.h"
 #include "engine/rope.h"
 #include "kernels/attention.h"
@@ -44,18 +45,28 @@ class AttentionOps {
   AttentionOps(const AttentionOps&) = delete;
   AttentionOps& operator=(const AttentionOps&) = delete;
 
-  // Plans the step that the next graph computation serves. Errors: kInternal, see AttentionPlan,
-  // and for query rows of another width than the model's.
-  absl::Status Prepare(const StepView& step);
+  // Plans the step that the next graph computation serves. `far`: of the step's sequence, used by
+  // that computation where layers have a far_position; may be null where none has. Errors:
+  // kInternal, see AttentionPlan, and for query rows of another width than the model's;
+  // kFailedPrecondition without `far` where it is needed.
+  absl::Status Prepare(const StepView& step, FarBlocks* far);
 
-  // Of the step: whether a graph needs the operators of attention mass, and whether one needs the
-  // last layer's attention although nobody wants its logits.
+  // Why a lookup of the last graph computation failed: its results are void then.
+  const absl::Status& failure() const { return failure_; }
+
+  // Of the step: whether a graph needs the operators of attention mass, or of retrieval, and
+  // whether one needs the last layer's attention although nobody wants its logits.
   bool asks_mass() const { return plan_.asks_mass(); }
+  bool asks_blocks() const { return plan_.any_far(); }
   bool asks_last_layer() const { return plan_.AsksOf(geometry_.layers - 1); }
 
   // Adds: rotate the keys of k [kv_heads * head_dim, rows] (unless the view has unrotated ones) and
   // write k and v to the step's slots. v may be null: values are not written.
   ggml_tensor* Store(ggml_context* ctx, uint32_t layer, ggml_tensor* k, ggml_tensor* v);
+
+  // Adds: the lookup of far blocks by q [heads * head_dim, rows], for layers that have a
+  // far_position; after `stored`. Returns q, for Attend().
+  ggml_tensor* Retrieve(ggml_context* ctx, uint32_t layer, ggml_tensor* q, ggml_tensor* stored);
 
   // Adds: attention of q [heads * head_dim, rows], after `stored`, the result of Store(); query
   // rows where they are asked for; with `mass` the attention mass too, one more pass over the keys
@@ -88,14 +99,19 @@ class AttentionOps {
     std::vector<float> key_scratch;   // of KeyRotation
     kernels::AttentionState state;    // of all heads of a row, or a tile of one kv head
     kernels::AttentionState softmax;  // max and sum of a finished tile
+    std::vector<kernels::AttentionState> by_head;  // the same of one query head each
+    std::vector<float> block_mass;                 // of the rows of a far block
   };
 
+  static void RetrieveOp(ggml_tensor* out, int ith, int nth, void* context);
   static void StoreOp(ggml_tensor* out, int ith, int nth, void* context);
   static void AttendRowOp(ggml_tensor* out, int ith, int nth, void* context);
   static void MergeOp(ggml_tensor* out, int ith, int nth, void* context);
   static void AttendTilesOp(ggml_tensor* out, int ith, int nth, void* context);
   static void AddMassOp(ggml_tensor* out, int ith, int nth, void* context);
   static void SumQueryOp(ggml_tensor* out, int ith, int nth, void* context);
+
+  absl::Status RetrieveBlocks(uint32_t layer, const float* q);
 
   size_t group_floats() const { return size_t{shape_.heads} * geometry_.head_dim; }
   size_t row_floats() const { return size_t{geometry_.heads} * geometry_.head_dim; }
@@ -110,15 +126,19 @@ class AttentionOps {
   // One query, whose rows are shared among threads (attention_row.cc).
   void AttendRow(const LayerPlan& layer, const float* q, uint64_t ith, uint64_t nth);
   void AddRowMass(const LayerPlan& layer, const float* q, uint64_t ith, uint64_t nth);
+  void AddFarRowMass(const LayerPlan& layer, uint64_t ith, uint64_t nth);
   void RotateRow(const LayerPlan& layer, const float* q, Workspace& work) const;
   void ShareRows(const LayerPlan& layer, uint64_t ith, uint64_t nth, Workspace& work) const;
   template <typename Use>
-  void ForSlices(const LayerPlan& layer, Workspace& work, const Use& use) const;
+  void ForSlices(Workspace& work, const Use& use) const;
 
   // Many queries in tiles of one kv head, which are shared among threads (attention_tiles.cc).
   void AttendTile(const LayerPlan& layer, const float* q, uint32_t kv_head, uint32_t begin,
                   uint32_t count, float* out, Workspace& work);
   void AddTilesMass(const LayerPlan& layer, const float* q, uint64_t ith, uint64_t nth);
+  void SplitHeads(uint32_t count, Workspace& work) const;
+  void AddRunMass(const LayerPlan& layer, const PlannedRun& planned, uint32_t kv_head,
+                  uint32_t begin, uint32_t count, Workspace& work) const;
   void RotateTile(const LayerPlan& layer, const float* q, uint32_t kv_head, uint32_t begin,
                   uint32_t count, Workspace& work) const;
   void StoreQueries(const LayerPlan& layer, uint32_t kv_head, uint32_t begin, uint32_t count,
@@ -128,11 +148,14 @@ class AttentionOps {
                uint32_t count, Workspace& work, const Use& use) const;
 
   const AttentionGeometry geometry_;
-  const kernels::AttentionShape shape_;      // of one kv head
-  const kernels::AttentionShape row_shape_;  // of all of them
+  const kernels::AttentionShape shape_;       // of one kv head
+  const kernels::AttentionShape row_shape_;   // of all of them
+  const kernels::AttentionShape head_shape_;  // of one query head
   const uint32_t pairs_;
   const uint32_t head_bytes_;  // of one kv head in a row
   AttentionPlan plan_;
+  FarBlocks* far_ = nullptr;  // of the prepared step
+  absl::Status failure_;
   KeyRotation keys_;
   std::vector<LayerContext> contexts_;
   std::vector<Workspace> workspaces_;

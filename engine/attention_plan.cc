@@ -17,10 +17,6 @@ uint32_t SlotOf(uint64_t row, const PlannedRun& planned) {
   return static_cast<uint32_t>(std::min<uint64_t>(row - planned.first_row, planned.run.rows));
 }
 
-bool AsksMass(const LayerView& view) {
-  return view.mass.kept != nullptr || view.mass.recent != nullptr;
-}
-
 // Where the mass of recent row `row` is added; null where nobody asks.
 float* RecentMass(const LayerView& view, uint64_t row) {
   return view.mass.recent == nullptr ? nullptr : view.mass.recent + (row - view.recent_base);
@@ -28,12 +24,18 @@ float* RecentMass(const LayerView& view, uint64_t row) {
 
 }  // namespace
 
+bool AsksMass(const LayerView& view) {
+  return view.mass.kept != nullptr || view.mass.recent != nullptr || view.far_position != 0;
+}
+
 SlotRange LayerPlan::Visible(const PlannedRun& planned, uint64_t row) const {
   switch (planned.kind) {
     case PlannedRun::Kind::kKept:
       return {0, planned.run.rows};
     case PlannedRun::Kind::kRecent:
       return {SlotOf(view->WindowFirst(row), planned), SlotOf(row + 1, planned)};
+    case PlannedRun::Kind::kFar:
+      return {SlotOf(view->recent_first, planned), SlotOf(view->WindowFirst(row), planned)};
     case PlannedRun::Kind::kSticky:
       break;
   }
@@ -54,13 +56,14 @@ absl::Status AttentionPlan::Prepare(const StepView& step, uint32_t layers) {
   layers_.resize(layers);
   most_runs_ = 0;
   most_rotations_ = 0;
-  asks_mass_ = any_unrotated_ = false;
+  asks_mass_ = any_unrotated_ = any_far_ = false;
   for (uint32_t i = 0; i < layers; ++i) {
     KVASIR_RETURN_IF_ERROR(PlanLayer(step.layers[i], layers_[i]));
     most_runs_ = std::max(most_runs_, layers_[i].runs.size());
     most_rotations_ = std::max(most_rotations_, layers_[i].rotations.size());
     asks_mass_ |= AsksMass(step.layers[i]);
     any_unrotated_ |= step.layers[i].unrotated;
+    any_far_ |= step.layers[i].far_position != 0;
   }
   if (asks_mass_) {
     mass_weights_.resize(count_);
@@ -77,6 +80,13 @@ bool AttentionPlan::AsksOf(uint32_t layer) const {
   const bool any_query = queries.data != nullptr && queries.first_row < row_ + count_ &&
                          row_ < queries.first_row + queries.count;
   return AsksMass(view) || any_query;
+}
+
+uint32_t AttentionPlan::FindSet(LayerPlan& plan, uint32_t rotation) {
+  const auto found = std::find(plan.rotations.begin(), plan.rotations.end(), rotation);
+  const auto set = static_cast<uint32_t>(found - plan.rotations.begin());
+  if (found == plan.rotations.end()) plan.rotations.push_back(rotation);
+  return set;
 }
 
 uint32_t AttentionPlan::FindRotation(int64_t offset, uint64_t max) {
@@ -116,7 +126,18 @@ absl::Status AttentionPlan::CheckLayer(const LayerView& view) const {
     return Internal("mass arrays are too short: kept_rows={} min={} recent_rows={} min={}",
                     view.mass.kept_rows, kept_rows, view.mass.recent_rows, recent_rows);
   }
-  if (view.unrotated && !placed) return Internal("unrotated keys need the positions of kept rows");
+  if (view.far_position != 0 &&
+      (!view.unrotated || !view.sticky.empty() || view.mass.kept != nullptr ||
+       (view.mass.recent != nullptr && !view.mass.by_query_head))) {
+    return Internal("far rows need unrotated keys, no sticky rows and mass by query head: row={}",
+                    row_);
+  }
+  if (view.mass.by_query_head && view.far_position == 0) {
+    return Internal("mass by query head needs far rows: row={}", row_);
+  }
+  if (view.unrotated && view.far_position == 0 && !placed) {
+    return Internal("unrotated keys need the positions of kept rows");
+  }
   return absl::OkStatus();
 }
 
@@ -125,9 +146,16 @@ absl::Status AttentionPlan::PlanLayer(const LayerView& view, LayerPlan& plan) {
   plan.view = &view;
   plan.runs.clear();
   plan.rotations.assign(1, kOwnPosition);
+  plan.far_set = 0;
+  if (view.far_position != 0) {
+    // min(row + position, position): the same for every row
+    plan.far_set =
+        FindSet(plan, FindRotation(-static_cast<int64_t>(view.far_position), view.far_position));
+  }
   PlanKept(view, plan);
   PlanSticky(view, plan);
   PlanRecent(view, plan);
+  if (view.far_position != 0) PlanFar(view, plan);
   // A change of the query set ends a tile of rows in the kernel.
   std::stable_sort(
       plan.runs.begin(), plan.runs.end(),
@@ -139,10 +167,9 @@ void AttentionPlan::PlanKept(const LayerView& view, LayerPlan& plan) {
   uint64_t before = 0;
   for (const KeptRunView& kept : view.kept) {
     if (kept.rows == 0) continue;
-    const uint32_t rotation = FindRotation(kept.query_offset, kept.query_max);
-    const auto found = std::find(plan.rotations.begin(), plan.rotations.end(), rotation);
-    const auto set = static_cast<uint32_t>(found - plan.rotations.begin());
-    if (found == plan.rotations.end()) plan.rotations.push_back(rotation);
+    const bool far = view.far_position != 0;
+    const uint32_t set =
+        far ? plan.far_set : FindSet(plan, FindRotation(kept.query_offset, kept.query_max));
     plan.runs.push_back({.run = {.k = kept.k,
                                  .v = kept.v,
                                  .k_stride = kept.k_stride,
@@ -156,7 +183,8 @@ void AttentionPlan::PlanKept(const LayerView& view, LayerPlan& plan) {
                          .head_stride = kept.head_stride,
                          .mass = view.mass.kept == nullptr ? nullptr : view.mass.kept + before,
                          .mass_stride = view.mass.kept_rows,
-                         .share = plan.runs.size()});
+                         .share = plan.runs.size(),
+                         .turned = view.unrotated && !far});
     before += kept.rows;
   }
 }
@@ -177,7 +205,8 @@ void AttentionPlan::PlanRecent(const LayerView& view, LayerPlan& plan) const {
                          .rows = {},
                          .mass = RecentMass(view, view.recent_base + b * slots),
                          .mass_stride = view.mass.recent_rows,
-                         .share = b});
+                         .share = b,
+                         .turned = view.unrotated});
   }
 }
 
@@ -205,9 +234,46 @@ void AttentionPlan::PlanSticky(const LayerView& view, LayerPlan& plan) const {
                          .rows = view.sticky.subspan(i, end - i),
                          .mass = RecentMass(view, first),
                          .mass_stride = view.mass.recent_rows,
-                         .share = (first - view.recent_base) / view.slots_per_block});
+                         .share = (first - view.recent_base) / view.slots_per_block,
+                         .turned = view.unrotated});
     i = end;
   }
+}
+
+void AttentionPlan::PlanFar(const LayerView& view, LayerPlan& plan) const {
+  const uint64_t slots = view.slots_per_block;
+  const uint64_t end = view.WindowFirst(row_ + count_ - 1);
+  for (uint64_t b = (view.recent_first - view.recent_base) / slots;
+       view.recent_base + b * slots < end; ++b) {
+    plan.runs.push_back({.run = {.k = view.recent[b].k,
+                                 .v = view.recent[b].v,
+                                 .k_stride = view.k_stride,
+                                 .v_stride = view.v_stride,
+                                 .rows = view.slots_per_block,
+                                 .query_set = plan.far_set},
+                         .kind = PlannedRun::Kind::kFar,
+                         .first_row = view.recent_base + b * slots,
+                         .rows = {}});
+  }
+}
+
+void AttentionPlan::AddBlocks(uint32_t layer, std::span<const KeptRunView> blocks,
+                              std::span<float> totals) {
+  LayerPlan& plan = layers_[layer];
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    if (blocks[i].rows == 0) continue;
+    plan.runs.push_back({.run = {.k = blocks[i].k,
+                                 .v = blocks[i].v,
+                                 .k_stride = blocks[i].k_stride,
+                                 .v_stride = blocks[i].v_stride,
+                                 .rows = blocks[i].rows,
+                                 .query_set = plan.far_set},
+                         .kind = PlannedRun::Kind::kKept,
+                         .rows = {},
+                         .share = i,
+                         .total = &totals[i]});
+  }
+  most_runs_ = std::max(most_runs_, plan.runs.size());
 }
 
 }  // namespace kvasir::engine

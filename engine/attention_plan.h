@@ -21,6 +21,7 @@ struct PlannedRun {
     kKept,    // every query sees all rows
     kRecent,  // slot s holds row first_row + s; seen inside the window up to the query's own row
     kSticky,  // slot s holds row rows[s]; seen where it is below the window
+    kFar,     // slot s holds row first_row + s; seen below the window, keys as they lie
   };
   kernels::AttentionRun run;  // of kv head 0
   Kind kind = Kind::kKept;
@@ -30,7 +31,9 @@ struct PlannedRun {
   uint32_t head_stride = 0;             // between the positions of neighbouring kv heads
   float* mass = nullptr;                // of slot 0 and kv head 0; null: not asked
   uint64_t mass_stride = 0;             // between neighbouring kv heads
-  uint64_t share = 0;  // runs that may name the same row have the same: one thread adds to them
+  uint64_t share = 0;      // runs that may name the same row have the same: one thread adds to them
+  bool turned = false;     // keys are turned to their positions where they are read
+  float* total = nullptr;  // mass of all its rows and heads; null: not asked
 
   // Where the key in slot `slot` of `kv_head` stands, by its row.
   uint64_t PositionOf(uint32_t slot, uint32_t kv_head) const {
@@ -44,10 +47,14 @@ struct SlotRange {
   uint32_t last = 0;  // one past
 };
 
+// Whether attention must add mass of anything of the layer.
+bool AsksMass(const LayerView& view);
+
 struct LayerPlan {
   const LayerView* view = nullptr;
   std::vector<PlannedRun> runs;
   std::vector<uint32_t> rotations;  // the distinct query rotations of this layer
+  uint32_t far_set = 0;             // of the rotations, the one at far_position
 
   // Which slots of `planned` the query of `row` sees.
   SlotRange Visible(const PlannedRun& planned, uint64_t row) const;
@@ -60,8 +67,14 @@ class AttentionPlan {
 
   // Plans `step`, whose spans must outlive the plan. Cost: O(blocks) a layer, and one table of
   // angles for each distinct query position. Errors: kInternal for views that do not cover the
-  // step's rows, with mass arrays that are too short, or unrotated keys without positions.
+  // step's rows, with mass arrays that are too short, unrotated keys without positions, or far rows
+  // beside sticky ones or rotated keys.
   absl::Status Prepare(const StepView& step, uint32_t layers);
+
+  // Adds blocks that every query of a layer with a far_position sees; totals[i] is where the mass
+  // of blocks[i] is added. Between Prepare() and the layer's attention, by one thread.
+  // REQUIRES: blocks.size() == totals.size().
+  void AddBlocks(uint32_t layer, std::span<const KeptRunView> blocks, std::span<float> totals);
 
   uint64_t row() const { return row_; }
   uint32_t count() const { return count_; }
@@ -77,6 +90,8 @@ class AttentionPlan {
   bool asks_mass() const { return asks_mass_; }
   // Whether a layer asks for anything that attention makes beside its result.
   bool AsksOf(uint32_t layer) const;
+  // Whether any layer has far rows.
+  bool any_far() const { return any_far_; }
   // Whether any layer's keys are unrotated.
   bool any_unrotated() const { return any_unrotated_; }
   // Weight of each query in the attention mass, ascending; set where mass is asked.
@@ -96,11 +111,14 @@ class AttentionPlan {
     return rotations_[index].angles.data() + size_t{t} * 2 * rope_.pairs();
   }
   uint32_t FindRotation(int64_t offset, uint64_t max);
+  // Index among the layer's rotations of one of all the plan's; adds it where it is new.
+  static uint32_t FindSet(LayerPlan& plan, uint32_t rotation);
   absl::Status PlanLayer(const LayerView& view, LayerPlan& plan);
   absl::Status CheckLayer(const LayerView& view) const;
   void PlanKept(const LayerView& view, LayerPlan& plan);
   void PlanRecent(const LayerView& view, LayerPlan& plan) const;
   void PlanSticky(const LayerView& view, LayerPlan& plan) const;
+  void PlanFar(const LayerView& view, LayerPlan& plan) const;
 
   const Rope& rope_;
   uint64_t row_ = 0;
@@ -110,6 +128,7 @@ class AttentionPlan {
   std::vector<float> mass_weights_;  // [t]
   bool asks_mass_ = false;
   bool any_unrotated_ = false;
+  bool any_far_ = false;
   size_t most_runs_ = 0;
   size_t most_rotations_ = 0;
 };

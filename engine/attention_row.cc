@@ -1,5 +1,6 @@
 // AttentionOps for a step of one query: threads share the rows that it sees.
 #include <algorithm>
+#include <numeric>
 
 #include "engine/attention_ops.h"
 #include "kernels/row_tiles.h"
@@ -58,9 +59,9 @@ void AttentionOps::ShareRows(const LayerPlan& layer, uint64_t ith, uint64_t nth,
 // Calls use(run, planned, first slot) for the rows of work.slices: whole rows in place, or tiles of
 // them that are valid during the call.
 template <typename Use>
-void AttentionOps::ForSlices(const LayerPlan& layer, Workspace& work, const Use& use) const {
+void AttentionOps::ForSlices(Workspace& work, const Use& use) const {
   for (const auto& [planned, slots] : work.slices) {
-    if (!layer.view->unrotated) {
+    if (!planned->turned) {
       kernels::AttentionRun run = planned->run;
       run.k += size_t{slots.first} * run.k_stride;
       run.v += size_t{slots.first} * run.v_stride;
@@ -85,7 +86,7 @@ void AttentionOps::AttendRow(const LayerPlan& layer, const float* q, uint64_t it
   work.state.Reset(geometry_.heads, shape_.v_dim);
   work.runs.clear();
   const bool at_once = !layer.view->unrotated;
-  ForSlices(layer, work, [&](const kernels::AttentionRun& run, const PlannedRun&, uint32_t) {
+  ForSlices(work, [&](const kernels::AttentionRun& run, const PlannedRun&, uint32_t) {
     if (at_once) {
       work.runs.push_back(run);
     } else {
@@ -101,22 +102,53 @@ void AttentionOps::AddRowMass(const LayerPlan& layer, const float* q, uint64_t i
   const kernels::AttentionState& whole = workspaces_[0].state;
   RotateRow(layer, q, work);
   ShareRows(layer, ith, nth, work);
+  if (layer.view->far_position != 0) {
+    AddFarRowMass(layer, ith, nth);
+    return;
+  }
   work.mass_runs.clear();
   const bool at_once = !layer.view->unrotated;
   const float weight = plan_.mass_weights()[0];
-  ForSlices(layer, work,
-            [&](const kernels::AttentionRun& run, const PlannedRun& planned, uint32_t first) {
-              if (planned.mass == nullptr) return;
-              const kernels::MassRun one = {
-                  .run = run, .mass = planned.mass + first, .head_stride = planned.mass_stride};
-              if (at_once) {
-                work.mass_runs.push_back(one);
-              } else {
-                kernels::AddMassRuns(row_shape_, work.query.data(), {&one, 1}, whole, weight);
-              }
-            });
+  ForSlices(work, [&](const kernels::AttentionRun& run, const PlannedRun& planned, uint32_t first) {
+    if (planned.mass == nullptr) return;
+    const kernels::MassRun one = {
+        .run = run, .mass = planned.mass + first, .head_stride = planned.mass_stride};
+    if (at_once) {
+      work.mass_runs.push_back(one);
+    } else {
+      kernels::AddMassRuns(row_shape_, work.query.data(), {&one, 1}, whole, weight);
+    }
+  });
   if (at_once) {
     kernels::AddMassRuns(row_shape_, work.query.data(), work.mass_runs, whole, weight);
+  }
+}
+
+// Each query head's own mass of the rows inside the window, of this thread's share; and the mass of
+// this thread's far blocks, whole, so that no two threads add to one sum.
+void AttentionOps::AddFarRowMass(const LayerPlan& layer, uint64_t ith, uint64_t nth) {
+  Workspace& work = workspaces_[ith];
+  const kernels::AttentionState& whole = workspaces_[0].state;
+  const float weight = plan_.mass_weights()[0];
+  kernels::AttentionState& one = work.by_head[0];
+  ForSlices(work, [&](const kernels::AttentionRun& run, const PlannedRun& planned, uint32_t first) {
+    for (size_t head = 0; planned.mass != nullptr && head < geometry_.heads; ++head) {
+      one.max[0] = whole.max[head];
+      one.sum[0] = whole.sum[head];
+      kernels::MassRun mass = {.run = run,
+                               .mass = planned.mass + head * planned.mass_stride + first};
+      mass.run.k += head / shape_.heads * head_bytes_;
+      kernels::AddMassRuns(head_shape_, work.query.data() + head * geometry_.head_dim, {&mass, 1},
+                           one, weight);
+    }
+  });
+  for (const PlannedRun& planned : layer.runs) {
+    if (planned.total == nullptr || planned.share % nth != ith) continue;
+    std::fill_n(work.block_mass.begin(), planned.run.rows, 0.0F);
+    const kernels::MassRun mass = {.run = planned.run, .mass = work.block_mass.data()};
+    kernels::AddMassRuns(row_shape_, work.query.data(), {&mass, 1}, whole, weight);
+    *planned.total +=
+        std::accumulate(work.block_mass.begin(), work.block_mass.begin() + planned.run.rows, 0.0F);
   }
 }
 

@@ -1,6 +1,7 @@
 // AttentionOps for a step of many queries: threads share tiles of queries of one kv head, and the
 // runs for the mass.
 #include <algorithm>
+#include <numeric>
 
 #include "engine/attention_ops.h"
 #include "kernels/row_tiles.h"
@@ -60,7 +61,7 @@ void AttentionOps::ForTile(const LayerPlan& layer, const PlannedRun& planned, ui
     any.last = std::max(any.last, seen.last);
   }
   if (any.first >= any.last) return;
-  if (!layer.view->unrotated) {
+  if (!planned.turned) {
     kernels::AttentionRun run = planned.run;
     run.k += size_t{kv_head} * head_bytes_;
     run.v += size_t{kv_head} * head_bytes_;
@@ -123,20 +124,64 @@ void AttentionOps::AddTilesMass(const LayerPlan& layer, const float* q, uint64_t
     const size_t queries = size_t{count} * shape_.heads;
     work.softmax.max.assign(softmax_max_.data() + at, softmax_max_.data() + at + queries);
     work.softmax.sum.assign(softmax_sum_.data() + at, softmax_sum_.data() + at + queries);
+    if (layer.view->mass.by_query_head) SplitHeads(count, work);
     for (const PlannedRun& planned : layer.runs) {
-      if (planned.mass == nullptr || planned.share % nth != ith) continue;
-      const float* set = work.query.data() + planned.run.query_set * count * group_floats();
-      ForTile(layer, planned, kv_head, begin, count, work,
-              [&](const kernels::AttentionRun& run, uint32_t first) {
-                const kernels::MassRun one = {
-                    .run = run,
-                    .mass = planned.mass + kv_head * planned.mass_stride + first,
-                    .head_stride = 0};
-                kernels::AddMassTile(shape_, set, count, one, std::span(work.first).first(count),
-                                     std::span(work.last).first(count), work.softmax, weights);
-              });
+      if ((planned.mass == nullptr && planned.total == nullptr) || planned.share % nth != ith) {
+        continue;
+      }
+      AddRunMass(layer, planned, kv_head, begin, count, work);
     }
   }
+}
+
+// The tile's queries and softmaxes by query head: work.row [head][t][dim], work.by_head.
+void AttentionOps::SplitHeads(uint32_t count, Workspace& work) const {
+  const size_t dim = geometry_.head_dim;
+  for (size_t head = 0; head < shape_.heads; ++head) {
+    work.by_head[head].max.resize(count);
+    work.by_head[head].sum.resize(count);
+    for (size_t t = 0; t < count; ++t) {
+      const size_t query = t * shape_.heads + head;
+      std::copy_n(work.query.data() + query * dim, dim, work.row.data() + (head * count + t) * dim);
+      work.by_head[head].max[t] = work.softmax.max[query];
+      work.by_head[head].sum[t] = work.softmax.sum[query];
+    }
+  }
+}
+
+// Adds the mass of one run's rows that the tile's queries see: row by row for the kv head, or for
+// each of its query heads, or one sum for all rows of a far block.
+void AttentionOps::AddRunMass(const LayerPlan& layer, const PlannedRun& planned, uint32_t kv_head,
+                              uint32_t begin, uint32_t count, Workspace& work) const {
+  const std::span<const float> weights = plan_.mass_weights().subspan(begin, count);
+  const float* set = work.query.data() + planned.run.query_set * count * group_floats();
+  const auto add = [&](const kernels::AttentionShape& shape, const float* q,
+                       const kernels::AttentionRun& run, float* mass,
+                       const kernels::AttentionState& softmax) {
+    kernels::AddMassTile(shape, q, count, {.run = run, .mass = mass},
+                         std::span(work.first).first(count), std::span(work.last).first(count),
+                         softmax, weights);
+  };
+  ForTile(layer, planned, kv_head, begin, count, work,
+          [&](const kernels::AttentionRun& run, uint32_t first) {
+            if (planned.total != nullptr) {
+              std::fill_n(work.block_mass.begin(), run.rows, 0.0F);
+              add(shape_, set, run, work.block_mass.data(), work.softmax);
+              *planned.total += std::accumulate(work.block_mass.begin(),
+                                                work.block_mass.begin() + run.rows, 0.0F);
+              return;
+            }
+            if (!layer.view->mass.by_query_head) {
+              float* mass = planned.mass + kv_head * planned.mass_stride + first;
+              add(shape_, set, run, mass, work.softmax);
+              return;
+            }
+            for (size_t i = 0; i < shape_.heads; ++i) {
+              const size_t head = kv_head * shape_.heads + i;
+              add(head_shape_, work.row.data() + i * count * geometry_.head_dim, run,
+                  planned.mass + head * planned.mass_stride + first, work.by_head[i]);
+            }
+          });
 }
 
 }  // namespace kvasir::engine

@@ -69,7 +69,8 @@ absl::Status Generator::Append(std::span<const uint32_t> tokens, LogitsWanted wa
         tokens.subspan(done, std::min<size_t>(step.count, want));
     const bool last = done + batch.size() == tokens.size();
     const LogitsWanted now = wanted == LogitsWanted::kLast && !last ? LogitsWanted::kNone : wanted;
-    KVASIR_ASSIGN_OR_RETURN(const std::span<const float> logits, engine_.Compute(batch, step, now));
+    KVASIR_ASSIGN_OR_RETURN(const std::span<const float> logits,
+                            engine_.Compute(batch, step, now, &far_));
     KVASIR_RETURN_IF_ERROR(store_.Commit(batch));
     if (!logits.empty()) on_logits(done, logits);
     done += batch.size();

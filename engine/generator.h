@@ -11,6 +11,7 @@
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
+#include "engine/far_blocks.h"
 #include "engine/kv_store.h"
 #include "engine/llama_engine.h"
 #include "engine/sampler.h"
@@ -62,7 +63,11 @@ class Generator {
  public:
   // All must outlive it. batch: rows of a prefill step, 1 to kBatchRowsMax.
   Generator(LlamaEngine& engine, const Tokenizer& tokenizer, KvStore& store, uint32_t batch)
-      : engine_(engine), tokenizer_(tokenizer), store_(store), batch_(batch) {}
+      : engine_(engine),
+        tokenizer_(tokenizer),
+        store_(store),
+        far_(store, engine.model().parameters().layers),
+        batch_(batch) {}
 
   // Appends `prompt` and then up to options.tokens_max tokens of the model's. The last one picked
   // is not in the store (it has no successor yet), so the caller may prepend it to the next prompt.
@@ -94,6 +99,7 @@ class Generator {
   LlamaEngine& engine_;
   const Tokenizer& tokenizer_;
   KvStore& store_;
+  FarBlocks far_;
   const uint32_t batch_;
 };
 

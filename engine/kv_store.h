@@ -63,6 +63,21 @@ class KvStore {
     return FailedPrecondition("the store selects no rows: it has no selection policy");
   }
 
+  // Whether layers are shown rows far away that a lookup finds: Retrieve() is then called for every
+  // layer of every step whose view has a far_position, between Begin() and Commit().
+  virtual bool retrieves() const { return false; }
+
+  // The blocks that the step's queries see in `layer` beside its view, one run each; valid until
+  // the layer's next call. `query`: [head][head_dim], the mean over the step's queries, rotated at
+  // the layer's far_position. `mass`: what attention gave each of the layer's blocks of the last
+  // step; empty where that is not known.
+  // Errors: kFailedPrecondition without retrieves(); as the owner reports.
+  virtual absl::StatusOr<std::span<const KeptRunView>> Retrieve(uint32_t /*layer*/,
+                                                                std::span<const float> /*query*/,
+                                                                std::span<const float> /*mass*/) {
+    return FailedPrecondition("the store retrieves no blocks: it has no retrieval policy");
+  }
+
   // Forgets the rows from `row` on. Errors: kOutOfRange above rows(); kFailedPrecondition where an
   // earlier table is gone.
   virtual absl::Status Truncate(uint64_t row) = 0;

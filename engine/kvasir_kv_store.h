@@ -53,6 +53,12 @@ class KvasirKvStore final : public KvStore {
     return selected_ ? std::nullopt : sequence_.filter_layer();
   }
   absl::StatusOr<std::vector<uint32_t>> SelectRows(std::span<const float> query) override;
+  bool retrieves() const override { return sequence_.retrieves(); }
+  absl::StatusOr<std::span<const KeptRunView>> Retrieve(uint32_t layer,
+                                                        std::span<const float> query,
+                                                        std::span<const float> mass) override {
+    return sequence_.Retrieve(layer, query, mass);
+  }
   absl::Status Truncate(uint64_t row) override { return sequence_.Truncate(row); }
   absl::StatusOr<KvUsage> Usage() override;
   absl::Status Close() override { return sequence_.Close(); }

@@ -43,9 +43,9 @@ class CpuEngine final : public LlamaEngine {
   }
 
   absl::StatusOr<std::span<const float>> Compute(std::span<const uint32_t> tokens,
-                                                 const StepView& step,
-                                                 LogitsWanted wanted) override {
-    return Run(tokens, step, {.rows = step.count, .wanted = wanted});
+                                                 const StepView& step, LogitsWanted wanted,
+                                                 FarBlocks* far) override {
+    return Run(tokens, step, {.rows = step.count, .wanted = wanted}, far);
   }
 
   absl::StatusOr<std::span<const float>> ComputeFilter(std::span<const uint32_t> tokens,
@@ -55,7 +55,7 @@ class CpuEngine final : public LlamaEngine {
       return InvalidArgument("filter layer out of bounds: filter_layer={} min=0 max={}",
                              filter_layer, model_.parameters().layers - 1);
     }
-    return Run(tokens, step, {.rows = step.count, .filter_layer = filter_layer});
+    return Run(tokens, step, {.rows = step.count, .filter_layer = filter_layer}, nullptr);
   }
 
   const GgufModel& model() const override { return model_; }
@@ -71,10 +71,11 @@ class CpuEngine final : public LlamaEngine {
   }
 
   absl::StatusOr<std::span<const float>> Run(std::span<const uint32_t> tokens, const StepView& step,
-                                             GraphKind kind) {
+                                             GraphKind kind, FarBlocks* far) {
     KVASIR_RETURN_IF_ERROR(CheckTokens(tokens, step));
-    KVASIR_RETURN_IF_ERROR(ops_.Prepare(step));
+    KVASIR_RETURN_IF_ERROR(ops_.Prepare(step, far));
     kind.mass = ops_.asks_mass();
+    kind.retrieve = ops_.asks_blocks();
     kind.attend_last = kind.wanted == LogitsWanted::kNone && ops_.asks_last_layer();
     if (!graph_ || graph_->kind() != kind) {
       graph_.reset();
@@ -85,6 +86,7 @@ class CpuEngine final : public LlamaEngine {
     if (status != GGML_STATUS_SUCCESS) {
       return Internal("ggml could not compute the graph: status={}", ggml_status_to_string(status));
     }
+    KVASIR_RETURN_IF_ERROR(ops_.failure());
     if (graph_->result() == nullptr) return std::span<const float>();
     return std::span<const float>(ggml_get_data_f32(graph_->result()),
                                   static_cast<size_t>(ggml_nelements(graph_->result())));

@@ -12,6 +12,7 @@
 #include <absl/status/statusor.h>
 
 #include "client/view.h"
+#include "engine/far_blocks.h"
 #include "engine/gguf_model.h"
 #include "engine/kv_store.h"
 #include "kernels/attention.h"
@@ -45,11 +46,19 @@ class LlamaEngine {
   // Computes tokens.size() == step.count rows and writes their keys and values to the step's slots.
   // The result is valid until the next computation: `vocabulary` values for each row wanted, none
   // with kNone. Where the step's views ask for attention mass or query rows, those are written too.
+  // `far`: of the step's sequence, called in the middle of every layer that has a far_position; may
+  // be null where no layer has.
   // Errors: kInvalidArgument for a token id beyond the vocabulary or more than kBatchRowsMax rows;
-  // kResourceExhausted without memory for the activations; kInternal for a bad view.
+  // kResourceExhausted without memory for the activations; kInternal for a bad view;
+  // kFailedPrecondition without `far` where it is needed; those of FarBlocks::Retrieve(), after
+  // which the rows must not be committed.
   virtual absl::StatusOr<std::span<const float>> Compute(std::span<const uint32_t> tokens,
-                                                         const StepView& step,
-                                                         LogitsWanted wanted) = 0;
+                                                         const StepView& step, LogitsWanted wanted,
+                                                         FarBlocks* far) = 0;
+  absl::StatusOr<std::span<const float>> Compute(std::span<const uint32_t> tokens,
+                                                 const StepView& step, LogitsWanted wanted) {
+    return Compute(tokens, step, wanted, nullptr);
+  }
 
   // Computes the rows only as far as a selection by the keys of `filter_layer` needs: all layers
   // below it, and in it the keys, which are written. Values of the filter layer and all rows of the

@@ -5,7 +5,7 @@
 namespace kvasir::engine {
 namespace {
 
-constexpr size_t kNodesPerLayer = 32;  // upper bound; 23 are used
+constexpr size_t kNodesPerLayer = 32;  // upper bound; 24 are used
 constexpr size_t kNodesOutside = 32;
 
 ggml_tensor* Norm(ggml_context* ctx, ggml_tensor* x, ggml_tensor* weight, float epsilon) {
@@ -40,6 +40,7 @@ ggml_tensor* LlamaGraph::AddLayers(const GgufModel& model, AttentionOps& ops, ui
     const bool unread = last && kind_.wanted == LogitsWanted::kNone;  // nobody reads what follows
     if (unread && !kind_.attend_last) return stored;
     ggml_tensor* q = ggml_mul_mat(ctx, layer.attn_q, normed);
+    if (kind_.retrieve) q = ops.Retrieve(ctx, i, q, stored);
     ggml_tensor* attended = ops.Attend(ctx, i, q, stored, kind_.mass);
     if (unread) return attended;
     if (last && kind_.wanted == LogitsWanted::kLast && kind_.rows > 1) {

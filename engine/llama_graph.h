@@ -21,6 +21,7 @@ struct GraphKind {
   uint32_t rows = 0;
   LogitsWanted wanted = LogitsWanted::kNone;
   bool mass = false;         // with operators that add attention mass
+  bool retrieve = false;     // with operators that look far blocks up
   bool attend_last = false;  // the last layer's attention although nobody wants logits
   // Ends in this layer with its keys stored and the last row's query summed: no values of it, no
   // attention of it, nothing above. `wanted` is kNone then.

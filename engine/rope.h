@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "engine/gguf_model.h"
@@ -16,6 +17,8 @@ namespace kvasir::engine {
 class Rope {
  public:
   explicit Rope(const GgufModel& model);
+  // Radians a position, of each rotated pair.
+  explicit Rope(std::vector<double> frequencies) : frequencies_(std::move(frequencies)) {}
 
   uint32_t pairs() const { return static_cast<uint32_t>(frequencies_.size()); }
 

@@ -48,6 +48,12 @@ class WatchedStore final : public KvStore {
   absl::StatusOr<std::vector<uint32_t>> SelectRows(std::span<const float> query) override {
     return store_->SelectRows(query);
   }
+  bool retrieves() const override { return store_->retrieves(); }
+  absl::StatusOr<std::span<const KeptRunView>> Retrieve(uint32_t layer,
+                                                        std::span<const float> query,
+                                                        std::span<const float> mass) override {
+    return store_->Retrieve(layer, query, mass);
+  }
   absl::Status Truncate(uint64_t row) override { return store_->Truncate(row); }
   absl::StatusOr<KvUsage> Usage() override { return store_->Usage(); }
   absl::Status Close() override { return store_->Close(); }

@@ -30,13 +30,15 @@ std::unique_ptr<PrivateKvStore> MakePrivateStore(const GgufModel& model, kernels
 }
 
 std::vector<float> ComputeAll(LlamaEngine& engine, KvStore& store, std::span<const uint32_t> tokens,
-                              uint32_t batch) {
+                              uint32_t batch, FarBlocks* far) {
+  FarBlocks own(store, engine.model().parameters().layers);
   std::vector<float> all;
   while (!tokens.empty()) {
     const auto want = static_cast<uint32_t>(std::min<size_t>(batch, tokens.size()));
     const StepView step = ValueOrDie(store.Begin(want));
     const auto rows = tokens.first(step.count);
-    const auto logits = ValueOrDie(engine.Compute(rows, step, LogitsWanted::kAll));
+    const auto logits =
+        ValueOrDie(engine.Compute(rows, step, LogitsWanted::kAll, far == nullptr ? &own : far));
     all.insert(all.end(), logits.begin(), logits.end());
     if (const absl::Status status = store.Commit(rows); !status.ok()) Die(status);
     tokens = tokens.subspan(step.count);

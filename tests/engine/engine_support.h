@@ -39,9 +39,10 @@ T ValueOrDie(absl::StatusOr<T> result) {
 std::unique_ptr<PrivateKvStore> MakePrivateStore(const GgufModel& model, kernels::RowType type,
                                                  uint32_t slots_per_block = 64);
 
-// Computes `tokens` in steps of at most `batch` rows; returns the logits of all of them.
+// Computes `tokens` in steps of at most `batch` rows; returns the logits of all of them. `far`: of
+// the store's sequence; null: one for this call alone.
 std::vector<float> ComputeAll(LlamaEngine& engine, KvStore& store, std::span<const uint32_t> tokens,
-                              uint32_t batch);
+                              uint32_t batch, FarBlocks* far = nullptr);
 
 // Writes a copy of the GGUF file at `from` with all weights as F32.
 void WriteF32Copy(const std::string& from, const std::string& to);
