@@ -46,7 +46,7 @@ absl::StatusOr<std::optional<std::vector<uint32_t>>> Sequence::SelectRows(uint32
     return FailedPrecondition("rows were selected before: prompt_rows={}", prompt_.size());
   }
   if (rows_ == 0) return FailedPrecondition("there are no rows to select from: rows=0 min=1");
-  if (!chosen_) {
+  if (!chosen_ || chosen_->end != rows_) {  // an answer that nobody fetched may be an older one
     StartSelecting();
     return std::nullopt;
   }
@@ -69,6 +69,8 @@ void Sequence::StartSelecting() {
   const HeadShape& heads = lane.heads[in_lane];
   RowSelecting selecting;
   selecting.filter = filter_;
+  selecting.layer = layer;
+  selecting.end = rows_;
   selecting.shape = {heads.type, heads.kv_heads, heads.k_dim};
   const uint64_t slots = lane.recent_block.slots;
   const uint32_t bytes = lane.recent_block.row_bytes[in_lane].k;
