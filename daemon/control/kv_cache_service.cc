@@ -147,8 +147,7 @@ grpc::Status KvCacheService::OpenSequence(grpc::ServerContext* context,
       response->set_retrieved_rows(static_cast<uint32_t>(retrieval->config().block_size));
       response->set_retrieved_blocks_max(retrieval->config().topk);
     }
-    KVASIR_ASSIGN_OR_RETURN(const std::vector<core::LaneReport> reports, sequence->Reports());
-    for (const core::LaneReport& report : reports) {
+    for (const core::LaneReport& report : sequence->Reports()) {
       Fill(report, request->prompt_rows(), response->add_lanes());
     }
     return absl::OkStatus();

@@ -29,8 +29,7 @@ KvCore::KvCore(CoreConfig config, HostPool& pool) : config_(std::move(config)), 
 }
 
 KvCore::~KvCore() {
-  jobs_.clear();
-  while (!sessions_.empty()) {
+  while (!sessions_.empty()) {  // with it go the jobs that nobody has taken
     const uint32_t id = sessions_.begin()->first;
     EndSession(id);
     sessions_.erase(id);
@@ -97,6 +96,9 @@ void KvCore::EndSession(uint32_t session_id) {
       }
     }
     std::erase(jobs_, nullptr);
+    for (const std::unique_ptr<Sequence>& sequence : session.sequences) {
+      if (sequence != nullptr) sequence->Abandon();
+    }
   }
   DestroyIfIdle(session_id);
 }

@@ -134,7 +134,6 @@ absl::StatusOr<Sequence*> KvCore::OpenSequence(Session& session, const OpenReque
   context.desk = session.Desk(identity.slot);
   context.limits = &session.limits;
   if (request.max_rows > 0) context.max_rows = request.max_rows;
-  context.prompt_rows = request.prompt_rows;
   const uint64_t id = identity.id;
   const uint32_t slot = identity.slot;
   KVASIR_ASSIGN_OR_RETURN(*free, Sequence::Open(context, std::move(identity), std::move(lanes)));

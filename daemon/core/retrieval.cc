@@ -1,7 +1,9 @@
 #include "daemon/core/retrieval.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <unordered_map>
 #include <utility>
 
 #include "base/check.h"
@@ -46,31 +48,62 @@ std::vector<float> MassOf(const BlockSealing& s, uint32_t first_set, uint32_t he
   return mass;
 }
 
+// Mass that a sealing can rely on.
+absl::Status CheckMass(std::span<const float> mass) {
+  for (size_t i = 0; i < mass.size(); ++i) {
+    if (!(mass[i] >= 0.0F) || !std::isfinite(mass[i])) {
+      return InvalidArgument("mass must be finite and not negative: index={} mass={}", i, mass[i]);
+    }
+  }
+  // Each row attends at least to itself.
+  if (std::all_of(mass.begin(), mass.end(), [](float each) { return each == 0; })) {
+    return FailedPrecondition("no attention mass was reported: rows_of_heads={}", mass.size());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SealLayer(const BlockSealing& s, size_t layer, uint32_t first_set, std::byte* to) {
+  const HeadShape& heads = s.layers[layer];
+  KVASIR_RETURN_IF_ERROR(CheckScoreCount(heads.query_heads, s.last - s.first));
+  const std::vector<float> mass = MassOf(s, first_set, heads.query_heads);
+  KVASIR_RETURN_IF_ERROR(CheckMass(mass));
+  KVASIR_ASSIGN_OR_RETURN(
+      const std::vector<float> representative,
+      BlockRepresentative({heads.type, heads.kv_heads, heads.k_dim}, heads.query_heads,
+                          KeysOf(s, layer), mass, s.repr_topk));
+  std::memcpy(to, representative.data(), representative.size() * sizeof(float));
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 void RunSealing(BlockSealing& s) {
   uint32_t set = 0;
+  std::byte* to = s.block->group().data() + s.block->geometry().mass_off;
   for (size_t layer = 0; layer < s.layers.size(); ++layer) {
     const HeadShape& heads = s.layers[layer];
-    absl::StatusOr<std::vector<float>> representative =
-        BlockRepresentative({heads.type, heads.kv_heads, heads.k_dim}, heads.query_heads,
-                            KeysOf(s, layer), MassOf(s, set, heads.query_heads), s.repr_topk);
-    if (!representative.ok()) {
-      s.status = MakeError(representative.status().code(),
-                           fmt::format("a block cannot be sealed: first_row={} layer={}: {}",
-                                       s.first, layer, MessageOf(representative.status())));
+    const absl::Status sealed = SealLayer(s, layer, set, to);
+    if (!sealed.ok()) {
+      s.status = MakeError(
+          sealed.code(), fmt::format("a block cannot be sealed: first_row={} layer={}: {}", s.first,
+                                     layer, MessageOf(sealed)));
       return;
     }
-    s.representatives.push_back(*std::move(representative));
     set += heads.query_heads;
+    to += sizeof(float) * heads.query_heads * heads.k_dim;
   }
 }
 
-void RunLookup(BlockLookup& lookup) { lookup.status = lookup.retrieval->Look(lookup); }
+void RunLookup(BlockLookup& lookup) {
+  const absl::Status found = lookup.retrieval->Look(lookup);
+  if (found.ok()) return;
+  lookup.status = MakeError(found.code(), fmt::format("blocks cannot be looked up: layer={}: {}",
+                                                      lookup.layer, MessageOf(found)));
+}
 
 absl::StatusOr<std::unique_ptr<Retrieval>> Retrieval::Create(
     const InfLlmConfig& config, const std::vector<shm::GroupGeometry>& slot_geometries,
-    std::vector<GroupAllocator*> slots) {
+    std::vector<GroupAllocator*> slots, const std::vector<uint64_t>& representatives) {
   std::unique_ptr<Retrieval> retrieval(new Retrieval(config));
   retrieval->geometries_ = slot_geometries;
   for (size_t layer = 0; layer < slots.size(); ++layer) {
@@ -78,6 +111,7 @@ absl::StatusOr<std::unique_ptr<Retrieval>> Retrieval::Create(
     Layer& made = retrieval->layers_.emplace_back(std::move(cache));
     made.geometry = &retrieval->geometries_[layer];
     made.allocator = slots[layer];
+    made.repr_off = representatives[layer];
   }
   return retrieval;
 }
@@ -88,13 +122,8 @@ Retrieval::~Retrieval() {
   }
 }
 
-void Retrieval::Add(std::shared_ptr<KeptGroup> block,
-                    std::vector<std::vector<float>> representatives) {
-  for (size_t layer = 0; layer < layers_.size(); ++layer) {
-    std::vector<float>& all = layers_[layer].representatives;
-    all.insert(all.end(), representatives[layer].begin(), representatives[layer].end());
-  }
-  blocks_.push_back(std::move(block));
+void Retrieval::Finish(const BlockLookup& lookup) {
+  if (lookup.status.ok()) layers_[lookup.layer].last = lookup.blocks;
 }
 
 absl::Status Retrieval::PrepareSlots(uint32_t layer) {
@@ -112,12 +141,28 @@ absl::Status Retrieval::Look(BlockLookup& lookup) {
   if (!lookup.mass.empty()) {
     KVASIR_RETURN_IF_ERROR(layer.cache.Update(layer.last, lookup.mass));
   }
-  KVASIR_ASSIGN_OR_RETURN(lookup.blocks,
-                          LookupBlocks(layer.representatives, lookup.query, config_.topk));
+  KVASIR_ASSIGN_OR_RETURN(
+      lookup.blocks,
+      LookupBlocks(Representatives(lookup.layer, lookup.query.size()), lookup.query, config_.topk));
   KVASIR_ASSIGN_OR_RETURN(const BlockCacheStep step, layer.cache.Select(lookup.blocks));
   for (const BlockSlot& load : step.loads) Load(lookup.layer, load);
-  layer.last = lookup.blocks;
+  const std::vector<std::optional<uint32_t>> in_slots = layer.cache.Slots();
+  std::unordered_map<uint32_t, uint32_t> slot_of;
+  for (uint32_t slot = 0; slot < in_slots.size(); ++slot) {
+    if (in_slots[slot]) slot_of.emplace(*in_slots[slot], slot);
+  }
+  for (const uint32_t block : lookup.blocks) lookup.slots.push_back(slot_of.at(block));
   return absl::OkStatus();
+}
+
+std::vector<kernels::KeyRun> Retrieval::Representatives(uint32_t layer, size_t width) const {
+  std::vector<kernels::KeyRun> runs;
+  runs.reserve(blocks_.size());
+  for (const std::shared_ptr<KeptGroup>& block : blocks_) {
+    runs.push_back({block->group().data() + block->geometry().mass_off + layers_[layer].repr_off,
+                    static_cast<uint32_t>(sizeof(float) * width), 1});
+  }
+  return runs;
 }
 
 void Retrieval::Load(uint32_t layer, const BlockSlot& load) {
@@ -137,15 +182,9 @@ void Retrieval::Load(uint32_t layer, const BlockSlot& load) {
               uint64_t{4} * from.slots);
 }
 
-const Group& Retrieval::SlotOf(uint32_t layer, uint32_t block) const {
-  const std::optional<uint32_t> slot = layers_[layer].cache.SlotOf(block);
-  KVASIR_CHECK(slot.has_value(), "block is in no slot: block={}", block);
-  return layers_[layer].slots[*slot];
-}
-
 uint64_t Retrieval::held_bytes() const {
-  uint64_t bytes = 0;
-  for (const std::shared_ptr<KeptGroup>& block : blocks_) bytes += block->geometry().bytes;
+  uint64_t bytes = 0;  // all blocks are of one geometry
+  if (!blocks_.empty()) bytes = blocks_.size() * blocks_.front()->geometry().bytes;
   for (const Layer& layer : layers_) bytes += layer.slots.size() * layer.geometry->bytes;
   return bytes;
 }

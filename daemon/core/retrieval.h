@@ -1,10 +1,11 @@
 // Retrieval: the sealed blocks of one sequence, and which of them lie in slots that its engine
 // sees.
 //
-// A block has the rows of all layers, in memory that no engine maps. Each layer has an index of its
-// own (a representative a block) and slots of its own; a lookup copies what is missing into slots.
-// The rules are policies/retrieval's; here are the bytes. Jobs work on it off the lock, one at a
-// time; between jobs its owner's lock guards it.
+// A block has the rows of all layers, in memory that no engine maps, and behind them, where other
+// groups have mass, its representatives: f32 [layer][query_heads * k_dim]. Each layer has an index
+// of its own (a representative a block) and slots of its own; a lookup copies what is missing into
+// slots. The rules are policies/retrieval's; here are the bytes. Jobs work on it off the lock, one
+// at a time; between jobs its owner's lock guards it.
 #ifndef KVASIR_DAEMON_CORE_RETRIEVAL_H_
 #define KVASIR_DAEMON_CORE_RETRIEVAL_H_
 
@@ -36,10 +37,10 @@ struct BlockSealing {
   uint32_t repr_topk = 0;
 
   absl::Status status;
-  std::vector<std::vector<float>> representatives;  // [layer][query_heads * k_dim]
 };
 
-// Makes the representatives. Errors (in status): kInvalidArgument for mass that is not finite.
+// Writes the representatives into the block. Errors (in status): kInvalidArgument for mass that is
+// not finite or below zero, kFailedPrecondition where the engine reported none, naming the layer.
 void RunSealing(BlockSealing& sealing);
 
 // One lookup in one layer.
@@ -51,17 +52,20 @@ struct BlockLookup {
 
   absl::Status status;
   std::vector<uint32_t> blocks;  // ascending
+  std::vector<uint32_t> slots;   // of each
 };
 
-// Looks up, makes the blocks resident, and copies what was missing into its slots.
+// Looks up, makes the blocks resident, and copies what was missing into its slots. Errors (in
+// status): the query's and the mass's, naming the layer.
 void RunLookup(BlockLookup& lookup);
 
 class Retrieval {
  public:
-  // Slot groups come from `slots`, one allocator a layer; all must outlive it.
+  // Slot groups come from `slots`, one allocator a layer; all must outlive it. `representatives`:
+  // where those of each layer begin, in bytes from a block's mass_off.
   static absl::StatusOr<std::unique_ptr<Retrieval>> Create(
       const InfLlmConfig& config, const std::vector<shm::GroupGeometry>& slot_geometries,
-      std::vector<GroupAllocator*> slots);
+      std::vector<GroupAllocator*> slots, const std::vector<uint64_t>& representatives);
   ~Retrieval();
   Retrieval(const Retrieval&) = delete;
   Retrieval& operator=(const Retrieval&) = delete;
@@ -69,14 +73,15 @@ class Retrieval {
   const InfLlmConfig& config() const { return config_; }
   uint64_t blocks() const { return blocks_.size(); }
 
-  // A sealed block with its representatives, [layer].
-  void Add(std::shared_ptr<KeptGroup> block, std::vector<std::vector<float>> representatives);
+  // A sealed block, filled, with its representatives.
+  void Add(std::shared_ptr<KeptGroup> block) { blocks_.push_back(std::move(block)); }
+  // The job that looked up is done: its blocks are the layer's last ones.
+  void Finish(const BlockLookup& lookup);
 
   // Slots for whatever a lookup in `layer` may select. Errors: kResourceExhausted.
   absl::Status PrepareSlots(uint32_t layer);
 
-  // Group of the slot that holds `block`. REQUIRES: it was in the layer's last lookup.
-  const Group& SlotOf(uint32_t layer, uint32_t block) const;
+  const Group& Slot(uint32_t layer, uint32_t slot) const { return layers_[layer].slots[slot]; }
   const shm::GroupGeometry& SlotGeometry(uint32_t layer) const { return *layers_[layer].geometry; }
   // Blocks of the layer's last lookup, ascending.
   const std::vector<uint32_t>& last(uint32_t layer) const { return layers_[layer].last; }
@@ -91,14 +96,15 @@ class Retrieval {
     explicit Layer(BlockCache block_cache) : cache(std::move(block_cache)) {}
     const shm::GroupGeometry* geometry = nullptr;  // of a slot: this layer alone
     GroupAllocator* allocator = nullptr;
+    uint64_t repr_off = 0;
     BlockCache cache;
     std::vector<Group> slots;
-    std::vector<float> representatives;  // [block][query_heads * k_dim]
-    std::vector<uint32_t> last;
+    std::vector<uint32_t> last;  // written under the owner's lock alone: people ask meanwhile
   };
 
   explicit Retrieval(const InfLlmConfig& config) : config_(config) {}
   absl::Status Look(BlockLookup& lookup);
+  std::vector<kernels::KeyRun> Representatives(uint32_t layer, size_t width) const;
   void Load(uint32_t layer, const BlockSlot& load);
 
   const InfLlmConfig config_;

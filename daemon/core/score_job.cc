@@ -17,6 +17,8 @@
 namespace kvasir::core {
 namespace {
 
+constexpr uint64_t kScoresMax = 1 << 27;
+
 // The keys of one kv head in one layer, in the order of the entries.
 std::vector<kernels::KeyRun> KeysOf(const LaneScoring& s, size_t layer, uint32_t kv_head) {
   std::vector<kernels::KeyRun> runs;
@@ -95,9 +97,12 @@ absl::StatusOr<std::vector<float>> ScoresOf(const LaneScoring& s, size_t layer, 
   const bool by_query = s.needs.source == ScoreSource::kWindowQueries;
   *heads = by_query ? shape.query_heads : shape.kv_heads;
   const uint32_t per_kv_head = *heads / shape.kv_heads;
+  KVASIR_RETURN_IF_ERROR(CheckScoreCount(*heads, entries));
   std::vector<float> scores(*heads * entries);
   const kernels::KeyShape keys{shape.type, 1, shape.k_dim};
   for (uint32_t h = 0; h < shape.kv_heads; ++h) {
+    if (s.abandoned != nullptr && *s.abandoned)
+      return absl::CancelledError("the session has ended");
     float* out = scores.data() + h * per_kv_head * entries;
     switch (s.needs.source) {
       case ScoreSource::kAttentionMass:
@@ -190,6 +195,12 @@ absl::Status ScoreLayer(LaneScoring& s, size_t layer, uint32_t first_column, uin
 
 }  // namespace
 
+absl::Status CheckScoreCount(uint64_t heads, uint64_t rows) {
+  if (rows <= kScoresMax / heads) return absl::OkStatus();
+  return ResourceExhausted("too many scores for one decision: heads={} rows={} max_scores={}",
+                           heads, rows, kScoresMax);
+}
+
 void RunScoring(LaneScoring& s) {
   std::vector<std::vector<float>> mass;
   uint32_t column = 0, set = 0;
@@ -211,8 +222,13 @@ void RunScoring(LaneScoring& s) {
 void RunSelecting(RowSelecting& selecting) {
   absl::StatusOr<GemFilterChoice> choice =
       selecting.filter->Select(selecting.shape, selecting.query, selecting.keys);
-  selecting.status = choice.status();
-  if (choice.ok()) selecting.rows = std::move(choice->positions);
+  if (choice.ok()) {
+    selecting.rows = std::move(choice->positions);
+    return;
+  }
+  selecting.status =
+      MakeError(choice.status().code(), fmt::format("rows cannot be selected: filter_layer={}: {}",
+                                                    selecting.layer, MessageOf(choice.status())));
 }
 
 }  // namespace kvasir::core

@@ -5,6 +5,7 @@
 #ifndef KVASIR_DAEMON_CORE_SCORE_JOB_H_
 #define KVASIR_DAEMON_CORE_SCORE_JOB_H_
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -48,7 +49,8 @@ struct LaneScoring {
   const shm::ReportGeometry* report_geometry = nullptr;
   std::shared_ptr<const std::vector<float>> base;  // [mass set][kept row], when the table began
   uint64_t tokens = 0;                             // since then
-  uint64_t first_query_row = 0;
+  // Shared with the sequence: its session has ended, and nobody wants the results.
+  std::shared_ptr<const std::atomic<bool>> abandoned;
 
   // Results.
   absl::Status status;
@@ -58,14 +60,20 @@ struct LaneScoring {
   uint64_t entries() const { return kept_rows + (end - recent_first); }
 };
 
+// Scores of one layer, or mass of one block, beyond which a worker would need too much memory of
+// its own: 128 query heads over a million rows. Errors: kResourceExhausted.
+absl::Status CheckScoreCount(uint64_t heads, uint64_t rows);
+
 // Fills the results. Cost: one pass over the keys, or over the reported mass. Thread-safe on
 // different objects. Errors (in status): kInvalidArgument for scores that are not finite,
-// kFailedPrecondition where the engine reported nothing, naming layer and kv head.
+// kFailedPrecondition where the engine reported nothing, naming the layer; kCancelled soon after
+// `abandoned` is set.
 void RunScoring(LaneScoring& scoring);
 
 // A selection among the rows of a prompt, by their keys in one layer.
 struct RowSelecting {
   std::shared_ptr<const GemFilter> filter;
+  uint32_t layer = 0;
   kernels::KeyShape shape;
   std::vector<kernels::KeyRun> keys;
   std::vector<float> query;  // [kv_head][dim], copied out of the report

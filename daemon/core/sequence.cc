@@ -33,7 +33,7 @@ absl::StatusOr<std::unique_ptr<Sequence>> Sequence::Open(const SequenceContext& 
   std::unique_ptr<Sequence> sequence(new Sequence(context, std::move(identity)));
   KVASIR_RETURN_IF_ERROR(sequence->MakeSelection(lanes.selection));
   const std::optional<InfLlmConfig> retrieval = lanes.retrieval;
-  sequence->MakeLanes(std::move(lanes));
+  KVASIR_RETURN_IF_ERROR(sequence->MakeLanes(std::move(lanes)));
   KVASIR_RETURN_IF_ERROR(sequence->MakeRetrieval(retrieval));
   const uint64_t slots = context.model->slots_per_block();
   sequence->dir_cap_ = static_cast<uint32_t>(
@@ -294,6 +294,7 @@ void Sequence::Finish(SequenceJob& job) {
   if (looking_up_) {
     looking_up_ = false;
     found_ = std::move(job.lookup);
+    retrieval_->Finish(*found_);
     return;
   }
   for (BlockSealing& sealing : job.sealings) {
@@ -302,7 +303,7 @@ void Sequence::Finish(SequenceJob& job) {
       CancelJob();
       return;
     }
-    retrieval_->Add(std::move(sealing.block), std::move(sealing.representatives));
+    retrieval_->Add(std::move(sealing.block));
   }
   TableVersion next = *std::move(preparing_);
   preparing_.reset();
@@ -329,6 +330,7 @@ absl::Status Sequence::Truncate(uint64_t rows, uint32_t new_uid) {
   }
   for (Lane& lane : lanes_) KVASIR_RETURN_IF_ERROR(lane.policy->Truncate(rows));
   tokens_.resize(rows - tokens_base_);
+  chosen_.reset();  // among rows that may be others now
   ReturnBlocksBehind(rows);
   const uint64_t before = rows_;
   rows_ = rows;

@@ -6,6 +6,7 @@
 #ifndef KVASIR_DAEMON_CORE_SEQUENCE_H_
 #define KVASIR_DAEMON_CORE_SEQUENCE_H_
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -69,6 +70,7 @@ struct Lane {
   std::shared_ptr<const std::vector<float>> next_base;  // of the decision that is not applied yet
   shm::ReportGeometry report_geometry;
   Group report;  // where the engine reports; none where bytes is 0
+  ExtentTable::Ref report_extent;
   GroupAllocator* recent_allocator = nullptr;
   KeptGroupSizes kept_sizes;
   std::deque<Group> recent;  // blocks, from base_block on
@@ -87,7 +89,6 @@ struct SequenceContext {
   const shm::SeqDesk* desk = nullptr;
   const SessionLimits* limits = nullptr;
   uint64_t max_rows = kNoRow;  // the sequence never grows beyond
-  uint64_t prompt_rows = 0;
 };
 
 // Work for a worker: score these lanes or fill these groups, then give the job back to
@@ -169,6 +170,8 @@ class Sequence {
   void Finish(SequenceJob& job);
   // The job that was taken will not be run: the sequence is about to be destroyed.
   void CancelJob();
+  // The job that is out, which may take long, need not come to its end.
+  void Abandon() { *abandoned_ = true; }
   bool job_out() const { return preparing_.has_value() || scoring_ || selecting_ || looking_up_; }
 
   // REQUIRES: Look() was called, no job is out. Gives the board a new uid.
@@ -204,8 +207,8 @@ class Sequence {
                                                                       bool* asked);
   const Retrieval* retrieval() const { return retrieval_.get(); }
 
-  // Report groups of the lanes, in lane order. Errors: kResourceExhausted.
-  absl::StatusOr<std::vector<LaneReport>> Reports();
+  // Report groups of the lanes, in lane order.
+  std::vector<LaneReport> Reports() const;
   PositionMode positions() const { return positions_; }
 
   uint64_t RollbackFloor() const;
@@ -224,7 +227,8 @@ class Sequence {
   Sequence(const SequenceContext& context, Identity identity);
 
   absl::Status MakeSelection(const std::optional<GemFilterSpec>& selection);
-  void MakeLanes(PolicyLanes lanes);
+  // Errors: kInvalidArgument where the policy asks for more reports than a sequence may have.
+  absl::Status MakeLanes(PolicyLanes lanes);
   absl::Status AllocateReports();
   // A job that scores the lanes that wait for it; false if none does.
   bool StartScoring();
@@ -259,12 +263,14 @@ class Sequence {
   std::vector<Lane> lanes_;
   uint64_t dir_off_ = 0, dir_bytes_ = 0;
   uint32_t dir_cap_ = 0;
-  TableVersion current_;                   // adopted by the engine
-  std::optional<TableVersion> published_;  // not adopted yet
-  std::optional<TableVersion> preparing_;  // waits for its copies
-  std::unique_ptr<SequenceJob> job_;       // to be taken
-  bool scoring_ = false;                   // a job that scores is out or to be taken
-  absl::Status failure_;                   // scores decided nothing
+  TableVersion current_;                                 // adopted by the engine
+  std::optional<TableVersion> published_;                // not adopted yet
+  std::optional<TableVersion> preparing_;                // waits for its copies
+  std::unique_ptr<SequenceJob> job_;                     // to be taken
+  bool scoring_ = false;                                 // a job that scores is out or to be taken
+  const std::shared_ptr<std::atomic<bool>> abandoned_ =  // shared with jobs
+      std::make_shared<std::atomic<bool>>(false);
+  absl::Status failure_;  // scores decided nothing
   // Selection policies: from StartSelecting() to Finish(); then the choice until it is fetched.
   std::optional<GemFilterSpec> selection_;
   std::shared_ptr<const GemFilter> filter_;  // shared with the job

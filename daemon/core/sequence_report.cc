@@ -69,7 +69,11 @@ std::vector<RowReport> Sequence::Inspect(uint32_t layer, uint64_t first_row,
     report.token_known = true;
   }
   const auto mark = [&](uint64_t row, uint32_t by_heads) {
-    if (row >= first_row && row < end) reports[row - first_row].kept_heads += by_heads;
+    if (row < first_row || row >= end) return;
+    // A block may be found before the engine is seen to have left the table that still has its
+    // rows.
+    uint32_t& kept = reports[row - first_row].kept_heads;
+    kept = std::min(heads, kept + by_heads);
   };
   const auto mark_slot = [&](const KeptSlot& slot, uint32_t by_heads) {
     mark(slot.row, by_heads);

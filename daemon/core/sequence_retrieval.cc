@@ -3,6 +3,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/bytes.h"
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "daemon/core/sequence.h"
@@ -14,6 +15,8 @@ absl::Status Sequence::MakeRetrieval(const std::optional<InfLlmConfig>& config) 
   const ModelDescription& model = context_.model->description();
   std::vector<shm::GroupGeometry> slots;
   std::vector<GroupAllocator*> allocators;
+  std::vector<uint64_t> representatives;
+  uint64_t representative_bytes = 0;  // the bound on reports holds for queries, which are as long
   const auto block_rows = static_cast<uint32_t>(config->block_size);
   for (size_t layer = 0; layer < model.layers.size(); ++layer) {
     if (model.layers[layer].sliding_window > 0) {
@@ -24,9 +27,14 @@ absl::Status Sequence::MakeRetrieval(const std::optional<InfLlmConfig>& config) 
     const std::vector<shm::LayerRowBytes> bytes = {context_.model->row_bytes()[layer]};
     slots.push_back(shm::MakeGroupGeometry(bytes, block_rows));
     allocators.push_back(&context_.tenant->kept.For(slots.back().bytes));
+    representatives.push_back(representative_bytes);
+    representative_bytes +=
+        uint64_t{4} * model.layers[layer].query_heads * model.layers[layer].k_head_dim;
   }
-  block_geometry_ = shm::MakeGroupGeometry(context_.model->row_bytes(), block_rows);
-  KVASIR_ASSIGN_OR_RETURN(retrieval_, Retrieval::Create(*config, slots, std::move(allocators)));
+  const auto sets = static_cast<uint32_t>(DivideUp(representative_bytes, uint64_t{4} * block_rows));
+  block_geometry_ = shm::MakeGroupGeometry(context_.model->row_bytes(), block_rows, {1, sets});
+  KVASIR_ASSIGN_OR_RETURN(
+      retrieval_, Retrieval::Create(*config, slots, std::move(allocators), representatives));
   return absl::OkStatus();
 }
 
@@ -78,10 +86,10 @@ absl::StatusOr<std::optional<std::vector<Sequence::RetrievedBlock>>> Sequence::R
   const BlockLookup found = *std::exchange(found_, std::nullopt);
   KVASIR_RETURN_IF_ERROR(found.status);
   std::vector<RetrievedBlock> blocks;
-  for (const uint32_t block : found.blocks) {
-    const Group& slot = retrieval_->SlotOf(layer, block);
+  for (size_t i = 0; i < found.blocks.size(); ++i) {
+    const Group& slot = retrieval_->Slot(layer, found.slots[i]);
     KVASIR_ASSIGN_OR_RETURN(const ExtentTable::Ref ref, context_.extents->RefOf(*slot.extent));
-    blocks.push_back({block, ref, slot.offset});
+    blocks.push_back({found.blocks[i], ref, slot.offset});
   }
   return blocks;
 }

@@ -11,6 +11,9 @@
 namespace kvasir::core {
 namespace {
 
+// Of all lanes of a sequence; they are cleared under the core's lock when it opens.
+constexpr uint64_t kReportBytesMax = 512 << 20;
+
 uint32_t SumOfKvHeads(const Lane& lane) {
   uint32_t sum = 0;
   for (const HeadShape& layer : lane.heads) sum += layer.kv_heads;
@@ -51,7 +54,8 @@ shm::ReportShape ReportShapeOf(const Lane& lane, std::optional<uint32_t> filter_
 
 }  // namespace
 
-void Sequence::MakeLanes(PolicyLanes lanes) {
+absl::Status Sequence::MakeLanes(PolicyLanes lanes) {
+  uint64_t report_bytes = 0;
   const Model& model = *context_.model;
   const ModelDescription& description = model.description();
   positions_ = lanes.positions;
@@ -83,6 +87,12 @@ void Sequence::MakeLanes(PolicyLanes lanes) {
     }
     lane.report_geometry =
         shm::MakeReportGeometry(ReportShapeOf(lane, filter_layer(), lanes.retrieval));
+    report_bytes += lane.report_geometry.bytes;
+    if (report_bytes > kReportBytesMax) {
+      return InvalidArgument(
+          "retention asks for more reports than a sequence may have: bytes={} max={} retention={}",
+          report_bytes, kReportBytesMax, identity_.retention);
+    }
     recent.mass_sets = lane.report_geometry.shape.mass_sets;
     lane.rope.rotate = lanes.positions == PositionMode::kInCache;
     lane.rope.heads_keep_own = scored && !lane.needs.shared_across_heads;
@@ -94,6 +104,7 @@ void Sequence::MakeLanes(PolicyLanes lanes) {
     lane.kept_sizes = {&lane.block, &context_.tenant->kept.For(lane.block.bytes), &lane.small,
                        &context_.tenant->kept.For(lane.small.bytes)};
   }
+  return absl::OkStatus();
 }
 
 absl::Status Sequence::AllocateReports() {
@@ -101,6 +112,7 @@ absl::Status Sequence::AllocateReports() {
     const shm::ReportGeometry& geometry = lane.report_geometry;
     if (geometry.bytes == 0) continue;
     KVASIR_ASSIGN_OR_RETURN(lane.report, context_.recent->For(geometry.bytes).Allocate());
+    KVASIR_ASSIGN_OR_RETURN(lane.report_extent, context_.extents->RefOf(*lane.report.extent));
     std::byte* const base = lane.report.data();
     std::memset(base, 0, geometry.bytes);
     // Not a number until the engine writes it: a missing query is an error and not a bad choice.
@@ -112,15 +124,9 @@ absl::Status Sequence::AllocateReports() {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<LaneReport>> Sequence::Reports() {
+std::vector<LaneReport> Sequence::Reports() const {
   std::vector<LaneReport> reports;
-  for (const Lane& lane : lanes_) {
-    LaneReport report{&lane, {}};
-    if (lane.report) {
-      KVASIR_ASSIGN_OR_RETURN(report.extent, context_.extents->RefOf(*lane.report.extent));
-    }
-    reports.push_back(report);
-  }
+  for (const Lane& lane : lanes_) reports.push_back({&lane, lane.report_extent});
   return reports;
 }
 
@@ -146,7 +152,7 @@ LaneScoring Sequence::ScoringOf(size_t index) const {
   scoring.report_geometry = &lane.report_geometry;
   scoring.base = table.base;
   scoring.tokens = scoring.end - table.from_row;
-  scoring.first_query_row = scoring.end - std::min<uint64_t>(scoring.end, lane.needs.window_size);
+  scoring.abandoned = abandoned_;
   return scoring;
 }
 

@@ -72,6 +72,7 @@ void Sequence::StartSelecting() {
   const HeadShape& heads = lane.heads[in_lane];
   RowSelecting selecting;
   selecting.filter = filter_;
+  selecting.layer = layer;
   selecting.shape = {heads.type, heads.kv_heads, heads.k_dim};
   const uint64_t slots = lane.recent_block.slots;
   const uint32_t bytes = lane.recent_block.row_bytes[in_lane].k;

@@ -104,9 +104,7 @@ void BlockCache::Touch(std::span<const uint32_t> blocks) {
 
 absl::StatusOr<BlockCacheStep> BlockCache::Select(std::span<const uint32_t> blocks) {
   KVASIR_RETURN_IF_ERROR(CheckAscending(blocks, config_.max_cached_block));
-  std::vector<uint32_t> cached;
-  for (const Entry& entry : state_.entries) cached.push_back(entry.at.block);
-  std::sort(cached.begin(), cached.end());
+  const std::vector<uint32_t> cached = Cached();
   std::vector<uint32_t> misses;
   std::set_difference(blocks.begin(), blocks.end(), cached.begin(), cached.end(),
                       std::back_inserter(misses));
@@ -134,8 +132,11 @@ absl::Status BlockCache::Update(std::span<const uint32_t> blocks, std::span<cons
                            mass.size());
   }
   KVASIR_RETURN_IF_ERROR(CheckAscending(blocks, config_.max_cached_block));
+  const std::vector<uint32_t> cached = Cached();
   for (size_t i = 0; i < blocks.size(); ++i) {
-    if (!SlotOf(blocks[i])) return InvalidArgument("block is not cached: block={}", blocks[i]);
+    if (!std::binary_search(cached.begin(), cached.end(), blocks[i])) {
+      return InvalidArgument("block is not cached: block={}", blocks[i]);
+    }
     if (!IsScore(mass[i])) {
       return InvalidArgument("mass must be finite and not negative: block={} mass={}", blocks[i],
                              mass[i]);
@@ -150,6 +151,13 @@ absl::Status BlockCache::Update(std::span<const uint32_t> blocks, std::span<cons
     }
   }
   return absl::OkStatus();
+}
+
+std::vector<uint32_t> BlockCache::Cached() const {
+  std::vector<uint32_t> cached;
+  for (const Entry& entry : state_.entries) cached.push_back(entry.at.block);
+  std::sort(cached.begin(), cached.end());
+  return cached;
 }
 
 std::optional<uint32_t> BlockCache::SlotOf(uint32_t block) const {

@@ -69,6 +69,7 @@ class BlockCache {
   const BlockCacheState& state() const { return state_; }
 
  private:
+  std::vector<uint32_t> Cached() const;  // blocks, ascending
   BlockCache(const InfLlmConfig& config, BlockCacheState state)
       : config_(config), state_(std::move(state)) {}
 

@@ -59,24 +59,34 @@ absl::StatusOr<std::vector<float>> BlockRepresentative(const kernels::KeyShape& 
 absl::StatusOr<std::vector<uint32_t>> LookupBlocks(std::span<const float> reprs,
                                                    std::span<const float> query, uint32_t topk) {
   KVASIR_RETURN_IF_ERROR(CheckBounds("width", query.size(), 1, kMaxKeyElements));
-  KVASIR_RETURN_IF_ERROR(CheckBounds("topk", topk, 1, std::numeric_limits<uint32_t>::max()));
   if (reprs.size() % query.size() != 0) {
     return InvalidArgument("representatives must be blocks x width: size={} width={}", reprs.size(),
                            query.size());
   }
   const uint64_t blocks = reprs.size() / query.size();
   KVASIR_RETURN_IF_ERROR(CheckBounds("blocks", blocks, 0, kMaxEntries));
+  const kernels::KeyRun run{reinterpret_cast<const std::byte*>(reprs.data()),
+                            static_cast<uint32_t>(query.size_bytes()),
+                            static_cast<uint32_t>(blocks)};
+  return LookupBlocks(std::span(&run, 1), query, topk);
+}
+
+absl::StatusOr<std::vector<uint32_t>> LookupBlocks(std::span<const kernels::KeyRun> reprs,
+                                                   std::span<const float> query, uint32_t topk) {
+  KVASIR_RETURN_IF_ERROR(CheckBounds("width", query.size(), 1, kMaxKeyElements));
+  KVASIR_RETURN_IF_ERROR(CheckBounds("topk", topk, 1, std::numeric_limits<uint32_t>::max()));
+  KVASIR_RETURN_IF_ERROR(CheckFinite(query, "query"));
+  uint64_t blocks = 0;
+  for (const kernels::KeyRun& run : reprs) blocks += run.rows;
+  KVASIR_RETURN_IF_ERROR(CheckBounds("blocks", blocks, 0, kMaxEntries));
   if (blocks <= topk) {
     std::vector<uint32_t> all(blocks);
     std::iota(all.begin(), all.end(), 0U);
     return all;
   }
-  const auto width = static_cast<uint32_t>(query.size());
-  const kernels::KeyShape shape{kernels::RowType::kF32, 1, width};
-  const kernels::KeyRun run{reinterpret_cast<const std::byte*>(reprs.data()),
-                            width * uint32_t{sizeof(float)}, static_cast<uint32_t>(blocks)};
+  const kernels::KeyShape shape{kernels::RowType::kF32, 1, static_cast<uint32_t>(query.size())};
   std::vector<float> scores(blocks);
-  kernels::DotRows(shape, query.data(), std::span(&run, 1), scores.data());
+  kernels::DotRows(shape, query.data(), reprs, scores.data());
   KVASIR_RETURN_IF_ERROR(CheckFinite(scores, "score of a block"));
   return kernels::TopK(scores, topk);
 }

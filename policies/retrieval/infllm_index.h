@@ -29,8 +29,12 @@ absl::StatusOr<std::vector<float>> BlockRepresentative(const kernels::KeyShape& 
 // `query` (the lower number on a tie); all of them where there are no more than topk. `reprs`:
 // [blocks][width], width = heads * dim; `query`: [width], the mean of the execution block's queries
 // after the one rotation. Errors: kInvalidArgument for a query of width 0 or above 2^24, sizes that
-// do not fit, topk 0, a score that is not finite. Cost: one pass over the representatives.
+// do not fit, topk 0, a query or a score that is not finite. Cost: one pass over the
+// representatives.
 absl::StatusOr<std::vector<uint32_t>> LookupBlocks(std::span<const float> reprs,
+                                                   std::span<const float> query, uint32_t topk);
+// The same where the representatives, in f32, lie in several runs.
+absl::StatusOr<std::vector<uint32_t>> LookupBlocks(std::span<const kernels::KeyRun> reprs,
                                                    std::span<const float> query, uint32_t topk);
 
 }  // namespace kvasir

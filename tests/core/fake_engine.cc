@@ -17,7 +17,8 @@ namespace {
 constexpr uint32_t kElements = 4;
 
 uint16_t Element(uint64_t row, uint32_t layer, uint32_t plane, uint32_t e) {
-  return static_cast<uint16_t>(row * 131 + layer * 17 + plane * 5 + e);
+  return static_cast<uint16_t>((row * 131 + layer * 17 + plane * 5 + e) %
+                               0x3C00);  // below 1 in f16
 }
 
 uint32_t LoadWord(const std::byte* at) {
@@ -58,7 +59,7 @@ std::unique_ptr<HostPool> MakeTestPool(uint64_t bytes) {
 ModelDescription SmallModel(uint32_t layers) {
   ModelDescription model;
   model.name = "small";
-  model.layers.assign(layers, LayerShape{1, kElements, kElements, 0});
+  model.layers.assign(layers, LayerShape{1, kElements, kElements, 0, 2});
   model.separators = {1, 2};
   model.vocabulary_size = 100;
   model.slots_per_block = 16;
@@ -100,15 +101,14 @@ absl::StatusOr<uint32_t> FakeEngine::RegisterModel(uint32_t layers) {
                           core_.RegisterModel(*session_, SmallModel(layers)));
   const std::vector<shm::LayerRowBytes>& bytes = handle.model->row_bytes();
   layers_ = layers;
-  block_ = shm::MakeGroupGeometry(bytes, 16);
-  small_ = shm::MakeGroupGeometry(bytes, shm::SmallGroupSlots(16));
+  const shm::GroupGeometry block = shm::MakeGroupGeometry(bytes, 16);
   std::byte* const base = extents_[handle.probe_extent.slot] + handle.probe_offset;
   for (uint32_t layer = 0; layer < layers; ++layer) {
     for (uint32_t slot = 0; slot < 8; ++slot) {
       for (uint32_t b = 0; b < bytes[layer].k; ++b) {
-        base[block_.k_off[layer] + slot * bytes[layer].k + b] =
+        base[block.k_off[layer] + slot * bytes[layer].k + b] =
             std::byte{shm::ProbeByte(9, layer, 0, slot, b)};
-        base[block_.v_off[layer] + slot * bytes[layer].v + b] =
+        base[block.v_off[layer] + slot * bytes[layer].v + b] =
             std::byte{shm::ProbeByte(9, layer, 1, slot, b)};
       }
     }
@@ -117,15 +117,31 @@ absl::StatusOr<uint32_t> FakeEngine::RegisterModel(uint32_t layers) {
   return handle.model_id;
 }
 
-absl::StatusOr<FakeEngine::Stream> FakeEngine::Open(uint32_t model_id,
-                                                    const std::string& retention) {
-  KVASIR_ASSIGN_OR_RETURN(const Sequence* sequence,
-                          core_.OpenSequence(*session_, {model_id, retention, 0, "fake"}));
+absl::StatusOr<FakeEngine::Stream> FakeEngine::Open(uint32_t model_id, const std::string& retention,
+                                                    uint64_t prompt_rows) {
+  KVASIR_ASSIGN_OR_RETURN(
+      const Sequence* sequence,
+      core_.OpenSequence(*session_, {model_id, retention, prompt_rows, "fake"}));
   Stream stream;
   stream.slot = sequence->identity().slot;
   stream.uid = sequence->identity().uid;
   stream.id = sequence->identity().id;
+  const LaneReport report = sequence->Reports().front();
+  stream.recent = report.lane->recent_block;
+  stream.block = report.lane->block;
+  stream.small = report.lane->small;
+  stream.report_geometry = report.lane->report_geometry;
+  if (report.lane->report) {
+    stream.report = extents_[report.extent.slot] + report.lane->report.offset;
+    FillReports(stream, 0.5F);
+  }
   return stream;
+}
+
+void FakeEngine::FillReports(const Stream& stream, float value) {
+  for (uint64_t at = 0; stream.report != nullptr && at < stream.report_geometry.bytes; at += 4) {
+    std::memcpy(stream.report + at, &value, 4);
+  }
 }
 
 shm::SeqBoard* FakeEngine::boards() {
@@ -151,20 +167,45 @@ std::byte* FakeEngine::BlockOf(const Stream& stream, uint32_t lane, uint64_t row
   return extents_[ref.extent] + ref.group_off;
 }
 
-void FakeEngine::WriteRow(Stream& stream, uint32_t id) {
+void FakeEngine::WriteRow(Stream& stream, uint32_t id, float mass) {
+  const shm::GroupGeometry& block = stream.recent;
   const uint64_t slot = stream.rows % 16;
   std::byte* const base = BlockOf(stream, 0, stream.rows);
   for (uint32_t layer = 0; layer < layers_; ++layer) {
     for (uint32_t e = 0; e < kElements; ++e) {
       const uint16_t k = Element(stream.rows, layer, 0, e), v = Element(stream.rows, layer, 1, e);
-      std::memcpy(base + block_.k_off[layer] + slot * block_.row_bytes[layer].k + 2 * e, &k, 2);
-      std::memcpy(base + block_.v_off[layer] + slot * block_.row_bytes[layer].v + 2 * e, &v, 2);
+      std::memcpy(base + block.k_off[layer] + slot * block.row_bytes[layer].k + 2 * e, &k, 2);
+      std::memcpy(base + block.v_off[layer] + slot * block.row_bytes[layer].v + 2 * e, &v, 2);
     }
   }
-  std::memcpy(base + block_.tok_off + 4 * slot, &id, 4);
+  std::memcpy(base + block.tok_off + 4 * slot, &id, 4);
+  for (uint32_t set = 0; set < block.trailer.mass_sets; ++set) {
+    std::memcpy(base + block.mass_off + 4 * (set * uint64_t{16} + slot), &mass, 4);
+  }
   stream.ids.resize(stream.rows);
   stream.ids.push_back(id);
   ++stream.rows;
+}
+
+void FakeEngine::SpoilKeys(const Stream& stream, uint64_t row, uint16_t bits) {
+  std::byte* const base = BlockOf(stream, 0, row);
+  for (uint32_t layer = 0; layer < layers_; ++layer) {
+    std::memcpy(base + stream.recent.k_off[layer] + row % 16 * stream.recent.row_bytes[layer].k,
+                &bits, 2);
+  }
+}
+
+void FakeEngine::ExpectBlock(const Stream& stream, uint32_t layer,
+                             const Sequence::RetrievedBlock& block, uint64_t first, uint32_t rows) {
+  const std::vector<shm::LayerRowBytes> bytes = {stream.recent.row_bytes[layer]};
+  const shm::GroupGeometry slot = shm::MakeGroupGeometry(bytes, rows);
+  const std::byte* const base = extents_[block.extent.slot] + block.offset;
+  for (uint32_t i = 0; i < rows; ++i) {
+    EXPECT_EQ(LoadWord(base + slot.pos_off + 4 * i), first + i);
+    EXPECT_EQ(LoadWord(base + slot.tok_off + 4 * i), stream.ids[first + i]);
+    ExpectRow(base + slot.k_off[0] + i * bytes[0].k, first + i, layer, 0);
+    ExpectRow(base + slot.v_off[0] + i * bytes[0].v, first + i, layer, 1);
+  }
 }
 
 void FakeEngine::WriteDesk(const Stream& stream) {
@@ -186,14 +227,17 @@ std::vector<uint64_t> FakeEngine::VisibleRows(const Stream& stream, uint64_t row
   const auto* sticky = reinterpret_cast<const uint64_t*>(d_.get() + span.sticky_off);
   std::vector<uint64_t> rows;
   for (uint32_t r = 0; r < span.runs; ++r) {
-    const shm::GroupGeometry& geometry = GeometryOf(runs[r].group_slots);
+    const shm::GroupGeometry& geometry = runs[r].group_slots == 16 ? stream.block : stream.small;
+    // A column for each layer (it has one head), or one for all.
+    const uint32_t column = geometry.trailer.position_sets > 1 ? layer : 0;
     const std::byte* const base = extents_[runs[r].extent] + runs[r].group_off;
     for (uint32_t s = runs[r].first_slot; s < runs[r].first_slot + runs[r].rows; ++s) {
-      const uint64_t kept = LoadWord(base + geometry.pos_off + 4 * s);
+      const uint64_t at = 4 * (uint64_t{column} * geometry.slots + s);
+      const uint64_t kept = LoadWord(base + geometry.pos_off + at);
       EXPECT_LT(kept, span.recent_first);
       EXPECT_LT(kept, stream.rows);
       if (kept >= stream.rows) continue;
-      EXPECT_EQ(LoadWord(base + geometry.tok_off + 4 * s), stream.ids[kept]) << "row " << kept;
+      EXPECT_EQ(LoadWord(base + geometry.tok_off + at), stream.ids[kept]) << "row " << kept;
       ExpectRow(base + geometry.k_off[layer] + s * geometry.row_bytes[layer].k, kept, layer, 0);
       ExpectRow(base + geometry.v_off[layer] + s * geometry.row_bytes[layer].v, kept, layer, 1);
       rows.push_back(kept);
@@ -209,7 +253,8 @@ std::vector<uint64_t> FakeEngine::VisibleRows(const Stream& stream, uint64_t row
   for (const uint64_t p : rows) {
     if (p < span.recent_first || p >= stream.rows) continue;
     const std::byte* const base = BlockOf(stream, 0, p);
-    ExpectRow(base + block_.k_off[layer] + p % 16 * block_.row_bytes[layer].k, p, layer, 0);
+    ExpectRow(base + stream.recent.k_off[layer] + p % 16 * stream.recent.row_bytes[layer].k, p,
+              layer, 0);
   }
   std::sort(rows.begin(), rows.end());
   return rows;

@@ -21,8 +21,8 @@ uint64_t TestSeed(uint64_t fallback);
 // A pool without locking or stock.
 std::unique_ptr<HostPool> MakeTestPool(uint64_t bytes);
 
-// One lane for `layers` layers of 1 head x 4 elements in f16, 16 slots a block, vocabulary 100,
-// separators 1 and 2.
+// One lane for `layers` layers of 1 kv head (2 query heads) x 4 elements in f16, 16 slots a block,
+// vocabulary 100, separators 1 and 2.
 ModelDescription SmallModel(uint32_t layers);
 
 class FakeEngine final : public ExtentSender {
@@ -34,6 +34,9 @@ class FakeEngine final : public ExtentSender {
     uint64_t rows = 0;
     uint64_t adopted = 1;
     std::vector<uint32_t> ids;
+    shm::GroupGeometry recent, block, small;  // of its one lane
+    shm::ReportGeometry report_geometry;
+    std::byte* report = nullptr;  // where it reports; null: nothing is asked for
   };
 
   // Opens a session. `limits` as in the core's configuration.
@@ -47,13 +50,19 @@ class FakeEngine final : public ExtentSender {
 
   // Registers SmallModel(layers), writes the probe pattern and has it checked.
   absl::StatusOr<uint32_t> RegisterModel(uint32_t layers);
-  absl::StatusOr<Stream> Open(uint32_t model_id, const std::string& retention);
+  // What is to be reported is reported from then on: `mass` for every row, and for queries.
+  absl::StatusOr<Stream> Open(uint32_t model_id, const std::string& retention,
+                              uint64_t prompt_rows = 0);
+  // Fills the report group with `value`.
+  static void FillReports(const Stream& stream, float value);
 
   // Adopts a newer table if the stream has come to its first row; then the rows that may be written
   // now, judged from the board alone.
   uint64_t Writable(Stream& stream);
-  // Writes the next row with this id, in every layer. REQUIRES: Writable(stream) > 0.
-  void WriteRow(Stream& stream, uint32_t id);
+  // Writes the next row with this id, in every layer, and its mass. REQUIRES: Writable(stream) > 0.
+  void WriteRow(Stream& stream, uint32_t id, float mass = 0.5F);
+  // Overwrites the keys of a row that is in recent, in every layer.
+  void SpoilKeys(const Stream& stream, uint64_t row, uint16_t bits);
   // Puts rows and adopted into the desk.
   void WriteDesk(const Stream& stream);
   SyncAnswer Sync(const Stream& stream, uint64_t granted_rows, std::optional<uint64_t> table_row);
@@ -61,6 +70,10 @@ class FakeEngine final : public ExtentSender {
   // Rows that the query of `row` sees in `layer` by the adopted table, ascending. Adds a test
   // failure for kept rows whose K, V, position or id is not the one written.
   std::vector<uint64_t> VisibleRows(const Stream& stream, uint64_t row, uint32_t layer);
+
+  // Adds a test failure where a retrieved block is not the rows [first, first + rows) of the layer.
+  void ExpectBlock(const Stream& stream, uint32_t layer, const Sequence::RetrievedBlock& block,
+                   uint64_t first, uint32_t rows);
 
   shm::SeqBoard& board(uint32_t slot) { return boards()[slot]; }
   shm::SeqDesk& desk(uint32_t slot);
@@ -78,9 +91,6 @@ class FakeEngine final : public ExtentSender {
     return board(stream.slot).v[stream.adopted & 1];
   }
   std::byte* BlockOf(const Stream& stream, uint32_t lane, uint64_t row);
-  const shm::GroupGeometry& GeometryOf(uint32_t slots) const {
-    return slots == block_.slots ? block_ : small_;
-  }
 
   KvCore& core_;
   const SegmentSizes sizes_;
@@ -88,7 +98,6 @@ class FakeEngine final : public ExtentSender {
   Session* session_ = nullptr;
   uint32_t session_id_ = 0;
   std::vector<std::byte*> extents_;  // by slot
-  shm::GroupGeometry block_, small_;
   uint32_t layers_ = 0;
 };
 
