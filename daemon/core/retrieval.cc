@@ -138,12 +138,13 @@ absl::Status Retrieval::PrepareSlots(uint32_t layer) {
 
 absl::Status Retrieval::Look(BlockLookup& lookup) {
   Layer& layer = layers_[lookup.layer];
-  if (!lookup.mass.empty()) {
-    KVASIR_RETURN_IF_ERROR(layer.cache.Update(layer.last, lookup.mass));
-  }
+  // First what may be refused for its query: then nothing has changed.
   KVASIR_ASSIGN_OR_RETURN(
       lookup.blocks,
       LookupBlocks(Representatives(lookup.layer, lookup.query.size()), lookup.query, config_.topk));
+  if (!lookup.mass.empty()) {
+    KVASIR_RETURN_IF_ERROR(layer.cache.Update(layer.last, lookup.mass));
+  }
   KVASIR_ASSIGN_OR_RETURN(const BlockCacheStep step, layer.cache.Select(lookup.blocks));
   for (const BlockSlot& load : step.loads) Load(lookup.layer, load);
   const std::vector<std::optional<uint32_t>> in_slots = layer.cache.Slots();

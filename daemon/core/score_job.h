@@ -74,6 +74,7 @@ void RunScoring(LaneScoring& scoring);
 struct RowSelecting {
   std::shared_ptr<const GemFilter> filter;
   uint32_t layer = 0;
+  uint64_t end = 0;  // rows it chooses from
   kernels::KeyShape shape;
   std::vector<kernels::KeyRun> keys;
   std::vector<float> query;  // [kv_head][dim], copied out of the report

@@ -47,7 +47,8 @@ absl::StatusOr<std::optional<std::vector<uint32_t>>> Sequence::SelectRows(uint32
     return FailedPrecondition("rows were selected before: prompt_rows={}", prompt_.size());
   }
   if (rows_ == 0) return FailedPrecondition("there are no rows to select from: rows=0 min=1");
-  if (!*asked || !chosen_) {
+  // Another call may have changed the rows meanwhile.
+  if (!*asked || !chosen_ || chosen_->end != rows_) {
     chosen_.reset();
     StartSelecting();
     *asked = true;
@@ -72,6 +73,7 @@ void Sequence::StartSelecting() {
   const HeadShape& heads = lane.heads[in_lane];
   RowSelecting selecting;
   selecting.filter = filter_;
+  selecting.end = rows_;
   selecting.layer = layer;
   selecting.shape = {heads.type, heads.kv_heads, heads.k_dim};
   const uint64_t slots = lane.recent_block.slots;

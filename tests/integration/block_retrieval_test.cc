@@ -252,6 +252,11 @@ TEST_F(RetrievalTest, BadCallsAreRefusedAndHarmNothing) {
       bad[3] = std::numeric_limits<float>::quiet_NaN();
       EXPECT_EQ(sequence->Retrieve(1, bad, {}).status().code(), absl::StatusCode::kInvalidArgument);
     }
+    for (const LayerView& view : step->layers) {  // no block is sealed without
+      for (uint32_t head = 0; head < kQueryHeads; ++head) {
+        view.mass.recent[head * view.mass.recent_rows + row - view.recent_base] = 1.0F;
+      }
+    }
     ASSERT_TRUE(sequence->Commit(std::vector<uint32_t>{3}).ok());
   }
   EXPECT_TRUE(sequence->Close().ok());

@@ -86,7 +86,8 @@ class EngineCrashTest : public DaemonFixture {
     std::vector<std::string> argv = {SiblingProgram("test_engine"),
                                      folder_.path() + "/control.sock",
                                      folder_.path() + "/data.sock", std::to_string(random())};
-    if (as_other_user) argv.push_back(std::to_string(kCrashUid));
+    argv.push_back(as_other_user ? std::to_string(kCrashUid) : "-");
+    if (random() % 2 == 0) argv.push_back("asked");
     ChildProcess engine(argv, {});
     const uint64_t things = random() % 3 == 0 ? random() % 8 : random() % 400;
     for (uint64_t i = 0; i < things; ++i) {
@@ -255,6 +256,26 @@ TEST_F(DaemonCrashTest, KilledAtAnyMoment) {
     EXPECT_THAT(end.code(),
                 AnyOf(Eq(absl::StatusCode::kUnavailable), Eq(absl::StatusCode::kDeadlineExceeded)))
         << MessageOf(end);
+    ASSERT_TRUE(daemon_.Start(MakeConfig()));
+  }
+}
+
+// With scores, selections and lookups under way.
+TEST_F(DaemonCrashTest, KilledUnderAnEngineThatIsAsked) {
+  std::mt19937_64 random(FromEnvironment("KVASIR_SEED", std::random_device{}()));
+  const uint64_t rounds = std::max<uint64_t>(1, FromEnvironment("KVASIR_ROUNDS", 40) / 10);
+  for (uint64_t i = 0; i < rounds && !HasFatalFailure(); ++i) {
+    SCOPED_TRACE(i);
+    ChildProcess engine({SiblingProgram("test_engine"), folder_.path() + "/control.sock",
+                         folder_.path() + "/data.sock", std::to_string(random()), "-", "asked"},
+                        {});
+    for (uint64_t things = random() % 600; things > 0; --things) {
+      if (!engine.ReadByte()) FAIL() << "the engine ended by itself: " << engine.ReadErrors();
+    }
+    daemon_.process().Signal(SIGKILL);
+    EXPECT_EQ(daemon_.process().Wait(), -SIGKILL);
+    while (engine.ReadByte()) continue;  // what it had done before
+    EXPECT_EQ(engine.Wait(), 3);         // its next call fails, and does not hang
     ASSERT_TRUE(daemon_.Start(MakeConfig()));
   }
 }

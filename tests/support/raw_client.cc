@@ -117,6 +117,7 @@ v1::ModelSpec GoodSpec(int layers) {
     layer->set_kv_heads(2);
     layer->set_k_head_dim(16);
     layer->set_v_head_dim(16);
+    layer->set_query_heads(4);
   }
   spec.mutable_rope()->set_pairing(v1::RopeSpec::PAIRING_INTERLEAVED);
   spec.mutable_rope()->set_theta(10'000);
