@@ -195,7 +195,6 @@ TEST_F(AskedClientTest, NumbersThatAreNoneCostTheirSequenceOnly) {
         Case{kInfLlm, mass(0.0F), absl::StatusCode::kFailedPrecondition}}) {
     SCOPED_TRACE(fmt::format("{} mass={} query={} key={}", bad.retention, bad.numbers.mass,
                              bad.numbers.query, bad.numbers.key_bits));
-    const uint64_t before = HeldBytes();
     Sequence sequence = Open(engine, bad.retention, 40);
     const absl::Status status = StepTo(sequence, 80, bad.numbers);
     EXPECT_EQ(status.code(), bad.code) << MessageOf(status);
@@ -205,10 +204,12 @@ TEST_F(AskedClientTest, NumbersThatAreNoneCostTheirSequenceOnly) {
     for (int i = 0; i < 2; ++i) EXPECT_EQ(Step(sequence, Numbers{}).code(), bad.code);  // for good
     EXPECT_EQ(sequence.rows(), rows);
     EXPECT_TRUE(sequence.Close().ok());
-    EXPECT_EQ(HeldBytes(), before);
     ASSERT_TRUE(Step(honest, Numbers{}).ok());
     ASSERT_TRUE(Step(other, Numbers{}).ok());
   }
+  EXPECT_TRUE(honest.Close().ok());
+  EXPECT_TRUE(other.Close().ok());
+  EXPECT_EQ(HeldBytes(), 0U);
 }
 
 TEST_F(AskedClientTest, SelectionIsMadeOnceAndOfNumbers) {
