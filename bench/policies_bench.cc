@@ -3,11 +3,11 @@
 // Every row is a ratio: case and reference run in turn, in changing order, on one thread; the ratio
 // is the median over the pairs, `ratio_low` and `ratio_high` its 95% interval. Times are processor
 // time of the thread. Compaction and re-rotation read rows of a pool much larger than the caches,
-// in order, every second or every fifth.
+// in order, every second or every fifth; re-rotation also rows at the gaps of separators, and, for
+// information, with deltas that no policy asks for: each row another one of two million.
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <map>
 #include <string>
 #include <vector>
 
@@ -16,98 +16,26 @@
 #include "base/check.h"
 #include "bench/google_report.h"
 #include "bench/kernel_data.h"
+#include "bench/policy_cases.h"
 #include "bench/statistics.h"
 #include "kernels/gather.h"
 #include "kernels/scores.h"
 #include "policies/policy_registry.h"
 
 #include <fmt/format.h>
-#include <hwy/targets.h>
 
 namespace kvasir {
 namespace {
 
-using bench::Better;
+using bench::Compare;
+using bench::Found;
+using bench::Kept;
+using bench::Measure;
 using bench::Memory;
+using bench::Register;
 using bench::ThreadSeconds;
 
-// What a case found, by its name: the rows of the report are made of these.
-std::map<std::string, bench::Row>& Found() {
-  static std::map<std::string, bench::Row> found;
-  return found;
-}
-
-struct Measure {
-  std::string unit = {};     // of value and reference, which are amount / seconds or the inverse
-  double amount = 1;         // of an iteration: bytes, tokens
-  bool speed = false;        // amount / seconds; else seconds / amount
-  std::string against = {};  // what the reference is
-  std::string goal = {};
-};
-
-// Runs both in turn, once before without a look at the clock.
-template <class Case, class Reference>
-void Compare(benchmark::State& state, const std::string& name, const Measure& measure,
-             const Case& run, const Reference& reference) {
-  std::vector<double> ratios, values;
-  run();
-  reference();
-  for (auto _ : state) {
-    double took[2] = {};
-    for (const size_t turn : {ratios.size() % 2, (ratios.size() + 1) % 2}) {
-      const double since = ThreadSeconds();
-      if (turn == 0) {
-        run();
-      } else {
-        reference();
-      }
-      took[turn] = ThreadSeconds() - since;
-    }
-    state.SetIterationTime(took[0]);
-    ratios.push_back(measure.speed ? took[1] / took[0] : took[0] / took[1]);
-    values.push_back(measure.speed ? measure.amount / took[0] : took[0] / measure.amount);
-  }
-  const bench::MedianInterval ratio = bench::MedianOf(ratios);
-  bench::Row row;
-  row.value = bench::MedianOf(values).median * (measure.unit.starts_with("ns") ? 1e9 : 1e-9);
-  row.unit = measure.unit;
-  row.reference = row.value / ratio.median;
-  row.better = measure.speed ? Better::kHigher : Better::kLower;
-  row.goal = measure.goal;
-  row.extra = {{"reference_name", measure.against},
-               {"ratio_low", ratio.low},
-               {"ratio_high", ratio.high},
-               {"pairs", ratios.size()}};
-  state.counters["ratio"] = ratio.median;
-  Found()[name] = row;
-}
-
-template <class Body>
-void Register(const std::string& name, int64_t pairs, const Body& body) {
-  benchmark::RegisterBenchmark(name.c_str(),
-                               [name, body](benchmark::State& state) { body(state, name); })
-      ->UseManualTime()
-      ->Iterations(pairs)
-      ->Unit(benchmark::kMillisecond);
-}
-
 // ---- compaction
-
-// Kept rows of a pool, in order, one in `every`.
-struct Kept {
-  Kept(size_t row_bytes, size_t every) : pool(bench::MakeRows(kPoolBytes)) {
-    for (size_t at = 0; at + row_bytes <= kPoolBytes; at += row_bytes * every) {
-      sources.push_back(pool.get() + at);
-    }
-    bytes = sources.size() * row_bytes;
-    target = bench::AllocateMemory(bytes);
-  }
-  static constexpr size_t kPoolBytes = size_t{128} << 20U;
-  Memory pool;
-  std::vector<const std::byte*> sources;
-  size_t bytes = 0;
-  Memory target;
-};
 
 void RegisterCompact() {
   for (const auto& [row_bytes, goal] : {std::pair{2048U, "0.8"}, {256U, "0.45"}}) {
@@ -128,71 +56,6 @@ void RegisterCompact() {
               benchmark::ClobberMemory();
             });
       });
-    }
-  }
-}
-
-// ---- re-rotation
-
-// Lets the kernels choose among `targets` alone while it lives.
-class OnlyTarget {
- public:
-  explicit OnlyTarget(int64_t target) { Set(target); }
-  ~OnlyTarget() { Set(0); }
-  OnlyTarget(const OnlyTarget&) = delete;
-  OnlyTarget& operator=(const OnlyTarget&) = delete;
-
- private:
-  static void Set(int64_t target) {
-    hwy::SetSupportedTargetsForTest(target);
-    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-  }
-};
-
-// The delta grows with every row that was dropped before, as in a compaction.
-void Rotate(benchmark::State& state, const std::string& name, int64_t target, size_t row_bytes,
-            kernels::RopePairing pairing, int64_t every) {
-  const OnlyTarget only(target);
-  kernels::RopeShape shape;
-  // Heads of a small and of a large model.
-  shape.head_dim = shape.rotated_dims = row_bytes < 1024 ? 64 : 128;
-  shape.kv_heads = static_cast<uint32_t>(row_bytes / (2 * shape.head_dim));
-  shape.pairing = pairing;
-  const Kept kept(row_bytes, static_cast<size_t>(every));
-  std::vector<int64_t> deltas(kept.sources.size());
-  for (size_t row = 0; row < deltas.size(); ++row) {
-    deltas[row] = -static_cast<int64_t>(row % 8192 + 1) * (every - 1);
-  }
-  Compare(
-      state, name,
-      {.unit = "GB/s",
-       .amount = static_cast<double>(kept.bytes),
-       .speed = true,
-       .against = "gather of the same rows",
-       .goal = "ratio >= 0.7"},
-      [&] { kernels::GatherRotateRows(shape, kept.sources, deltas, kept.target.get()); },
-      [&] { kernels::GatherRows(kept.sources, row_bytes, kept.target.get()); });
-}
-
-void RegisterRotate() {
-  const std::pair<int64_t, const char*> targets[] = {{HWY_AVX3, "avx512"}, {HWY_AVX2, "avx2"}};
-  for (const size_t row_bytes : {2048U, 256U}) {
-    for (const auto& [target, target_name] : targets) {
-      if ((hwy::SupportedTargets() & target) == 0) {
-        continue;
-      }
-      for (const auto pairing :
-           {kernels::RopePairing::kHalfSplit, kernels::RopePairing::kInterleaved}) {
-        for (const int64_t every : {2, 5}) {
-          const auto name = fmt::format(
-              "rotate/{}/{}/{}{}", row_bytes, target_name,
-              pairing == kernels::RopePairing::kHalfSplit ? "half_split" : "interleaved",
-              every == 2 ? "" : "/one_in_5");
-          Register(name, 21, [=, only = target](benchmark::State& state, const std::string& as) {
-            Rotate(state, as, only, row_bytes, pairing, every);
-          });
-        }
-      }
     }
   }
 }
@@ -349,7 +212,7 @@ void Window(benchmark::State& state, const std::string& name) {
 int main(int argc, char** argv) {
   using namespace kvasir;
   RegisterCompact();
-  RegisterRotate();
+  bench::RegisterRotate();
   Register("sepllm", 41, SepLlm);
   Register("gemfilter", 21, GemFilter);
   Register("mass", 101, Mass);

@@ -27,8 +27,8 @@ constexpr uint64_t kAheadBytes = 8192;
 // The same for PrefetchNear.
 constexpr uint64_t kNearBytes = 2048;
 
-// Into the second-level cache: a prefetch into the first one stops a Zen 4 from prefetching the
-// rest of the row by itself, and costs a quarter of the speed.
+// Into the second-level cache: on a Zen 4 prefetches into the first one cost a quarter of the
+// speed, perhaps because they keep the processor from prefetching the rest of the row by itself.
 HWY_INLINE void PrefetchRow(const std::byte* row, uint64_t bytes) {
   for (uint64_t at = 0; at < bytes; at += kCacheLine) {
     __builtin_prefetch(row + at, 0, 2);

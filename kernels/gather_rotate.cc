@@ -60,6 +60,31 @@ HWY_INLINE FactorVecs Product(const RopeAngles::Turn& turn, size_t pairs, size_t
   return {hn::NegMulAdd(hs, ls, hn::Mul(hc, lc)), hn::MulAdd(hc, ls, hn::Mul(hs, lc))};
 }
 
+// The pairs from `pair` on, one by one.
+void MakeTail(const RopeAngles::Turn& turn, size_t pairs, size_t pair, const Factors& to) {
+  for (; pair < pairs; ++pair) {
+    const float hc = turn.high[pair];
+    const float hs = turn.high[pairs + pair];
+    const float lc = turn.low[pair];
+    const float ls = turn.low[pairs + pair];
+    to.cosine[pair] = hc * lc - hs * ls;
+    to.sine[pair] = hc * ls + hs * lc;
+  }
+}
+
+// A RopeAngles::Product.
+void MultiplyTurns(const float* a, const float* b, size_t pairs, float* to) {
+  const FloatTag d;
+  size_t pair = 0;
+  for (; pair + kLanes <= pairs; pair += kLanes) {
+    const FactorVecs made = Product({.high = a, .low = b}, pairs, pair);
+    hn::StoreU(made.cosine, d, to + pair);
+    hn::StoreU(made.sine, d, to + pairs + pair);
+  }
+  MakeTail({.high = a, .low = b}, pairs, pair,
+           {.cosine = to, .sine = to + pairs, .doubled = nullptr});
+}
+
 // Products of a turn as they are needed.
 struct ProductFactors {
   HWY_INLINE FactorVecs At(size_t pair) const { return Product(turn, pairs, pair); }
@@ -87,18 +112,6 @@ struct StoredFactors {
   Factors by;
   size_t pairs;
 };
-
-// The pairs from `pair` on, one by one.
-void MakeTail(const RopeAngles::Turn& turn, size_t pairs, size_t pair, const Factors& to) {
-  for (; pair < pairs; ++pair) {
-    const float hc = turn.high[pair];
-    const float hs = turn.high[pairs + pair];
-    const float lc = turn.low[pair];
-    const float ls = turn.low[pairs + pair];
-    to.cosine[pair] = hc * lc - hs * ls;
-    to.sine[pair] = hc * ls + hs * lc;
-  }
-}
 
 // Whole vectors are stored, so that the loads that follow at once are forwarded from the store
 // buffer.
@@ -223,7 +236,7 @@ constexpr size_t kSmallRow = 512;
 // Prefetches rows on their way: far ones into the second-level cache, near ones from there.
 struct RowsAhead {
   HWY_INLINE void Prefetch(size_t row, size_t at, size_t bytes) const {
-    // Over small gaps the processor goes on by itself, and requests of ours hold it up.
+    // Over small gaps these were measured to cost more than they bring.
     if (row + far < sources.size() &&
         (reinterpret_cast<uintptr_t>(sources[row + far]) -
          reinterpret_cast<uintptr_t>(sources[row + far - 1])) > kSmallStep) {
@@ -260,7 +273,7 @@ void RotateRows(const RopeShape& shape, std::span<const std::byte* const> source
       continue;
     }
     if (shape.kv_heads <= kFusedHeads) {
-      const RopeAngles::Turn turn = angles.Of(deltas[row]);
+      const RopeAngles::Turn turn = angles.Of(deltas[row], MultiplyTurns);
       if (whole < pairs) {
         MakeTail(turn, pairs, whole, factors);
       }
@@ -273,7 +286,7 @@ void RotateRows(const RopeShape& shape, std::span<const std::byte* const> source
     }
     if (made != deltas[row]) {
       made = deltas[row];
-      MakeFactors(angles.Of(made), pairs, shape.pairing, factors);
+      MakeFactors(angles.Of(made, MultiplyTurns), pairs, shape.pairing, factors);
     }
     if (row_bytes <= kSmallRow) {
       rows.Prefetch(row, 0, row_bytes);

@@ -24,7 +24,7 @@ void RopeAngles::Use(double theta, uint32_t rotated_dims) {
   high_of_.assign(kEntries, kNoBase);
 }
 
-void RopeAngles::Prepare(int64_t base, size_t low) {
+void RopeAngles::Prepare(int64_t base, size_t low, Product product) {
   if (!low_known_[low]) {
     Fill(low_.data() + low * 2 * pairs_, static_cast<int64_t>(low));
     low_known_[low] = true;
@@ -45,12 +45,7 @@ void RopeAngles::Prepare(int64_t base, size_t low) {
     Fill(h, high * kEntries * kLowEntries);
     high_of_[slot] = high;
   }
-  float* to = base_entry_.data();
-  const size_t pairs = pairs_;
-  for (size_t pair = 0; pair < pairs; ++pair) {
-    to[pair] = h[pair] * m[pair] - h[pairs + pair] * m[pairs + pair];
-    to[pairs + pair] = h[pairs + pair] * m[pair] + h[pair] * m[pairs + pair];
-  }
+  product(h, m, pairs_, base_entry_.data());
   base_ = base;
 }
 

@@ -3,9 +3,10 @@
 //
 // A delta is 8192 * high + 32 * middle + low with 0 <= low < 32 and 0 <= middle < 256; the turn by
 // it is the three turns one after the other, two complex products. That of high and middle is made
-// once for as long as they stay, and the low table is small enough for the first-level cache: a
-// row costs one product of what lies near. Entries are computed in double on first use; products
-// are in float, off by at most 3e-7. Not thread-safe; GatherRotateRows keeps one object a thread.
+// once for as long as they stay, by the caller's vector code: where few rows are kept it is made
+// every few rows. The low table is small enough for the first-level cache: a row costs one product
+// of what lies near. Entries are computed in double on first use; products are in float, off by at
+// most 3e-7. Not thread-safe; GatherRotateRows keeps one object a thread.
 // Memory: 2.1 KiB for each rotated dimension.
 #ifndef KVASIR_KERNELS_ROPE_ANGLES_H_
 #define KVASIR_KERNELS_ROPE_ANGLES_H_
@@ -25,17 +26,21 @@ class RopeAngles {
     const float* low;
   };
 
+  // Sets `to` to the turn by `a` and `b` one after the other; all are [2][pairs], cosines before
+  // sines, and `to` overlaps neither.
+  using Product = void (*)(const float* a, const float* b, size_t pairs, float* to);
+
   // Sets base and number of rotated dimensions; keeps what is known when they are those of before.
   void Use(double theta, uint32_t rotated_dims);
 
   // The turn by `delta` positions. Valid until the next call. Costs nothing while its entries are
   // known, a product for each rotated pair where high or middle changed, a pair of cos and sin for
   // each entry seen first.
-  Turn Of(int64_t delta) {
+  Turn Of(int64_t delta, Product product) {
     const int64_t base = delta >> kLowBits;
     const auto low = static_cast<size_t>(delta & (kLowEntries - 1));
     if (base != base_ || !low_known_[low]) {
-      Prepare(base, low);
+      Prepare(base, low, product);
     }
     return {.high = base_entry_.data(), .low = low_.data() + low * 2 * pairs_};
   }
@@ -48,7 +53,7 @@ class RopeAngles {
   static constexpr int64_t kNoBase = std::numeric_limits<int64_t>::max();
 
   // Makes the entries of this base and this low part known.
-  void Prepare(int64_t base, size_t low);
+  void Prepare(int64_t base, size_t low, Product product);
   // Sets the entry to the turn by `positions`.
   void Fill(float* entry, int64_t positions) const;
 

@@ -55,11 +55,25 @@ RetentionPlan StayPolicy::Make(uint64_t from_row, uint64_t recent_first) {
   if (kept_ > 0) plan.spans.push_back({kept_, 0, kNoRow});
   returned_ = true;
   stale_ = false;
+  quiet_below_ = 0;
   ledger_.Returned(plan);
   return plan;
 }
 
+uint64_t StayPolicy::QuietBelow(const PlanHorizon& horizon, uint64_t lead) const {
+  // The prefill's plans, and queries truncated back into it, depend on more than these two.
+  if (!generating_ || (TwoWindows() && std::min(rows_, until_row_) < config_.prompt_rows)) return 0;
+  const uint64_t ends = until_row_ - std::min(until_row_, lead);
+  const uint64_t block = RoundDown(recent_first_, horizon.slots_per_block);
+  // A query below it sees at least one row of the block that is freed next.
+  return std::min(ends, block + horizon.slots_per_block + config_.window - 1);
+}
+
 std::optional<RetentionPlan> StayPolicy::NextPlan(const PlanHorizon& horizon) {
+  if (rows_ < quiet_below_ && horizon.slots_per_block == quiet_horizon_.slots_per_block &&
+      horizon.lead_rows == quiet_horizon_.lead_rows) {
+    return std::nullopt;
+  }
   if (!returned_) return Make(0, 0);
   const StayPolicyConfig& k = config_;
   if (!generating_ && rows_ >= k.prompt_rows && until_row_ == k.prompt_rows && !stale_) {
@@ -79,7 +93,11 @@ std::optional<RetentionPlan> StayPolicy::NextPlan(const PlanHorizon& horizon) {
   // A short window cannot look lead_rows ahead; half of it keeps the number of tables small.
   const uint64_t lead = std::min(horizon.lead_rows, window / 2);
   const bool ends = until_row_ <= rows_ + lead && reach > until_row_;
-  if (!ends && !stale_ && first == recent_first_) return std::nullopt;
+  if (!ends && !stale_ && first == recent_first_) {
+    quiet_below_ = QuietBelow(horizon, lead);
+    quiet_horizon_ = horizon;
+    return std::nullopt;
+  }
   // The lowest query for which the new table is exact.
   const uint64_t from_row = first == 0 ? 0 : first + window - 1;
   return Make(std::max(from_row_, std::min(from_row, query)), first);
@@ -91,6 +109,7 @@ absl::Status StayPolicy::Truncate(uint64_t rows) {
   rows_ = rows;
   while (!staying_.empty() && staying_.back() >= rows) staying_.pop_back();
   stale_ = returned_;
+  quiet_below_ = 0;
   return absl::OkStatus();
 }
 

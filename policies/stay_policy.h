@@ -49,6 +49,9 @@ class StayPolicy final : public RetentionPolicy {
   uint64_t WindowLow(uint64_t query) const;
   bool TwoWindows() const;
   RetentionPlan Make(uint64_t from_row, uint64_t recent_first);
+  // Lowest number of rows at which a plan may be due while nothing but appending happens.
+  // REQUIRES: none is due now.
+  uint64_t QuietBelow(const PlanHorizon& horizon, uint64_t lead) const;
 
   StayPolicyConfig config_;
   PlanLedger ledger_;
@@ -62,6 +65,10 @@ class StayPolicy final : public RetentionPolicy {
   uint64_t from_row_ = 0;
   uint64_t until_row_ = 0;
   uint64_t recent_first_ = 0;
+  // With fewer rows than this and the horizon of then nothing is due: a look at the number of rows
+  // is all that most tokens cost. 0: unknown.
+  uint64_t quiet_below_ = 0;
+  PlanHorizon quiet_horizon_;
 };
 
 }  // namespace kvasir

@@ -194,15 +194,15 @@ TEST(GatherRotateRowsTest, OddShapesAreTurnedExactly) {
     std::mt19937 random(6);
     for (const auto pairing : {RopePairing::kInterleaved, RopePairing::kHalfSplit}) {
       for (const auto& [head_dim, rotated] : {std::pair{6U, 6U},
-                                             {10U, 2U},
-                                             {26U, 22U},
-                                             {64U, 34U},
-                                             {80U, 32U},
-                                             {128U, 0U},
-                                             {128U, 96U},
-                                             {128U, 126U},
-                                             {192U, 64U},
-                                             {256U, 256U}}) {
+                                              {10U, 2U},
+                                              {26U, 22U},
+                                              {64U, 34U},
+                                              {80U, 32U},
+                                              {128U, 0U},
+                                              {128U, 96U},
+                                              {128U, 126U},
+                                              {192U, 64U},
+                                              {256U, 256U}}) {
         for (const uint32_t kv_heads : {1U, 2U, 3U}) {
           const RopeShape shape = {.type = RowType::kF32,
                                    .pairing = pairing,
@@ -286,13 +286,20 @@ TEST(GatherRotateRowsTest, ThereAndBackIsTheSame) {
   });
 }
 
+void PlainProduct(const float* a, const float* b, size_t pairs, float* to) {
+  for (size_t pair = 0; pair < pairs; ++pair) {
+    to[pair] = a[pair] * b[pair] - a[pairs + pair] * b[pairs + pair];
+    to[pairs + pair] = a[pair] * b[pairs + pair] + a[pairs + pair] * b[pair];
+  }
+}
+
 TEST(RopeAnglesTest, ProductsOfTheTablesAreTheAngles) {
   RopeAngles angles;
   for (const double theta : {10000.0, 500000.0, 10000.0}) {
     angles.Use(theta, 64);
     for (const int64_t delta : {0, 1, -1, 31, 32, -32, 8191, 8192, -8192, 0, 65535, -70000, 2097152,
                                 1, 4000003, -4000003}) {
-      const RopeAngles::Turn turn = angles.Of(delta);
+      const RopeAngles::Turn turn = angles.Of(delta, PlainProduct);
       for (size_t pair = 0; pair < 32; ++pair) {
         const double angle =
             static_cast<double>(delta) * std::pow(theta, -static_cast<double>(pair) / 32.0);

@@ -278,6 +278,32 @@ TEST(PolicySpec, CompositionsEqualTheNamedPolicies) {
   }
 }
 
+// A policy remembers until when nothing is due: for this horizon, and this past.
+TEST(PolicySpec, QuietRowsEndWithAnotherHorizonOrATruncation) {
+  auto lanes = MakeLanes("sinks:size=3|separators|window:size=20", Context());
+  ASSERT_TRUE(lanes.ok()) << lanes.status();
+  RetentionPolicy& policy = *lanes->lanes[0];
+  const PlanHorizon near{.slots_per_block = 16, .lead_rows = 0};
+  EXPECT_EQ(policy.NextPlan(near)->until_row, 20u);
+  policy.Append(std::vector<TokenId>(12, 7));
+  EXPECT_FALSE(policy.NextPlan(near).has_value());
+  auto other = policy.Clone();
+  EXPECT_EQ(other->NextPlan({.slots_per_block = 16, .lead_rows = 32})->until_row, 32u);
+  other = policy.Clone();
+  ASSERT_TRUE(other->Truncate(11).ok());
+  EXPECT_TRUE(other->NextPlan(near).has_value());
+  // Rows that arrive at once end it too, by the window as by a block that is free.
+  policy.Append(std::vector<TokenId>(7, 7));
+  EXPECT_FALSE(policy.NextPlan(near).has_value());
+  policy.Append(std::vector<TokenId>(1, 7));
+  EXPECT_EQ(policy.NextPlan(near)->from_row, 0u);
+  EXPECT_FALSE(policy.NextPlan(near).has_value());
+  policy.Append(std::vector<TokenId>(14, 7));
+  EXPECT_FALSE(policy.NextPlan(near).has_value());
+  policy.Append(std::vector<TokenId>(1, 7));
+  EXPECT_EQ(policy.NextPlan(near)->recent_first, 16u);
+}
+
 TEST(PolicySpec, TheDtypeOfTheModelIsAsWritten) {
   PolicyContext context = Context();
   context.dtype = "f16";
