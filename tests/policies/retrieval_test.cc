@@ -188,7 +188,7 @@ TEST(InfLlmIndex, LookupTakesTheBestBlocksAscendingAndTheLowerOnATie) {
   EXPECT_THAT(LookupBlocks(reprs, query, 2).value(), ElementsAre(1, 2));
   EXPECT_THAT(LookupBlocks(reprs, query, 3).value(), ElementsAre(1, 2, 3));
   EXPECT_THAT(LookupBlocks(reprs, query, 9).value(), ElementsAre(0, 1, 2, 3));
-  EXPECT_THAT(LookupBlocks({}, query, 2).value(), IsEmpty());
+  EXPECT_THAT(LookupBlocks(std::span<const float>(), query, 2).value(), IsEmpty());
 }
 
 TEST(InfLlmIndex, LookupRefusesWhatDoesNotFit) {
