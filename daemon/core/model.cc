@@ -35,10 +35,6 @@ absl::Status CheckLayer(const LayerShape& layer, size_t index, uint32_t element_
   const std::string at = fmt::format("layers[{}].", index);
   KVASIR_RETURN_IF_ERROR(CheckRange(at + "kv_heads", layer.kv_heads, 1U, kHeadsMax));
   KVASIR_RETURN_IF_ERROR(CheckRange(at + "query_heads", layer.query_heads, 0U, kQueryHeadsMax));
-  if (layer.query_heads % layer.kv_heads != 0) {
-    return InvalidArgument("{}query_heads is no multiple of kv_heads: query_heads={} kv_heads={}",
-                           at, layer.query_heads, layer.kv_heads);
-  }
   KVASIR_RETURN_IF_ERROR(CheckRange(at + "k_head_dim", layer.k_head_dim, 1U, kHeadDimMax));
   KVASIR_RETURN_IF_ERROR(CheckRange(at + "v_head_dim", layer.v_head_dim, 0U, kHeadDimMax));
   const uint64_t k = uint64_t{layer.kv_heads} * layer.k_head_dim * element_bytes;
@@ -47,6 +43,10 @@ absl::Status CheckLayer(const LayerShape& layer, size_t index, uint32_t element_
   KVASIR_RETURN_IF_ERROR(CheckRange<uint64_t>(at + "V row bytes", v, 0, kRowBytesMax));
   const uint64_t q = uint64_t{4} * layer.query_heads * layer.k_head_dim;
   KVASIR_RETURN_IF_ERROR(CheckRange<uint64_t>(at + "query row bytes", q, 0, kQueryRowBytesMax));
+  if (layer.query_heads % layer.kv_heads != 0) {
+    return InvalidArgument("{}query_heads is no multiple of kv_heads: query_heads={} kv_heads={}",
+                           at, layer.query_heads, layer.kv_heads);
+  }
   *row_bytes = {static_cast<uint32_t>(k), static_cast<uint32_t>(v)};
   return absl::OkStatus();
 }
