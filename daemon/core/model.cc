@@ -43,10 +43,6 @@ absl::Status CheckLayer(const LayerShape& layer, size_t index, uint32_t element_
   KVASIR_RETURN_IF_ERROR(CheckRange<uint64_t>(at + "V row bytes", v, 0, kRowBytesMax));
   const uint64_t q = uint64_t{4} * layer.query_heads * layer.k_head_dim;
   KVASIR_RETURN_IF_ERROR(CheckRange<uint64_t>(at + "query row bytes", q, 0, kQueryRowBytesMax));
-  if (layer.query_heads % layer.kv_heads != 0) {
-    return InvalidArgument("{}query_heads is no multiple of kv_heads: query_heads={} kv_heads={}",
-                           at, layer.query_heads, layer.kv_heads);
-  }
   *row_bytes = {static_cast<uint32_t>(k), static_cast<uint32_t>(v)};
   return absl::OkStatus();
 }
@@ -85,6 +81,18 @@ absl::Status CheckDigests(const ModelDescription& model) {
     KVASIR_RETURN_IF_ERROR(CheckRange<size_t>("adapter_digests bytes", digest.size(), 16, 64));
   }
   return CheckRange<size_t>("name bytes", model.name.size(), 0, 256);
+}
+
+// Each kv head serves equally many query heads. REQUIRES: CheckLayer() was OK for all.
+absl::Status CheckGroups(const ModelDescription& model) {
+  for (size_t i = 0; i < model.layers.size(); ++i) {
+    const LayerShape& layer = model.layers[i];
+    if (layer.query_heads % layer.kv_heads == 0) continue;
+    return InvalidArgument(
+        "layers[{}].query_heads is no multiple of kv_heads: query_heads={} kv_heads={}", i,
+        layer.query_heads, layer.kv_heads);
+  }
+  return absl::OkStatus();
 }
 
 std::array<uint8_t, 16> Fingerprint(const ModelDescription& model, uint32_t slots) {
@@ -132,6 +140,7 @@ absl::StatusOr<Model> Model::Create(ModelDescription description) {
   KVASIR_RETURN_IF_ERROR(CheckRope(description));
   KVASIR_RETURN_IF_ERROR(CheckTokens(description));
   KVASIR_RETURN_IF_ERROR(CheckDigests(description));
+  KVASIR_RETURN_IF_ERROR(CheckGroups(description));
   const uint32_t slots = description.slots_per_block;
   if (slots != 0 && slots != 16 && slots != 32 && slots != 64 && slots != 128) {
     return InvalidArgument("slots_per_block is none of 0, 16, 32, 64, 128: value={}", slots);

@@ -260,7 +260,8 @@ TEST_P(KvpressTest, KeepsTheRecordedTokens) {
 }
 
 TEST(KvpressRecordTest, EveryPressOfTheRecordIsTested) {
-  for (const Json& test : ReadRecord().at("cases")) {
+  const Json record = ReadRecord();
+  for (const Json& test : record.at("cases")) {
     EXPECT_EQ(test.at("presses").size(), Keepers().size());
     for (const auto& [name, press] : test.at("presses").items()) {
       EXPECT_EQ(Keepers().count(name), 1u) << name;
