@@ -20,7 +20,7 @@ struct LayerSpec {
   uint32_t k_head_dim = 0;      // elements
   uint32_t v_head_dim = 0;      // elements; 0: no V rows (MLA)
   uint32_t sliding_window = 0;  // rows; 0: full attention
-  uint32_t query_heads = 0;     // a multiple of kv_heads; needed by policies that store queries
+  uint32_t query_heads = 0;     // a multiple of kv_heads; needed by snapkv and infllm
 };
 
 struct ModelSpec {

@@ -7,7 +7,7 @@
 //                          f32 mass[mass_sets][slots]
 // and is a multiple of 4 KiB long. There is one position set, or one for each column of a lane
 // whose kv heads keep rows of their own (kept groups); mass sets only in recent groups of lanes
-// that are decided by attention mass, one for each kv head of each layer.
+// that report attention mass, one for each kv head of each layer (retrieval: each query head).
 #ifndef KVASIR_PROTO_SHM_GROUP_GEOMETRY_H_
 #define KVASIR_PROTO_SHM_GROUP_GEOMETRY_H_
 

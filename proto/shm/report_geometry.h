@@ -16,7 +16,7 @@
 namespace kvasir::shm {
 
 struct ReportShape {
-  uint32_t mass_sets = 0;  // kv heads of all layers of the lane; 0: no mass
+  uint32_t mass_sets = 0;  // kv heads (retrieval: query heads) of all layers; 0: no mass
   uint64_t kept_rows_max = 0;
   uint32_t query_rows = 0;
   std::vector<uint32_t> query_floats;  // per layer of the lane: of one row
