@@ -213,6 +213,8 @@ int main(int argc, char** argv) {
   using namespace kvasir;
   RegisterCompact();
   bench::RegisterRotate();
+  bench::RegisterEncoding();
+  bench::RegisterTokenMixed();
   Register("sepllm", 41, SepLlm);
   Register("gemfilter", 21, GemFilter);
   Register("mass", 101, Mass);

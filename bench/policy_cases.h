@@ -110,6 +110,12 @@ struct Kept {
 // Registers the cases rotate/...
 void RegisterRotate();
 
+// Registers the cases encode/..., scores/... and attend/...
+void RegisterEncoding();
+
+// Registers the cases encode/tm..., scores/tm... and sums/tm...
+void RegisterTokenMixed();
+
 }  // namespace kvasir::bench
 
 #endif  // KVASIR_BENCH_POLICY_CASES_H_
