@@ -1,6 +1,10 @@
 #include "policies/parameter_reader.h"
 
+#include <system_error>
+
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <map>
 #include <utility>
 
@@ -53,6 +57,21 @@ absl::StatusOr<double> ParameterReader::Fraction(std::string_view key) {
   KVASIR_ASSIGN_OR_RETURN(const double number, ParseFraction(key, Value(key)));
   Write(key, fmt::format("{}", number));
   return number;
+}
+
+absl::StatusOr<uint32_t> ParameterReader::Bits(std::string_view key, uint32_t fraction) {
+  const std::string_view value = Value(key);
+  double bits = 0;
+  const char* end = value.data() + value.size();
+  const auto result = std::from_chars(value.data(), end, bits);
+  const bool in_bounds = bits >= 0.5 && bits <= 6;  // false for what is not a number
+  const double parts = in_bounds ? bits * fraction : 0;
+  if (result.ec != std::errc() || result.ptr != end || !in_bounds || parts != std::floor(parts)) {
+    return InvalidArgument("{} must be a number of 1/{} bits within bounds: value={} min=0.5 max=6",
+                           key, fraction, value);
+  }
+  Write(key, fmt::format("{}", bits));
+  return static_cast<uint32_t>(parts);
 }
 
 absl::StatusOr<bool> ParameterReader::Boolean(std::string_view key) {

@@ -54,6 +54,8 @@ class ParameterReader {
   absl::StatusOr<uint32_t> Kernel(std::string_view key);
   // Above 0, at most 1.
   absl::StatusOr<double> Fraction(std::string_view key);
+  // 0.5 to 6 bits, as a whole number of 1/fraction bit.
+  absl::StatusOr<uint32_t> Bits(std::string_view key, uint32_t fraction);
   absl::StatusOr<bool> Boolean(std::string_view key);
   absl::StatusOr<std::string> Choice(std::string_view key, std::string_view value,
                                      const std::vector<std::string>& known);

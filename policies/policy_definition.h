@@ -13,6 +13,7 @@
 
 #include <absl/status/statusor.h>
 
+#include "kernels/encoding/record.h"
 #include "policies/retention_policy.h"
 #include "policies/retrieval/infllm_config.h"
 #include "policies/stay_rule.h"
@@ -49,6 +50,8 @@ struct PolicyContext {
   uint64_t prompt_rows = 0;         // rows of the prefill, for policies that tell it apart
   std::optional<TokenId> pad_id;    // set only where prompts are padded (SepCache's offset)
   std::string dtype;                // e.g. "f16": also accepted as the encoding "as written"
+  // Digest of the model's profile, 8 hexadecimal digits; "": it has none; nothing: not known.
+  std::optional<std::string> profile = "";
 };
 
 enum class PositionMode {
@@ -68,6 +71,19 @@ struct GemFilterSpec {
   friend bool operator==(const GemFilterSpec&, const GemFilterSpec&) = default;
 };
 
+// How rows lie in records; see encoding_spec.h.
+struct EncodingSpec {
+  kernels::Codec k = kernels::Codec::kAsWritten;
+  kernels::Codec v = kernels::Codec::kAsWritten;
+  uint32_t rows = 64;    // of a record: 32 or 64
+  uint64_t n_sink = 4;   // first rows, which are never in a record
+  uint64_t recent = 32;  // rows that a row is older than before it is encoded
+  uint32_t k_bits = 0;   // token-mixed: code bits of an element, in 1/64 bit
+  uint32_t v_bits = 0;
+  bool profile = true;  // token-mixed: by the model's query weights and rates, where it has any
+  friend bool operator==(const EncodingSpec&, const EncodingSpec&) = default;
+};
+
 // A lane is the layers with equal settings: they share one policy.
 struct PolicyLanes {
   std::vector<std::unique_ptr<RetentionPolicy>> lanes;
@@ -76,6 +92,7 @@ struct PolicyLanes {
   PositionMode positions = PositionMode::kOriginal;
   std::optional<GemFilterSpec> selection;  // of the prompt's tokens, by the engine
   std::optional<InfLlmConfig> retrieval;   // of sealed blocks, while a step is computed
+  std::optional<EncodingSpec> encoding;    // of records; none: rows stay as written
 };
 
 struct PolicyDefinition {

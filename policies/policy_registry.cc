@@ -7,6 +7,8 @@
 
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "policies/encoded_policy.h"
+#include "policies/encoding_spec.h"
 #include "policies/parameter_reader.h"
 #include "policies/policy_spec.h"
 #include "policies/stay_rules.h"
@@ -90,10 +92,36 @@ absl::Status CheckParameters(const PolicyTerm& term, const PolicyInfo& info,
   return absl::OkStatus();
 }
 
-absl::Status CheckEncoding(const std::string& encoding, const std::string& dtype) {
-  if (encoding.empty() || encoding == "as_written" || encoding == dtype) return absl::OkStatus();
-  return InvalidArgument("unknown encoding: encoding={} known=as_written{}{}", encoding,
-                         dtype.empty() ? "" : ",", dtype);
+// Gives lanes whose window may lie in records the plans that make them.
+void WrapLanes(const EncodingSpec& encoding, PolicyLanes& lanes) {
+  for (std::unique_ptr<RetentionPolicy>& lane : lanes.lanes) {
+    const Encodable encodable = lane->encodable();
+    if (encodable.rows != EncodableRows::kWindow) continue;
+    const uint64_t sinks = encodable.staying == kNoRow ? encoding.n_sink : encodable.staying;
+    lane = std::make_unique<EncodedPolicy>(
+        std::move(lane), EncodedPolicyConfig{encoding.rows, encoding.recent, sinks});
+  }
+}
+
+// Resolves the encoding of a spec; `lanes` are those of its policy.
+absl::Status ApplyEncoding(const PolicyTerm& term, const PolicyContext& context,
+                           std::string_view policy, PolicyLanes& lanes) {
+  std::string canonical;
+  // A selection begins again from row 0, which a record would forbid.
+  const bool fixed =
+      lanes.retrieval || lanes.selection || lanes.positions == PositionMode::kUnrotated;
+  const EncodableRows rows = fixed ? EncodableRows::kNone : lanes.lanes.front()->encodable().rows;
+  KVASIR_ASSIGN_OR_RETURN(lanes.encoding, MakeEncoding(term, context, rows, &canonical));
+  if (!lanes.encoding) return absl::OkStatus();
+  if (rows == EncodableRows::kNone) {
+    return InvalidArgument(
+        "rows of this policy cannot be encoded: policy={} encoding={} needs=rotated keys, and rows "
+        "that are chosen once",
+        policy, term.name);
+  }
+  WrapLanes(*lanes.encoding, lanes);
+  lanes.spec += "+" + canonical;
+  return absl::OkStatus();
 }
 
 // What the rules of a spec keep together; adds their canonical text, each with a '|' after it.
@@ -134,7 +162,6 @@ absl::StatusOr<PolicyLanes> MakeLanes(std::string_view text, const PolicyContext
   KVASIR_ASSIGN_OR_RETURN(const PolicyDefinition* definition,
                           Find(Definitions(), "policy", spec.policy.name));
   KVASIR_RETURN_IF_ERROR(CheckParameters(spec.policy, definition->info, "policy"));
-  KVASIR_RETURN_IF_ERROR(CheckEncoding(spec.encoding, context.dtype));
   if (!spec.rules.empty() && !definition->info.accepts_rules) {
     std::string known;
     for (const PolicyInfo& info : Policies()) {
@@ -149,6 +176,9 @@ absl::StatusOr<PolicyLanes> MakeLanes(std::string_view text, const PolicyContext
   ParameterReader reader(spec.policy, definition->info, context, std::move(rules));
   KVASIR_ASSIGN_OR_RETURN(PolicyLanes lanes, definition->make(reader));
   lanes.spec = canonical + reader.Canonical();
+  if (spec.encoding) {
+    KVASIR_RETURN_IF_ERROR(ApplyEncoding(*spec.encoding, context, spec.policy.name, lanes));
+  }
   if (lanes.spec.size() > kSpecBytesMax) {
     return InvalidArgument("policy spec with every default is too long: bytes={} max={}",
                            lanes.spec.size(), kSpecBytesMax);
@@ -164,6 +194,7 @@ absl::Status CheckPolicySpec(std::string_view text) {
   context.layers = kLayersMax;
   context.separators = {0};
   context.prompt_rows = 1;
+  context.profile = std::nullopt;
   for (const PolicyParameterInfo& parameter : definition->info.parameters) {
     for (const auto& [key, value] : spec.policy.parameters) {
       if (!parameter.per_layer || key != parameter.name) continue;

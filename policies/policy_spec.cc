@@ -31,11 +31,17 @@ bool IsWord(std::string_view text) {
   });
 }
 
-absl::StatusOr<PolicyTerm> ParseTerm(std::string_view text) {
+bool IsPair(std::string_view text) {
+  const size_t slash = text.find('/');
+  return slash != std::string_view::npos && IsWord(text.substr(0, slash)) &&
+         IsWord(text.substr(slash + 1));
+}
+
+absl::StatusOr<PolicyTerm> ParseTerm(std::string_view text, bool pair_allowed = false) {
   PolicyTerm term;
   const size_t colon = text.find(':');
   term.name = text.substr(0, colon);
-  if (!IsWord(term.name)) {
+  if (!IsWord(term.name) && !(pair_allowed && IsPair(term.name))) {
     return InvalidArgument("policy spec does not begin with a name of [a-z0-9_]: spec={}", text);
   }
   if (colon == std::string_view::npos) return term;
@@ -85,8 +91,8 @@ absl::StatusOr<PolicySpec> ParsePolicySpec(std::string_view text) {
   }
   PolicySpec spec;
   if (const size_t plus = text.find('+'); plus != std::string_view::npos) {
-    spec.encoding = text.substr(plus + 1);
-    if (spec.encoding.empty()) return InvalidArgument("policy spec ends in '+': spec={}", text);
+    if (plus + 1 == text.size()) return InvalidArgument("policy spec ends in '+': spec={}", text);
+    KVASIR_ASSIGN_OR_RETURN(spec.encoding, ParseTerm(text.substr(plus + 1), /*pair_allowed=*/true));
     text = text.substr(0, plus);
   }
   std::vector<std::string_view> terms = Split(text, '|');

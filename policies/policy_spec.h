@@ -1,5 +1,6 @@
 // The one grammar in which a policy is named (command line, configuration, RPC):
 //   spec      = {rule "|"} policy ["+" encoding]
+//   encoding  = name ["/" name] [":" key "=" value {"," key "=" value}]
 //   rule, policy = name [":" key "=" value {"," key "=" value}]
 //   value     = text without any of ",:+=|"; a per-layer list is "128/256/64" or, with repetition,
 //               "128x15/256x15"
@@ -11,6 +12,7 @@
 #define KVASIR_POLICIES_POLICY_SPEC_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -32,7 +34,7 @@ struct PolicyTerm {
 struct PolicySpec {
   std::vector<PolicyTerm> rules;  // in the order written, names unique
   PolicyTerm policy;
-  std::string encoding;  // after '+', may be empty
+  std::optional<PolicyTerm> encoding;  // after '+'; its name may be two, with a '/' between
 };
 
 absl::StatusOr<PolicySpec> ParsePolicySpec(std::string_view text);

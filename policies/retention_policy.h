@@ -67,6 +67,13 @@ struct RetentionPlan {
   // queries see only where a lookup finds it. Empty where equal.
   uint64_t seal_first = 0;
   uint64_t seal_last = 0;
+  // Encoded lanes: rows [record_first, record_last) leave recent and become the next record, the
+  // one behind the last; every query sees its rows as far as the window, from records_from on,
+  // reaches. Empty where equal. Records wholly below records_from are given back. recent_first is
+  // then the first row behind the last record.
+  uint64_t record_first = 0;
+  uint64_t record_last = 0;
+  uint64_t records_from = 0;
   // Retrieval; 0: none. Recent rows below the window are visible too, at this position of the query
   // and position 0 of the key, as kept rows and retrieved blocks are. The same in all plans.
   uint64_t far_position = 0;
@@ -83,6 +90,20 @@ struct ScoreNeeds {
   uint32_t window_size = 0;          // kWindowQueries: queries of the last rows of the prompt
   bool shared_across_heads = false;  // one keep set for all kv heads of a layer
   uint64_t kept_rows_max = 0;        // no table keeps more rows; kAttentionMass: room for reports
+};
+
+// Which rows of a lane may be stored as records, which are encoded a block at a time and never
+// again.
+enum class EncodableRows {
+  kNone,    // rows leave one by one, or are decided about again
+  kWindow,  // those of the window: all rows leave through its end, but for the first ones
+  kKept,    // kept rows: they are chosen once, and stay or are dropped
+};
+
+struct Encodable {
+  EncodableRows rows = EncodableRows::kNone;
+  // kWindow: rows below it stay for ever; kNoRow: all do.
+  uint64_t staying = 0;
 };
 
 // What the owner of the blocks would like; decides when optional edits are worth making.
@@ -114,6 +135,9 @@ class RetentionPolicy {
   // dropped may change, and no query may need a table that a later one in force (from_row <=
   // rows()) replaced.
   virtual uint64_t RollbackFloor() const = 0;
+
+  // Constant.
+  virtual Encodable encodable() const { return {}; }
 
   // ---- score-based policies only; constant for the others.
   virtual ScoreNeeds Needs() const { return {}; }

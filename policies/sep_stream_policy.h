@@ -45,6 +45,7 @@ class SepStreamPolicy final : public RetentionPolicy {
   void Append(std::span<const TokenId> ids) override;
   std::optional<RetentionPlan> NextPlan(const PlanHorizon& horizon) override;
   uint64_t RollbackFloor() const override { return ledger_.Floor(rows()); }
+  Encodable encodable() const override { return {EncodableRows::kKept, 0}; }
   absl::Status Truncate(uint64_t rows) override;
   std::unique_ptr<RetentionPolicy> Clone() const override {
     return std::make_unique<SepStreamPolicy>(*this);

@@ -39,6 +39,9 @@ class StayPolicy final : public RetentionPolicy {
   void Append(std::span<const TokenId> ids) override;
   std::optional<RetentionPlan> NextPlan(const PlanHorizon& horizon) override;
   uint64_t RollbackFloor() const override { return ledger_.Floor(rows_); }
+  Encodable encodable() const override {
+    return {config_.rule == nullptr ? EncodableRows::kWindow : EncodableRows::kKept, 0};
+  }
   absl::Status Truncate(uint64_t rows) override;
   std::unique_ptr<RetentionPolicy> Clone() const override {
     return std::make_unique<StayPolicy>(*this);

@@ -22,6 +22,7 @@ class FullPolicy final : public RetentionPolicy {
   void Append(std::span<const TokenId> ids) override { rows_ += ids.size(); }
   std::optional<RetentionPlan> NextPlan(const PlanHorizon& horizon) override;
   uint64_t RollbackFloor() const override { return 0; }
+  Encodable encodable() const override { return {EncodableRows::kWindow, kNoRow}; }
   absl::Status Truncate(uint64_t rows) override;
   std::unique_ptr<RetentionPolicy> Clone() const override {
     return std::make_unique<FullPolicy>(*this);
@@ -49,6 +50,7 @@ class StreamingLlmPolicy final : public RetentionPolicy {
   void Append(std::span<const TokenId> ids) override;
   std::optional<RetentionPlan> NextPlan(const PlanHorizon& horizon) override;
   uint64_t RollbackFloor() const override { return ledger_.Floor(rows_); }
+  Encodable encodable() const override { return {EncodableRows::kWindow, config_.start_size}; }
   absl::Status Truncate(uint64_t rows) override;
   std::unique_ptr<RetentionPolicy> Clone() const override {
     return std::make_unique<StreamingLlmPolicy>(*this);

@@ -109,6 +109,29 @@ inline Case StreamingLlmCase(Dice& dice) {
                     in_cache)};
 }
 
+// The same rows, some of them in records.
+inline std::string RandomEncoding(Dice& dice) {
+  return fmt::format("int8:rows={},recent={}", dice.Coin() ? 32 : 64, dice.Between(0, 80));
+}
+
+inline Case EncodedFullCase(Dice& dice) {
+  Case test = FullCase(dice);
+  test.spec += fmt::format("+{},n_sink={}", RandomEncoding(dice), dice.Between(0, 20));
+  return test;
+}
+
+inline Case EncodedStreamingLlmCase(Dice& dice) {
+  Case test = StreamingLlmCase(dice);
+  const uint64_t start = dice.Between(0, 20);
+  const uint64_t recent = dice.Between(1, 250);
+  const bool in_cache = dice.Coin();
+  test.spec = fmt::format("streamingllm:start_size={},recent_size={},positions={}+{}", start,
+                          recent, in_cache ? "in_cache" : "original", RandomEncoding(dice));
+  test.model = RuleModel(
+      [=](uint64_t i, uint64_t j, TokenId) { return j < start || i - j < recent; }, in_cache);
+  return test;
+}
+
 inline Case StaticCase(Dice& dice) {
   SepStaticConfig config;
   config.init = dice.Between(0, 6);
@@ -225,7 +248,9 @@ struct Kind {
 inline const std::vector<Kind>& Kinds() {
   static const std::vector<Kind> kinds = {
       {"full", FullCase},
+      {"full, encoded", EncodedFullCase},
       {"streamingllm", StreamingLlmCase},
+      {"streamingllm, encoded", EncodedStreamingLlmCase},
       {"sepllm static", StaticCase},
       {"sepllm sepcache", [](Dice& dice) { return StreamCase(dice, false); }},
       {"sepllm manager", [](Dice& dice) { return StreamCase(dice, true); }},

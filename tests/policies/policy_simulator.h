@@ -33,7 +33,11 @@ using Model = std::function<std::vector<SeenKeys>(const std::vector<TokenId>&)>;
 
 // One table of a lane, made by carrying out plans.
 struct Table {
+  struct Record {
+    uint64_t first = 0, last = 0;  // rows
+  };
   std::vector<MovedRow> kept;
+  std::vector<Record> records;
   RetentionPlan plan;
 
   SeenKeys SeenBy(uint64_t query) const {
@@ -47,6 +51,10 @@ struct Table {
       }
     }
     const uint64_t low = plan.window == 0 || query + 1 < plan.window ? 0 : query + 1 - plan.window;
+    for (const Record& record : records) {
+      const uint64_t from = std::max({record.first, low, plan.records_from});
+      for (uint64_t row = from; row < record.last; ++row) seen.push_back({row, query - row});
+    }
     const uint64_t first = std::max(low, plan.recent_first);
     for (uint64_t row = plan.recent_first; plan.far_position != 0 && row < first; ++row) {
       seen.push_back({row, plan.far_position});
@@ -162,6 +170,16 @@ class Simulator {
     } else {
       const Table& last = tables_.back();
       next.kept = last.kept;
+      ASSERT_GE(plan.records_from, last.plan.records_from);
+      for (const Table::Record& record : last.records) {
+        if (record.last > plan.records_from) next.records.push_back(record);
+      }
+      if (plan.record_first < plan.record_last) {
+        ASSERT_GE(plan.record_first, last.plan.recent_first);
+        ASSERT_LE(plan.record_last, plan.recent_first);
+        ASSERT_LE(plan.record_last, policy_.rows());
+        next.records.push_back({plan.record_first, plan.record_last});
+      }
       ASSERT_GE(plan.from_row, last.plan.from_row);
       ASSERT_LE(plan.from_row, last.plan.until_row);
       ASSERT_GE(plan.recent_first, last.plan.recent_first);
