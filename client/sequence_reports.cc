@@ -12,6 +12,7 @@ namespace kvasir {
 namespace {
 
 constexpr uint32_t kRetrievedRowsMax = 1U << 24;
+constexpr uint32_t kRecordRowsMax = 1U << 16, kRecordBytesMax = 1U << 24;
 constexpr uint64_t kReportBytesMax = uint64_t{1} << 40;  // far above any memory: sums cannot wrap
 
 }  // namespace
@@ -67,6 +68,29 @@ absl::StatusOr<std::unique_ptr<SequenceState>> SequenceState::Create(
   return state;
 }
 
+absl::Status SequenceState::OpenRecords(LaneViews& lane, const v1::LaneRecords& opened) {
+  bool fits = opened.rows() > 0 && opened.rows() <= kRecordRowsMax &&
+              static_cast<size_t>(opened.layers_size()) == lane.layers.size();
+  std::vector<shm::LayerRecordBytes> bytes;
+  for (int i = 0; fits && i < opened.layers_size(); ++i) {
+    const v1::LayerRecords& layer = opened.layers(i);
+    fits = v1::RecordCodec_IsValid(layer.k_codec()) && v1::RecordCodec_IsValid(layer.v_codec()) &&
+           layer.k_bytes() <= kRecordBytesMax && layer.v_bytes() <= kRecordBytesMax;
+    lane.record_formats.push_back({opened.rows(), static_cast<RecordCodec>(layer.k_codec()),
+                                   static_cast<RecordCodec>(layer.v_codec()), layer.k_planes(),
+                                   layer.v_planes(), layer.k_bytes(), layer.v_bytes()});
+    bytes.push_back(
+        {model_.kv_heads[lane.layers[static_cast<size_t>(i)]], layer.k_bytes(), layer.v_bytes()});
+  }
+  if (!fits) {
+    return DataLoss("the daemon's records do not fit the model: rows={} layers={}", opened.rows(),
+                    opened.layers_size());
+  }
+  lane.record_block = shm::MakeRecordGeometry(bytes, opened.rows());
+  lane.records.resize(lane.layers.size());
+  return absl::OkStatus();
+}
+
 absl::Status SequenceState::OpenLane(LaneViews& lane, const v1::LaneReport& opened) {
   std::vector<shm::LayerRowBytes> bytes;
   uint32_t heads = 0, mass_heads = 0;
@@ -103,6 +127,7 @@ absl::Status SequenceState::OpenLane(LaneViews& lane, const v1::LaneReport& open
   lane.report_geometry = shm::MakeReportGeometry(
       {mass_sets, opened.kept_rows_max(), opened.query_rows(),
        std::vector<uint32_t>(opened.query_floats().begin(), opened.query_floats().end())});
+  if (opened.has_records()) KVASIR_RETURN_IF_ERROR(OpenRecords(lane, opened.records()));
   lane.mass_decay = opened.mass_decay();
   lane.first_query_row = opened.first_query_row();
   if (mass_sets > 0) {

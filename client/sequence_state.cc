@@ -40,6 +40,7 @@ absl::Status SequenceState::LoadTable() {
     lane.kept_rows = spans[i].kept_rows;
     lane.window = spans[i].window;
     lane.recent_first = spans[i].recent_first;
+    lane.records_from = spans[i].records_from;
     const uint64_t sticky_bytes = sizeof(uint64_t) * spans[i].sticky;
     if (spans[i].sticky_off + sticky_bytes > header.segment_bytes) {
       return DataLoss("block table is malformed: version={} lane={}", table_.version, i);
@@ -55,39 +56,82 @@ absl::Status SequenceState::LoadTable() {
   return absl::OkStatus();
 }
 
+absl::StatusOr<const shm::GroupGeometry*> SequenceState::GeometryOf(
+    const LaneViews& lane, const shm::RunEntry& run) const {
+  const shm::GroupGeometry* geometry =
+      run.group_slots == lane.block.slots ? &lane.block : &lane.small;
+  if (run.encoding == static_cast<uint16_t>(shm::RunEncoding::kRecords)) {
+    geometry = &lane.record_block;
+  } else if (run.encoding != static_cast<uint16_t>(shm::RunEncoding::kAsWritten)) {
+    return DataLoss("run has an unknown encoding: version={} encoding={}", table_.version,
+                    run.encoding);
+  }
+  if (geometry->slots == 0 || run.group_slots != geometry->slots ||
+      uint64_t{run.first_slot} + run.rows > geometry->slots) {
+    return DataLoss("run lies outside its group: version={} first_slot={} rows={} slots={}",
+                    table_.version, run.first_slot, run.rows, geometry->slots);
+  }
+  return geometry;
+}
+
 absl::Status SequenceState::LoadRuns(LaneViews& lane, const shm::LaneSpan& span) {
   if (span.runs_off + sizeof(shm::RunEntry) * span.runs > session_->header().segment_bytes) {
     return DataLoss("block table is malformed: version={} runs={}", table_.version, span.runs);
   }
   const auto* runs = reinterpret_cast<const shm::RunEntry*>(session_->d.data() + span.runs_off);
   for (auto& views : lane.kept) views.clear();
+  for (auto& views : lane.records) views.clear();
   for (uint32_t r = 0; r < span.runs; ++r) {
     const shm::RunEntry& run = runs[r];
-    const shm::GroupGeometry& geometry = GeometryOf(lane, run.group_slots);
-    if (run.group_slots != geometry.slots || run.first_slot + run.rows > geometry.slots) {
-      return DataLoss("run lies outside its group: version={} run={}", table_.version, r);
-    }
+    KVASIR_ASSIGN_OR_RETURN(const shm::GroupGeometry* const geometry, GeometryOf(lane, run));
     KVASIR_ASSIGN_OR_RETURN(const std::byte* const base,
                             session_->extents->At(run.extent, run.generation, run.group_off,
-                                                  geometry.bytes, session_->DeadlineFromNow()));
-    for (size_t l = 0; l < lane.layers.size(); ++l) {
-      const shm::LayerRowBytes bytes = geometry.row_bytes[l];
-      KeptRunView view;
-      view.k = base + geometry.k_off[l] + uint64_t{run.first_slot} * bytes.k;
-      view.v = base + geometry.v_off[l] + uint64_t{run.first_slot} * bytes.v;
-      view.rows = run.rows;
-      view.k_stride = bytes.k;
-      view.v_stride = bytes.v;
-      view.query_offset = run.query_offset;
-      view.query_max = run.query_max;
-      const uint64_t at = uint64_t{lane.first_column[l]} * geometry.slots + run.first_slot;
-      view.positions = reinterpret_cast<const uint32_t*>(base + geometry.pos_off) + at;
-      view.tokens = reinterpret_cast<const uint32_t*>(base + geometry.tok_off) + at;
-      view.head_stride = lane.heads_keep_own ? geometry.slots : 0;
-      lane.kept[l].push_back(view);
+                                                  geometry->bytes, session_->DeadlineFromNow()));
+    if (geometry == &lane.record_block) {
+      AddRecord(lane, run, base);
+    } else {
+      AddKept(lane, run, *geometry, base);
     }
   }
   return absl::OkStatus();
+}
+
+void SequenceState::AddKept(LaneViews& lane, const shm::RunEntry& run,
+                            const shm::GroupGeometry& geometry, const std::byte* base) {
+  for (size_t l = 0; l < lane.layers.size(); ++l) {
+    const shm::LayerRowBytes bytes = geometry.row_bytes[l];
+    KeptRunView view;
+    view.k = base + geometry.k_off[l] + uint64_t{run.first_slot} * bytes.k;
+    view.v = base + geometry.v_off[l] + uint64_t{run.first_slot} * bytes.v;
+    view.rows = run.rows;
+    view.k_stride = bytes.k;
+    view.v_stride = bytes.v;
+    view.query_offset = run.query_offset;
+    view.query_max = run.query_max;
+    const uint64_t at = uint64_t{lane.first_column[l]} * geometry.slots + run.first_slot;
+    view.positions = reinterpret_cast<const uint32_t*>(base + geometry.pos_off) + at;
+    view.tokens = reinterpret_cast<const uint32_t*>(base + geometry.tok_off) + at;
+    view.head_stride = lane.heads_keep_own ? geometry.slots : 0;
+    lane.kept[l].push_back(view);
+  }
+}
+
+void SequenceState::AddRecord(LaneViews& lane, const shm::RunEntry& run, const std::byte* base) {
+  const shm::GroupGeometry& geometry = lane.record_block;
+  for (size_t l = 0; l < lane.layers.size(); ++l) {
+    RecordView view;
+    view.k = base + geometry.k_off[l];
+    view.v = base + geometry.v_off[l];
+    view.first_slot = run.first_slot;
+    view.rows = run.rows;
+    view.windowed = (run.flags & shm::kRunWindowed) != 0;
+    view.first_row = run.first_row;
+    view.query_offset = run.query_offset;
+    view.query_max = run.query_max;
+    view.positions = reinterpret_cast<const uint32_t*>(base + geometry.pos_off) + run.first_slot;
+    view.tokens = reinterpret_cast<const uint32_t*>(base + geometry.tok_off) + run.first_slot;
+    lane.records[l].push_back(view);
+  }
 }
 
 void SequenceState::ShiftRecent(LaneViews& lane, uint64_t first_block) {
@@ -130,6 +174,11 @@ void SequenceState::MakeLayerViews() {
     for (size_t l = 0; l < lane.layers.size(); ++l) {
       LayerView& view = layers_[lane.layers[l]];
       view.kept = lane.kept[l];
+      if (!lane.record_formats.empty()) {
+        view.records = lane.records[l];
+        view.record_format = &lane.record_formats[l];
+        view.records_from = lane.records_from;
+      }
       view.recent = lane.recent[l];
       view.recent_base = lane.first_block * model_.slots_per_block;
       view.recent_first = lane.recent_first;
@@ -319,17 +368,21 @@ absl::StatusOr<Sequence::Footprint> SequenceState::MeasureFootprint() {
           session_->d.data() + desc.lanes_off)[&lane - lanes_.data()];
       const auto* runs = reinterpret_cast<const shm::RunEntry*>(session_->d.data() + span.runs_off);
       for (uint32_t r = 0; r < span.runs; ++r) {
-        const shm::GroupGeometry& geometry = GeometryOf(lane, runs[r].group_slots);
+        KVASIR_ASSIGN_OR_RETURN(const shm::GroupGeometry* const geometry,
+                                GeometryOf(lane, runs[r]));
         KVASIR_ASSIGN_OR_RETURN(
             const std::byte* const base,
             session_->extents->At(runs[r].extent, runs[r].generation, runs[r].group_off,
-                                  geometry.bytes, session_->DeadlineFromNow()));
-        groups.emplace(base, geometry.bytes);
+                                  geometry->bytes, session_->DeadlineFromNow()));
+        groups.emplace(base, geometry->bytes);
       }
     }
     for (const auto& [base, bytes] : groups) footprint.held_bytes += bytes;
     const LayerView& view = layers_[lane.layers.front()];
-    const uint64_t low = retrieves() ? view.recent_first : view.WindowFirst(rows_);
+    uint64_t low = retrieves() ? view.recent_first : view.WindowFirst(rows_);
+    if (!view.records.empty() && view.records.front().windowed) {
+      low = std::max(view.RecordsFirst(rows_), view.records.front().first_row);
+    }
     uint64_t visible = lane.kept_rows + (rows_ > low ? rows_ - low : 0);
     for (const uint64_t row : lane.sticky) visible += row < std::min(low, rows_) ? 1 : 0;
     footprint.kept_rows = std::max(footprint.kept_rows, visible);

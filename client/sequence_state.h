@@ -43,6 +43,10 @@ class SequenceState {
   struct LaneViews {
     std::vector<uint32_t> layers;
     shm::GroupGeometry recent_block, block, small;
+    shm::GroupGeometry record_block;           // slots 0: no records
+    std::vector<RecordFormat> record_formats;  // [layer of the lane]; empty: no records
+    uint64_t records_from = 0;
+    std::vector<std::vector<RecordView>> records;  // [layer of the lane]
     std::vector<uint32_t> first_column;  // [layer of the lane]: position set of its first kv head
     bool heads_keep_own = false;
     shm::ReportGeometry report_geometry;
@@ -72,14 +76,18 @@ class SequenceState {
   bool Refresh();
   absl::Status LoadTable();
   absl::Status LoadRuns(LaneViews& lane, const shm::LaneSpan& span);
+  static void AddKept(LaneViews& lane, const shm::RunEntry& run, const shm::GroupGeometry& geometry,
+                      const std::byte* base);
+  static void AddRecord(LaneViews& lane, const shm::RunEntry& run, const std::byte* base);
+  absl::Status OpenRecords(LaneViews& lane, const v1::LaneRecords& opened);
+  // The geometry of a run's group. Errors: kDataLoss for a run that does not fit its group.
+  absl::StatusOr<const shm::GroupGeometry*> GeometryOf(const LaneViews& lane,
+                                                       const shm::RunEntry& run) const;
   absl::Status ExtendRecent();
   void ShiftRecent(LaneViews& lane, uint64_t first_block);
   void MakeLayerViews();
   void WriteDesk();
   absl::Status Sync(uint64_t granted_rows, std::optional<uint64_t> table_row);
-  const shm::GroupGeometry& GeometryOf(const LaneViews& lane, uint32_t slots) const {
-    return slots == lane.block.slots ? lane.block : lane.small;
-  }
 
   const std::shared_ptr<SessionState> session_;  // shared with the Session and other sequences
   const ClientModel model_;

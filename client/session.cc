@@ -236,6 +236,7 @@ absl::StatusOr<Sequence> Session::OpenSequence(const OpenOptions& options) {
   request.set_prompt_rows(options.prompt_rows);
   request.set_max_rows(options.max_rows);
   request.set_label(options.label);
+  request.set_reads_records(options.reads_records);
   v1::OpenSequenceResponse response;
   KVASIR_RETURN_IF_ERROR(
       state_->channel->Call(&v1::KvCache::Stub::OpenSequence, request, &response));

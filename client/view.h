@@ -4,6 +4,8 @@
 // Plain values; valid from Sequence::Begin() to the next Begin() or Commit() of the same sequence.
 // The attention of the query of row i over a LayerView (original or in-cache positions alike):
 //   for each run of `kept`:   all rows, query rotated at run.QueryPosition(i)
+//   for each of `records`:    all its rows, or where it is windowed those in the window, see
+//                             RecordView; query rotated at record.QueryPosition(i)
 //   for each row p of recent with max(recent_first, i + 1 - window) <= p <= i: query rotated at i
 //   for each row p of `sticky` below that bound: query rotated at i
 // Keys of recent rows are written rotated at their row number.
@@ -33,6 +35,42 @@ struct KeptRunView {
   // Where each kv head keeps rows of its own: those of head h at positions + h * head_stride, and
   // so the tokens. 0: all heads keep the same rows.
   uint32_t head_stride = 0;
+
+  uint64_t QueryPosition(uint64_t row) const {
+    return std::min(static_cast<uint64_t>(static_cast<int64_t>(row) - query_offset), query_max);
+  }
+};
+
+// How a record is encoded (docs/encodings.md; kernels/encoding/record.h reads them).
+enum class RecordCodec : uint8_t { kAsWritten = 0, kInt8 = 1, kInt4 = 2, kTokenMixed = 3 };
+
+// The records of one layer: the rows of a record, and of one kv head's record its codec, the bit
+// planes of all channels together (kTokenMixed) and the bytes.
+struct RecordFormat {
+  uint32_t rows = 0;
+  RecordCodec k_codec = RecordCodec::kAsWritten;
+  RecordCodec v_codec = RecordCodec::kAsWritten;
+  uint32_t k_planes = 0;
+  uint32_t v_planes = 0;
+  uint64_t k_bytes = 0;
+  uint64_t v_bytes = 0;
+};
+
+// Consecutive slots of one block of one layer that is stored as records, see
+// LayerView::record_format: K of kv head h at k + h * k_bytes, and so V.
+struct RecordView {
+  const std::byte* k = nullptr;
+  const std::byte* v = nullptr;
+  uint32_t first_slot = 0;
+  uint32_t rows = 0;
+  // Slot s holds row first_row + s of the stream, which the query of row i sees from
+  // LayerView::RecordsFirst(i) on. Without it every query sees all rows.
+  bool windowed = false;
+  uint64_t first_row = 0;  // windowed: of slot 0
+  int64_t query_offset = 0;
+  uint64_t query_max = std::numeric_limits<uint64_t>::max();
+  const uint32_t* positions = nullptr;  // original position of each row: `rows` entries
+  const uint32_t* tokens = nullptr;
 
   uint64_t QueryPosition(uint64_t row) const {
     return std::min(static_cast<uint64_t>(static_cast<int64_t>(row) - query_offset), query_max);
@@ -77,12 +115,15 @@ struct QueryRowsView {
 };
 
 struct LayerView {
-  std::span<const KeptRunView> kept;        // in cache order
-  std::span<const RecentBlockView> recent;  // contiguous blocks; block 0 starts at recent_base
-  uint64_t recent_base = 0;                 // first row of recent[0]: a multiple of slots_per_block
-  uint64_t recent_first = 0;                // first visible row of recent
-  uint64_t window = 0;                      // rows, the query's own included; 0: all
-  std::span<const uint64_t> sticky;         // ascending rows >= recent_first
+  std::span<const KeptRunView> kept;            // in cache order
+  std::span<const RecordView> records;          // attended beside `kept`
+  const RecordFormat* record_format = nullptr;  // null: there are no records
+  uint64_t records_from = 0;                    // first row that windowed records may show
+  std::span<const RecentBlockView> recent;      // contiguous blocks; block 0 starts at recent_base
+  uint64_t recent_base = 0;          // first row of recent[0]: a multiple of slots_per_block
+  uint64_t recent_first = 0;         // first visible row of recent
+  uint64_t window = 0;               // rows, the query's own included; 0: all
+  std::span<const uint64_t> sticky;  // ascending rows >= recent_first
   uint32_t slots_per_block = 0;
   uint32_t k_stride = 0;  // bytes between the K rows of neighbouring slots of a recent block
   uint32_t v_stride = 0;
@@ -101,6 +142,11 @@ struct LayerView {
   uint64_t WindowFirst(uint64_t row) const {
     const uint64_t low = (window == 0 || row + 1 < window) ? 0 : row + 1 - window;
     return std::max(low, recent_first);
+  }
+  // First row of windowed records that the query of `row` sees.
+  uint64_t RecordsFirst(uint64_t row) const {
+    const uint64_t low = (window == 0 || row + 1 < window) ? 0 : row + 1 - window;
+    return std::max(low, records_from);
   }
   // Row `p` of recent; REQUIRES: recent_base <= p < recent_base + recent.size() * slots_per_block.
   std::byte* KeyOf(uint64_t p) const {

@@ -72,6 +72,7 @@ struct Config {
 
   struct Retention {
     std::string default_spec = "full";
+    std::string profile_dir;  // of *.json files of `kvasir-generate --profile`; "": none
     friend bool operator==(const Retention&, const Retention&) = default;
   };
 

@@ -286,6 +286,9 @@ class Reader {
         if (text.front() == '/' && text.back() != '/') return std::nullopt;
         return std::pair("not an absolute path of a file",
                          "bound=starts with / and ends in a name");
+      case ConfigKind::kFolder:
+        if (text.empty() || text.front() == '/') return std::nullopt;
+        return std::pair("not an absolute path", "bound=empty, or starts with /");
       case ConfigKind::kName:
         if (text.find_first_not_of(kNameBytes) == std::string::npos) return std::nullopt;
         return std::pair("character out of bounds", "bound=a-z 0-9 _ . -");

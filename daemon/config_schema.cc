@@ -23,7 +23,8 @@ constexpr auto kMi = static_cast<int64_t>(kMiB);
 constexpr auto kGi = static_cast<int64_t>(kGiB);
 constexpr int64_t kTi = 1024 * kGi;
 constexpr int64_t kSocketPathMax = 107;  // sun_path of sockaddr_un, less the closing zero
-constexpr int64_t kSpecMax = 4096;       // characters of a retention spec
+constexpr int64_t kPathMax = 4096;
+constexpr int64_t kSpecMax = 4096;  // characters of a retention spec
 
 std::vector<ConfigKey> ServerKeys() {
   return {
@@ -273,6 +274,16 @@ std::vector<ConfigKey> PeopleKeys() {
        .max = kSpecMax,
        .description = "Which tokens a sequence keeps that asks for nothing, e.g. full or "
                       "sepllm:init_cache_size=4,local_size=256. kvasirctl policies lists them."},
+      {.table = "retention",
+       .name = "profile_dir",
+       .kind = ConfigKind::kFolder,
+       .value = At<&C::retention, &C::Retention::profile_dir>,
+       .unit = "path",
+       .min = 0,
+       .max = kPathMax,
+       .description = "Folder of model profiles: every *.json file in it, written by "
+                      "kvasir-generate --profile, makes token-mixed rows of its model better. "
+                      "Empty: none."},
       {.table = "admin",
        .name = "uids",
        .kind = ConfigKind::kUids,

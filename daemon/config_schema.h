@@ -30,6 +30,7 @@ enum class ConfigKind {
   kBoolean,    // TOML boolean
   kChoice,     // string, one of `choices`
   kSocket,     // absolute path that fits sockaddr_un
+  kFolder,     // "" or an absolute path
   kName,       // tenant name
   kListen,     // "" or "address:port" with a numeric address
   kRetention,  // policy grammar

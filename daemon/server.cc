@@ -19,6 +19,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "daemon/profiles.h"
 
 namespace kvasir {
 namespace {
@@ -150,7 +151,9 @@ absl::Status Server::MakePool() {
 }
 
 absl::Status Server::StartThreads() {
-  shared_ = std::make_unique<SharedCore>(CoreConfigOf(config_), *pool_);
+  core::CoreConfig core = CoreConfigOf(config_);
+  KVASIR_ASSIGN_OR_RETURN(core.profiles, LoadProfiles(config_.retention.profile_dir));
+  shared_ = std::make_unique<SharedCore>(std::move(core), *pool_);
   callers_ = std::make_unique<CallerRegistry>(config_.admin.uids);
   wake_ = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wake_) return ErrnoStatus(errno, "eventfd");

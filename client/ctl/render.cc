@@ -154,6 +154,12 @@ std::string RenderPolicies(const v1::ListPoliciesResponse& policies) {
   for (const v1::PolicyInfo& rule : policies.rules()) {
     out += "\n" + RenderPolicy(rule, /*is_rule=*/true);
   }
+  if (!policies.encodings().empty()) {
+    out += "\nEncodings store the rows that stay: 'POLICY+ENCODING', K and V apart 'POLICY+K/V'\n";
+  }
+  for (const v1::PolicyInfo& encoding : policies.encodings()) {
+    out += "\n" + RenderPolicy(encoding, /*is_rule=*/true);
+  }
   return out.empty() ? "no policies\n" : out;
 }
 

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "daemon/control/status_convert.h"
+#include "policies/encoding_spec.h"
 #include "policies/policy_registry.h"
 
 namespace kvasir {
@@ -181,6 +182,7 @@ grpc::Status AdminService::ListPolicies(grpc::ServerContext* context,
   response->set_boot_epoch(boot_epoch_);
   for (const PolicyInfo& policy : Policies()) FillPolicy(policy, response->add_policies());
   for (const PolicyInfo& rule : StayRules()) FillPolicy(rule, response->add_rules());
+  for (const PolicyInfo& encoding : Encodings()) FillPolicy(encoding, response->add_encodings());
   return grpc::Status::OK;
 }
 

@@ -39,6 +39,18 @@ void Fill(const core::LaneReport& report, uint64_t prompt_rows, v1::LaneReport* 
   out->set_extent(report.extent.slot);
   out->set_generation(report.extent.generation);
   out->set_offset(lane.report.offset);
+  if (lane.records == nullptr) return;
+  v1::LaneRecords* const records = out->mutable_records();
+  records->set_rows(lane.records->geometry.slots);
+  for (const core::LaneRecords::Layer& layer : lane.records->layers) {
+    v1::LayerRecords* const of_layer = records->add_layers();
+    of_layer->set_k_codec(static_cast<v1::RecordCodec>(layer.k.codec));
+    of_layer->set_v_codec(static_cast<v1::RecordCodec>(layer.v.codec));
+    of_layer->set_k_planes(layer.k.code_planes);
+    of_layer->set_v_planes(layer.v.code_planes);
+    of_layer->set_k_bytes(static_cast<uint32_t>(kernels::RecordBytes(layer.k)));
+    of_layer->set_v_bytes(static_cast<uint32_t>(kernels::RecordBytes(layer.v)));
+  }
 }
 
 }  // namespace
@@ -126,8 +138,9 @@ grpc::Status KvCacheService::OpenSequence(grpc::ServerContext* context,
                                           v1::OpenSequenceResponse* response) {
   return Run(*context, [&](core::Session& session, bool*) -> absl::Status {
     shared_.mutex.AssertHeld();
-    const core::OpenRequest open{request->model_id(), request->retention(), request->prompt_rows(),
-                                 request->label(), request->max_rows()};
+    const core::OpenRequest open{request->model_id(),    request->retention(),
+                                 request->prompt_rows(), request->label(),
+                                 request->max_rows(),    request->reads_records()};
     KVASIR_ASSIGN_OR_RETURN(core::Sequence* const sequence,
                             shared_.core.OpenSequence(session, open));
     response->set_boot_epoch(options_.boot_epoch);

@@ -16,8 +16,9 @@ struct PlaneCopy {
   uint64_t Offset(const shm::GroupGeometry& geometry) const {
     return plane == Plane::kKey ? geometry.k_off[layer] : geometry.v_off[layer];
   }
+  // Of the sources, which all lie as written.
   uint64_t row_bytes() const {
-    const shm::LayerRowBytes bytes = fill.group->geometry().row_bytes[layer];
+    const shm::LayerRowBytes bytes = fill.sources.front().geometry->row_bytes[layer];
     return plane == Plane::kKey ? bytes.k : bytes.v;
   }
   std::byte* destination() const {
@@ -51,6 +52,24 @@ void CopyRows(const PlaneCopy& copy, uint32_t column, const kernels::RopeShape& 
     kernels::GatherRotateRows(shape, copy.Sources(column, 0), deltas, copy.destination());
   } else {
     kernels::GatherRows(copy.Sources(column, 0), copy.row_bytes(), copy.destination());
+  }
+}
+
+// One record for each kv head of the layer, its keys turned on the way.
+void EncodeRecords(const PlaneCopy& copy, const LaneRecords& records,
+                   const kernels::RopeShape& shape, const std::vector<int64_t>& deltas) {
+  const LaneRecords::Layer& layer = records.layers[copy.layer];
+  const bool key = copy.plane == Plane::kKey;
+  const kernels::RecordShape& record = key ? layer.k : layer.v;
+  const uint64_t bytes = kernels::RecordBytes(record);
+  const uint64_t piece = copy.row_bytes() / layer.kv_heads;
+  kernels::RecordTurn turn;
+  if (key) turn = {shape, deltas};
+  turn.rope.kv_heads = 1;
+  for (uint32_t head = 0; head < layer.kv_heads; ++head) {
+    kernels::EncodeRecord(record, copy.Sources(0, head * piece), turn,
+                          key ? records.Weights(copy.layer, head) : std::span<const float>(),
+                          copy.destination() + head * bytes);
   }
 }
 
@@ -91,7 +110,9 @@ void FillGroup(const GroupFill& fill, const LaneRope& rope) {
     for (const Plane plane : {Plane::kKey, Plane::kValue}) {
       const PlaneCopy copy{fill, layer, plane};
       if (copy.row_bytes() == 0) continue;
-      if (rope.heads_keep_own) {
+      if (fill.group->records() != nullptr) {
+        EncodeRecords(copy, *fill.group->records(), shape, deltas);
+      } else if (rope.heads_keep_own) {
         CopyHeads(copy, column, shape.kv_heads);
       } else {
         CopyRows(copy, column, shape, deltas);

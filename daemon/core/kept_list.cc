@@ -52,7 +52,19 @@ struct Segment {
 };
 
 bool IsSparse(const KeptRun& run, const std::map<const KeptGroup*, uint64_t>& live) {
-  return live.at(run.group.get()) * 2 < run.group->geometry().slots;
+  return run.group->records() == nullptr &&
+         live.at(run.group.get()) * 2 < run.group->geometry().slots;
+}
+
+// A row that must stay as written.
+bool IsSink(const KeptSlot& slot, const KeptGroupSizes& sizes) {
+  return sizes.records != nullptr && slot.row < sizes.records->n_sink;
+}
+
+bool MayRewrite(const KeptRun& run, const std::map<const KeptGroup*, uint64_t>& live,
+                const KeptGroupSizes& sizes) {
+  if (IsSink(run.group->slots[run.first_slot], sizes)) return false;
+  return run.group->geometry().slots == sizes.small->slots || IsSparse(run, live);
 }
 
 std::vector<Segment> SegmentsToRewrite(const std::vector<KeptRun>& runs, bool appending,
@@ -65,8 +77,7 @@ std::vector<Segment> SegmentsToRewrite(const std::vector<KeptRun>& runs, bool ap
     uint64_t rows = 0, slots = 0;
     bool sparse = false;
     const KeptGroup* last = nullptr;
-    while (end < runs.size() &&
-           (runs[end].group->geometry().slots == sizes.small->slots || IsSparse(runs[end], live))) {
+    while (end < runs.size() && MayRewrite(runs[end], live, sizes)) {
       sparse |= IsSparse(runs[end], live);
       rows += runs[end].rows;
       if (runs[end].group.get() != last) slots += runs[end].group->geometry().slots;
@@ -97,12 +108,18 @@ std::vector<IncomingRow> RowsOf(std::span<const KeptRun> runs) {
 absl::Status Pack(std::span<const IncomingRow> rows, const KeptGroupSizes& sizes,
                   std::vector<KeptRun>* runs, std::vector<GroupFill>* fills) {
   while (!rows.empty()) {
-    const bool whole = rows.size() >= sizes.block->slots;
+    const auto sinks = static_cast<size_t>(
+        std::find_if(rows.begin(), rows.end(),
+                     [&](const IncomingRow& row) { return !IsSink(row.slot, sizes); }) -
+        rows.begin());
+    const bool whole = sinks == 0 && rows.size() >= sizes.block->slots;
     const shm::GroupGeometry& geometry = whole ? *sizes.block : *sizes.small;
     GroupAllocator& allocator = whole ? *sizes.block_allocator : *sizes.small_allocator;
     KVASIR_ASSIGN_OR_RETURN(const Group group, allocator.Allocate());
-    GroupFill fill{std::make_shared<KeptGroup>(group, geometry, allocator), {}};
-    const size_t count = std::min<size_t>(rows.size(), geometry.slots);
+    GroupFill fill{
+        std::make_shared<KeptGroup>(group, geometry, allocator, whole ? sizes.records : nullptr),
+        {}};
+    const size_t count = std::min<size_t>(sinks > 0 ? sinks : rows.size(), geometry.slots);
     for (const IncomingRow& row : rows.first(count)) {
       fill.group->slots.push_back(row.slot);
       fill.sources.push_back(row.source);

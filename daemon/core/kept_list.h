@@ -15,6 +15,7 @@
 #include <absl/status/statusor.h>
 
 #include "allocator/group_allocator.h"
+#include "daemon/core/record_format.h"
 #include "policies/retention_policy.h"
 #include "proto/shm/group_geometry.h"
 
@@ -27,18 +28,21 @@ struct KeptSlot {
   TokenId token = 0;
 };
 
-// A sealed group. Destroying it frees the memory, so it must not outlive its allocator. Where the
+// A filled group. Destroying it frees the memory, so it must not outlive its allocator. Where the
 // kv heads of a lane keep rows of their own it has columns, and a slot holds another row in each.
+// Its rows lie as written or, with `records`, encoded as a whole.
 class KeptGroup {
  public:
-  KeptGroup(Group group, const shm::GroupGeometry& geometry, GroupAllocator& allocator)
-      : group_(group), geometry_(geometry), allocator_(allocator) {}
+  KeptGroup(Group group, const shm::GroupGeometry& geometry, GroupAllocator& allocator,
+            const LaneRecords* records = nullptr)
+      : group_(group), geometry_(geometry), allocator_(allocator), records_(records) {}
   ~KeptGroup() { allocator_.Free(group_); }
   KeptGroup(const KeptGroup&) = delete;
   KeptGroup& operator=(const KeptGroup&) = delete;
 
   const Group& group() const { return group_; }
   const shm::GroupGeometry& geometry() const { return geometry_; }
+  const LaneRecords* records() const { return records_; }  // null: as written
   uint32_t columns() const { return geometry_.trailer.position_sets; }
   uint32_t rows() const { return static_cast<uint32_t>(slots.size() / columns()); }
   const KeptSlot& Slot(uint32_t column, uint32_t slot) const {
@@ -51,6 +55,7 @@ class KeptGroup {
   const Group group_;
   const shm::GroupGeometry& geometry_;
   GroupAllocator& allocator_;
+  const LaneRecords* const records_;
 };
 
 struct KeptRun {
@@ -73,12 +78,13 @@ struct GroupFill {
   std::vector<SlotSource> sources;  // one for each entry of group->slots
 };
 
-// The two sizes of kept groups of a lane: whole blocks and small groups.
+// The two sizes of kept groups of a lane: whole blocks, which may be records, and small groups.
 struct KeptGroupSizes {
   const shm::GroupGeometry* block = nullptr;
   GroupAllocator* block_allocator = nullptr;
   const shm::GroupGeometry* small = nullptr;
   GroupAllocator* small_allocator = nullptr;
+  const LaneRecords* records = nullptr;  // of whole blocks; null: as written
 };
 
 // A row that moves into the list, with everything the daemon knows about it.
@@ -91,9 +97,10 @@ class KeptList {
  public:
   // The list after dropping the entries at `drop` (ascending indices) and appending `incoming`, and
   // the groups to fill before it may be published. Whole blocks lie in block-sized groups, the rest
-  // in small ones; groups of which under half is visible are repacked when that saves room. Errors:
-  // kResourceExhausted when a group cannot be allocated (nothing is leaked), kInvalidArgument for
-  // an index out of range.
+  // in small ones; groups of which under half is visible are repacked when that saves room. Rows
+  // are encoded once: records stay as they are until none of their rows is visible, and the first
+  // rows (LaneRecords::n_sink) are in none. Errors: kResourceExhausted when a group cannot be
+  // allocated (nothing is leaked), kInvalidArgument for an index out of range.
   absl::StatusOr<KeptList> Edit(std::span<const uint32_t> drop,
                                 std::span<const IncomingRow> incoming, const KeptGroupSizes& sizes,
                                 std::vector<GroupFill>* fills) const;

@@ -27,6 +27,7 @@ struct CoreConfig {
   uint32_t sessions_max = 1024;
   uint64_t first_extent_bytes = 4ULL << 20;
   uint64_t extent_bytes = 32ULL << 20;
+  std::vector<std::shared_ptr<const ModelProfile>> profiles;  // of different weights
 };
 
 struct ModelHandle {
@@ -42,6 +43,7 @@ struct OpenRequest {
   uint64_t prompt_rows = 0;
   std::string label;
   uint64_t max_rows = 0;  // 0: no bound
+  bool reads_records = false;
 };
 
 struct SyncNeed {
@@ -179,6 +181,8 @@ class KvCore {
   absl::StatusOr<Sequence*> FindSequence(Session& session, uint32_t slot, uint32_t uid);
   void Violation(Session& session, const absl::Status& what);
   void CollectJob(Sequence& sequence);
+  // The profile of the model's weights; null: there is none.
+  absl::StatusOr<std::shared_ptr<const ModelProfile>> ProfileOf(const Model& model) const;
   void DestroyIfIdle(uint32_t session_id);
   SequenceReport ReportOf(const Session& session, const Sequence& sequence) const;
 

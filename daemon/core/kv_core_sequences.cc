@@ -5,6 +5,8 @@
 #include <utility>
 #include <vector>
 
+#include <absl/strings/escaping.h>
+
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "daemon/core/kv_core.h"
@@ -16,6 +18,17 @@ namespace kvasir::core {
 namespace {
 
 constexpr size_t kLabelBytesMax = 256;
+
+const char* NameOf(kernels::RowType type) {
+  switch (type) {
+    case kernels::RowType::kF16:
+      return "f16";
+    case kernels::RowType::kBF16:
+      return "bf16";
+    default:
+      return "f32";
+  }
+}
 
 // Layers whose attention has a sliding window of its own see that window and nothing else, whatever
 // the retention spec says: it is for the layers with full attention. One lane for each window.
@@ -107,9 +120,15 @@ absl::StatusOr<Sequence*> KvCore::OpenSequence(Session& session, const OpenReque
   policy_context.layers = model.layers();
   policy_context.separators = model.description().separators;
   policy_context.prompt_rows = request.prompt_rows;
+  policy_context.dtype = NameOf(model.description().dtype);
+  KVASIR_ASSIGN_OR_RETURN(const std::shared_ptr<const ModelProfile> profile, ProfileOf(model));
+  if (profile != nullptr) policy_context.profile = profile->digest;
   KVASIR_ASSIGN_OR_RETURN(PolicyLanes lanes, MakeLanes(text, policy_context));
   KVASIR_RETURN_IF_ERROR(GiveSlidingLayersTheirWindow(model, policy_context, &lanes));
   KVASIR_RETURN_IF_ERROR(CheckNeeds(model, lanes));
+  if (lanes.encoding && !request.reads_records) {
+    return FailedPrecondition("the engine does not read encoded rows: retention={}", lanes.spec);
+  }
   if (lanes.lanes.size() > session.limits.lanes_max) {
     return ResourceExhausted("retention has too many lanes: lanes={} limits.lanes_max={}",
                              lanes.lanes.size(), session.limits.lanes_max);
@@ -133,6 +152,7 @@ absl::StatusOr<Sequence*> KvCore::OpenSequence(Session& session, const OpenReque
   context.board = session.Board(identity.slot);
   context.desk = session.Desk(identity.slot);
   context.limits = &session.limits;
+  context.profile = profile;
   if (request.max_rows > 0) context.max_rows = request.max_rows;
   const uint64_t id = identity.id;
   const uint32_t slot = identity.slot;
@@ -143,6 +163,16 @@ absl::StatusOr<Sequence*> KvCore::OpenSequence(Session& session, const OpenReque
     registered.probe = {};
   }
   return free->get();
+}
+
+absl::StatusOr<std::shared_ptr<const ModelProfile>> KvCore::ProfileOf(const Model& model) const {
+  const std::string digest = absl::BytesToHexString(model.description().weights_digest);
+  for (const std::shared_ptr<const ModelProfile>& profile : config_.profiles) {
+    if (profile->weights_digest != digest) continue;
+    KVASIR_RETURN_IF_ERROR(CheckProfileFits(*profile, model.description()));
+    return profile;
+  }
+  return nullptr;
 }
 
 void KvCore::CollectJob(Sequence& sequence) {

@@ -33,7 +33,9 @@ absl::StatusOr<std::unique_ptr<Sequence>> Sequence::Open(const SequenceContext& 
   std::unique_ptr<Sequence> sequence(new Sequence(context, std::move(identity)));
   KVASIR_RETURN_IF_ERROR(sequence->MakeSelection(lanes.selection));
   const std::optional<InfLlmConfig> retrieval = lanes.retrieval;
+  const std::optional<EncodingSpec> encoding = lanes.encoding;
   KVASIR_RETURN_IF_ERROR(sequence->MakeLanes(std::move(lanes)));
+  KVASIR_RETURN_IF_ERROR(sequence->MakeRecords(encoding));
   KVASIR_RETURN_IF_ERROR(sequence->MakeRetrieval(retrieval));
   const uint64_t slots = context.model->slots_per_block();
   sequence->dir_cap_ = static_cast<uint32_t>(
@@ -213,6 +215,8 @@ absl::StatusOr<LaneTable> Sequence::Apply(Lane& lane, const LaneTable& before,
     return Internal("plan does not fit the table: span_rows={} kept_rows={} recent_first={} min={}",
                     spanned, after.kept.rows(), plan.recent_first, before.recent_first);
   }
+  KVASIR_ASSIGN_OR_RETURN(after.records, ApplyRecords(lane, before, plan, fills));
+  after.records_from = plan.records_from;
   after.spans = plan.spans;
   after.from_row = plan.from_row;
   after.recent_first = plan.recent_first;

@@ -30,14 +30,24 @@
 
 namespace kvasir::core {
 
+// A record of rows of the window: slot s holds row first_row + s.
+struct WindowRecord {
+  std::shared_ptr<KeptGroup> group;  // shared by the versions that name it
+  uint64_t first_row = 0;
+};
+
 // The table of one lane in one version.
 struct LaneTable {
   KeptList kept;
+  std::vector<WindowRecord> records;  // ascending
+  uint64_t records_from = 0;          // first row of them that may be visible
   std::vector<KeptSpan> spans;
   uint64_t from_row = 0;
   uint64_t recent_first = 0;
   uint64_t window = 0;
   std::vector<uint64_t> sticky;
+  // First row that the query of row `rows` sees through the window.
+  uint64_t WindowFirst(uint64_t rows) const;
   uint64_t until_row = kNoRow;
   uint64_t cut_row = 0;  // rows below need the table before this one; 0: none do
   // kAttentionMass: score of each kept row when the table began, [mass set][kept row]; null: none
@@ -72,6 +82,8 @@ struct Lane {
   Group report;  // where the engine reports; none where bytes is 0
   ExtentTable::Ref report_extent;
   GroupAllocator* recent_allocator = nullptr;
+  std::shared_ptr<const LaneRecords> records;  // null: rows stay as written
+  GroupAllocator* record_allocator = nullptr;
   KeptGroupSizes kept_sizes;
   std::deque<Group> recent;  // blocks, from base_block on
   uint64_t base_block = 0;
@@ -88,7 +100,8 @@ struct SequenceContext {
   shm::SeqBoard* board = nullptr;
   const shm::SeqDesk* desk = nullptr;
   const SessionLimits* limits = nullptr;
-  uint64_t max_rows = kNoRow;  // the sequence never grows beyond
+  std::shared_ptr<const ModelProfile> profile;  // of the model; may be null
+  uint64_t max_rows = kNoRow;                   // the sequence never grows beyond
 };
 
 // Work for a worker: score these lanes or fill these groups, then give the job back to
@@ -229,6 +242,7 @@ class Sequence {
   absl::Status MakeSelection(const std::optional<GemFilterSpec>& selection);
   // Errors: kInvalidArgument where the policy asks for more reports than a sequence may have.
   absl::Status MakeLanes(PolicyLanes lanes);
+  absl::Status MakeRecords(const std::optional<EncodingSpec>& encoding);
   absl::Status AllocateReports();
   // A job that scores the lanes that wait for it; false if none does.
   bool StartScoring();
@@ -245,6 +259,10 @@ class Sequence {
   std::optional<RetentionPlan> NextPlan(Lane& lane) const;
   absl::StatusOr<LaneTable> Apply(Lane& lane, const LaneTable& before, const RetentionPlan& plan,
                                   std::vector<GroupFill>* fills);
+  // The records of the table after `plan`.
+  absl::StatusOr<std::vector<WindowRecord>> ApplyRecords(const Lane& lane, const LaneTable& before,
+                                                         const RetentionPlan& plan,
+                                                         std::vector<GroupFill>* fills);
   // A plan of some lane is due for the query of row rows() and not in the table in use.
   bool PlanIsDue() const;
   absl::StatusOr<IncomingRow> Incoming(const Lane& lane, const MovedRow& moved) const;

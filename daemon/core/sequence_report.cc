@@ -17,6 +17,7 @@ SequenceSummary Sequence::Summary() const {
   const auto add_table = [&kept](const TableVersion& table) {
     for (const LaneTable& lane : table.lanes) {
       for (const KeptRun& run : lane.kept.runs()) kept.insert(run.group.get());
+      for (const WindowRecord& record : lane.records) kept.insert(record.group.get());
     }
     for (const auto& group : table.filling) kept.insert(group.get());
   };
@@ -33,9 +34,7 @@ SequenceSummary Sequence::Summary() const {
     summary.held_bytes += lanes_[i].report_geometry.bytes;
     const LaneTable& table = newest.lanes[i];
     // What the query of row `rows_` sees, without its own row, which is not written yet.
-    uint64_t low = table.recent_first;
-    if (table.window != 0 && rows_ + 1 > table.window && retrieval_ == nullptr)
-      low = std::max(low, rows_ + 1 - table.window);
+    const uint64_t low = retrieval_ == nullptr ? table.WindowFirst(rows_) : table.recent_first;
     uint64_t visible = table.kept.rows() + (rows_ > low ? rows_ - low : 0);
     for (const uint64_t row : table.sticky) visible += row < std::min(low, rows_) ? 1 : 0;
     summary.rows_kept = std::max(summary.rows_kept, visible);
@@ -96,8 +95,10 @@ std::vector<RowReport> Sequence::Inspect(uint32_t layer, uint64_t first_row,
       }
     }
   }
-  uint64_t low = table.recent_first;
-  if (table.window != 0 && rows_ + 1 > table.window) low = std::max(low, rows_ + 1 - table.window);
+  const uint64_t low = table.WindowFirst(rows_);
+  for (const WindowRecord& record : table.records) {  // their ids, where they are forgotten
+    for (const KeptSlot& slot : record.group->slots) mark_slot(slot, 0);
+  }
   for (const uint64_t row : table.sticky) {
     if (row < low) mark(row, heads);
   }

@@ -30,13 +30,30 @@ absl::StatusOr<std::vector<shm::RunEntry>> RunEntries(const LaneTable& table,
       entry.group_slots = run.group->geometry().slots;
       entry.first_slot = run.first_slot + done;
       entry.rows = rows;
-      entry.encoding = static_cast<uint16_t>(shm::RunEncoding::kAsWritten);
+      entry.encoding =
+          static_cast<uint16_t>(run.group->records() == nullptr ? shm::RunEncoding::kAsWritten
+                                                                : shm::RunEncoding::kRecords);
       entry.query_offset = table.spans[span].query_offset;
       entry.query_max = table.spans[span].query_max;
       entries.push_back(entry);
       done += rows;
       left_in_span -= rows;
     }
+  }
+  for (const WindowRecord& record : table.records) {
+    const Group& group = record.group->group();
+    KVASIR_ASSIGN_OR_RETURN(const ExtentTable::Ref ref, extents.RefOf(*group.extent));
+    shm::RunEntry entry{};
+    entry.extent = ref.slot;
+    entry.generation = ref.generation;
+    entry.group_off = group.offset;
+    entry.group_slots = record.group->geometry().slots;
+    entry.rows = record.group->rows();
+    entry.encoding = static_cast<uint16_t>(shm::RunEncoding::kRecords);
+    entry.flags = shm::kRunWindowed;
+    entry.query_max = kNoRow;  // as recent rows: the query's own position
+    entry.first_row = record.first_row;
+    entries.push_back(entry);
   }
   return entries;
 }
@@ -75,6 +92,7 @@ absl::Status Sequence::WriteTable(TableVersion& table) {
     span.kept_rows = lane.kept.rows();
     span.window = lane.window;
     span.recent_first = lane.recent_first;
+    span.records_from = lane.records_from;
     std::memcpy(context_.d + table.arena_off + i * sizeof(span), &span, sizeof(span));
   }
   shm::VersionDesc& desc = context_.board->v[table.version & 1];

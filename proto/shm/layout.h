@@ -1,4 +1,4 @@
-// The bytes that one session and the daemon share in memory, ABI 2. docs/shm_protocol.md has the
+// The bytes that one session and the daemon share in memory, ABI 3. docs/shm_protocol.md has the
 // states, the memory orders, and what happens when either side dies between two stores.
 //
 // Two segments a session. D: written by the daemon, mapped read-only by the engine. E: written by
@@ -17,7 +17,7 @@
 
 namespace kvasir::shm {
 
-inline constexpr uint32_t kAbiVersion = 2;
+inline constexpr uint32_t kAbiVersion = 3;
 inline constexpr uint64_t kDaemonMagic = 0x314D48535F53564BULL;  // "KVS_SHM1"
 inline constexpr uint64_t kEngineMagic = 0x31474E455F53564BULL;  // "KVS_ENG1"
 inline constexpr uint64_t kHeaderBytes = 4096;
@@ -109,13 +109,20 @@ struct LaneSpan {
   uint64_t kept_rows;  // sum over the runs
   uint64_t window;     // rows, the query's own included; 0: all
   uint64_t recent_first;
-  uint8_t reserved[16];
+  uint64_t records_from;  // first row that runs of kRunWindowed may show
+  uint8_t reserved[8];
 };
 static_assert(sizeof(LaneSpan) == 64);
 
-enum class RunEncoding : uint16_t { kAsWritten = 0 };
+// How the rows of a run's group lie: as written, slot by slot, or as records of the sequence's
+// format (proto/kvasir/v1, LaneRecords), one for each layer, plane and kv head.
+enum class RunEncoding : uint16_t { kAsWritten = 0, kRecords = 1 };
 
-// Consecutive slots of one sealed group, all visible.
+// Slot s holds row first_row + s of the stream, visible as far as the window reaches and not below
+// records_from; not one of the kept rows. Without it: all slots of the run are visible.
+inline constexpr uint16_t kRunWindowed = 1;
+
+// Consecutive slots of one filled group.
 struct RunEntry {
   uint32_t extent;       // slot of the session's extent table
   uint32_t generation;   // of that slot
@@ -124,10 +131,11 @@ struct RunEntry {
   uint32_t first_slot;
   uint32_t rows;
   uint16_t encoding;     // RunEncoding
-  uint16_t flags;        // 0
+  uint16_t flags;        // kRunWindowed or 0
   int64_t query_offset;  // query position for these keys = min(row - query_offset, query_max)
   uint64_t query_max;
-  uint8_t reserved[16];
+  uint64_t first_row;  // kRunWindowed: of slot 0; else 0
+  uint8_t reserved[8];
 };
 static_assert(sizeof(RunEntry) == 64);
 

@@ -55,6 +55,7 @@ std::string LayoutText() {
   KVASIR_FIELD_(LaneSpan, kept_rows);
   KVASIR_FIELD_(LaneSpan, window);
   KVASIR_FIELD_(LaneSpan, recent_first);
+  KVASIR_FIELD_(LaneSpan, records_from);
   KVASIR_FIELD_(RunEntry, extent);
   KVASIR_FIELD_(RunEntry, generation);
   KVASIR_FIELD_(RunEntry, group_off);
@@ -65,6 +66,7 @@ std::string LayoutText() {
   KVASIR_FIELD_(RunEntry, flags);
   KVASIR_FIELD_(RunEntry, query_offset);
   KVASIR_FIELD_(RunEntry, query_max);
+  KVASIR_FIELD_(RunEntry, first_row);
   KVASIR_FIELD_(RecentRef, extent);
   KVASIR_FIELD_(RecentRef, generation);
   KVASIR_FIELD_(RecentRef, group_off);

@@ -9,12 +9,14 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "kernels/encoding/record.h"
+#include "kernels/row_convert.h"
 #include "proto/shm/probe_pattern.h"
 
 namespace kvasir::core::testing {
 namespace {
 
-constexpr uint32_t kElements = 4;
+constexpr uint32_t kElements = 8;
 
 uint16_t Element(uint64_t row, uint32_t layer, uint32_t plane, uint32_t e) {
   return static_cast<uint16_t>((row * 131 + layer * 17 + plane * 5 + e) %
@@ -32,6 +34,22 @@ void ExpectRow(const std::byte* data, uint64_t row, uint32_t layer, uint32_t pla
     uint16_t value = 0;
     std::memcpy(&value, data + 2 * e, 2);
     EXPECT_EQ(value, Element(row, layer, plane, e)) << "row " << row << " layer " << layer;
+  }
+}
+
+// Slots of one plane of a group of records (of one kv head) as float rows.
+std::vector<float> Decoded(const kernels::RecordShape& shape, const std::byte* record) {
+  std::vector<float> rows(size_t{shape.rows} * shape.dims);
+  EXPECT_TRUE(kernels::CheckRecord(shape, record).ok());
+  kernels::DecodeRecord(shape, record, rows.data());
+  return rows;
+}
+
+void ExpectEncodedRow(const float* data, uint64_t row, uint32_t layer, uint32_t plane) {
+  constexpr float kTolerance = 0.003F;  // of 8 bits between 0 and 1
+  for (uint32_t e = 0; e < kElements; ++e) {
+    EXPECT_NEAR(data[e], kernels::F16ToFloat(Element(row, layer, plane, e)), kTolerance)
+        << "row " << row << " layer " << layer;
   }
 }
 
@@ -121,7 +139,7 @@ absl::StatusOr<FakeEngine::Stream> FakeEngine::Open(uint32_t model_id, const std
                                                     uint64_t prompt_rows) {
   KVASIR_ASSIGN_OR_RETURN(
       const Sequence* sequence,
-      core_.OpenSequence(*session_, {model_id, retention, prompt_rows, "fake"}));
+      core_.OpenSequence(*session_, {model_id, retention, prompt_rows, "fake", 0, true}));
   Stream stream;
   stream.slot = sequence->identity().slot;
   stream.uid = sequence->identity().uid;
@@ -130,6 +148,7 @@ absl::StatusOr<FakeEngine::Stream> FakeEngine::Open(uint32_t model_id, const std
   stream.recent = report.lane->recent_block;
   stream.block = report.lane->block;
   stream.small = report.lane->small;
+  stream.records = report.lane->records;
   stream.report_geometry = report.lane->report_geometry;
   if (report.lane->report) {
     stream.report = extents_[report.extent.slot] + report.lane->report.offset;
@@ -219,6 +238,31 @@ SyncAnswer FakeEngine::Sync(const Stream& stream, uint64_t granted_rows,
   return core_.Sync(*session_, {stream.slot, stream.uid, granted_rows, table_row});
 }
 
+void FakeEngine::AddRecordRows(const Stream& stream, const shm::LaneSpan& span,
+                               const shm::RunEntry& run, uint64_t query, uint32_t layer,
+                               std::vector<uint64_t>& rows) {
+  const LaneRecords& records = *stream.records;
+  const std::byte* const base = extents_[run.extent] + run.group_off;
+  const auto keys = Decoded(records.layers[layer].k, base + records.geometry.k_off[layer]);
+  const auto values = Decoded(records.layers[layer].v, base + records.geometry.v_off[layer]);
+  ++records_read;
+  uint64_t low = span.records_from;
+  if (span.window != 0 && query + 1 > span.window) low = std::max(low, query + 1 - span.window);
+  for (uint32_t s = run.first_slot; s < run.first_slot + run.rows; ++s) {
+    const uint64_t kept = LoadWord(base + records.geometry.pos_off + 4 * s);
+    EXPECT_LT(kept, span.recent_first);
+    if (run.flags == shm::kRunWindowed) {
+      EXPECT_EQ(kept, run.first_row + s);
+      if (kept < low) continue;
+    }
+    ASSERT_LT(kept, stream.rows);
+    EXPECT_EQ(LoadWord(base + records.geometry.tok_off + 4 * s), stream.ids[kept]);
+    ExpectEncodedRow(keys.data() + size_t{s} * kElements, kept, layer, 0);
+    ExpectEncodedRow(values.data() + size_t{s} * kElements, kept, layer, 1);
+    rows.push_back(kept);
+  }
+}
+
 std::vector<uint64_t> FakeEngine::VisibleRows(const Stream& stream, uint64_t row, uint32_t layer) {
   const shm::VersionDesc& table = Table(stream);
   EXPECT_EQ(table.version, stream.adopted);
@@ -227,6 +271,10 @@ std::vector<uint64_t> FakeEngine::VisibleRows(const Stream& stream, uint64_t row
   const auto* sticky = reinterpret_cast<const uint64_t*>(d_.get() + span.sticky_off);
   std::vector<uint64_t> rows;
   for (uint32_t r = 0; r < span.runs; ++r) {
+    if (runs[r].encoding != 0) {
+      AddRecordRows(stream, span, runs[r], row, layer, rows);
+      continue;
+    }
     const shm::GroupGeometry& geometry = runs[r].group_slots == 16 ? stream.block : stream.small;
     // A column for each layer (it has one head), or one for all.
     const uint32_t column = geometry.trailer.position_sets > 1 ? layer : 0;
@@ -243,7 +291,11 @@ std::vector<uint64_t> FakeEngine::VisibleRows(const Stream& stream, uint64_t row
       rows.push_back(kept);
     }
   }
-  EXPECT_EQ(rows.size(), span.kept_rows);
+  uint64_t windowed = 0;
+  for (uint32_t r = 0; r < span.runs; ++r) windowed += runs[r].flags == 0 ? 0 : 1;
+  if (windowed == 0) {
+    EXPECT_EQ(rows.size(), span.kept_rows);
+  }
   uint64_t low = span.recent_first;
   if (span.window != 0 && row + 1 > span.window) low = std::max(low, row + 1 - span.window);
   for (uint32_t i = 0; i < span.sticky; ++i) {

@@ -21,7 +21,7 @@ uint64_t TestSeed(uint64_t fallback);
 // A pool without locking or stock.
 std::unique_ptr<HostPool> MakeTestPool(uint64_t bytes);
 
-// One lane for `layers` layers of 1 kv head (2 query heads) x 4 elements in f16, 16 slots a block,
+// One lane for `layers` layers of 1 kv head (2 query heads) x 8 elements in f16, 16 slots a block,
 // vocabulary 100, separators 1 and 2.
 ModelDescription SmallModel(uint32_t layers);
 
@@ -34,7 +34,8 @@ class FakeEngine final : public ExtentSender {
     uint64_t rows = 0;
     uint64_t adopted = 1;
     std::vector<uint32_t> ids;
-    shm::GroupGeometry recent, block, small;  // of its one lane
+    shm::GroupGeometry recent, block, small;     // of its one lane
+    std::shared_ptr<const LaneRecords> records;  // of its lane; null: rows lie as written
     shm::ReportGeometry report_geometry;
     std::byte* report = nullptr;  // where it reports; null: nothing is asked for
   };
@@ -77,6 +78,7 @@ class FakeEngine final : public ExtentSender {
 
   shm::SeqBoard& board(uint32_t slot) { return boards()[slot]; }
   shm::SeqDesk& desk(uint32_t slot);
+  uint64_t records_read = 0;    // by VisibleRows()
   bool refuse_extents = false;  // SendExtent fails, as when the peer does not read
 
  private:
@@ -91,6 +93,9 @@ class FakeEngine final : public ExtentSender {
     return board(stream.slot).v[stream.adopted & 1];
   }
   std::byte* BlockOf(const Stream& stream, uint32_t lane, uint64_t row);
+  // Adds the rows of a run of records that the query sees.
+  void AddRecordRows(const Stream& stream, const shm::LaneSpan& span, const shm::RunEntry& run,
+                     uint64_t query, uint32_t layer, std::vector<uint64_t>& rows);
 
   KvCore& core_;
   const SegmentSizes sizes_;

@@ -7,6 +7,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -41,7 +42,11 @@ const std::vector<Rule>& Rules() {
       {"streamingllm:start_size=3,recent_size=10,positions=original", 3, 10, false},
       {"streamingllm:start_size=4,recent_size=40,positions=original", 4, 40, false},
       {"sepllm:form=static,init_cache_size=2,local_size=5", 2, 5, true},
-      {"sepllm:form=static,init_cache_size=4,local_size=33", 4, 33, true}};
+      {"sepllm:form=static,init_cache_size=4,local_size=33", 4, 33, true},
+      {"full+int8:rows=32,recent=5", 0, ~uint64_t{0}, false},
+      {"full+as_written/int8:n_sink=0,recent=0", 0, ~uint64_t{0}, false},
+      {"streamingllm:start_size=3,recent_size=90,positions=original+int8:rows=32", 3, 90, false},
+      {"sepllm:form=static,init_cache_size=4,local_size=9+int8:rows=32", 4, 9, true}};
   return rules;
 }
 
@@ -225,6 +230,7 @@ class Model {
                 stream->rule->Visible(at.ids, at.rows - 1))
           << stream->rule->retention << " row " << at.rows - 1;
       ++counts["rows"];
+      counts["records"] += std::exchange(engine.records_read, 0);
     }
     engine.WriteDesk(at);
     const SyncAnswer answer = engine.Sync(at, at.rows + 1, at.rows);
@@ -257,7 +263,7 @@ TEST(KvCoreModelTest, RandomOperationsKeepTheBooks) {
     if (::testing::Test::HasFailure()) return;
   }
   for (const auto& [name, count] : counts) fmt::print("{}: {}\n", name, count);
-  for (const char* name : {"rows", "compacted", "truncated", "closed", "grant refused",
+  for (const char* name : {"rows", "records", "compacted", "truncated", "closed", "grant refused",
                            "open refused", "ended with a copy out"}) {
     EXPECT_GT(counts[name], 0U) << name;  // else the test looks at less than it says
   }

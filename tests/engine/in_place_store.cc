@@ -47,6 +47,7 @@ absl::StatusOr<StepView> InPlaceStore::Begin(uint32_t want) {
   for (size_t i = 0; i < layers_.size(); ++i) {
     Layer& layer = layers_[i];
     LayerView view{.kept = {},
+                   .records = {},
                    .recent = {&layer.block, 1},
                    .sticky = {},
                    .slots_per_block = static_cast<uint32_t>(rows_max_),

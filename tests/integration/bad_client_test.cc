@@ -73,9 +73,9 @@ TEST_F(BadClientTest, Hellos) {
         h.abi_min = 5;
         h.abi_max = 9;
       },
-      sizeof(shm::Hello), version, {"client_min=5", "client_max=9", "daemon=2"});
+      sizeof(shm::Hello), version, {"client_min=5", "client_max=9", "daemon=3"});
   ExpectRefusal([](shm::Hello& h) { h.abi_min = h.abi_max = 0; }, sizeof(shm::Hello), version,
-                {"client_max=0", "daemon=2"});
+                {"client_max=0", "daemon=3"});
 }
 
 TEST_F(BadClientTest, ConnectionsWithoutAHelloAreClosed) {

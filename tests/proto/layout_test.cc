@@ -43,7 +43,7 @@ TEST(LayoutTest, TextAndHashAreTheGoldenOnes) {
   std::stringstream golden;
   golden << file.rdbuf();
   EXPECT_EQ(LayoutText(), golden.str());
-  EXPECT_EQ(LayoutHash(), 0x3baf627fe0a9e942ULL);
+  EXPECT_EQ(LayoutHash(), 11191875865555745282ULL);
 }
 
 TEST(LayoutTest, DaemonHeader) {
@@ -97,14 +97,14 @@ TEST(LayoutTest, BoardDeskAndTable) {
   EXPECT_EQ(HexOf(desc).substr(0, 84),
             "0100000000000000 0200000000000000 0300000000000000 0400000000000000 "
             "0500000006000000");
-  const LaneSpan span{1, 2, 3, 4, 5, 6, 7, {}};
-  EXPECT_EQ(HexOf(span).substr(0, 101),
+  const LaneSpan span{1, 2, 3, 4, 5, 6, 7, 8, {}};
+  EXPECT_EQ(HexOf(span).substr(0, 118),
             "0100000000000000 0200000000000000 0300000004000000 0500000000000000 "
-            "0600000000000000 0700000000000000");
-  const RunEntry run{1, 2, 3, 4, 5, 6, 7, 8, -9, 10, {}};
-  EXPECT_EQ(HexOf(run).substr(0, 101),
+            "0600000000000000 0700000000000000 0800000000000000");
+  const RunEntry run{1, 2, 3, 4, 5, 6, 7, 8, -9, 10, 11, {}};
+  EXPECT_EQ(HexOf(run).substr(0, 118),
             "0100000002000000 0300000000000000 0400000005000000 0600000007000800 "
-            "f7ffffffffffffff 0a00000000000000");
+            "f7ffffffffffffff 0a00000000000000 0b00000000000000");
   const RecentRef ref{1, 2, 3};
   EXPECT_EQ(HexOf(ref), "0100000002000000 0300000000000000");
   EngineHeader engine{};
