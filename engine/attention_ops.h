@@ -94,6 +94,7 @@ class AttentionOps {
     std::vector<uint32_t> first, last;        // visible slots of a tile's queries
     std::vector<RowSlice> slices;             // this thread's share of the rows
     std::vector<kernels::AttentionRun> runs;  // the same for the kernel
+    std::vector<kernels::RecordRun> records;  // this thread's share of the records
     std::vector<kernels::MassRun> mass_runs;
     std::vector<std::byte> keys;      // a tile of keys, rotated where it is read
     std::vector<float> key_scratch;   // of KeyRotation
@@ -113,6 +114,9 @@ class AttentionOps {
 
   absl::Status RetrieveBlocks(uint32_t layer, const float* q);
 
+  kernels::RecordAttention RecordShapeOf(const LayerPlan& layer) const {
+    return {layer.k_record, layer.v_record, shape_.heads, geometry_.kv_heads, shape_.scale};
+  }
   size_t group_floats() const { return size_t{shape_.heads} * geometry_.head_dim; }
   size_t row_floats() const { return size_t{geometry_.heads} * geometry_.head_dim; }
   void RotateQuery(uint32_t rotation, uint32_t t, std::span<const float> q, float* into) const;
@@ -125,6 +129,7 @@ class AttentionOps {
 
   // One query, whose rows are shared among threads (attention_row.cc).
   void AttendRow(const LayerPlan& layer, const float* q, uint64_t ith, uint64_t nth);
+  void AttendRowRecords(const LayerPlan& layer, uint64_t ith, uint64_t nth, Workspace& work) const;
   void AddRowMass(const LayerPlan& layer, const float* q, uint64_t ith, uint64_t nth);
   void AddFarRowMass(const LayerPlan& layer, uint64_t ith, uint64_t nth);
   void RotateRow(const LayerPlan& layer, const float* q, Workspace& work) const;
@@ -136,6 +141,8 @@ class AttentionOps {
   void AttendTile(const LayerPlan& layer, const float* q, uint32_t kv_head, uint32_t begin,
                   uint32_t count, float* out, Workspace& work);
   void AddTilesMass(const LayerPlan& layer, const float* q, uint64_t ith, uint64_t nth);
+  void AttendTileRecords(const LayerPlan& layer, uint32_t kv_head, uint32_t begin, uint32_t count,
+                         Workspace& work) const;
   void SplitHeads(uint32_t count, Workspace& work) const;
   void AddRunMass(const LayerPlan& layer, const PlannedRun& planned, uint32_t kv_head,
                   uint32_t begin, uint32_t count, Workspace& work) const;

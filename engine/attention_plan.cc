@@ -44,6 +44,14 @@ SlotRange LayerPlan::Visible(const PlannedRun& planned, uint64_t row) const {
   return {0, static_cast<uint32_t>(end - planned.rows.begin())};
 }
 
+SlotRange LayerPlan::Visible(const PlannedRecord& planned, uint64_t row) const {
+  if (!planned.windowed) return {planned.run.first, planned.run.last};
+  const uint64_t low = view->RecordsFirst(row);
+  const uint64_t gone = low > planned.first_row ? low - planned.first_row : 0;
+  const auto first = static_cast<uint32_t>(std::min<uint64_t>(gone, planned.run.last));
+  return {std::max(first, planned.run.first), planned.run.last};
+}
+
 absl::Status AttentionPlan::Prepare(const StepView& step, uint32_t layers) {
   if (step.layers.size() != layers || step.count == 0) {
     return Internal("step has the wrong shape: layers={} expected={} rows={}", step.layers.size(),
@@ -55,11 +63,13 @@ absl::Status AttentionPlan::Prepare(const StepView& step, uint32_t layers) {
   FindRotation(0, kNoMaximum);
   layers_.resize(layers);
   most_runs_ = 0;
+  most_records_ = 0;
   most_rotations_ = 0;
   asks_mass_ = any_unrotated_ = any_far_ = false;
   for (uint32_t i = 0; i < layers; ++i) {
     KVASIR_RETURN_IF_ERROR(PlanLayer(step.layers[i], layers_[i]));
     most_runs_ = std::max(most_runs_, layers_[i].runs.size());
+    most_records_ = std::max(most_records_, layers_[i].records.size());
     most_rotations_ = std::max(most_rotations_, layers_[i].rotations.size());
     asks_mass_ |= AsksMass(step.layers[i]);
     any_unrotated_ |= step.layers[i].unrotated;
@@ -153,6 +163,7 @@ absl::Status AttentionPlan::PlanLayer(const LayerView& view, LayerPlan& plan) {
         FindSet(plan, FindRotation(-static_cast<int64_t>(view.far_position), view.far_position));
   }
   PlanKept(view, plan);
+  KVASIR_RETURN_IF_ERROR(PlanRecords(view, plan));
   PlanSticky(view, plan);
   PlanRecent(view, plan);
   if (view.far_position != 0) PlanFar(view, plan);
@@ -187,6 +198,46 @@ void AttentionPlan::PlanKept(const LayerView& view, LayerPlan& plan) {
                          .turned = view.unrotated && !far});
     before += kept.rows;
   }
+}
+
+absl::Status AttentionPlan::PlanRecords(const LayerView& view, LayerPlan& plan) {
+  plan.records.clear();
+  if (view.records.empty()) return absl::OkStatus();
+  const RecordFormat& format = *view.record_format;
+  plan.k_record = {.codec = static_cast<kernels::Codec>(format.k_codec),
+                   .plane = kernels::RecordPlane::kKey,
+                   .type = type_,
+                   .rows = format.rows,
+                   .dims = head_dim_,
+                   .code_planes = format.k_planes};
+  plan.v_record = plan.k_record;
+  plan.v_record.plane = kernels::RecordPlane::kValue;
+  plan.v_record.codec = static_cast<kernels::Codec>(format.v_codec);
+  plan.v_record.code_planes = format.v_planes;
+  KVASIR_RETURN_IF_ERROR(kernels::CheckRecordShape(plan.k_record));
+  KVASIR_RETURN_IF_ERROR(kernels::CheckRecordShape(plan.v_record));
+  if (kernels::RecordBytes(plan.k_record) != format.k_bytes ||
+      kernels::RecordBytes(plan.v_record) != format.v_bytes || view.unrotated) {
+    return Internal("records have another format: k_bytes={} expected={} v_bytes={} expected={}",
+                    format.k_bytes, kernels::RecordBytes(plan.k_record), format.v_bytes,
+                    kernels::RecordBytes(plan.v_record));
+  }
+  for (const RecordView& record : view.records) {
+    if (record.rows == 0) continue;
+    if (uint64_t{record.first_slot} + record.rows > format.rows) {
+      return Internal("record has too few rows: first_slot={} rows={} max={}", record.first_slot,
+                      record.rows, format.rows);
+    }
+    const uint32_t set = FindSet(plan, FindRotation(record.query_offset, record.query_max));
+    plan.records.push_back({.run = {.k = record.k,
+                                    .v = record.v,
+                                    .first = record.first_slot,
+                                    .last = record.first_slot + record.rows,
+                                    .query_set = set},
+                            .windowed = record.windowed,
+                            .first_row = record.first_row});
+  }
+  return absl::OkStatus();
 }
 
 void AttentionPlan::PlanRecent(const LayerView& view, LayerPlan& plan) const {

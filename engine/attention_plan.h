@@ -12,6 +12,7 @@
 #include "client/view.h"
 #include "engine/rope.h"
 #include "kernels/attention.h"
+#include "kernels/encoding/record_attention.h"
 
 namespace kvasir::engine {
 
@@ -42,6 +43,14 @@ struct PlannedRun {
   }
 };
 
+// One record, or the part of it that is not dropped. run.query_set as in PlannedRun; run.first and
+// run.last: the slots that are there at all.
+struct PlannedRecord {
+  kernels::RecordRun run;  // of kv head 0
+  bool windowed = false;
+  uint64_t first_row = 0;  // windowed: of slot 0
+};
+
 struct SlotRange {
   uint32_t first = 0;
   uint32_t last = 0;  // one past
@@ -53,22 +62,27 @@ bool AsksMass(const LayerView& view);
 struct LayerPlan {
   const LayerView* view = nullptr;
   std::vector<PlannedRun> runs;
+  std::vector<PlannedRecord> records;
+  kernels::RecordShape k_record, v_record;
   std::vector<uint32_t> rotations;  // the distinct query rotations of this layer
   uint32_t far_set = 0;             // of the rotations, the one at far_position
 
   // Which slots of `planned` the query of `row` sees.
   SlotRange Visible(const PlannedRun& planned, uint64_t row) const;
+  SlotRange Visible(const PlannedRecord& planned, uint64_t row) const;
 };
 
 // Prepare() by one thread; the rest is const and thread-safe until the next Prepare().
 class AttentionPlan {
  public:
-  explicit AttentionPlan(const Rope& rope) : rope_(rope) {}
+  // `rows`: the type of K and V elements, `head_dim` of them in a head.
+  AttentionPlan(const Rope& rope, kernels::RowType rows, uint32_t head_dim)
+      : rope_(rope), type_(rows), head_dim_(head_dim) {}
 
   // Plans `step`, whose spans must outlive the plan. Cost: O(blocks) a layer, and one table of
   // angles for each distinct query position. Errors: kInternal for views that do not cover the
-  // step's rows, with mass arrays that are too short, unrotated keys without positions, or far rows
-  // beside sticky ones or rotated keys.
+  // step's rows, with records of another format than this build reads, with mass arrays that are
+  // too short, unrotated keys without positions, or far rows beside sticky ones or rotated keys.
   absl::Status Prepare(const StepView& step, uint32_t layers);
 
   // Adds blocks that every query of a layer with a far_position sees; totals[i] is where the mass
@@ -98,6 +112,7 @@ class AttentionPlan {
   std::span<const float> mass_weights() const { return mass_weights_; }
 
   size_t most_runs() const { return most_runs_; }
+  size_t most_records() const { return most_records_; }
   size_t most_rotations() const { return most_rotations_; }
 
  private:
@@ -118,9 +133,12 @@ class AttentionPlan {
   void PlanKept(const LayerView& view, LayerPlan& plan);
   void PlanRecent(const LayerView& view, LayerPlan& plan) const;
   void PlanSticky(const LayerView& view, LayerPlan& plan) const;
+  absl::Status PlanRecords(const LayerView& view, LayerPlan& plan);
   void PlanFar(const LayerView& view, LayerPlan& plan) const;
 
   const Rope& rope_;
+  const kernels::RowType type_;
+  const uint32_t head_dim_;
   uint64_t row_ = 0;
   uint32_t count_ = 0;
   std::vector<LayerPlan> layers_;
@@ -130,6 +148,7 @@ class AttentionPlan {
   bool any_unrotated_ = false;
   bool any_far_ = false;
   size_t most_runs_ = 0;
+  size_t most_records_ = 0;
   size_t most_rotations_ = 0;
 };
 

@@ -94,6 +94,22 @@ void AttentionOps::AttendRow(const LayerPlan& layer, const float* q, uint64_t it
     }
   });
   if (at_once) kernels::AttendRuns(row_shape_, work.query.data(), work.runs, work.state);
+  if (!layer.records.empty()) AttendRowRecords(layer, ith, nth, work);
+}
+
+// This thread's records: neighbours, since they mostly lie one behind the other.
+void AttentionOps::AttendRowRecords(const LayerPlan& layer, uint64_t ith, uint64_t nth,
+                                    Workspace& work) const {
+  const uint64_t records = layer.records.size();
+  work.records.clear();
+  for (uint64_t i = records * ith / nth; i < records * (ith + 1) / nth; ++i) {
+    const SlotRange seen = layer.Visible(layer.records[i], plan_.row());
+    if (seen.first >= seen.last) continue;
+    work.records.push_back(layer.records[i].run);
+    work.records.back().first = seen.first;
+    work.records.back().last = seen.last;
+  }
+  kernels::AttendRecords(RecordShapeOf(layer), work.query.data(), work.records, work.state);
 }
 
 // Every thread adds to its own share of the rows; MergeOp has left the whole state in workspace 0.

@@ -96,6 +96,7 @@ void AttentionOps::AttendTile(const LayerPlan& layer, const float* q, uint32_t k
                                   std::span(work.last).first(count), state);
             });
   }
+  if (!layer.records.empty()) AttendTileRecords(layer, kv_head, begin, count, work);
   if (plan_.asks_mass()) {
     const size_t at = (size_t{kv_head} * plan_.count() + begin) * shape_.heads;
     std::copy_n(state.max.begin(), count * shape_.heads, softmax_max_.data() + at);
@@ -105,6 +106,27 @@ void AttentionOps::AttendTile(const LayerPlan& layer, const float* q, uint32_t k
   for (uint32_t t = 0; t < count; ++t) {
     std::copy_n(work.row.data() + t * group_floats(), group_floats(),
                 out + (begin + t) * row_floats() + kv_head * group_floats());
+  }
+}
+
+void AttentionOps::AttendTileRecords(const LayerPlan& layer, uint32_t kv_head, uint32_t begin,
+                                     uint32_t count, Workspace& work) const {
+  const kernels::RecordAttention shape = RecordShapeOf(layer);
+  for (const PlannedRecord& planned : layer.records) {
+    bool any = false;
+    for (uint32_t t = 0; t < count; ++t) {
+      const SlotRange seen = layer.Visible(planned, plan_.row() + begin + t);
+      work.first[t] = seen.first;
+      work.last[t] = std::max(seen.first, seen.last);
+      any |= seen.first < seen.last;
+    }
+    if (!any) continue;
+    kernels::RecordRun run = planned.run;
+    run.k += kv_head * kernels::RecordBytes(shape.k);
+    run.v += kv_head * kernels::RecordBytes(shape.v);
+    kernels::AttendRecordTile(shape, work.query.data() + run.query_set * count * group_floats(),
+                              count, run, std::span(work.first).first(count),
+                              std::span(work.last).first(count), work.state);
   }
 }
 

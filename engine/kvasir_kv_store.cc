@@ -45,6 +45,7 @@ absl::StatusOr<ModelSpec> ModelSpecOf(const GgufModel& model, const Tokenizer& t
     spec.rope_theta = parameters.rope_theta;
     spec.rope_dims = parameters.rotated_dims;
   }
+  spec.slots_per_block = options.slots_per_block;
   spec.vocabulary_size = parameters.vocabulary;
   KVASIR_ASSIGN_OR_RETURN(const std::vector<std::string> texts, TokenTexts(tokenizer));
   for (uint32_t id = 0; id < texts.size(); ++id) {
@@ -68,7 +69,8 @@ absl::StatusOr<std::unique_ptr<KvasirKvStore>> KvasirKvStore::Create(
   }
   KVASIR_ASSIGN_OR_RETURN(Sequence sequence,
                           session->OpenSequence({handle, options.retention, options.prompt_rows,
-                                                 options.label, options.max_rows}));
+                                                 options.label, options.max_rows,
+                                                 /*reads_records=*/true}));
   return std::unique_ptr<KvasirKvStore>(new KvasirKvStore(std::move(session), std::move(sequence)));
 }
 

@@ -26,6 +26,7 @@ struct KvasirStoreOptions {
   uint64_t prompt_rows = 0;  // rows of the prompt, for policies that tell it apart
   std::string label;
   uint64_t max_rows = 0;          // the sequence never grows beyond; 0: no bound
+  uint32_t slots_per_block = 0;   // 0: as the daemon likes
   bool send_texts = false;        // token texts, for kvasirctl inspect
   bool expanded_weights = false;  // computed with F32 weights: other rows, so another fingerprint
 };

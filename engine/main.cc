@@ -18,6 +18,8 @@ using kvasir::kernels::RowType;
 
 constexpr int kFailed = 1;
 constexpr int kUsage = 2;
+constexpr uint64_t kTextTokens = 2048;  // of a text to compare on
+constexpr uint32_t kTextBatch = 16;     // rows of its steps: what is held is exact to a batch
 
 void AddModeOptions(CLI::App& app, ProgramOptions& o) {
   auto* prompt = app.add_option("-p,--prompt", o.prompt, "Text to continue");
@@ -39,6 +41,41 @@ void AddModeOptions(CLI::App& app, ProgramOptions& o) {
   prompt->excludes(file)->excludes(perplexity);
   file->excludes(perplexity);
   chat->excludes(perplexity);
+}
+
+void AddTextModeOptions(CLI::App& app, ProgramOptions& o) {
+  auto* compare = app.add_flag("--compare", o.compare,
+                               "Compare retentions and encodings on texts: quality at bytes held");
+  auto* recommend = app.add_flag(
+      "--recommend", o.recommend,
+      "Search the best retention and encoding within --bytes; prints a piece of configuration");
+  auto* profile = app.add_flag("--profile", o.profile,
+                               "Measure what makes token-mixed rows of this model better, into "
+                               "--profile-file; needs no daemon");
+  compare->excludes(recommend)->excludes(profile);
+  recommend->excludes(profile);
+  app.add_option("--text", o.text_paths, "Text to compare or measure on; may be given again")
+      ->allow_extra_args(false);
+  app.add_option_function<std::string>(
+         "--bytes",
+         [&o](const std::string& text) {
+           const bool percent = !text.empty() && text.back() == '%';
+           double value = 0;
+           if (!CLI::detail::lexical_cast(percent ? text.substr(0, text.size() - 1) : text,
+                                          value) ||
+               !(value > 0) || value > (percent ? 100 : 1)) {
+             throw CLI::ValidationError("--bytes", "must be a share such as 25% or 0.25");
+           }
+           o.bytes = percent ? value / 100 : value;
+         },
+         "Share of the bytes of full retention that may be held, e.g. 25%")
+      ->needs(recommend);
+  app.add_option("--json", o.json_path, "Write what was compared to this file");
+  app.add_option("--plot", o.plot_path, "Draw quality against bytes held: a .svg or .png");
+  app.add_option("--resume", o.resume_path,
+                 "Remember finished texts in this file and do not compute them again. Retentions "
+                 "are told apart by their text alone: start anew after loading another profile");
+  app.add_option("--profile-file", o.profile_path, "Where --profile writes")->needs(profile);
 }
 
 void AddModelOptions(CLI::App& app, ProgramOptions& o) {
@@ -77,10 +114,13 @@ void AddSamplingOptions(CLI::App& app, ProgramOptions& o) {
 
 void AddStoreOptions(CLI::App& app, ProgramOptions& o, std::string& output) {
   auto& kvasir = o.store.kvasir;
-  app.add_option("--retention", kvasir.retention,
+  app.add_option("--retention", o.retentions,
                  "What the daemon keeps, e.g. full, streamingllm:recent_size=512, "
                  "sepllm:local_size=256, gemfilter:filter_layer=21,topk=256; empty: the tenant's "
-                 "default");
+                 "default. --compare takes many")
+      ->allow_extra_args(false);
+  app.add_option("--slots-per-block", kvasir.slots_per_block,
+                 "Rows of a block: 16, 32, 64 or 128; 0: as the daemon likes");
   app.add_option("--socket", kvasir.connect.control_socket, "The daemon's gRPC socket")
       ->capture_default_str();
   app.add_option("--data-socket", kvasir.connect.data_socket, "The daemon's memory socket")
@@ -97,6 +137,25 @@ void AddStoreOptions(CLI::App& app, ProgramOptions& o, std::string& output) {
       ->capture_default_str();
 }
 
+// What does not go together beyond what the options say of themselves; null: nothing.
+const char* TextModeProblem(const ProgramOptions& o, bool text_mode) {
+  if (!text_mode && !o.text_paths.empty()) {
+    return "--text is for --compare, --recommend and --profile";
+  }
+  if (!o.compare && o.retentions.size() > 1) return "only --compare takes many retentions";
+  if (!text_mode) return nullptr;
+  if (o.text_paths.empty()) return "--text is required";
+  if (o.profile && o.profile_path.empty()) return "--profile needs --profile-file";
+  return nullptr;
+}
+
+int Finish(const absl::Status& status) {
+  if (status.ok()) return 0;
+  fmt::print(stderr, "kvasir-generate: {}: {}\n", absl::StatusCodeToString(status.code()),
+             kvasir::MessageOf(status));
+  return kFailed;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -105,6 +164,7 @@ int main(int argc, char** argv) {
   CLI::App app("Generates text with a KV cache in kvasird's shared memory", "kvasir-generate");
   AddModelOptions(app, options);
   AddModeOptions(app, options);
+  AddTextModeOptions(app, options);
   AddSamplingOptions(app, options);
   AddStoreOptions(app, options, output);
   try {
@@ -115,18 +175,26 @@ int main(int argc, char** argv) {
   options.json = output == "json";
   options.store.kvasir.kv_type = options.engine.kv_type;
   options.store.kvasir.expanded_weights = options.weights == WeightsMode::kF32;
+  if (!options.retentions.empty()) options.store.kvasir.retention = options.retentions.front();
+  const bool text_mode = options.compare || options.recommend || options.profile;
+  if (const char* problem = TextModeProblem(options, text_mode); problem != nullptr) {
+    fmt::print(stderr, "kvasir-generate: {}\n", problem);
+    return kUsage;
+  }
+  if (text_mode) {
+    options.text_tokens = app.count("--tokens") > 0 ? options.generate.tokens_max : kTextTokens;
+    if (app.count("--batch") == 0) options.batch = kTextBatch;
+    return Finish(kvasir::engine::RunProgram(options));
+  }
   const bool any_mode = options.prompt || !options.prompt_path.empty() || options.chat ||
                         !options.perplexity_path.empty();
   const bool interactive = options.chat && !options.prompt && options.prompt_path.empty();
   if (!any_mode || (interactive && options.json)) {
     fmt::print(stderr, "kvasir-generate: {}\n",
                any_mode ? "--output=json needs a prompt"
-                        : "one of --prompt, --prompt-file, --chat, --perplexity is required");
+                        : "one of --prompt, --prompt-file, --chat, --perplexity, --compare, "
+                          "--recommend, --profile is required");
     return kUsage;
   }
-  const absl::Status status = kvasir::engine::RunProgram(options);
-  if (status.ok()) return 0;
-  fmt::print(stderr, "kvasir-generate: {}: {}\n", absl::StatusCodeToString(status.code()),
-             kvasir::MessageOf(status));
-  return kFailed;
+  return Finish(kvasir::engine::RunProgram(options));
 }

@@ -18,6 +18,8 @@
 #include "base/error.h"
 #include "base/posix.h"
 #include "base/status_macros.h"
+#include "engine/compare_program.h"
+#include "engine/profile_program.h"
 #include "engine/selected_text.h"
 #include "engine/tokenizer.h"
 
@@ -317,6 +319,38 @@ absl::Status RunConversation(const ProgramOptions& options, Session& session) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::vector<CompareText>> ReadTexts(const ProgramOptions& options,
+                                                   const Tokenizer& tokenizer) {
+  std::vector<CompareText> texts;
+  for (const std::string& path : options.text_paths) {
+    KVASIR_ASSIGN_OR_RETURN(const std::string text, ReadText(path));
+    KVASIR_ASSIGN_OR_RETURN(std::vector<uint32_t> ids,
+                            FirstTokens(tokenizer.Encode(text, true, false), options.text_tokens));
+    texts.push_back({path.substr(path.rfind('/') + 1), std::move(ids)});
+  }
+  return texts;
+}
+
+// Modes that look at texts under many retentions, or at the model alone.
+absl::Status RunTextMode(const ProgramOptions& options, const GgufModel& model,
+                         const Tokenizer& tokenizer) {
+  KVASIR_ASSIGN_OR_RETURN(const std::vector<CompareText> texts, ReadTexts(options, tokenizer));
+  if (options.profile) {
+    return RunProfile(model, {options.batch, options.engine, options.profile_path}, texts);
+  }
+  CompareOptions compare;
+  compare.retentions = options.retentions;
+  compare.batch = options.batch;
+  compare.json_path = options.json_path;
+  compare.plot_path = options.plot_path;
+  compare.resume_path = options.resume_path;
+  compare.bytes = options.bytes;
+  compare.store = options.store;
+  compare.engine = options.engine;
+  if (options.recommend) return RunRecommend(model, tokenizer, compare, texts);
+  return RunCompare(model, tokenizer, compare, texts).status();
+}
+
 absl::Status RunMode(const ProgramOptions& options, Session& session) {
   if (!options.perplexity_path.empty()) return RunPerplexity(options, session);
   if (!options.prompt_path.empty()) {
@@ -331,6 +365,12 @@ absl::Status RunMode(const ProgramOptions& options, Session& session) {
 
 absl::Status RunProgram(const ProgramOptions& options) {
   KVASIR_RETURN_IF_ERROR(CheckOptions(options.generate.sampler));
+  if (options.compare || options.recommend || options.profile) {
+    KVASIR_ASSIGN_OR_RETURN(const GgufModel model,
+                            GgufModel::Load(options.model_path, options.weights));
+    KVASIR_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Load(options.model_path));
+    return RunTextMode(options, model, tokenizer);
+  }
   KVASIR_ASSIGN_OR_RETURN(Session session, MakeSession(options));
   const absl::Status status = RunMode(options, session);
   if (!session.store) return status;

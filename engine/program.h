@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <absl/status/status.h>
 
@@ -27,6 +28,11 @@ struct ProgramOptions {
   uint64_t context = 0;               // rows of the sequence; 0: the model's
   uint32_t batch = 256;
   bool json = false;
+  bool compare = false, recommend = false, profile = false;  // the modes of these names
+  std::vector<std::string> text_paths;                       // of those modes
+  std::vector<std::string> retentions;                       // to compare
+  std::string json_path, plot_path, resume_path, profile_path;
+  double bytes = 0.25;         // recommend
   bool show_selected = false;  // what a selection policy chose of the prompt
   bool hold = false;           // keep the sequence until standard input ends
   uint64_t decode_tokens = 0;  // after a scored text: decode steps to time

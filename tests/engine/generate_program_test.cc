@@ -110,9 +110,47 @@ TEST_F(GenerateProgram, ProgressOfLongWorkGoesToStandardError) {
   EXPECT_THAT(Errors(), HasSubstr("tokens\nprompt: "));
 }
 
+// What kvasird reads is tested where it reads; here, that a model without a daemon gives all of it.
+TEST_F(GenerateProgram, AProfileHasEveryLayerAndHead) {
+  std::string text;
+  for (int i = 0; i < 40; ++i) text += "And the king said unto the people, Let us go up. ";
+  std::ofstream(text_path_) << text;
+  const std::string path = text_path_ + ".json";
+  const Outcome outcome = Run(std::string("-m ") + kTinyModel + " --profile --text " + text_path_ +
+                              " --tokens 200 --profile-file " + path);
+  ASSERT_EQ(outcome.exit_code, 0) << Errors();
+  std::ifstream in(path);
+  const nlohmann::json json = nlohmann::json::parse(in);
+  std::filesystem::remove(path);
+  EXPECT_EQ(json["format"], "kvasir-profile-1");
+  EXPECT_EQ(json["weights_digest"].get<std::string>().size(), 64U);
+  ASSERT_EQ(json["query_weights"].size(), 4U);
+  for (const char* rates : {"k_bits", "v_bits"}) {
+    ASSERT_EQ(json[rates].size(), 4U);
+    double sum = 0;
+    for (const nlohmann::json& rate : json[rates]) sum += rate.get<double>();
+    EXPECT_NEAR(sum, 0, 4.0 / 128);  // rounded to 1/64 bit
+  }
+  for (const nlohmann::json& layer : json["query_weights"]) {
+    for (const nlohmann::json& head : layer) {
+      double sum = 0;
+      for (const nlohmann::json& weight : head) sum += weight.get<double>();
+      EXPECT_NEAR(sum / static_cast<double>(head.size()), 1.01, 1e-3);
+    }
+  }
+}
+
 TEST_F(GenerateProgram, WrongCommandLinesGiveTwo) {
+  EXPECT_EQ(RunModel("--compare").exit_code, 2);
+  EXPECT_THAT(Errors(), HasSubstr("--text is required"));
+  EXPECT_EQ(RunModel("-p x --text file").exit_code, 2);
+  EXPECT_EQ(RunModel("--compare --recommend --text file").exit_code, 2);
+  EXPECT_EQ(RunModel("--profile --text file").exit_code, 2);
+  EXPECT_EQ(RunModel("-p x --retention full --retention full+int8").exit_code, 2);
+  EXPECT_EQ(RunModel("--recommend --text file --bytes 120%").exit_code, 2);
+  EXPECT_EQ(RunModel("--recommend --text file --bytes nan").exit_code, 2);
   EXPECT_EQ(RunModel("").exit_code, 2);
-  EXPECT_THAT(Errors(), HasSubstr("--perplexity is required"));
+  EXPECT_THAT(Errors(), HasSubstr("--recommend, --profile is required"));
   EXPECT_EQ(Run("-p x").exit_code, 2);
   EXPECT_EQ(RunModel("-p x --no-such-option").exit_code, 2);
   EXPECT_EQ(RunModel("-p x -n 0").exit_code, 2);

@@ -1,0 +1,73 @@
+// What a comparison found, over texts: summaries, the table, the JSON file, the plot, and the file
+// from which a run resumes.
+//
+// Files are replaced as a whole or appended a line at a time. Thread-compatible.
+#ifndef KVASIR_ENGINE_COMPARE_RESULTS_H_
+#define KVASIR_ENGINE_COMPARE_RESULTS_H_
+
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include "engine/comparison.h"
+
+#include <nlohmann/json.hpp>
+
+namespace kvasir::engine {
+
+// One retention over all texts: means over texts.
+struct RetentionSummary {
+  std::string retention;
+  double perplexity_ratio = 1;  // exp of the mean difference in nats
+  double ratio_error = 0;       // standard error of that difference, nats
+  double kl = 0;
+  double top1 = 1;
+  double held_ratio = 1;     // bytes held / bytes that full retention holds
+  double formula_ratio = 1;  // bytes needed by formula / those of full retention
+  double ms_per_token = 0;
+};
+
+// `results`: of one retention, one for each text. REQUIRES: not empty.
+RetentionSummary Summarise(std::span<const TextResult> results);
+
+std::string SummaryTable(std::span<const RetentionSummary> summaries);
+
+// {"schema": 1, "rows": [{"name", "value" (KL), "unit", "reference", "ratio", "better", "goal",
+// "held_ratio", ...}]}, as all benchmarks write theirs. goals: by retention, may lack any.
+nlohmann::ordered_json SummaryJson(std::span<const RetentionSummary> summaries,
+                                   const std::map<std::string, std::string>& goals);
+
+// Makes the folders of `path`; an older file is replaced as a whole. Errors: kUnavailable.
+absl::Status WriteWhole(const std::string& path, const std::string& text);
+
+// Quality against bytes held with the frontier drawn: KL, logarithmic, of the summaries that have
+// any. `path` ends in .svg or .png. Runs gnuplot. Errors: kInvalidArgument for another ending,
+// kFailedPrecondition without gnuplot.
+absl::Status Plot(std::span<const RetentionSummary> summaries, const std::string& path);
+
+// Results of finished texts in a file of JSON lines, so that a run that was cut off goes on.
+class ResumeFile {
+ public:
+  // `path` may not exist yet; "": nothing is remembered. Lines that are torn or of another kind are
+  // ignored. Errors: kUnavailable.
+  static absl::StatusOr<ResumeFile> Open(const std::string& path);
+
+  // text: names a text and all that a result depends on beside the retention.
+  const TextResult* Find(const std::string& text, const std::string& retention) const;
+  // Appends and syncs. Errors: kUnavailable.
+  absl::Status Add(const std::string& text, const TextResult& result);
+
+ private:
+  std::string path_;
+  std::map<std::pair<std::string, std::string>, TextResult> results_;
+};
+
+}  // namespace kvasir::engine
+
+#endif  // KVASIR_ENGINE_COMPARE_RESULTS_H_
