@@ -29,8 +29,8 @@ std::string ReadAll(const std::string& path) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<DaemonProcess>> DaemonProcess::Start(uint64_t pool_bytes,
-                                                                    uint64_t ready_bytes) {
+absl::StatusOr<std::unique_ptr<DaemonProcess>> DaemonProcess::Start(
+    uint64_t pool_bytes, uint64_t ready_bytes, const std::string& profile_dir) {
   std::unique_ptr<DaemonProcess> daemon(new DaemonProcess);
   std::string folder = (std::filesystem::temp_directory_path() / "kvasir-bench-XXXXXX").string();
   if (::mkdtemp(folder.data()) == nullptr) return ErrnoStatus(errno, "mkdtemp");
@@ -39,8 +39,9 @@ absl::StatusOr<std::unique_ptr<DaemonProcess>> DaemonProcess::Start(uint64_t poo
   std::ofstream(config) << fmt::format(
       "[server]\ncontrol_socket = \"{0}/control.sock\"\ndata_socket = \"{0}/data.sock\"\n"
       "[memory]\npool_bytes = {1}\nready_bytes = {2}\n"
+      "[retention]\nprofile_dir = \"{4}\"\n"
       "[[tenant]]\nname = \"bench\"\nuids = [{3}]\n",
-      folder, pool_bytes, ready_bytes, ::geteuid());
+      folder, pool_bytes, ready_bytes, ::geteuid(), profile_dir);
   const std::string program =
       (std::filesystem::read_symlink("/proc/self/exe").parent_path() / "kvasird").string();
   std::string option = "--config=" + config;

@@ -1,5 +1,5 @@
 // bench_engine: time of a decode step by length of context, for llama.cpp itself, the engine on
-// private memory, and the engine on a daemon's memory with full retention and with SepLLM.
+// private memory, and the engine on a daemon's memory: full retention, SepLLM, encoded rows.
 //
 // All variants are computed in turn, one step each a round and in a new order every time, so that a
 // busy machine and warm caches touch all alike; the ratios are of the two steps of one round. The
@@ -49,7 +49,34 @@ struct Options {
   uint32_t threads = 1;
 };
 
-enum VariantIndex { kLlamaFlash, kLlamaPlain, kPrivate, kFull, kSep50, kSep12, kVariants };
+enum VariantIndex {
+  kLlamaFlash,
+  kLlamaPlain,
+  kPrivate,
+  kFull,
+  kSep50,
+  kSep12,
+  kInt8,
+  kInt4,
+  kTm25,
+  kTm19,
+  kVariants
+};
+
+struct EncodedVariant {
+  VariantIndex index;
+  const char* name;
+  const char* retention;
+  double goal_long;  // most time, relative to full retention, from 4,096 rows on
+};
+
+// Where the cache is larger than the last-level cache fewer bytes are less time; below none may be
+// a tenth slower than rows as written.
+constexpr EncodedVariant kEncoded[] = {{kInt8, "int8", "full+int8", 1.0},
+                                       {kInt4, "int4", "full+int4", 1 / 1.15},
+                                       {kTm25, "tm 25%", "full+tm64:k_bits=3.25,v_bits=2.75", 1.0},
+                                       {kTm19, "tm 19%", "full+tm64:k_bits=2.25,v_bits=1.75", 1.0}};
+constexpr uint64_t kLongContext = 4096;
 
 struct Timing {
   std::vector<double> wall_ms, cpu_ms;
@@ -105,7 +132,7 @@ class EngineBench {
     const engine::KvGeometry geometry = GeometryOf(64);
     const uint64_t row_bytes =
         uint64_t{geometry.k_row_bytes + geometry.v_row_bytes} * geometry.layers;
-    const uint64_t pool = RoundUp(3 * rows_max * row_bytes + 128 * kMiB, kMiB);
+    const uint64_t pool = RoundUp(6 * rows_max * row_bytes + 256 * kMiB, kMiB);
     KVASIR_ASSIGN_OR_RETURN(daemon_, DaemonProcess::Start(pool, pool / 2));
     return absl::OkStatus();
   }
@@ -115,11 +142,12 @@ class EngineBench {
   }
 
   // `kept`: share of the rows that SepLLM keeps of `context`; half of it in the window.
-  absl::StatusOr<std::unique_ptr<DecodeVariant>> MakeKvasir(uint64_t context, double kept) {
+  absl::StatusOr<std::unique_ptr<DecodeVariant>> MakeKvasir(uint64_t context, double kept,
+                                                            const char* retention = "full") {
     engine::KvasirStoreOptions options;
     options.connect = daemon_->connect_options();
     options.label = "bench";
-    options.retention = "full";
+    options.retention = retention;
     double separators = 0;
     if (kept < 1) {
       options.retention = fmt::format(
@@ -139,6 +167,10 @@ class EngineBench {
          {std::pair{kFull, 1.0}, std::pair{kSep50, 0.5}, std::pair{kSep12, 0.12}}) {
       variants_[index].reset();
       KVASIR_ASSIGN_OR_RETURN(variants_[index], MakeKvasir(context, kept));
+    }
+    for (const EncodedVariant& encoded : kEncoded) {
+      variants_[encoded.index].reset();
+      KVASIR_ASSIGN_OR_RETURN(variants_[encoded.index], MakeKvasir(context, 1, encoded.retention));
     }
     variants_[kPrivate].reset();
     KVASIR_ASSIGN_OR_RETURN(
@@ -204,6 +236,13 @@ class EngineBench {
       AddRow(context, fmt::format("sepllm {} llama.cpp", name), timings[index], llama, "", kept,
              other);
     }
+    for (const EncodedVariant& encoded : kEncoded) {
+      const double most = context >= kLongContext ? encoded.goal_long : 1.1;
+      AddRow(context, encoded.name, timings[encoded.index], timings[kFull],
+             fmt::format("ratio <= {:.2f}", most), 1, "");
+    }
+    AddRow(context, "tm 19% int4", timings[kTm19], timings[kInt4],
+           context >= kLongContext ? "ratio <= 1" : "", 1, "");
     return absl::OkStatus();
   }
 
