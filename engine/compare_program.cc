@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "engine/compare_grid.h"
+#include "engine/compare_plot.h"
 #include "engine/compare_results.h"
 
 #include <fmt/format.h>
@@ -19,6 +20,7 @@ namespace kvasir::engine {
 namespace {
 
 constexpr size_t kFinalists = 4;
+constexpr size_t kFirstPart = 4;  // the first round sees a quarter of the tokens
 constexpr size_t kSequencesAtOnce = 16;
 
 // Everything that a comparison needs beside the texts.
@@ -114,6 +116,19 @@ class Comparer {
   std::unique_ptr<Comparison> comparison_;
 };
 
+// What would fail after the work, before it. min_tokens: of each text.
+absl::Status CheckBefore(const CompareOptions& options, const std::vector<CompareText>& texts,
+                         size_t min_tokens) {
+  if (texts.empty()) return InvalidArgument("nothing to compare on: texts={}", texts.size());
+  for (const CompareText& text : texts) {
+    if (text.ids.size() >= min_tokens) continue;
+    return InvalidArgument("text is too short to compare on: text={} tokens={} min={}", text.name,
+                           text.ids.size(), min_tokens);
+  }
+  if (!options.json_path.empty()) KVASIR_RETURN_IF_ERROR(MakeFolderOf(options.json_path));
+  return options.plot_path.empty() ? absl::OkStatus() : CheckPlot(options.plot_path);
+}
+
 size_t MostTokens(const std::vector<CompareText>& texts) {
   size_t most = 0;
   for (const CompareText& text : texts) most = std::max(most, text.ids.size());
@@ -165,6 +180,7 @@ absl::StatusOr<std::vector<RetentionSummary>> RunCompare(const GgufModel& model,
                                                          const Tokenizer& tokenizer,
                                                          const CompareOptions& options,
                                                          const std::vector<CompareText>& texts) {
+  KVASIR_RETURN_IF_ERROR(CheckBefore(options, texts, kCompareTokensMin));
   KVASIR_ASSIGN_OR_RETURN(const std::unique_ptr<Comparer> comparer,
                           Comparer::Create(model, tokenizer, options));
   const std::vector<std::string> retentions =
@@ -179,6 +195,7 @@ absl::StatusOr<std::vector<RetentionSummary>> RunCompare(const GgufModel& model,
 
 absl::Status RunRecommend(const GgufModel& model, const Tokenizer& tokenizer,
                           const CompareOptions& options, const std::vector<CompareText>& texts) {
+  KVASIR_RETURN_IF_ERROR(CheckBefore(options, texts, kFirstPart * kCompareTokensMin));
   KVASIR_ASSIGN_OR_RETURN(const std::unique_ptr<Comparer> comparer,
                           Comparer::Create(model, tokenizer, options));
   KVASIR_ASSIGN_OR_RETURN(std::vector<std::string> left,

@@ -6,10 +6,8 @@
 #include <unistd.h>
 
 #include <cmath>
-#include <cstdio>
 #include <filesystem>
 #include <fstream>
-#include <sstream>
 
 #include "base/error.h"
 #include "base/posix.h"
@@ -66,14 +64,6 @@ std::optional<std::pair<std::string, TextResult>> FromJson(const std::string& li
   }
   result.retention = json["retention"].get<std::string>();
   return std::pair(json["text"].get<std::string>(), std::move(result));
-}
-
-absl::Status MakeFolderOf(const std::string& path) {
-  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
-  std::error_code error;
-  if (!folder.empty()) std::filesystem::create_directories(folder, error);
-  if (error) return Unavailable("cannot make a folder: path={} reason={}", path, error.message());
-  return absl::OkStatus();
 }
 
 }  // namespace
@@ -138,6 +128,14 @@ nlohmann::ordered_json SummaryJson(std::span<const RetentionSummary> summaries,
   return {{"schema", kSchema}, {"rows", rows}};
 }
 
+absl::Status MakeFolderOf(const std::string& path) {
+  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+  std::error_code error;
+  if (!folder.empty()) std::filesystem::create_directories(folder, error);
+  if (error) return Unavailable("cannot make a folder: path={} reason={}", path, error.message());
+  return absl::OkStatus();
+}
+
 absl::Status WriteWhole(const std::string& path, const std::string& text) {
   KVASIR_RETURN_IF_ERROR(MakeFolderOf(path));
   const std::string unfinished = path + ".unfinished";
@@ -150,53 +148,14 @@ absl::Status WriteWhole(const std::string& path, const std::string& text) {
   return absl::OkStatus();
 }
 
-absl::Status Plot(std::span<const RetentionSummary> summaries, const std::string& path) {
-  const bool svg = path.ends_with(".svg");
-  if (!svg && !path.ends_with(".png")) {
-    return InvalidArgument("a plot is a .svg or a .png: path={}", path);
-  }
-  if (path.find_first_of("\"'\\\n") != std::string::npos) {
-    return InvalidArgument("a plot's path has a quote, a backslash or a line break: path={}", path);
-  }
-  KVASIR_RETURN_IF_ERROR(MakeFolderOf(path));
-  std::vector<double> held, kl;
-  std::ostringstream data, plots;
-  // Points carry numbers; the names, which are long, stand beside the picture.
-  for (const RetentionSummary& row : summaries) {
-    if (row.kl <= 0) continue;  // full retention itself: nothing on a logarithmic axis
-    held.push_back(100 * row.held_ratio);
-    kl.push_back(row.kl);
-    const size_t number = held.size();
-    data << fmt::format("$p{} << EOD\n{} {}\nEOD\n", number, held.back(), row.kl);
-    plots << fmt::format(
-        ", $p{0} with points pt 7 ps 0.9 title \"{0}  {1}\", $p{0} using 1:2:(\"{0}\") with labels "
-        "left offset 0.7,0.5 notitle",
-        number, row.retention);
-  }
-  data << "$line << EOD\n";
-  for (const size_t i : Frontier(held, kl)) data << fmt::format("{} {}\n", held[i], kl[i]);
-  data << "EOD\n";
-  const std::string script = fmt::format(
-      "set terminal {} size 1500,650 {}\nset output \"{}\"\nset logscale y\nset grid\n"
-      "set xlabel \"bytes held, % of full retention as written\"\n"
-      "set ylabel \"KL to full retention, nats (lower is better)\"\nset xrange [0:*]\n"
-      "set key outside right top noenhanced font \",10\" samplen 1\n{}"
-      "plot $line with lines lw 2 lc rgb \"gray40\" title \"frontier\"{}\n",
-      svg ? "svg" : "pngcairo", svg ? "background \"white\"" : "", path, data.str(), plots.str());
-  std::FILE* const gnuplot = ::popen("gnuplot 2>&1 >/dev/null", "w");
-  if (gnuplot == nullptr) return ErrnoStatus(errno, "popen gnuplot");
-  std::fwrite(script.data(), 1, script.size(), gnuplot);
-  if (::pclose(gnuplot) != 0) {
-    return FailedPrecondition("gnuplot failed (Debian package gnuplot-nox): path={}", path);
-  }
-  return absl::OkStatus();
-}
-
 absl::StatusOr<ResumeFile> ResumeFile::Open(const std::string& path) {
   ResumeFile resume;
   resume.path_ = path;
   if (path.empty()) return resume;
   KVASIR_RETURN_IF_ERROR(MakeFolderOf(path));
+  // Made at once: a file that cannot be added to is better known before the work.
+  const UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644));
+  if (!fd) return ErrnoStatus(errno, "open of the resume file path=" + path);
   std::ifstream file(path);
   for (std::string line; std::getline(file, line);) {
     if (auto known = FromJson(line)) {

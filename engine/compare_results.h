@@ -1,5 +1,5 @@
-// What a comparison found, over texts: summaries, the table, the JSON file, the plot, and the file
-// from which a run resumes.
+// What a comparison found, over texts: summaries, the table, the JSON file, and the file from
+// which a run resumes.
 //
 // Files are replaced as a whole or appended a line at a time. Thread-compatible.
 #ifndef KVASIR_ENGINE_COMPARE_RESULTS_H_
@@ -43,19 +43,17 @@ std::string SummaryTable(std::span<const RetentionSummary> summaries);
 nlohmann::ordered_json SummaryJson(std::span<const RetentionSummary> summaries,
                                    const std::map<std::string, std::string>& goals);
 
+// The folders in which `path` will lie. Errors: kUnavailable.
+absl::Status MakeFolderOf(const std::string& path);
+
 // Makes the folders of `path`; an older file is replaced as a whole. Errors: kUnavailable.
 absl::Status WriteWhole(const std::string& path, const std::string& text);
-
-// Quality against bytes held with the frontier drawn: KL, logarithmic, of the summaries that have
-// any. `path` ends in .svg or .png. Runs gnuplot. Errors: kInvalidArgument for another ending,
-// kFailedPrecondition without gnuplot.
-absl::Status Plot(std::span<const RetentionSummary> summaries, const std::string& path);
 
 // Results of finished texts in a file of JSON lines, so that a run that was cut off goes on.
 class ResumeFile {
  public:
   // `path` may not exist yet; "": nothing is remembered. Lines that are torn or of another kind are
-  // ignored. Errors: kUnavailable.
+  // ignored. Errors: kUnavailable for its folder, ErrnoStatus() where it cannot be added to.
   static absl::StatusOr<ResumeFile> Open(const std::string& path);
 
   // text: names a text and all that a result depends on beside the retention.

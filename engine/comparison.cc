@@ -15,7 +15,6 @@ namespace kvasir::engine {
 namespace {
 
 constexpr char kBase[] = "full";
-constexpr size_t kTokensMin = 8;
 
 double Mean(std::span<const double> values) {
   return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
@@ -101,9 +100,9 @@ absl::Status Comparison::Advance(Runner& runner, std::span<const uint32_t> token
 absl::StatusOr<std::vector<TextResult>> Comparison::Run(std::span<const uint32_t> tokens,
                                                         std::span<const std::string> retentions,
                                                         const ProgressCallback& progress) {
-  if (tokens.size() < kTokensMin) {
+  if (tokens.size() < kCompareTokensMin) {
     return InvalidArgument("text is too short to compare on: tokens={} min={}", tokens.size(),
-                           kTokensMin);
+                           kCompareTokensMin);
   }
   std::vector<std::unique_ptr<Runner>> runners;
   KVASIR_ASSIGN_OR_RETURN(std::unique_ptr<Runner> opened, Open(kBase));

@@ -20,6 +20,8 @@
 
 namespace kvasir::engine {
 
+inline constexpr size_t kCompareTokensMin = 8;  // of a text
+
 // One retention on one text, over the scored queries: those of rows T/4 to T-2 of T tokens.
 struct TextResult {
   std::string retention;               // as asked for
@@ -43,8 +45,8 @@ class Comparison {
   Comparison(LlamaEngine& engine, StoreMaker make_store, uint32_t batch)
       : engine_(engine), make_store_(std::move(make_store)), batch_(batch) {}
 
-  // The base "full" first, then each of `retentions`. Errors: kInvalidArgument for fewer than 8
-  // tokens and for retentions that select tokens; the stores' and the engine's.
+  // The base "full" first, then each of `retentions`. Errors: kInvalidArgument for fewer than
+  // kCompareTokensMin tokens and for retentions that select tokens; the stores' and the engine's.
   absl::StatusOr<std::vector<TextResult>> Run(std::span<const uint32_t> tokens,
                                               std::span<const std::string> retentions,
                                               const ProgressCallback& progress);

@@ -2,9 +2,11 @@
 #include <unistd.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -13,6 +15,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "engine/compare_grid.h"
+#include "engine/compare_plot.h"
 #include "engine/compare_program.h"
 #include "engine/compare_results.h"
 #include "engine/compare_score.h"
@@ -91,7 +94,11 @@ TEST(CompareResults, SummariesAreMeansOverTexts) {
 class CompareFiles : public ::testing::Test {
  protected:
   void SetUp() override { std::filesystem::create_directories(folder_); }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
+  void TearDown() override {
+    std::filesystem::current_path(start_);
+    std::filesystem::remove_all(folder_);
+  }
+  const std::filesystem::path start_ = std::filesystem::current_path();
   const std::string folder_ = ::testing::TempDir() + "kvasir_compare_" + std::to_string(::getpid());
 };
 
@@ -115,15 +122,58 @@ TEST_F(CompareFiles, ARunGoesOnWhereItWasCutOff) {
   EXPECT_NE(ValueOrDie(ResumeFile::Open(path)).Find("text", "c"), nullptr);
 }
 
+std::string Contents(const std::string& path) {
+  std::ifstream in(path);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+TEST_F(CompareFiles, AFileThatCannotBeAddedToIsKnownAtOnce) {
+  EXPECT_THAT(MessageOf(ResumeFile::Open(folder_).status()), HasSubstr("path=" + folder_));
+}
+
 TEST_F(CompareFiles, PlotsAreDrawnOrRefused) {
-  const std::vector<RetentionSummary> rows = {Summarise(std::vector{Result("a", 0.1)}),
+  const std::vector<RetentionSummary> rows = {Summarise(std::vector{Result("it's`a`", 0.1)}),
                                               Summarise(std::vector{Result("b", 0.2)})};
-  EXPECT_EQ(Plot(rows, folder_ + "/x.gif").code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(Plot(rows, folder_ + "/\"; rm x\".svg").code(), absl::StatusCode::kInvalidArgument);
-  ASSERT_TRUE(Plot(rows, folder_ + "/x.svg").ok());
-  std::ifstream in(folder_ + "/x.svg");
-  const std::string text{std::istreambuf_iterator<char>(in), {}};
+  const std::span all(rows);
+  for (const auto& refuse : {CheckPlot, +[](const std::string& path) { return Plot({}, path); }}) {
+    EXPECT_EQ(refuse(folder_ + "/x.gif").code(), absl::StatusCode::kInvalidArgument);
+  }
+  EXPECT_TRUE(CheckPlot(folder_ + "/deep/x.svg").ok());
+  ASSERT_TRUE(Plot(all, folder_ + "/deep/x.svg").ok());
+  const std::string text = Contents(folder_ + "/deep/x.svg");
   EXPECT_THAT(text, HasSubstr("frontier"));
+  EXPECT_THAT(text, HasSubstr("1  it's`a`"));
+  EXPECT_THAT(text, HasSubstr("</svg>"));
+  ASSERT_TRUE(Plot(all.first(1), folder_ + "/one.png").ok());
+  EXPECT_THAT(Contents(folder_ + "/one.png"), HasSubstr("PNG"));
+  const std::vector<RetentionSummary> same = {Summarise(std::vector{Result("full", 0)})};
+  EXPECT_THAT(MessageOf(Plot(same, folder_ + "/none.svg")), HasSubstr("nothing differs"));
+  EXPECT_FALSE(std::filesystem::exists(folder_ + "/none.svg"));
+}
+
+TEST_F(CompareFiles, APathIsNeverACommand) {
+  const std::vector<RetentionSummary> rows = {Summarise(std::vector{Result("a", 0.1)})};
+  const std::string made = folder_ + "/made";
+  for (const char* const stem : {"`touch made`", "\"; ! touch made #", "$(touch made)", "a\nb"}) {
+    const std::string name = std::string(stem) + ".svg";
+    std::filesystem::current_path(folder_);
+    ASSERT_TRUE(Plot(rows, name).ok()) << name;
+    EXPECT_THAT(Contents(name), HasSubstr("</svg>")) << name;
+    EXPECT_FALSE(std::filesystem::exists(made)) << name;
+  }
+}
+
+TEST_F(CompareFiles, WithoutGnuplotAPlotIsRefusedAndNothingIsLeft) {
+  const std::vector<RetentionSummary> rows = {Summarise(std::vector{Result("a", 0.1)})};
+  const std::string before = std::getenv("PATH");
+  ::setenv("PATH", folder_.c_str(), 1);
+  const absl::Status check = CheckPlot("x.svg"), plot = Plot(rows, folder_ + "/x.svg");
+  ::setenv("PATH", before.c_str(), 1);
+  for (const absl::Status& status : {check, plot}) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_THAT(MessageOf(status), HasSubstr("gnuplot-nox"));
+  }
+  EXPECT_TRUE(std::filesystem::is_empty(folder_));
 }
 
 TEST(CompareGrid, EveryRetentionIsOneThatADaemonTakes) {
@@ -204,7 +254,9 @@ TEST_F(ComparedTexts, SelectionsAndShortTextsAreRefused) {
   options_.retentions = {"full+int8"};
   texts_[0].ids.resize(7);
   EXPECT_THAT(MessageOf(RunCompare(*model_, *tokenizer_, options_, texts_).status()),
-              HasSubstr("tokens=7 min=8"));
+              HasSubstr("text=one tokens=7 min=8"));
+  EXPECT_THAT(MessageOf(RunRecommend(*model_, *tokenizer_, options_, texts_)),
+              HasSubstr("text=one tokens=7 min=32"));
 }
 
 TEST_F(ComparedTexts, TheRecommendationHoldsWhatIsAllowed) {
