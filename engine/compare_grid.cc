@@ -1,5 +1,6 @@
 #include "engine/compare_grid.h"
 
+#include <algorithm>
 #include <utility>
 
 #include <fmt/format.h>
@@ -42,12 +43,13 @@ std::vector<std::string> RetentionGrid(uint64_t tokens) {
     if (!encoding.empty()) grid.push_back("full" + encoding);
     for (const uint64_t part : {12U, 8U, 6U, 5U, 4U, 3U, 2U}) {  // sixteenths of the text
       grid.push_back(fmt::format("streamingllm:start_size=4,recent_size={},positions=original{}",
-                                 tokens * part / 16, encoding));
+                                 std::max(tokens * part / 16, uint64_t{1}), encoding));
     }
   }
   for (const char* encoding : {"", "+int8", "+int4"}) {
-    for (const uint64_t window : {64U, 128U, 256U, 512U}) {
-      grid.push_back(fmt::format("sepllm:init_cache_size=4,local_size={}{}", window, encoding));
+    for (const uint64_t part : {32U, 16U, 8U, 4U}) {
+      grid.push_back(fmt::format("sepllm:init_cache_size=4,local_size={}{}",
+                                 std::max(tokens / part, uint64_t{1}), encoding));
     }
   }
   return grid;

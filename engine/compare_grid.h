@@ -11,7 +11,8 @@ namespace kvasir::engine {
 // Encodings with every token, with a window, and policies as written: a look at the whole field.
 std::vector<std::string> DefaultRetentions();
 
-// Retentions x encodings x bits for a search on texts of `tokens` rows: windows are parts of them.
+// Retentions x encodings x bits for a search on texts of `tokens` rows: windows are parts of them,
+// so that a shorter text loses the same share. The i-th is the same candidate at every length.
 std::vector<std::string> RetentionGrid(uint64_t tokens);
 
 }  // namespace kvasir::engine

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <limits>
 #include <memory>
 #include <utility>
 
@@ -144,34 +145,30 @@ absl::Status WriteOutputs(const CompareOptions& options,
   return options.plot_path.empty() ? absl::OkStatus() : Plot(summaries, options.plot_path);
 }
 
-// The retentions of the grid that hold no more than allowed, by what they hold on a text of this
-// length; those that hold less than half of it are left out, as others will be better.
-absl::StatusOr<std::vector<std::string>> Affordable(Comparer& comparer,
-                                                    const CompareOptions& options,
-                                                    const CompareText& text) {
-  KVASIR_ASSIGN_OR_RETURN(const TextResult full, comparer.comparison().Measure(text.ids, "full"));
-  std::vector<std::string> fitting;
-  for (const std::string& retention : RetentionGrid(text.ids.size())) {
-    KVASIR_ASSIGN_OR_RETURN(const TextResult one,
-                            comparer.comparison().Measure(text.ids, retention));
-    const double share = one.held / full.held;
-    if (share <= options.bytes && share >= options.bytes / 2) fitting.push_back(retention);
+// Which of the grid hold no more than allowed over all texts, as indices; those that hold less than
+// half of it are left out, as others will be better.
+absl::StatusOr<std::vector<size_t>> Affordable(Comparer& comparer, double bytes,
+                                               const std::vector<CompareText>& texts) {
+  const auto held = [&](const std::string& retention) -> absl::StatusOr<double> {
+    double sum = 0;
+    for (const CompareText& text : texts) {
+      KVASIR_ASSIGN_OR_RETURN(const TextResult one,
+                              comparer.comparison().Measure(text.ids, retention));
+      sum += one.held;
+    }
+    return sum;
+  };
+  KVASIR_ASSIGN_OR_RETURN(const double full, held("full"));
+  const std::vector<std::string> grid = RetentionGrid(MostTokens(texts));
+  std::vector<size_t> fitting;
+  for (size_t i = 0; i < grid.size(); ++i) {
+    KVASIR_ASSIGN_OR_RETURN(const double one, held(grid[i]));
+    const double share = one / full;
+    if (share <= bytes && share >= bytes / 2) fitting.push_back(i);
   }
   fmt::print(stderr, "{} of {} retentions hold at most {:.1f}% and at least half of that\n",
-             fitting.size(), RetentionGrid(text.ids.size()).size(), 100 * options.bytes);
+             fitting.size(), grid.size(), 100 * bytes);
   return fitting;
-}
-
-// The `count` of least KL, the best first.
-std::vector<std::string> Best(std::vector<RetentionSummary> summaries, size_t count) {
-  summaries.erase(summaries.begin());  // full retention
-  std::stable_sort(
-      summaries.begin(), summaries.end(),
-      [](const RetentionSummary& a, const RetentionSummary& b) { return a.kl < b.kl; });
-  std::vector<std::string> names;
-  for (const RetentionSummary& row : summaries) names.push_back(row.retention);
-  names.resize(std::min(names.size(), std::max<size_t>(count, 1)));
-  return names;
 }
 
 }  // namespace
@@ -198,18 +195,31 @@ absl::Status RunRecommend(const GgufModel& model, const Tokenizer& tokenizer,
   KVASIR_RETURN_IF_ERROR(CheckBefore(options, texts, kFirstPart * kCompareTokensMin));
   KVASIR_ASSIGN_OR_RETURN(const std::unique_ptr<Comparer> comparer,
                           Comparer::Create(model, tokenizer, options));
-  KVASIR_ASSIGN_OR_RETURN(std::vector<std::string> left,
-                          Affordable(*comparer, options, texts.front()));
+  const size_t tokens = MostTokens(texts);
+  KVASIR_ASSIGN_OR_RETURN(std::vector<size_t> left, Affordable(*comparer, options.bytes, texts));
+  std::vector<RetentionSummary> summaries;
+  std::string winner;
+  for (size_t part = kFirstPart; part >= 1 && !left.empty(); part /= 2) {
+    // Of the round's length: on a text that is shorter than a window, the window loses nothing.
+    const std::vector<std::string> grid = RetentionGrid(tokens / part);
+    std::vector<std::string> retentions;
+    for (const size_t i : left) retentions.push_back(grid[i]);
+    KVASIR_ASSIGN_OR_RETURN(summaries, comparer->Compare(retentions, texts, tokens / part));
+    // Of short texts the unencoded rows are a larger share: only the last round counts bytes.
+    const std::vector<size_t> best =
+        BestWithin(std::span(summaries).subspan(1),
+                   part == 1 ? options.bytes : std::numeric_limits<double>::infinity());
+    const size_t keep = part == kFirstPart ? (left.size() + 1) / 2 : kFinalists;
+    std::vector<size_t> kept;
+    for (const size_t i : std::span(best).first(std::min(keep, best.size()))) {
+      kept.push_back(left[i]);
+    }
+    left = std::move(kept);
+    if (part == 1 && !best.empty()) winner = retentions[best.front()];
+  }
   if (left.empty()) {
     return NotFound("no retention of the grid holds as little: bytes={:.3f} tokens={}",
-                    options.bytes, texts.front().ids.size());
-  }
-  const size_t tokens = MostTokens(texts);
-  std::vector<RetentionSummary> summaries;
-  for (const size_t divisor : {4U, 2U, 1U}) {
-    KVASIR_ASSIGN_OR_RETURN(summaries, comparer->Compare(left, texts, tokens / divisor));
-    const size_t keep = divisor == 4 ? (left.size() + 1) / 2 : kFinalists;
-    left = Best(summaries, divisor == 1 ? 1 : keep);
+                    options.bytes, tokens);
   }
   std::string evidence = fmt::format(
       "# Least KL to full retention within {:.1f}% of its bytes, on {} text(s) of {} tokens.\n",
@@ -220,7 +230,7 @@ absl::Status RunRecommend(const GgufModel& model, const Tokenizer& tokenizer,
     evidence += "# " + table.substr(at, end - at) + "\n";
     at = end + 1;
   }
-  fmt::print("{}[retention]\ndefault = \"{}\"\n", evidence, left.front());
+  fmt::print("{}[retention]\ndefault = \"{}\"\n", evidence, winner);
   std::fflush(stdout);
   return WriteOutputs(options, summaries);
 }

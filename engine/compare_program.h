@@ -40,10 +40,12 @@ absl::StatusOr<std::vector<RetentionSummary>> RunCompare(const GgufModel& model,
                                                          const CompareOptions& options,
                                                          const std::vector<CompareText>& texts);
 
-// Searches a grid of retentions, encodings and bits for the least KL within options.bytes, by
-// successive halving: all that fit on a quarter of the tokens, the better half on half of them, the
-// best four on all. Prints the winner as a piece of configuration with the evidence as comments.
-// Errors: those of the parts; kNotFound where nothing fits.
+// Searches a grid of retentions, encodings and bits for the least KL within options.bytes over all
+// texts, by successive halving: all that fit on a quarter of the tokens, the better half on half of
+// them, the best four on all, with windows in proportion. Prints the winner, for texts of this
+// length, as a piece of configuration with the evidence as comments. Errors: those of the parts;
+// kInvalidArgument for texts of fewer than 4 * kCompareTokensMin tokens; kNotFound where nothing
+// fits.
 absl::Status RunRecommend(const GgufModel& model, const Tokenizer& tokenizer,
                           const CompareOptions& options, const std::vector<CompareText>& texts);
 

@@ -5,6 +5,7 @@
 #include <system_error>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -91,6 +92,16 @@ RetentionSummary Summarise(std::span<const TextResult> results) {
   out.held_ratio = held / base_held;
   out.formula_ratio = needed / base_needed;
   return out;
+}
+
+std::vector<size_t> BestWithin(std::span<const RetentionSummary> summaries, double bytes) {
+  std::vector<size_t> best;
+  for (size_t i = 0; i < summaries.size(); ++i) {
+    if (summaries[i].held_ratio <= bytes) best.push_back(i);
+  }
+  std::stable_sort(best.begin(), best.end(),
+                   [&](size_t a, size_t b) { return summaries[a].kl < summaries[b].kl; });
+  return best;
 }
 
 std::string SummaryTable(std::span<const RetentionSummary> summaries) {

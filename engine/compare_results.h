@@ -5,6 +5,7 @@
 #ifndef KVASIR_ENGINE_COMPARE_RESULTS_H_
 #define KVASIR_ENGINE_COMPARE_RESULTS_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <span>
@@ -35,6 +36,10 @@ struct RetentionSummary {
 
 // `results`: of one retention, one for each text. REQUIRES: not empty.
 RetentionSummary Summarise(std::span<const TextResult> results);
+
+// Indices of the summaries that hold no more than `bytes` of what full retention holds, the least
+// KL first, the earlier of equals.
+std::vector<size_t> BestWithin(std::span<const RetentionSummary> summaries, double bytes);
 
 std::string SummaryTable(std::span<const RetentionSummary> summaries);
 

@@ -142,6 +142,13 @@ const char* TextModeProblem(const ProgramOptions& o, bool text_mode) {
   if (!text_mode && !o.text_paths.empty()) {
     return "--text is for --compare, --recommend and --profile";
   }
+  if (!o.compare && !o.recommend &&
+      !(o.json_path.empty() && o.plot_path.empty() && o.resume_path.empty())) {
+    return "--json, --plot and --resume are for --compare and --recommend";
+  }
+  if ((o.recommend || o.profile) && !o.retentions.empty()) {
+    return "--recommend and --profile take no --retention";
+  }
   if (!o.compare && o.retentions.size() > 1) return "only --compare takes many retentions";
   if (!text_mode) return nullptr;
   if (o.text_paths.empty()) return "--text is required";

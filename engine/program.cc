@@ -106,6 +106,10 @@ struct Session {
   uint64_t context = 0;
 };
 
+uint64_t ContextOf(const ProgramOptions& options, const GgufModel& model) {
+  return options.context != 0 ? options.context : model.parameters().context;
+}
+
 absl::StatusOr<Session> MakeSession(const ProgramOptions& options) {
   Session session;
   KVASIR_ASSIGN_OR_RETURN(GgufModel model, GgufModel::Load(options.model_path, options.weights));
@@ -113,7 +117,7 @@ absl::StatusOr<Session> MakeSession(const ProgramOptions& options) {
   KVASIR_ASSIGN_OR_RETURN(Tokenizer tokenizer, Tokenizer::Load(options.model_path));
   session.tokenizer = std::make_unique<Tokenizer>(std::move(tokenizer));
   KVASIR_ASSIGN_OR_RETURN(session.engine, LlamaEngine::Create(*session.model, options.engine));
-  session.context = options.context != 0 ? options.context : session.model->parameters().context;
+  session.context = ContextOf(options, *session.model);
   return session;
 }
 
@@ -320,12 +324,18 @@ absl::Status RunConversation(const ProgramOptions& options, Session& session) {
 }
 
 absl::StatusOr<std::vector<CompareText>> ReadTexts(const ProgramOptions& options,
+                                                   const GgufModel& model,
                                                    const Tokenizer& tokenizer) {
+  const uint64_t context = ContextOf(options, model);
   std::vector<CompareText> texts;
   for (const std::string& path : options.text_paths) {
     KVASIR_ASSIGN_OR_RETURN(const std::string text, ReadText(path));
     KVASIR_ASSIGN_OR_RETURN(std::vector<uint32_t> ids,
                             FirstTokens(tokenizer.Encode(text, true, false), options.text_tokens));
+    if (ids.size() > context) {
+      return InvalidArgument("context is too short: text={} tokens={} context={}", path, ids.size(),
+                             context);
+    }
     texts.push_back({path.substr(path.rfind('/') + 1), std::move(ids)});
   }
   return texts;
@@ -334,7 +344,8 @@ absl::StatusOr<std::vector<CompareText>> ReadTexts(const ProgramOptions& options
 // Modes that look at texts under many retentions, or at the model alone.
 absl::Status RunTextMode(const ProgramOptions& options, const GgufModel& model,
                          const Tokenizer& tokenizer) {
-  KVASIR_ASSIGN_OR_RETURN(const std::vector<CompareText> texts, ReadTexts(options, tokenizer));
+  KVASIR_ASSIGN_OR_RETURN(const std::vector<CompareText> texts,
+                          ReadTexts(options, model, tokenizer));
   if (options.profile) {
     return RunProfile(model, {options.batch, options.engine, options.profile_path}, texts);
   }

@@ -1,6 +1,7 @@
 // What comparisons say: their arithmetic, their files, and a run over a daemon.
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
@@ -8,6 +9,8 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include <gmock/gmock.h>
@@ -89,6 +92,18 @@ TEST(CompareResults, SummariesAreMeansOverTexts) {
   EXPECT_EQ(json["rows"][0]["goal"], "kl <= 1");
   EXPECT_EQ(json["rows"][0]["held_ratio"], 0.25);
   EXPECT_THAT(SummaryTable(std::vector{summary}), HasSubstr("25.0%"));
+}
+
+TEST(CompareResults, TheBestHoldsNoMoreThanAllowed) {
+  std::vector<RetentionSummary> rows(4);
+  const std::vector<std::pair<double, double>> held_and_kl = {
+      {0.3, 0.1}, {0.2, 0.3}, {0.25, 0.2}, {0.1, 0.2}};
+  for (size_t i = 0; i < rows.size(); ++i) {
+    std::tie(rows[i].held_ratio, rows[i].kl) = held_and_kl[i];
+  }
+  EXPECT_THAT(BestWithin(rows, 0.25), ElementsAre(2U, 3U, 1U));
+  EXPECT_THAT(BestWithin(rows, 1), ElementsAre(0U, 2U, 3U, 1U));
+  EXPECT_THAT(BestWithin(rows, 0.05), ElementsAre());
 }
 
 class CompareFiles : public ::testing::Test {
@@ -180,12 +195,26 @@ TEST(CompareGrid, EveryRetentionIsOneThatADaemonTakes) {
   PolicyContext context;
   context.separators = {1};
   context.layers = 4;
-  for (const auto& list : {DefaultRetentions(), RetentionGrid(2048)}) {
+  for (const auto& list : {DefaultRetentions(), RetentionGrid(2048), RetentionGrid(8)}) {
     for (const std::string& retention : list) {
       const auto lanes = MakeLanes(retention, context);
       EXPECT_TRUE(lanes.ok()) << retention << ": " << MessageOf(lanes.status());
     }
   }
+}
+
+TEST(CompareGrid, WindowsArePartsOfTheText) {
+  const std::vector<std::string> grid = RetentionGrid(2048), part = RetentionGrid(512);
+  ASSERT_EQ(grid.size(), part.size());
+  const auto at = [&](const std::string& retention) {
+    const auto found = std::find(grid.begin(), grid.end(), retention);
+    return found == grid.end() ? std::string("absent") : part[found - grid.begin()];
+  };
+  EXPECT_EQ(at("full+int4"), "full+int4");
+  EXPECT_EQ(at("streamingllm:start_size=4,recent_size=640,positions=original+int8"),
+            "streamingllm:start_size=4,recent_size=160,positions=original+int8");
+  EXPECT_EQ(at("sepllm:init_cache_size=4,local_size=256"),
+            "sepllm:init_cache_size=4,local_size=64");
 }
 
 TEST(ProfileRates, FollowTheLossesAndAddUpToNothing) {
@@ -271,6 +300,17 @@ TEST_F(ComparedTexts, TheRecommendationHoldsWhatIsAllowed) {
   for (size_t i = 1; i < json["rows"].size(); ++i) {
     EXPECT_LE(json["rows"][i]["held_ratio"].get<double>(), 0.6);
   }
+  // A round's windows are windows on the round's text: three quarters of it at most.
+  std::ifstream rounds(options_.resume_path);
+  size_t windows = 0;
+  for (std::string line; std::getline(rounds, line);) {
+    const size_t window = line.find("recent_size="), tokens = line.find("tokens=");
+    if (window == std::string::npos) continue;
+    ++windows;
+    EXPECT_LE(4 * std::stoul(line.substr(window + 12)), 3 * std::stoul(line.substr(tokens + 7)))
+        << line;
+  }
+  EXPECT_GT(windows, 0U);
   options_.bytes = 1e-4;
   EXPECT_EQ(RunRecommend(*model_, *tokenizer_, options_, texts_).code(),
             absl::StatusCode::kNotFound);

@@ -149,6 +149,12 @@ TEST_F(GenerateProgram, WrongCommandLinesGiveTwo) {
   EXPECT_EQ(RunModel("-p x --retention full --retention full+int8").exit_code, 2);
   EXPECT_EQ(RunModel("--recommend --text file --bytes 120%").exit_code, 2);
   EXPECT_EQ(RunModel("--recommend --text file --bytes nan").exit_code, 2);
+  for (const char* option : {"--json", "--plot", "--resume"}) {
+    EXPECT_EQ(RunModel(std::string("-p x ") + option + " file").exit_code, 2) << option;
+    EXPECT_THAT(Errors(), HasSubstr("are for --compare and --recommend")) << option;
+  }
+  EXPECT_EQ(RunModel("--recommend --text file --retention full+int8").exit_code, 2);
+  EXPECT_THAT(Errors(), HasSubstr("take no --retention"));
   EXPECT_EQ(RunModel("").exit_code, 2);
   EXPECT_THAT(Errors(), HasSubstr("--recommend, --profile is required"));
   EXPECT_EQ(Run("-p x").exit_code, 2);
@@ -172,6 +178,8 @@ TEST_F(GenerateProgram, FailuresGiveOneAndAReason) {
   expect_failure(RunModel("--perplexity /tmp"), "path=/tmp");
   expect_failure(RunModel("-p x -n 3000"), "tokens=3000 context=2048");
   expect_failure(RunModel("-p x -n 30 -c 20"), "context=20");
+  std::ofstream(text_path_) << "In the beginning God created the heaven and the earth.";
+  expect_failure(RunModel("--compare -c 9 --text " + text_path_), "context=9");
   expect_failure(RunModel("-p x --retention streamingllm"), "retention=streamingllm");
   expect_failure(RunModel("-p x --chat"), "no chat template");
   expect_failure(RunModel("-p x --show-selected --retention full"),
