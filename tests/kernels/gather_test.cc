@@ -8,7 +8,6 @@
 #include <limits>
 #include <random>
 
-#include "kernels/rope_angles.h"
 #include "targets.h"
 
 namespace kvasir::kernels {
@@ -284,34 +283,6 @@ TEST(GatherRotateRowsTest, ThereAndBackIsTheSame) {
       }
     }
   });
-}
-
-void PlainProduct(const float* a, const float* b, size_t pairs, float* to) {
-  for (size_t pair = 0; pair < pairs; ++pair) {
-    to[pair] = a[pair] * b[pair] - a[pairs + pair] * b[pairs + pair];
-    to[pairs + pair] = a[pair] * b[pairs + pair] + a[pairs + pair] * b[pair];
-  }
-}
-
-TEST(RopeAnglesTest, ProductsOfTheTablesAreTheAngles) {
-  RopeAngles angles;
-  for (const double theta : {10000.0, 500000.0, 10000.0}) {
-    angles.Use(theta, 64);
-    for (const int64_t delta : {0, 1, -1, 31, 32, -32, 8191, 8192, -8192, 0, 65535, -70000, 2097152,
-                                1, 4000003, -4000003}) {
-      const RopeAngles::Turn turn = angles.Of(delta, PlainProduct);
-      for (size_t pair = 0; pair < 32; ++pair) {
-        const double angle =
-            static_cast<double>(delta) * std::pow(theta, -static_cast<double>(pair) / 32.0);
-        const float cosine =
-            turn.high[pair] * turn.low[pair] - turn.high[32 + pair] * turn.low[32 + pair];
-        const float sine =
-            turn.high[pair] * turn.low[32 + pair] + turn.high[32 + pair] * turn.low[pair];
-        ASSERT_NEAR(cosine, std::cos(angle), 3e-7) << delta;
-        ASSERT_NEAR(sine, std::sin(angle), 3e-7) << delta;
-      }
-    }
-  }
 }
 
 TEST(RowConvertTest, HalvesSurviveARoundTrip) {
