@@ -12,6 +12,7 @@
 
 #include "base/check.h"
 #include "kernels/attention.h"
+#include "kernels/query_groups.h"
 #include "kernels/row_tiles.h"
 #include "kernels/scratch.h"
 
@@ -199,8 +200,7 @@ void ProcessTile(const Work& work, const RowTile& tile, const RowTile& next) {
                        .k_offset = kv_head * work.k.dims * sizeof(T),
                        .v_offset = kv_head * work.v.dims * sizeof(T),
                        .leads = left == work.shape.heads};
-    const size_t groups = (left + kGroupMax - 1) / kGroupMax;
-    const size_t take = (left + groups - 1) / groups;
+    const size_t take = GroupSize(left, kGroupMax);
     switch (take) {
       case 1:
         ProcessGroup<T, 1>(work, tile, next, part);

@@ -19,8 +19,7 @@
 // Behind foreach_target.h, which decides what these two are compiled for.
 #include "kernels/key_panel-inl.h"
 #include "kernels/row_load-inl.h"
-
-#include <hwy/contrib/math/math-inl.h>
+#include "kernels/softmax-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace kvasir::kernels::HWY_NAMESPACE {
@@ -58,41 +57,6 @@ void Pack(const AttentionRun& run, size_t begin, Panel& panel) {
     rows[row] = run.k + (begin + row) * run.k_stride;
   }
   PackKeys<T>(rows, panel.rows, shape.type, shape.k_dim, panel.keys);
-}
-
-// Scores of one query head -> weights, of the tile's rows [first, last). Returns the factor for
-// what was accumulated before.
-HWY_INLINE float Softmax(float* weights, size_t first, size_t last, float scale, float& max,
-                         float& sum) {
-  const FloatTag d;
-  constexpr float kNever = -std::numeric_limits<float>::infinity();
-  std::fill(weights, weights + first, kNever);
-  std::fill(weights + last, weights + kTileRows, kNever);
-  const FloatVec factor = hn::Set(d, scale);
-  const FloatVec most = hn::Set(d, std::numeric_limits<float>::max());
-  const size_t begin = first / kLanes * kLanes;
-  FloatVec top = hn::Set(d, max);
-  for (size_t row = begin; row < last; row += kLanes) {
-    // +infinity would make the weights NaN; -infinity is fine, its weight is zero.
-    const FloatVec score = hn::Min(hn::Mul(hn::Load(d, weights + row), factor), most);
-    hn::Store(score, d, weights + row);
-    top = hn::Max(top, score);
-  }
-  const float before = max;
-  max = hn::GetLane(hn::MaxOfLanes(d, top));
-  const float keep = max == before ? 1.0F : std::exp(before - max);
-  const FloatVec shift = hn::Set(d, max);
-  FloatVec total = hn::Zero(d);
-  std::fill(weights, weights + begin, 0.0F);
-  size_t row = begin;
-  for (; row < last; row += kLanes) {
-    const FloatVec weight = hn::Exp(d, hn::Sub(hn::Load(d, weights + row), shift));
-    hn::Store(weight, d, weights + row);
-    total = hn::Add(total, weight);
-  }
-  std::fill(weights + std::min(row, kTileRows), weights + kTileRows, 0.0F);
-  sum = sum * keep + hn::GetLane(hn::SumOfLanes(d, total));
-  return keep;
 }
 
 HWY_INLINE void AddSums(const float* sums, float keep, size_t dims, float* acc) {
@@ -139,7 +103,7 @@ void AddBlock(const Panel& panel, const float* q, const Range* ranges, size_t in
   KVASIR_UNROLL
   for (size_t i = 0; i < kQueries; ++i) {
     const bool empty = ranges[i].first >= ranges[i].last;
-    keep[i] = Softmax(panel.weights + i * kTileRows, empty ? kTileRows : ranges[i].first,
+    keep[i] = Softmax(panel.weights + i * kTileRows, kTileRows, empty ? kTileRows : ranges[i].first,
                       empty ? kTileRows : ranges[i].last, panel.shape.scale, state.max[index + i],
                       state.sum[index + i]);
   }

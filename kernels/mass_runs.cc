@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "base/check.h"
+#include "kernels/query_groups.h"
 #include "kernels/row_tiles.h"
 #include "kernels/scores.h"
 #include "kernels/scratch.h"
@@ -145,8 +146,7 @@ void AddTile(const MassWork& work, const MassTile& tile, const MassTile& next) {
     const size_t end = (kv_head + 1) * work.shape.heads;
     const MassTile* ahead = &next;
     for (size_t head = end - work.shape.heads; head < end;) {
-      const size_t groups = (end - head + kGroupMax - 1) / kGroupMax;
-      const size_t take = (end - head + groups - 1) / groups;
+      const size_t take = GroupSize(end - head, kGroupMax);
       switch (take) {
         case 1:
           AddHeads<T, 1>(work, tile, offset, head, ahead);

@@ -4,6 +4,8 @@
 
 #include "base/check.h"
 
+#include <hwy/cache_control.h>
+
 namespace kvasir::kernels {
 
 void RopeAngles::Use(double theta, uint32_t rotated_dims, RopeOrder order) {
@@ -61,7 +63,7 @@ void RopeAngles::Prepare(int64_t base, size_t low, Product product) {
   // has left the first-level cache.
   const float* next = middle_.get() + ((middle + kEntries - 1) & (kEntries - 1)) * 2 * pairs_;
   for (size_t at = 0; at < 2 * pairs_; at += 16) {
-    __builtin_prefetch(next + at);
+    hwy::Prefetch(next + at);
   }
 }
 

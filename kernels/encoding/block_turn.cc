@@ -26,6 +26,7 @@ BlockTurn& BlockTurn::Of(const RopeShape& rope) {
     turn.pairing_ = rope.pairing;
     turn.delta_ = 0;
     turn.angles_.Use(rope.theta, rope.rotated_dims);
+    turn.product_.resize(rope.rotated_dims);
     turn.cosine_.resize(rope.rotated_dims);
     turn.sine_.resize(rope.rotated_dims);
   }
@@ -39,18 +40,11 @@ void BlockTurn::Turn(int64_t delta) {
   delta_ = delta;
   const RopeAngles::Turn turn = angles_.Of(delta, MultiplyTurns);
   const size_t pairs = rotated_dims_ / 2;
-  for (size_t pair = 0; pair < pairs; ++pair) {
-    const float hc = turn.high[pair], hs = turn.high[pairs + pair];
-    const float lc = turn.low[pair], ls = turn.low[pairs + pair];
-    const float cosine = hc * lc - hs * ls;
-    const float sine = hc * ls + hs * lc;
-    if (pairing_ == RopePairing::kInterleaved) {
-      cosine_[2 * pair] = cosine_[2 * pair + 1] = cosine;
-      sine_[2 * pair] = sine_[2 * pair + 1] = sine;
-    } else {
-      cosine_[pair] = cosine;
-      sine_[pair] = sine;
-    }
+  MultiplyTurns(turn.high, turn.low, pairs, product_.data());
+  const size_t times = pairing_ == RopePairing::kInterleaved ? 2 : 1;
+  for (size_t at = 0; at < times * pairs; ++at) {
+    cosine_[at] = product_[at / times];
+    sine_[at] = product_[pairs + at / times];
   }
 }
 

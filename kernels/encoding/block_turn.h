@@ -30,7 +30,8 @@ class BlockTurn {
   RopePairing pairing_ = RopePairing::kInterleaved;
   double theta_ = 0;
   uint32_t rotated_dims_ = 0;
-  int64_t delta_ = 0;  // 0: none was made, a row that is not turned needs none
+  int64_t delta_ = 0;           // 0: none was made, a row that is not turned needs none
+  std::vector<float> product_;  // [2][pairs]: cosines before sines
   std::vector<float> cosine_, sine_;
 };
 

@@ -1,10 +1,11 @@
-// Scores, AddValues: codes become floats in registers, a few
-// queries at a time; scales and zeros are applied outside of the loop over codes.
+// Scores, AddValues: codes become floats in registers, a few queries at a time; scales and zeros
+// are applied outside of the loop over codes.
 #include <algorithm>
 #include <cstring>
 
 #include "kernels/encoding/int_layout.h"
 #include "kernels/encoding/int_record.h"
+#include "kernels/query_groups.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/encoding/int_attend.cc"
@@ -125,9 +126,7 @@ template <int kBits, size_t kStrips>
 void ScoreQueries(const IntLayout& layout, const std::byte* record, const float* q, size_t queries,
                   float* scores) {
   for (size_t done = 0; done < queries;) {
-    const size_t left = queries - done;
-    const size_t groups = (left + kGroupMax - 1) / kGroupMax;
-    const size_t take = (left + groups - 1) / groups;
+    const size_t take = GroupSize(queries - done, kGroupMax);
     const auto score = take == 1   ? ScoreGroup<kBits, kStrips, 1>
                        : take == 2 ? ScoreGroup<kBits, kStrips, 2>
                        : take == 3 ? ScoreGroup<kBits, kStrips, 3>
@@ -154,8 +153,7 @@ struct ScaledWeights {
     }
     offset[query] = hn::GetLane(hn::SumOfLanes(d, sum));
   }
-  static constexpr size_t kRowsMax = 64;
-  HWY_ALIGN float scaled[kGroupMax][kRowsMax];
+  HWY_ALIGN float scaled[kGroupMax][kRecordRowsMax];
   float offset[kGroupMax];
 };
 
@@ -232,9 +230,7 @@ template <int kBits>
 void AddQueries(const IntLayout& layout, const std::byte* record, const float* weights,
                 size_t queries, float* sums) {
   for (size_t done = 0; done < queries;) {
-    const size_t left = queries - done;
-    const size_t groups = (left + kGroupMax - 1) / kGroupMax;
-    const size_t take = (left + groups - 1) / groups;
+    const size_t take = GroupSize(queries - done, kGroupMax);
     const auto add = take == 1   ? AddGroup<kBits, 1>
                      : take == 2 ? AddGroup<kBits, 2>
                      : take == 3 ? AddGroup<kBits, 3>

@@ -8,8 +8,9 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/encoding/int_encode.cc"
 #include <hwy/foreach_target.h>
-// Behind foreach_target.h, which decides what it is compiled for.
+// Behind foreach_target.h, which decides what these are compiled for.
 #include "kernels/encoding/int_pack-inl.h"
+#include "kernels/encoding/transpose_blocks-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace kvasir::kernels::HWY_NAMESPACE {
@@ -51,20 +52,6 @@ HWY_INLINE void RowLimits(const float* row, size_t dim, size_t end, BlockVec& le
   most = hn::Max(hn::LowerHalf(half, high), hn::UpperHalf(half, high));
 }
 
-// Lane i of the four vectors to come is lane i of the four rows: a transposition.
-HWY_INLINE void Transpose4(BlockVec (&rows)[4]) {
-  const BlockTag d;
-  const hn::Repartition<double, BlockTag> dd;
-  const auto ab = hn::BitCast(dd, hn::InterleaveLower(d, rows[0], rows[1]));
-  const auto cd = hn::BitCast(dd, hn::InterleaveLower(d, rows[2], rows[3]));
-  const auto ab2 = hn::BitCast(dd, hn::InterleaveUpper(d, rows[0], rows[1]));
-  const auto cd2 = hn::BitCast(dd, hn::InterleaveUpper(d, rows[2], rows[3]));
-  rows[0] = hn::BitCast(d, hn::InterleaveLower(dd, ab, cd));
-  rows[1] = hn::BitCast(d, hn::InterleaveUpper(dd, ab, cd));
-  rows[2] = hn::BitCast(d, hn::InterleaveLower(dd, ab2, cd2));
-  rows[3] = hn::BitCast(d, hn::InterleaveUpper(dd, ab2, cd2));
-}
-
 HWY_NOINLINE void MakeValueScales(const IntLayout& layout, const float* tile, size_t group,
                                   ScaleTables& tables) {
   const BlockTag d4;
@@ -74,13 +61,13 @@ HWY_NOINLINE void MakeValueScales(const IntLayout& layout, const float* tile, si
   HWY_ALIGN float most_of[kLanes];
   for (size_t row = 0; row < layout.rows; row += kLanes) {
     for (size_t quad = 0; quad < kLanes; quad += 4) {
-      BlockVec least[4], most[4];
+      BlockVec least_rows[4], most_rows[4], least[4], most[4];
       KVASIR_UNROLL
       for (size_t i = 0; i < 4; ++i) {
-        RowLimits(tile + (row + quad + i) * layout.dims, dim, end, least[i], most[i]);
+        RowLimits(tile + (row + quad + i) * layout.dims, dim, end, least_rows[i], most_rows[i]);
       }
-      Transpose4(least);
-      Transpose4(most);
+      TransposeBlocks(d4, least_rows, least);
+      TransposeBlocks(d4, most_rows, most);
       hn::Store(hn::Min(hn::Min(least[0], least[1]), hn::Min(least[2], least[3])), d4,
                 least_of + quad);
       hn::Store(hn::Max(hn::Max(most[0], most[1]), hn::Max(most[2], most[3])), d4, most_of + quad);

@@ -37,6 +37,7 @@ enum class Codec : uint8_t {
 enum class RecordPlane : uint8_t { kKey = 0, kValue = 1 };
 
 inline constexpr uint32_t kRecordDimsMax = 256;
+inline constexpr uint32_t kRecordRowsMax = 64;
 inline constexpr uint32_t kCodePlanesMax = 6;  // of a channel
 
 struct RecordShape {
@@ -64,20 +65,24 @@ struct RecordTurn {
 // Gathers, turns and encodes in one pass. sources: 1 to shape.rows rows of shape.dims elements, any
 // address; slots behind the last source are filled so that the others stay as good as can be, and
 // hold nothing. weights: kTokenMixed keys, what an error of a channel costs: dims numbers >= 0, or
-// empty for all alike. Not-a-number and infinite elements are encoded as finite ones (0 and the
-// largest finite value of f16), so that a damaged row harms no other one of its block beyond its
-// share of the scales. Every source byte is read once.
+// empty for all alike. Codes are of finite numbers: what is not a number counts as 0, what is
+// beyond f16 as its largest, so that a damaged row harms no other one of its block beyond its share
+// of the scales; kAsWritten copies rows that are not turned bit for bit. Sources may be written by
+// others meanwhile: what is encoded is what was read at one time, though f16 elements that are no
+// finite numbers are read anew.
 void EncodeRecord(const RecordShape& shape, std::span<const std::byte* const> sources,
                   const RecordTurn& turn, std::span<const float> weights, std::byte* record);
 
 // Errors: kDataLoss naming the field and its bound.
 absl::Status CheckRecord(const RecordShape& shape, const std::byte* record);
 
-// scores[query][row] = q[query] . key of row. q: [queries][dims], scores: [queries][rows].
+// REQUIRES: the plane is kKey. scores[query][row] = q[query] . key of row. q: [queries][dims],
+// scores: [queries][rows].
 void RecordScores(const RecordShape& shape, const std::byte* record, const float* q,
                   uint32_t queries, float* scores);
 
-// sums[query] += sum over rows of weights[query][row] * value of row. sums: [queries][dims].
+// REQUIRES: the plane is kValue. sums[query] += sum over rows of weights[query][row] * value of
+// row. sums: [queries][dims].
 void AddRecordValues(const RecordShape& shape, const std::byte* record, const float* weights,
                      uint32_t queries, float* sums);
 

@@ -16,80 +16,45 @@
 // Behind foreach_target.h, which decides what these are compiled for.
 #include "kernels/copy_row-inl.h"
 #include "kernels/row_load-inl.h"
-
-#include <hwy/contrib/math/math-inl.h>
+#include "kernels/softmax-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace kvasir::kernels::HWY_NAMESPACE {
 namespace {
 
-constexpr size_t kRowsMax = 64;
 // Query heads whose scores are held at once.
 constexpr size_t kHeadsMax = 16;
 
-constexpr float kMost = std::numeric_limits<float>::max();
+#if !KVASIR_VECTOR_TARGET
 
-#if KVASIR_VECTOR_TARGET
-
-// Scores of the rows [first, last) -> weights; those of all others become 0. Moves maximum and sum
-// on, and returns the factor for what was accumulated before.
-HWY_INLINE float Softmax(const RecordRun& run, size_t rows, float scale, float* weights, float& max,
-                         float& sum) {
-  const FloatTag d;
-  constexpr float kNever = -std::numeric_limits<float>::infinity();
-  std::fill(weights, weights + run.first, kNever);
-  std::fill(weights + run.last, weights + rows, kNever);
-  const FloatVec factor = hn::Set(d, scale);
-  const FloatVec most = hn::Set(d, kMost);
-  FloatVec top = hn::Set(d, max);
-  for (size_t row = 0; row < rows; row += kLanes) {
-    // +infinity would make the weights NaN; -infinity is fine, its weight is zero.
-    const FloatVec score = hn::Min(hn::Mul(hn::Load(d, weights + row), factor), most);
-    hn::Store(score, d, weights + row);
-    top = hn::Max(top, score);
-  }
-  const float before = max;
-  max = hn::GetLane(hn::MaxOfLanes(d, top));
-  const float keep = max == before ? 1.0F : std::exp(before - max);
-  const FloatVec shift = hn::Set(d, max);
-  FloatVec total = hn::Zero(d);
-  for (size_t row = 0; row < rows; row += kLanes) {
-    const FloatVec weight = hn::Exp(d, hn::Sub(hn::Load(d, weights + row), shift));
-    hn::Store(weight, d, weights + row);
-    total = hn::Add(total, weight);
-  }
-  sum = sum * keep + hn::GetLane(hn::SumOfLanes(d, total));
-  return keep;
-}
-#else
-
-float Softmax(const RecordRun& run, size_t rows, float scale, float* weights, float& max,
+// What softmax-inl.h has for vectors.
+float Softmax(float* weights, size_t rows, size_t first, size_t last, float scale, float& max,
               float& sum) {
   const float before = max;
-  for (size_t row = run.first; row < run.last; ++row) {
-    weights[row] = std::min(weights[row] * scale, kMost);
+  for (size_t row = first; row < last; ++row) {
+    weights[row] = std::min(weights[row] * scale, std::numeric_limits<float>::max());
     max = std::max(max, weights[row]);
   }
   const float keep = std::exp(before - max);
   sum *= keep;
   for (size_t row = 0; row < rows; ++row) {
-    weights[row] = row < run.first || row >= run.last ? 0.0F : std::exp(weights[row] - max);
+    weights[row] = row < first || row >= last ? 0.0F : std::exp(weights[row] - max);
     sum += weights[row];
   }
   return keep;
 }
-#endif  // KVASIR_VECTOR_TARGET
+#endif  // !KVASIR_VECTOR_TARGET
 
 // Adds a record of keys and one of values to `heads` query heads from `head` on.
 void AttendHeads(const RecordAttention& shape, const float* q, const RecordRun& run,
                  const std::byte* k, const std::byte* v, size_t head, size_t heads,
                  AttentionState& state) {
-  HWY_ALIGN float weights[kHeadsMax * kRowsMax];
+  HWY_ALIGN float weights[kHeadsMax * kRecordRowsMax];
   RecordScores(shape.k, k, q, static_cast<uint32_t>(heads), weights);
   float* acc = state.acc.data() + head * shape.v.dims;
   for (size_t i = 0; i < heads; ++i) {
-    const float keep = Softmax(run, shape.k.rows, shape.scale, weights + i * shape.k.rows,
-                               state.max[head + i], state.sum[head + i]);
+    const float keep = Softmax(weights + i * shape.k.rows, shape.k.rows, run.first, run.last,
+                               shape.scale, state.max[head + i], state.sum[head + i]);
     if (keep != 1.0F) {
       float* sums = acc + i * shape.v.dims;
       for (size_t dim = 0; dim < shape.v.dims; ++dim) {
@@ -160,8 +125,8 @@ void AttendRecordTile(const RecordAttention& shape, const float* q, uint32_t que
                shape.v.rows);
   // Not Scratch(): AttendTile() takes that.
   struct Rows {
-    HWY_ALIGN float k[size_t{64} * kRecordDimsMax];
-    HWY_ALIGN float v[size_t{64} * kRecordDimsMax];
+    HWY_ALIGN float k[size_t{kRecordRowsMax} * kRecordDimsMax];
+    HWY_ALIGN float v[size_t{kRecordRowsMax} * kRecordDimsMax];
   };
   thread_local const hwy::AlignedUniquePtr<Rows> rows = hwy::MakeUniqueAligned<Rows>();
   DecodeRecord(shape.k, run.k, rows->k);

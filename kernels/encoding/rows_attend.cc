@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "kernels/encoding/rows_record.h"
+#include "kernels/query_groups.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/encoding/rows_attend.cc"
@@ -132,7 +133,7 @@ struct ByGroups {
   static void Scores(const RecordShape& shape, const std::byte* record, const float* q,
                      size_t queries, float* scores) {
     for (size_t done = 0, take = 0; done < queries; done += take) {
-      take = Take(queries - done);
+      take = GroupSize(queries - done, kGroupMax);
       const auto score = take == 1   ? ScoreGroup<T, 1>
                          : take == 2 ? ScoreGroup<T, 2>
                          : take == 3 ? ScoreGroup<T, 3>
@@ -143,17 +144,13 @@ struct ByGroups {
   static void Values(const RecordShape& shape, const std::byte* record, const float* weights,
                      size_t queries, float* sums) {
     for (size_t done = 0, take = 0; done < queries; done += take) {
-      take = Take(queries - done);
+      take = GroupSize(queries - done, kGroupMax);
       const auto add = take == 1   ? AddGroup<T, 1>
                        : take == 2 ? AddGroup<T, 2>
                        : take == 3 ? AddGroup<T, 3>
                                    : AddGroup<T, kGroupMax>;
       add(shape, record, weights + done * shape.rows, sums + done * shape.dims);
     }
-  }
-  static size_t Take(size_t left) {
-    const size_t groups = (left + kGroupMax - 1) / kGroupMax;
-    return (left + groups - 1) / groups;
   }
 };
 #endif  // KVASIR_VECTOR_TARGET

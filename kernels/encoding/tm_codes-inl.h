@@ -306,12 +306,6 @@ HWY_INLINE void MixToGroups(D d, hn::Vec<D> (&v)[kVecs]) {
     MixLanes<1>(d, v);
   }
 }
-
-// How many of the queries left go through a record together: at most `most`, and all groups alike.
-HWY_INLINE uint32_t GroupSize(uint32_t queries, uint32_t most) {
-  const uint32_t groups = (queries + most - 1) / most;
-  return (queries + groups - 1) / groups;
-}
 #endif  // KVASIR_VECTOR_TARGET
 
 }  // namespace kvasir::kernels::tm::HWY_NAMESPACE

@@ -18,8 +18,6 @@
 
 namespace kvasir::kernels::tm {
 
-inline constexpr uint32_t kRowsMax = 64;
-
 // Byte offsets of a record; the scale lies at 0.
 inline constexpr size_t kMeanScaleAt = 2;  // values: zero
 inline constexpr size_t kDescriptorsAt = 4;

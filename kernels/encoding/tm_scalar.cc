@@ -11,7 +11,7 @@
 namespace kvasir::kernels::tm::scalar {
 namespace {
 
-using Column = std::array<float, kRowsMax>;
+using Column = std::array<float, kRecordRowsMax>;
 
 // Hadamard transform of the first `rows`, natural order, without the factor.
 void Mix(uint32_t rows, Column& x) {

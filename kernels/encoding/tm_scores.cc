@@ -3,6 +3,7 @@
 
 #include "kernels/encoding/tm_format.h"
 #include "kernels/encoding/tm_record.h"
+#include "kernels/query_groups.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/encoding/tm_scores.cc"
@@ -168,7 +169,7 @@ void ScoreRows(const RecordShape& shape, const std::byte* record, const float* q
                float* scores) {
   const Keys keys(shape, record);
   while (queries > 0) {
-    const uint32_t take = GroupSize(queries, kQueriesMax);
+    const auto take = static_cast<uint32_t>(GroupSize(queries, kQueriesMax));
     switch (take) {
       case 1:
         ScoreQueries<kRows, 1>(keys, q, scores);

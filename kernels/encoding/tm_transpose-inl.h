@@ -8,6 +8,7 @@
 
 #include <cstddef>
 
+#include "kernels/encoding/transpose_blocks-inl.h"
 #include "kernels/row_load-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -16,27 +17,13 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 #if KVASIR_VECTOR_TARGET
 
-// Lane i of blocks[j] and of its three followers, by blocks: the four vectors' lanes 4 * block + j.
-template <class D>
-HWY_INLINE void TransposeBlocks(D d, const hn::Vec<D>* rows, hn::Vec<D>* blocks) {
-  const hn::Repartition<double, D> dd;
-  const auto low01 = hn::BitCast(dd, hn::InterleaveLower(d, rows[0], rows[1]));
-  const auto low23 = hn::BitCast(dd, hn::InterleaveLower(d, rows[2], rows[3]));
-  const auto high01 = hn::BitCast(dd, hn::InterleaveUpper(d, rows[0], rows[1]));
-  const auto high23 = hn::BitCast(dd, hn::InterleaveUpper(d, rows[2], rows[3]));
-  blocks[0] = hn::BitCast(d, hn::InterleaveLower(dd, low01, low23));
-  blocks[1] = hn::BitCast(d, hn::InterleaveUpper(dd, low01, low23));
-  blocks[2] = hn::BitCast(d, hn::InterleaveLower(dd, high01, high23));
-  blocks[3] = hn::BitCast(d, hn::InterleaveUpper(dd, high01, high23));
-}
-
 // Lane i of the eight vectors goes to the eight floats at to + i * stride.
 template <class D>
 HWY_INLINE void StoreTransposed(D d, const hn::Vec<D> (&v)[8], float* to, size_t stride) {
   const hn::CappedTag<float, 8> eight;
   hn::Vec<D> first[4], second[4];
-  TransposeBlocks(d, v, first);
-  TransposeBlocks(d, v + 4, second);
+  kernels::HWY_NAMESPACE::TransposeBlocks(d, v, first);
+  kernels::HWY_NAMESPACE::TransposeBlocks(d, v + 4, second);
   KVASIR_UNROLL
   for (size_t j = 0; j < 4; ++j) {
 #if HWY_TARGET <= HWY_AVX3

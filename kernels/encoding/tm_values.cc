@@ -4,6 +4,7 @@
 
 #include "kernels/encoding/tm_format.h"
 #include "kernels/encoding/tm_record.h"
+#include "kernels/query_groups.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/encoding/tm_values.cc"
@@ -145,7 +146,7 @@ void AddRows(const RecordShape& shape, const std::byte* record, const float* wei
     return;
   }
   while (queries > 0) {
-    const uint32_t take = GroupSize(queries, kQueriesMax);
+    const auto take = static_cast<uint32_t>(GroupSize(queries, kQueriesMax));
     switch (take) {
       case 1:
         AddQueries<kRows, 1>(values, weights, sums);
