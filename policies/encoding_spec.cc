@@ -35,14 +35,14 @@ constexpr CodecName kCodecs[] = {
 constexpr char kBitBounds[] = "0.5..6";
 
 std::vector<PolicyParameterInfo> CommonParameters() {
-  return {
-      {"rows", "choice", "64", "32, 64", "rows of a record; tm64 and tm32 say it by their name",
-       false},
-      {"n_sink", "integer", "4", kCountFromZeroBounds, "first rows, which stay as written", false},
-      {"recent", "integer", "", kCountFromZeroBounds,
-       "newest rows that stay as written; default: half of a record; not where kept rows are "
-       "encoded",
-       false}};
+  return {{"rows", "choice", "64", "32, 64", "rows of a record; tm64 and tm32 say it by their name",
+           false},
+          {"n_sink", "integer", "4", kCountFromZeroBounds,
+           "first rows, which stay as written; not for windows, which say it themselves", false},
+          {"recent", "integer", "", kCountFromZeroBounds,
+           "newest rows that stay as written; default: half of a record; not where kept rows are "
+           "encoded",
+           false}};
 }
 
 PolicyInfo InfoOf(const CodecName& codec) {
@@ -88,22 +88,6 @@ PolicyInfo InfoOf(const CodecName& k, const CodecName& v) {
   return info;
 }
 
-absl::Status CheckParameters(const PolicyTerm& term, const PolicyInfo& info) {
-  for (const auto& [key, value] : term.parameters) {
-    std::string known;
-    bool found = false;
-    for (const PolicyParameterInfo& parameter : info.parameters) {
-      found = found || parameter.name == key;
-      known += (known.empty() ? "" : ",") + parameter.name;
-    }
-    if (!found) {
-      return InvalidArgument("unknown parameter of encoding {}: parameter={} known={}", info.name,
-                             key, known);
-    }
-  }
-  return absl::OkStatus();
-}
-
 // What `key` says about `codec`: 0 where it has no bits to choose.
 absl::StatusOr<uint32_t> ReadBits(ParameterReader& reader, std::string_view key,
                                   const CodecName& codec) {
@@ -123,6 +107,23 @@ absl::StatusOr<uint32_t> ReadRows(ParameterReader& reader, const CodecName& k, c
   }
   KVASIR_RETURN_IF_ERROR(reader.Choice("rows", {"32", "64"}).status());
   return reader.Value("rows") == "64" ? 64 : 32;
+}
+
+// Which rows stay as written.
+absl::Status ReadPlaces(ParameterReader& reader, const Encodable& encodable, EncodingSpec& spec) {
+  const bool kept = encodable.rows == EncodableRows::kKept;
+  if (kept || encodable.KeepsAll()) {
+    KVASIR_ASSIGN_OR_RETURN(spec.n_sink, reader.Integer("n_sink", 0, kRowsMax));
+  } else {
+    KVASIR_RETURN_IF_ERROR(reader.Refuse("n_sink", "windows, whose own first rows are exact"));
+  }
+  if (kept) return reader.Refuse("recent", "policies whose kept rows are encoded");
+  const std::string half = fmt::format("{}", spec.rows / 2);
+  KVASIR_ASSIGN_OR_RETURN(
+      spec.recent,
+      reader.IntegerOf("recent", reader.Given("recent") ? reader.Value("recent") : half, 0,
+                       kRowsMax));
+  return absl::OkStatus();
 }
 
 bool IsDigest(std::string_view text) {
@@ -155,7 +156,7 @@ const std::vector<PolicyInfo>& Encodings() {
 
 absl::StatusOr<std::optional<EncodingSpec>> MakeEncoding(const PolicyTerm& term,
                                                          const PolicyContext& context,
-                                                         EncodableRows encodable,
+                                                         const Encodable& encodable,
                                                          std::string* canonical) {
   const std::string_view name = term.name;
   const size_t slash = name.find('/');
@@ -165,7 +166,7 @@ absl::StatusOr<std::optional<EncodingSpec>> MakeEncoding(const PolicyTerm& term,
     KVASIR_ASSIGN_OR_RETURN(v, FindCodec(name.substr(slash + 1), context.dtype));
   }
   const PolicyInfo info = InfoOf(*k, *v);
-  KVASIR_RETURN_IF_ERROR(CheckParameters(term, info));
+  KVASIR_RETURN_IF_ERROR(CheckParameters(term, info, "encoding"));
   if (k->codec == Codec::kAsWritten && v->codec == Codec::kAsWritten) return std::nullopt;
   const PolicyTerm named{info.name, term.parameters};
   ParameterReader reader(named, info, context);
@@ -173,16 +174,7 @@ absl::StatusOr<std::optional<EncodingSpec>> MakeEncoding(const PolicyTerm& term,
   KVASIR_ASSIGN_OR_RETURN(spec.k_bits, ReadBits(reader, "k_bits", *k));
   KVASIR_ASSIGN_OR_RETURN(spec.v_bits, ReadBits(reader, "v_bits", *v));
   KVASIR_ASSIGN_OR_RETURN(spec.rows, ReadRows(reader, *k, *v));
-  KVASIR_ASSIGN_OR_RETURN(spec.n_sink, reader.Integer("n_sink", 0, kRowsMax));
-  if (encodable == EncodableRows::kKept) {
-    KVASIR_RETURN_IF_ERROR(reader.Refuse("recent", "policies whose kept rows are encoded"));
-  } else {
-    const std::string half = fmt::format("{}", spec.rows / 2);
-    KVASIR_ASSIGN_OR_RETURN(
-        spec.recent,
-        reader.IntegerOf("recent", reader.Given("recent") ? reader.Value("recent") : half, 0,
-                         kRowsMax));
-  }
+  KVASIR_RETURN_IF_ERROR(ReadPlaces(reader, encodable, spec));
   if (k->codec == Codec::kTokenMixed || v->codec == Codec::kTokenMixed) {
     KVASIR_ASSIGN_OR_RETURN(spec.profile, ReadProfile(reader, context));
   }

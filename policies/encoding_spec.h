@@ -15,7 +15,6 @@
 
 #include <absl/status/statusor.h>
 
-#include "kernels/encoding/record.h"
 #include "policies/policy_definition.h"
 #include "policies/policy_spec.h"
 
@@ -27,11 +26,11 @@ inline constexpr uint32_t kBitFraction = 64;
 // What the encodings can be named: name, summary, source and parameters of each.
 const std::vector<PolicyInfo>& Encodings();
 
-// `spec` as an encoding for rows of policies that may be encoded as `encodable`; nothing for rows
+// `term` as an encoding for rows of policies that may be encoded as `encodable`; nothing for rows
 // as written. `canonical`: the text with every default.
 absl::StatusOr<std::optional<EncodingSpec>> MakeEncoding(const PolicyTerm& term,
                                                          const PolicyContext& context,
-                                                         EncodableRows encodable,
+                                                         const Encodable& encodable,
                                                          std::string* canonical);
 
 }  // namespace kvasir

@@ -16,6 +16,23 @@
 
 namespace kvasir {
 
+absl::Status CheckParameters(const PolicyTerm& term, const PolicyInfo& info,
+                             std::string_view what) {
+  for (const auto& [key, value] : term.parameters) {
+    std::string known;
+    bool found = false;
+    for (const PolicyParameterInfo& parameter : info.parameters) {
+      found = found || parameter.name == key;
+      known += (known.empty() ? "" : ",") + parameter.name;
+    }
+    if (!found) {
+      return InvalidArgument("unknown parameter of {} {}: parameter={} known={}", what, info.name,
+                             key, known);
+    }
+  }
+  return absl::OkStatus();
+}
+
 std::string_view ParameterReader::Value(std::string_view key) const {
   for (const auto& [name, value] : term_.parameters) {
     if (name == key) return value;

@@ -28,6 +28,9 @@ inline constexpr char kCountFromZeroBounds[] = "0..2147483648";
 inline constexpr uint64_t kKernelMax = 1023;
 inline constexpr char kKernelBounds[] = "odd, 1..1023";
 
+// Every parameter of `term` is one of `info`. what: "policy", "rule", "encoding".
+absl::Status CheckParameters(const PolicyTerm& term, const PolicyInfo& info, std::string_view what);
+
 class ParameterReader {
  public:
   // `rules`: what stands before the policy in the spec; null: nothing.

@@ -76,7 +76,7 @@ struct EncodingSpec {
   kernels::Codec k = kernels::Codec::kAsWritten;
   kernels::Codec v = kernels::Codec::kAsWritten;
   uint32_t rows = 64;    // of a record: 32 or 64
-  uint64_t n_sink = 4;   // first rows, which are never in a record
+  uint64_t n_sink = 4;   // first rows, which are never in a record; windows have their own
   uint64_t recent = 32;  // rows that a row is older than before it is encoded
   uint32_t k_bits = 0;   // token-mixed: code bits of an element, in 1/64 bit
   uint32_t v_bits = 0;

@@ -75,29 +75,12 @@ absl::StatusOr<const Definition*> Find(const std::vector<Definition>& definition
   return InvalidArgument("unknown {0}: {0}={1} known={2}", what, name, names);
 }
 
-absl::Status CheckParameters(const PolicyTerm& term, const PolicyInfo& info,
-                             std::string_view what) {
-  for (const auto& [key, value] : term.parameters) {
-    std::string known;
-    bool found = false;
-    for (const PolicyParameterInfo& parameter : info.parameters) {
-      found = found || parameter.name == key;
-      known += (known.empty() ? "" : ",") + parameter.name;
-    }
-    if (!found) {
-      return InvalidArgument("unknown parameter of {} {}: parameter={} known={}", what, info.name,
-                             key, known);
-    }
-  }
-  return absl::OkStatus();
-}
-
 // Gives lanes whose window may lie in records the plans that make them.
 void WrapLanes(const EncodingSpec& encoding, PolicyLanes& lanes) {
   for (std::unique_ptr<RetentionPolicy>& lane : lanes.lanes) {
     const Encodable encodable = lane->encodable();
     if (encodable.rows != EncodableRows::kWindow) continue;
-    const uint64_t sinks = encodable.staying == kNoRow ? encoding.n_sink : encodable.staying;
+    const uint64_t sinks = encodable.KeepsAll() ? encoding.n_sink : encodable.staying;
     lane = std::make_unique<EncodedPolicy>(
         std::move(lane), EncodedPolicyConfig{encoding.rows, encoding.recent, sinks});
   }
@@ -110,10 +93,10 @@ absl::Status ApplyEncoding(const PolicyTerm& term, const PolicyContext& context,
   // A selection begins again from row 0, which a record would forbid.
   const bool fixed =
       lanes.retrieval || lanes.selection || lanes.positions == PositionMode::kUnrotated;
-  const EncodableRows rows = fixed ? EncodableRows::kNone : lanes.lanes.front()->encodable().rows;
-  KVASIR_ASSIGN_OR_RETURN(lanes.encoding, MakeEncoding(term, context, rows, &canonical));
+  const Encodable encodable = fixed ? Encodable{} : lanes.lanes.front()->encodable();
+  KVASIR_ASSIGN_OR_RETURN(lanes.encoding, MakeEncoding(term, context, encodable, &canonical));
   if (!lanes.encoding) return absl::OkStatus();
-  if (rows == EncodableRows::kNone) {
+  if (encodable.rows == EncodableRows::kNone) {
     return InvalidArgument(
         "rows of this policy cannot be encoded: policy={} encoding={} needs=rotated keys, and rows "
         "that are chosen once",

@@ -104,6 +104,7 @@ struct Encodable {
   EncodableRows rows = EncodableRows::kNone;
   // kWindow: rows below it stay for ever; kNoRow: all do.
   uint64_t staying = 0;
+  bool KeepsAll() const { return rows == EncodableRows::kWindow && staying == kNoRow; }
 };
 
 // What the owner of the blocks would like; decides when optional edits are worth making.

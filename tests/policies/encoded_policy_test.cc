@@ -79,7 +79,7 @@ TEST(EncodedPolicyTest, RecordsDoNotDependOnTheBatches) {
 
 TEST(EncodedPolicyTest, NoRowLiesInTwoRecordsAndFirstRowsInNone) {
   const auto records =
-      RecordsOf("streamingllm:start_size=9,recent_size=150+tm64:n_sink=2,recent=10", 900, 13);
+      RecordsOf("streamingllm:start_size=9,recent_size=150+tm64:recent=10", 900, 13);
   ASSERT_GT(records.size(), 5U);
   EXPECT_EQ(records.front().first, 9U);  // the policy's own first rows
   for (size_t i = 1; i < records.size(); ++i) EXPECT_GE(records[i].first, records[i - 1].last);
@@ -117,7 +117,7 @@ TEST(EncodingSpecTest, TheCanonicalTextHasEveryDefault) {
       {"full+tm64/int4", "full+tm64/int4:k_bits=3.25,n_sink=4,recent=32,profile=off"},
       {"full+as_written", "full"},
       {"full+f16", "full"},
-      {"window:size=9+int4", "window:size=9,positions=original+int4:rows=64,n_sink=4,recent=32"}};
+      {"window:size=9+int4", "window:size=9,positions=original+int4:rows=64,recent=32"}};
   for (const auto& [spec, canonical] : cases) {
     EXPECT_EQ(Canonical(spec, Context()), canonical) << spec;
     EXPECT_EQ(Canonical(canonical, Context()), canonical) << spec;
@@ -142,6 +142,7 @@ TEST(EncodingSpecTest, BadOnesAreNamedWithTheirBound) {
       {"full+tm64/tm32", "as many rows"},
       {"full+int8:rows=16", "value=16 known=32,64"},
       {"full+int8:n_sink=-1", "n_sink"},
+      {"streamingllm+int8:n_sink=2", "n_sink does not apply to windows"},
       {"full+tm64:profile=sometimes", "value=sometimes known=on,off,digest"},
       {"full+tm64:profile=0123abcd", "no such profile: profile=0123abcd known=off"},
       {"h2o+int4", "policy=h2o encoding=int4"},
