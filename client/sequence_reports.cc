@@ -68,6 +68,11 @@ absl::StatusOr<std::unique_ptr<SequenceState>> SequenceState::Create(
   return state;
 }
 
+static_assert(static_cast<int>(RecordCodec::kAsWritten) == v1::RECORD_CODEC_AS_WRITTEN &&
+              static_cast<int>(RecordCodec::kInt8) == v1::RECORD_CODEC_INT8 &&
+              static_cast<int>(RecordCodec::kInt4) == v1::RECORD_CODEC_INT4 &&
+              static_cast<int>(RecordCodec::kTokenMixed) == v1::RECORD_CODEC_TOKEN_MIXED);
+
 absl::Status SequenceState::OpenRecords(LaneViews& lane, const v1::LaneRecords& opened) {
   bool fits = opened.rows() > 0 && opened.rows() <= kRecordRowsMax &&
               static_cast<size_t>(opened.layers_size()) == lane.layers.size();

@@ -20,6 +20,11 @@
 
 namespace kvasir {
 
+// Position of the query of row `row` for keys that lie `offset` before their row, at most `max`.
+inline uint64_t QueryPositionOf(uint64_t row, int64_t offset, uint64_t max) {
+  return std::min(static_cast<uint64_t>(static_cast<int64_t>(row) - offset), max);
+}
+
 // Consecutive slots of one sealed block of one layer. K row of slot s: k + s * k_stride, and so V;
 // a row is [kv_head][head_dim] in the model spec's dtype.
 struct KeptRunView {
@@ -37,7 +42,7 @@ struct KeptRunView {
   uint32_t head_stride = 0;
 
   uint64_t QueryPosition(uint64_t row) const {
-    return std::min(static_cast<uint64_t>(static_cast<int64_t>(row) - query_offset), query_max);
+    return QueryPositionOf(row, query_offset, query_max);
   }
 };
 
@@ -73,7 +78,7 @@ struct RecordView {
   const uint32_t* tokens = nullptr;
 
   uint64_t QueryPosition(uint64_t row) const {
-    return std::min(static_cast<uint64_t>(static_cast<int64_t>(row) - query_offset), query_max);
+    return QueryPositionOf(row, query_offset, query_max);
   }
 };
 
@@ -138,16 +143,14 @@ struct LayerView {
   MassView mass;
   QueryRowsView queries;
 
+  // First row that the window shows to the query of `row`, whatever is there.
+  uint64_t WindowLow(uint64_t row) const {
+    return window == 0 || row + 1 < window ? 0 : row + 1 - window;
+  }
   // First row of recent that the query of `row` sees through the window.
-  uint64_t WindowFirst(uint64_t row) const {
-    const uint64_t low = (window == 0 || row + 1 < window) ? 0 : row + 1 - window;
-    return std::max(low, recent_first);
-  }
+  uint64_t WindowFirst(uint64_t row) const { return std::max(WindowLow(row), recent_first); }
   // First row of windowed records that the query of `row` sees.
-  uint64_t RecordsFirst(uint64_t row) const {
-    const uint64_t low = (window == 0 || row + 1 < window) ? 0 : row + 1 - window;
-    return std::max(low, records_from);
-  }
+  uint64_t RecordsFirst(uint64_t row) const { return std::max(WindowLow(row), records_from); }
   // Row `p` of recent; REQUIRES: recent_base <= p < recent_base + recent.size() * slots_per_block.
   std::byte* KeyOf(uint64_t p) const {
     const uint64_t at = p - recent_base;

@@ -26,6 +26,12 @@ Instant WaitDeadline(const grpc::ServerContext& context, uint32_t bound_ms) {
                    bound, std::max(left, std::chrono::system_clock::duration::zero()));
 }
 
+// The wire says codecs as the kernels do.
+static_assert(static_cast<int>(kernels::Codec::kAsWritten) == v1::RECORD_CODEC_AS_WRITTEN &&
+              static_cast<int>(kernels::Codec::kInt8) == v1::RECORD_CODEC_INT8 &&
+              static_cast<int>(kernels::Codec::kInt4) == v1::RECORD_CODEC_INT4 &&
+              static_cast<int>(kernels::Codec::kTokenMixed) == v1::RECORD_CODEC_TOKEN_MIXED);
+
 void Fill(const core::LaneReport& report, uint64_t prompt_rows, v1::LaneReport* out) {
   const core::Lane& lane = *report.lane;
   const shm::ReportShape& shape = lane.report_geometry.shape;

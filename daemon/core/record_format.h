@@ -1,5 +1,4 @@
-// How the rows of a lane lie in records: the shape of each layer's records, and how a group of them
-// is filled.
+// How the rows of a lane lie in records: the shape of each layer's records, and of a group of them.
 //
 // Immutable once made; thread-safe.
 #ifndef KVASIR_DAEMON_CORE_RECORD_FORMAT_H_
@@ -28,9 +27,9 @@ struct LaneRecords {
   };
   std::vector<Layer> layers;  // in lane order
   shm::GroupGeometry geometry;
-  uint64_t n_sink = 0;  // first rows, which are never in a record
-  std::shared_ptr<const ModelProfile>
-      profile;  // shared with the core that has loaded it; may be null
+  uint64_t n_sink = 0;  // where kept rows are encoded: first rows, which are never in a record
+  // Shared with the core that has loaded it; may be null.
+  std::shared_ptr<const ModelProfile> profile;
 
   // Query weights of a kv head; empty: all alike.
   std::span<const float> Weights(size_t layer, uint32_t kv_head) const;

@@ -46,13 +46,14 @@ struct LaneTable {
   uint64_t recent_first = 0;
   uint64_t window = 0;
   std::vector<uint64_t> sticky;
-  // First row that the query of row `rows` sees through the window.
-  uint64_t WindowFirst(uint64_t rows) const;
   uint64_t until_row = kNoRow;
   uint64_t cut_row = 0;  // rows below need the table before this one; 0: none do
   // kAttentionMass: score of each kept row when the table began, [mass set][kept row]; null: none
   // is kept. Shared by copies of the table and the jobs that read it.
   std::shared_ptr<const std::vector<float>> base;
+
+  // First row that the query of row `row` sees through the window, in records or recent.
+  uint64_t WindowFirst(uint64_t row) const;
 };
 
 struct TableVersion {

@@ -57,10 +57,10 @@ absl::StatusOr<std::vector<WindowRecord>> Sequence::ApplyRecords(const Lane& lan
   return records;
 }
 
-uint64_t LaneTable::WindowFirst(uint64_t rows) const {
+uint64_t LaneTable::WindowFirst(uint64_t row) const {
   const uint64_t first =
       records.empty() ? recent_first : std::max(records.front().first_row, records_from);
-  const uint64_t low = window == 0 || rows + 1 <= window ? 0 : rows + 1 - window;
+  const uint64_t low = window == 0 || row + 1 <= window ? 0 : row + 1 - window;
   return std::max(low, first);
 }
 
