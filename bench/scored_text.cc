@@ -7,19 +7,12 @@
 #include <utility>
 
 #include "base/status_macros.h"
+#include "engine/held_bytes.h"
 
 namespace kvasir::bench {
 namespace {
 
 constexpr uint32_t kBatch = 256;
-
-uint64_t VisibleTo(uint64_t row, const LayerView& view) {
-  uint64_t kept = 0;
-  for (const KeptRunView& run : view.kept) kept += run.rows;
-  const uint64_t first = view.WindowFirst(row);
-  const auto below = std::lower_bound(view.sticky.begin(), view.sticky.end(), first);
-  return kept + static_cast<uint64_t>(below - view.sticky.begin()) + (row + 1 - first);
-}
 
 template <typename T>
 double MeanOf(const std::vector<T>& values, size_t first, size_t last) {
@@ -39,16 +32,16 @@ double StreamingMean(uint64_t size, size_t first, size_t last) {
 }  // namespace
 
 absl::StatusOr<StepView> CountingStore::Begin(uint32_t want) {
-  KVASIR_ASSIGN_OR_RETURN(const StepView step, store_.Begin(want));
+  KVASIR_ASSIGN_OR_RETURN(const StepView step, ForwardingStore::Begin(want));
   step_.clear();
   for (uint64_t row = step.row; row < step.row + step.count; ++row) {
-    step_.push_back(static_cast<uint32_t>(VisibleTo(row, step.layers.front())));
+    step_.push_back(static_cast<uint32_t>(engine::VisibleRows(step.layers.front(), row)));
   }
   return step;
 }
 
 absl::Status CountingStore::Commit(std::span<const uint32_t> token_ids) {
-  KVASIR_RETURN_IF_ERROR(store_.Commit(token_ids));
+  KVASIR_RETURN_IF_ERROR(ForwardingStore::Commit(token_ids));
   visible_.insert(visible_.end(), step_.begin(),
                   step_.begin() + static_cast<ptrdiff_t>(token_ids.size()));
   return absl::OkStatus();
@@ -56,11 +49,11 @@ absl::Status CountingStore::Commit(std::span<const uint32_t> token_ids) {
 
 absl::StatusOr<std::vector<uint32_t>> CountingStore::SelectRows(std::span<const float> query) {
   visible_.clear();  // the selected tokens come again, as rows 0 and on
-  return store_.SelectRows(query);
+  return ForwardingStore::SelectRows(query);
 }
 
 absl::Status CountingStore::Truncate(uint64_t row) {
-  KVASIR_RETURN_IF_ERROR(store_.Truncate(row));
+  KVASIR_RETURN_IF_ERROR(ForwardingStore::Truncate(row));
   visible_.resize(row);
   return absl::OkStatus();
 }

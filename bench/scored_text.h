@@ -3,7 +3,6 @@
 #define KVASIR_BENCH_SCORED_TEXT_H_
 
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -11,6 +10,7 @@
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
+#include "engine/forwarding_store.h"
 #include "engine/generator.h"
 #include "engine/kvasir_kv_store.h"
 #include "engine/llama_engine.h"
@@ -20,24 +20,19 @@ namespace kvasir::bench {
 
 // A store that hands everything on and counts, from the tables that the engine is given, the rows
 // that each query sees (in layer 0). Not thread-safe.
-class CountingStore final : public engine::KvStore {
+class CountingStore final : public engine::ForwardingStore {
  public:
-  explicit CountingStore(engine::KvStore& store) : store_(store) {}
+  explicit CountingStore(engine::KvStore& store) : ForwardingStore(store) {}
 
-  uint64_t rows() const override { return store_.rows(); }
   absl::StatusOr<StepView> Begin(uint32_t want) override;
   absl::Status Commit(std::span<const uint32_t> token_ids) override;
-  std::optional<uint32_t> filter_layer() const override { return store_.filter_layer(); }
   absl::StatusOr<std::vector<uint32_t>> SelectRows(std::span<const float> query) override;
   absl::Status Truncate(uint64_t row) override;
-  absl::StatusOr<engine::KvUsage> Usage() override { return store_.Usage(); }
-  absl::Status Close() override { return store_.Close(); }
 
   // Of every row committed, its own key included.
   const std::vector<uint32_t>& visible() const { return visible_; }
 
  private:
-  engine::KvStore& store_;
   std::vector<uint32_t> visible_;
   std::vector<uint32_t> step_;
 };

@@ -200,6 +200,13 @@ void AttentionPlan::PlanKept(const LayerView& view, LayerPlan& plan) {
   }
 }
 
+static_assert(static_cast<int>(kernels::Codec::kAsWritten) ==
+                  static_cast<int>(RecordCodec::kAsWritten) &&
+              static_cast<int>(kernels::Codec::kInt8) == static_cast<int>(RecordCodec::kInt8) &&
+              static_cast<int>(kernels::Codec::kInt4) == static_cast<int>(RecordCodec::kInt4) &&
+              static_cast<int>(kernels::Codec::kTokenMixed) ==
+                  static_cast<int>(RecordCodec::kTokenMixed));
+
 absl::Status AttentionPlan::PlanRecords(const LayerView& view, LayerPlan& plan) {
   plan.records.clear();
   if (view.records.empty()) return absl::OkStatus();

@@ -28,6 +28,10 @@ uint64_t RowsInRecords(const LayerView& view, uint64_t row) {
 
 }  // namespace
 
+uint64_t VisibleRows(const LayerView& view, uint64_t row) {
+  return RowsAsWritten(view, row) + RowsInRecords(view, row);
+}
+
 double VisibleBytes(const StepView& step, uint32_t kv_heads, uint64_t row) {
   double bytes = 0;
   for (const LayerView& view : step.layers) {

@@ -66,13 +66,14 @@ void AddTextModeOptions(CLI::App& app, ProgramOptions& o) {
                !(value > 0) || value > (percent ? 100 : 1)) {
              throw CLI::ValidationError("--bytes", "must be a share such as 25% or 0.25");
            }
-           o.bytes = percent ? value / 100 : value;
+           o.comparison.bytes = percent ? value / 100 : value;
          },
          "Share of the bytes of full retention that may be held, e.g. 25%")
       ->needs(recommend);
-  app.add_option("--json", o.json_path, "Write what was compared to this file");
-  app.add_option("--plot", o.plot_path, "Draw quality against bytes held: a .svg or .png");
-  app.add_option("--resume", o.resume_path,
+  app.add_option("--json", o.comparison.json_path, "Write what was compared to this file");
+  app.add_option("--plot", o.comparison.plot_path,
+                 "Draw quality against bytes held: a .svg or .png");
+  app.add_option("--resume", o.comparison.resume_path,
                  "Remember finished texts in this file and do not compute them again. Retentions "
                  "are told apart by their text alone: start anew after loading another profile");
   app.add_option("--profile-file", o.profile_path, "Where --profile writes")->needs(profile);
@@ -114,7 +115,7 @@ void AddSamplingOptions(CLI::App& app, ProgramOptions& o) {
 
 void AddStoreOptions(CLI::App& app, ProgramOptions& o, std::string& output) {
   auto& kvasir = o.store.kvasir;
-  app.add_option("--retention", o.retentions,
+  app.add_option("--retention", o.comparison.retentions,
                  "What the daemon keeps, e.g. full, streamingllm:recent_size=512, "
                  "sepllm:local_size=256, gemfilter:filter_layer=21,topk=256; empty: the tenant's "
                  "default. --compare takes many")
@@ -143,13 +144,15 @@ const char* TextModeProblem(const ProgramOptions& o, bool text_mode) {
     return "--text is for --compare, --recommend and --profile";
   }
   if (!o.compare && !o.recommend &&
-      !(o.json_path.empty() && o.plot_path.empty() && o.resume_path.empty())) {
+      !(o.comparison.json_path.empty() && o.comparison.plot_path.empty() &&
+        o.comparison.resume_path.empty())) {
     return "--json, --plot and --resume are for --compare and --recommend";
   }
-  if ((o.recommend || o.profile) && !o.retentions.empty()) {
+  if ((o.recommend || o.profile) && !o.comparison.retentions.empty()) {
     return "--recommend and --profile take no --retention";
   }
-  if (!o.compare && o.retentions.size() > 1) return "only --compare takes many retentions";
+  if (!o.compare && o.comparison.retentions.size() > 1)
+    return "only --compare takes many retentions";
   if (!text_mode) return nullptr;
   if (o.text_paths.empty()) return "--text is required";
   if (o.profile && o.profile_path.empty()) return "--profile needs --profile-file";
@@ -182,7 +185,8 @@ int main(int argc, char** argv) {
   options.json = output == "json";
   options.store.kvasir.kv_type = options.engine.kv_type;
   options.store.kvasir.expanded_weights = options.weights == WeightsMode::kF32;
-  if (!options.retentions.empty()) options.store.kvasir.retention = options.retentions.front();
+  if (!options.comparison.retentions.empty())
+    options.store.kvasir.retention = options.comparison.retentions.front();
   const bool text_mode = options.compare || options.recommend || options.profile;
   if (const char* problem = TextModeProblem(options, text_mode); problem != nullptr) {
     fmt::print(stderr, "kvasir-generate: {}\n", problem);

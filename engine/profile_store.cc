@@ -9,7 +9,7 @@ namespace kvasir::engine {
 
 QueryStore::QueryStore(std::unique_ptr<KvStore> store, const HyperParameters& parameters,
                        QuerySquares& squares)
-    : StoreInProcess(std::move(store)),
+    : OwningStore(std::move(store)),
       row_floats_(parameters.heads * parameters.head_dim),
       squares_(squares),
       queries_(parameters.layers) {
@@ -17,7 +17,7 @@ QueryStore::QueryStore(std::unique_ptr<KvStore> store, const HyperParameters& pa
 }
 
 absl::StatusOr<StepView> QueryStore::Begin(uint32_t want) {
-  KVASIR_ASSIGN_OR_RETURN(StepView step, StoreInProcess::Begin(want));
+  KVASIR_ASSIGN_OR_RETURN(StepView step, OwningStore::Begin(want));
   layers_.assign(step.layers.begin(), step.layers.end());
   count_ = step.count;
   for (size_t i = 0; i < layers_.size(); ++i) {
@@ -29,7 +29,7 @@ absl::StatusOr<StepView> QueryStore::Begin(uint32_t want) {
 }
 
 absl::Status QueryStore::Commit(std::span<const uint32_t> ids) {
-  KVASIR_RETURN_IF_ERROR(StoreInProcess::Commit(ids));
+  KVASIR_RETURN_IF_ERROR(OwningStore::Commit(ids));
   for (size_t layer = 0; layer < queries_.size(); ++layer) {
     std::vector<double>& sums = squares_.sums[layer];
     for (size_t i = 0; i < ids.size() * row_floats_; ++i) {
@@ -46,7 +46,7 @@ absl::StatusOr<StepView> OneLayerEncodedStore::Begin(uint32_t want) {
   const uint64_t left = rows() >= due ? want : due - rows();
   KVASIR_ASSIGN_OR_RETURN(
       const StepView step,
-      StoreInProcess::Begin(static_cast<uint32_t>(std::min<uint64_t>(want, left))));
+      OwningStore::Begin(static_cast<uint32_t>(std::min<uint64_t>(want, left))));
   if (rows() >= due) Encode(step.layers[config_.layer]);
   return step;
 }

@@ -12,8 +12,8 @@
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
+#include "engine/forwarding_store.h"
 #include "engine/gguf_model.h"
-#include "engine/kv_store.h"
 #include "kernels/encoding/record.h"
 
 namespace kvasir::engine {
@@ -24,22 +24,8 @@ struct QuerySquares {
   uint64_t queries = 0;
 };
 
-class StoreInProcess : public KvStore {
- public:
-  explicit StoreInProcess(std::unique_ptr<KvStore> store) : store_(std::move(store)) {}
-  uint64_t rows() const override { return store_->rows(); }
-  absl::StatusOr<StepView> Begin(uint32_t want) override { return store_->Begin(want); }
-  absl::Status Commit(std::span<const uint32_t> ids) override { return store_->Commit(ids); }
-  absl::Status Truncate(uint64_t row) override { return store_->Truncate(row); }
-  absl::StatusOr<KvUsage> Usage() override { return store_->Usage(); }
-  absl::Status Close() override { return store_->Close(); }
-
- private:
-  std::unique_ptr<KvStore> store_;
-};
-
 // Adds the queries of every committed step to `squares`, which must outlive it.
-class QueryStore final : public StoreInProcess {
+class QueryStore final : public OwningStore {
  public:
   QueryStore(std::unique_ptr<KvStore> store, const HyperParameters& parameters,
              QuerySquares& squares);
@@ -56,7 +42,7 @@ class QueryStore final : public StoreInProcess {
 
 // Rows of one plane of one layer, once they are older than `recent`, as if they lay in a record:
 // they are encoded, and what the record says is written back.
-class OneLayerEncodedStore final : public StoreInProcess {
+class OneLayerEncodedStore final : public OwningStore {
  public:
   struct Config {
     uint32_t layer = 0;
@@ -66,7 +52,7 @@ class OneLayerEncodedStore final : public StoreInProcess {
     uint64_t recent = 32;
   };
   OneLayerEncodedStore(std::unique_ptr<KvStore> store, const Config& config)
-      : StoreInProcess(std::move(store)), config_(config), done_(config.n_sink) {}
+      : OwningStore(std::move(store)), config_(config), done_(config.n_sink) {}
   // At most up to the row at which the next record is due.
   absl::StatusOr<StepView> Begin(uint32_t want) override;
 

@@ -18,7 +18,6 @@
 #include "base/error.h"
 #include "base/posix.h"
 #include "base/status_macros.h"
-#include "engine/compare_program.h"
 #include "engine/profile_program.h"
 #include "engine/selected_text.h"
 #include "engine/tokenizer.h"
@@ -349,13 +348,8 @@ absl::Status RunTextMode(const ProgramOptions& options, const GgufModel& model,
   if (options.profile) {
     return RunProfile(model, {options.batch, options.engine, options.profile_path}, texts);
   }
-  CompareOptions compare;
-  compare.retentions = options.retentions;
+  CompareOptions compare = options.comparison;
   compare.batch = options.batch;
-  compare.json_path = options.json_path;
-  compare.plot_path = options.plot_path;
-  compare.resume_path = options.resume_path;
-  compare.bytes = options.bytes;
   compare.store = options.store;
   compare.engine = options.engine;
   if (options.recommend) return RunRecommend(model, tokenizer, compare, texts);

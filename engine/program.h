@@ -9,6 +9,7 @@
 
 #include <absl/status/status.h>
 
+#include "engine/compare_program.h"
 #include "engine/generator.h"
 #include "engine/gguf_model.h"
 #include "engine/llama_engine.h"
@@ -30,9 +31,8 @@ struct ProgramOptions {
   bool json = false;
   bool compare = false, recommend = false, profile = false;  // the modes of these names
   std::vector<std::string> text_paths;                       // of those modes
-  std::vector<std::string> retentions;                       // to compare
-  std::string json_path, plot_path, resume_path, profile_path;
-  double bytes = 0.25;         // recommend
+  CompareOptions comparison;  // what the command line says of it; the rest is taken from here
+  std::string profile_path;
   bool show_selected = false;  // what a selection policy chose of the prompt
   bool hold = false;           // keep the sequence until standard input ends
   uint64_t decode_tokens = 0;  // after a scored text: decode steps to time

@@ -11,6 +11,7 @@
 
 #include <gmock/gmock.h>
 
+#include "engine/forwarding_store.h"
 #include "tests/engine/double_llama.h"
 #include "tests/engine/engine_support.h"
 #include "tests/engine/scripted_store.h"
@@ -278,25 +279,19 @@ TEST_F(AskedViews, MassOfABatchDoesNotDependOnThreads) {
 }
 
 // A private store whose keys are written without rotation.
-class UnrotatedStore final : public KvStore {
+class UnrotatedStore final : public OwningStore {
  public:
-  explicit UnrotatedStore(std::unique_ptr<PrivateKvStore> store) : store_(std::move(store)) {}
-  uint64_t rows() const override { return store_->rows(); }
+  explicit UnrotatedStore(std::unique_ptr<PrivateKvStore> store) : OwningStore(std::move(store)) {}
   absl::StatusOr<StepView> Begin(uint32_t want) override {
-    absl::StatusOr<StepView> step = store_->Begin(want);
+    absl::StatusOr<StepView> step = OwningStore::Begin(want);
     if (!step.ok()) return step;
     views_.assign(step->layers.begin(), step->layers.end());
     for (LayerView& view : views_) view.unrotated = true;
     step->layers = views_;
     return step;
   }
-  absl::Status Commit(std::span<const uint32_t> ids) override { return store_->Commit(ids); }
-  absl::Status Truncate(uint64_t row) override { return store_->Truncate(row); }
-  absl::StatusOr<KvUsage> Usage() override { return store_->Usage(); }
-  absl::Status Close() override { return store_->Close(); }
 
  private:
-  std::unique_ptr<PrivateKvStore> store_;
   std::vector<LayerView> views_;
 };
 

@@ -78,7 +78,7 @@ PolicyCase StreamingLlmCase(uint64_t start, uint64_t recent, bool in_cache) {
 }
 
 absl::StatusOr<StepView> WatchedStore::Begin(uint32_t want) {
-  absl::StatusOr<StepView> step = store_->Begin(want);
+  absl::StatusOr<StepView> step = ForwardingStore::Begin(want);
   if (!step.ok()) return step;
   recent_first_.resize(step->layers.size());
   compactions_.resize(step->layers.size());

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/forwarding_store.h"
 #include "engine/kvasir_kv_store.h"
 #include "tests/engine/engine_support.h"
 #include "tests/engine/oracle_tables.h"
@@ -37,27 +38,12 @@ PolicyCase StreamCase(const StreamSetting& setting, const StreamSetting& other, 
 PolicyCase StreamingLlmCase(uint64_t start, uint64_t recent, bool in_cache);
 
 // Counts how often each layer's table lets go of rows; hands everything on to `store`.
-class WatchedStore final : public KvStore {
+class WatchedStore final : public ForwardingStore {
  public:
-  explicit WatchedStore(std::unique_ptr<KvasirKvStore> store) : store_(std::move(store)) {}
+  explicit WatchedStore(std::unique_ptr<KvasirKvStore> store)
+      : ForwardingStore(*store), store_(std::move(store)) {}
 
-  uint64_t rows() const override { return store_->rows(); }
   absl::StatusOr<StepView> Begin(uint32_t want) override;
-  absl::Status Commit(std::span<const uint32_t> ids) override { return store_->Commit(ids); }
-  std::optional<uint32_t> filter_layer() const override { return store_->filter_layer(); }
-  absl::StatusOr<std::vector<uint32_t>> SelectRows(std::span<const float> query) override {
-    return store_->SelectRows(query);
-  }
-  bool retrieves() const override { return store_->retrieves(); }
-  absl::StatusOr<std::span<const KeptRunView>> Retrieve(uint32_t layer,
-                                                        std::span<const float> query,
-                                                        std::span<const float> mass) override {
-    return store_->Retrieve(layer, query, mass);
-  }
-  absl::Status Truncate(uint64_t row) override { return store_->Truncate(row); }
-  absl::StatusOr<KvUsage> Usage() override { return store_->Usage(); }
-  absl::Status Close() override { return store_->Close(); }
-
   const Sequence& sequence() const { return store_->sequence(); }
   // Of the layer that let go least often.
   uint32_t Compactions() const;

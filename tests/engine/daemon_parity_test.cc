@@ -2,7 +2,6 @@
 // memory, every other policy against a forward pass in double that asks the policy's state machine
 // what each query sees. Rows are computed in batches and one by one, over many compactions.
 #include <algorithm>
-#include <fstream>
 #include <memory>
 #include <span>
 #include <string>
@@ -17,7 +16,6 @@
 #include "tests/engine/in_place_store.h"
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 namespace kvasir::engine::testing {
 namespace {
@@ -27,19 +25,6 @@ using kernels::RowType;
 constexpr uint32_t kLayers = 4;
 constexpr uint32_t kBatch = 24;
 constexpr size_t kTokens = 1088;
-
-std::vector<uint32_t> Prose(size_t tokens) {
-  std::ifstream in(kTinyFixture);
-  const nlohmann::json fixture = nlohmann::json::parse(in);
-  std::vector<uint32_t> ids;
-  for (const auto& part : fixture["policy_checks"]) {
-    const auto more = part["ids"].get<std::vector<uint32_t>>();
-    ids.insert(ids.end(), more.begin(), more.end());
-  }
-  EXPECT_GE(ids.size(), tokens);
-  ids.resize(tokens);
-  return ids;
-}
 
 std::vector<PolicyCase> Cases() {
   const StreamSetting cache{.init = 3, .separators = 12, .local = 40, .cache = 96};

@@ -1,7 +1,6 @@
 // Encoded rows through the reference engine and a daemon, with the tiny model at F32: logits
 // against the same engine on rows in this process, each of which is replaced by what its record
 // says at the row at which the daemon's record comes into use.
-#include <fstream>
 #include <memory>
 #include <span>
 #include <string>
@@ -16,7 +15,6 @@
 #include "tests/engine/daemon_parity_support.h"
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 namespace kvasir::engine::testing {
 namespace {
@@ -57,12 +55,12 @@ std::vector<EncodedCase> Cases() {
 void PrintTo(const EncodedCase& one, std::ostream* out) { *out << one.retention; }
 
 // Every layer shows a window and nothing else.
-class WindowStore final : public StoreInProcess {
+class WindowStore final : public OwningStore {
  public:
   WindowStore(std::unique_ptr<KvStore> store, uint64_t window)
-      : StoreInProcess(std::move(store)), window_(window) {}
+      : OwningStore(std::move(store)), window_(window) {}
   absl::StatusOr<StepView> Begin(uint32_t want) override {
-    absl::StatusOr<StepView> step = StoreInProcess::Begin(want);
+    absl::StatusOr<StepView> step = OwningStore::Begin(want);
     if (!step.ok()) return step;
     layers_.assign(step->layers.begin(), step->layers.end());
     for (LayerView& layer : layers_) layer.window = window_;
@@ -80,18 +78,6 @@ class EncodedRows : public DaemonParity, public ::testing::WithParamInterface<En
   void SetUp() override {
     StartDaemon(64 * kMiB);
     LoadModel(kTinyModel);
-  }
-
-  std::vector<uint32_t> Text() const {
-    std::ifstream in(kTinyFixture);
-    const nlohmann::json fixture = nlohmann::json::parse(in);
-    std::vector<uint32_t> ids;
-    for (const auto& part : fixture["policy_checks"]) {
-      const auto more = part["ids"].get<std::vector<uint32_t>>();
-      ids.insert(ids.end(), more.begin(), more.end());
-    }
-    ids.resize(kTokens);
-    return ids;
   }
 
   std::unique_ptr<KvStore> Plain() const {
@@ -129,7 +115,7 @@ class EncodedRows : public DaemonParity, public ::testing::WithParamInterface<En
 
 TEST_P(EncodedRows, LogitsAreThoseOfTheDecodedRows) {
   const EncodedCase& one = GetParam();
-  const std::vector<uint32_t> tokens = Text();
+  const std::vector<uint32_t> tokens = Prose(kTokens);
   const auto ours = MakeStore(one.retention);
   const auto reference = Reference(one);
   const Difference difference = Compare(*ours, *reference, tokens, kBatch);
@@ -151,7 +137,7 @@ class EncodedSequences : public EncodedRows {};
 
 // Held bytes are those of groups of records, on both sides of the table.
 TEST_F(EncodedSequences, FewerBytesAreHeld) {
-  const std::vector<uint32_t> tokens = Text();
+  const std::vector<uint32_t> tokens = Prose(kTokens);
   const auto full = MakeStore("full");
   const auto ours = MakeStore("full+int4:recent=16");
   (void)ComputeAll(*engine_, *full, tokens, kBatch);
@@ -178,7 +164,7 @@ TEST_F(EncodedSequences, AnEngineThatDoesNotReadRecordsIsRefused) {
 }
 
 TEST_F(EncodedSequences, RowsAreTakenBackDownToTheLastRecord) {
-  const std::vector<uint32_t> tokens = Text();
+  const std::vector<uint32_t> tokens = Prose(kTokens);
   const auto ours = MakeStore("full+int8:rows=32,recent=16");
   const auto reference = Reference({"", "", Codec::kInt8, Codec::kInt8, 32, 4, 16});
   const size_t vocabulary = model_->parameters().vocabulary;

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 
 #include "base/check.h"
 #include "base/error.h"
@@ -15,12 +16,26 @@
 #include <fmt/format.h>
 #include <ggml-cpp.h>
 #include <llama.h>
+#include <nlohmann/json.hpp>
 
 namespace kvasir::engine::testing {
 
 void Die(const absl::Status& status) {
   fmt::print(stderr, "unexpected error: {}\n", MessageOf(status));
   std::abort();
+}
+
+std::vector<uint32_t> Prose(size_t tokens) {
+  std::ifstream in(kTinyFixture);
+  const nlohmann::json fixture = nlohmann::json::parse(in);
+  std::vector<uint32_t> ids;
+  for (const auto& part : fixture["policy_checks"]) {
+    const auto more = part["ids"].get<std::vector<uint32_t>>();
+    ids.insert(ids.end(), more.begin(), more.end());
+  }
+  KVASIR_CHECK(ids.size() >= tokens, "the fixture has {} tokens of {}", ids.size(), tokens);
+  ids.resize(tokens);
+  return ids;
 }
 
 std::unique_ptr<PrivateKvStore> MakePrivateStore(const GgufModel& model, kernels::RowType type,

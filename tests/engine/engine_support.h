@@ -36,6 +36,9 @@ T ValueOrDie(absl::StatusOr<T> result) {
   return std::move(result).value();
 }
 
+// The first `tokens` ids of the tiny model's texts, one behind the other.
+std::vector<uint32_t> Prose(size_t tokens);
+
 std::unique_ptr<PrivateKvStore> MakePrivateStore(const GgufModel& model, kernels::RowType type,
                                                  uint32_t slots_per_block = 64);
 

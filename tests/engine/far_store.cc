@@ -20,7 +20,7 @@ constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 }  // namespace
 
 absl::StatusOr<StepView> FarRecorder::Begin(uint32_t want) {
-  absl::StatusOr<StepView> step = store_.Begin(want);
+  absl::StatusOr<StepView> step = ForwardingStore::Begin(want);
   if (!step.ok()) return step;
   row_ = step->row;
   lookups_[row_].assign(step->layers.size(), {});
@@ -31,7 +31,7 @@ absl::StatusOr<std::span<const KeptRunView>> FarRecorder::Retrieve(uint32_t laye
                                                                    std::span<const float> query,
                                                                    std::span<const float> mass) {
   KVASIR_ASSIGN_OR_RETURN(const std::span<const KeptRunView> runs,
-                          store_.Retrieve(layer, query, mass));
+                          ForwardingStore::Retrieve(layer, query, mass));
   FarLookup& lookup = lookups_[row_][layer];
   lookup.query.assign(query.begin(), query.end());
   lookup.mass.assign(mass.begin(), mass.end());

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "engine/attention_ops.h"
+#include "engine/forwarding_store.h"
 #include "engine/kv_store.h"
 #include "policies/retrieval/block_cache.h"
 #include "policies/retrieval/infllm_stream.h"
@@ -26,25 +27,19 @@ using FarLookups = std::map<uint64_t, std::vector<FarLookup>>;  // by the step's
 
 // Hands everything on to `store` and writes the lookups down, with blocks numbered by their rows'
 // positions.
-class FarRecorder final : public KvStore {
+class FarRecorder final : public ForwardingStore {
  public:
-  FarRecorder(KvStore& store, const InfLlmConfig& config) : store_(store), config_(config) {}
+  FarRecorder(KvStore& store, const InfLlmConfig& config)
+      : ForwardingStore(store), config_(config) {}
 
-  uint64_t rows() const override { return store_.rows(); }
   absl::StatusOr<StepView> Begin(uint32_t want) override;
-  absl::Status Commit(std::span<const uint32_t> ids) override { return store_.Commit(ids); }
-  bool retrieves() const override { return store_.retrieves(); }
   absl::StatusOr<std::span<const KeptRunView>> Retrieve(uint32_t layer,
                                                         std::span<const float> query,
                                                         std::span<const float> mass) override;
-  absl::Status Truncate(uint64_t row) override { return store_.Truncate(row); }
-  absl::StatusOr<KvUsage> Usage() override { return store_.Usage(); }
-  absl::Status Close() override { return store_.Close(); }
 
   const FarLookups& lookups() const { return lookups_; }
 
  private:
-  KvStore& store_;
   const InfLlmConfig config_;
   uint64_t row_ = 0;
   FarLookups lookups_;

@@ -40,7 +40,7 @@ bool ScoredRule::DecidesAt(uint64_t row) const {
 }
 
 absl::StatusOr<StepView> SeenStore::Begin(uint32_t want) {
-  absl::StatusOr<StepView> step = store_.Begin(want);
+  absl::StatusOr<StepView> step = ForwardingStore::Begin(want);
   if (!step.ok()) return step;
   auto& layers = seen_[step->row];
   layers.clear();

@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/forwarding_store.h"
 #include "engine/gguf_model.h"
 #include "engine/kv_store.h"
 #include "tests/engine/double_llama.h"
@@ -51,21 +52,15 @@ using SeenRows = std::map<uint64_t, std::vector<std::vector<std::vector<uint64_t
 // ... SeenRows[step's first row][layer][kv_head].
 
 // Writes down what the views of `store` show; hands everything on.
-class SeenStore final : public KvStore {
+class SeenStore final : public ForwardingStore {
  public:
-  SeenStore(KvStore& store, uint32_t kv_heads) : store_(store), kv_heads_(kv_heads) {}
+  SeenStore(KvStore& store, uint32_t kv_heads) : ForwardingStore(store), kv_heads_(kv_heads) {}
 
-  uint64_t rows() const override { return store_.rows(); }
   absl::StatusOr<StepView> Begin(uint32_t want) override;
-  absl::Status Commit(std::span<const uint32_t> ids) override { return store_.Commit(ids); }
-  absl::Status Truncate(uint64_t row) override { return store_.Truncate(row); }
-  absl::StatusOr<KvUsage> Usage() override { return store_.Usage(); }
-  absl::Status Close() override { return store_.Close(); }
 
   const SeenRows& seen() const { return seen_; }
 
  private:
-  KvStore& store_;
   const uint32_t kv_heads_;
   SeenRows seen_;
 };

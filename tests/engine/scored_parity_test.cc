@@ -3,7 +3,6 @@
 // paper's rule, with scores of that pass.
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <memory>
 #include <numeric>
 #include <span>
@@ -21,7 +20,6 @@
 #include "tests/engine/scored_oracle.h"
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 namespace kvasir::engine::testing {
 namespace {
@@ -31,18 +29,6 @@ using ::testing::IsEmpty;
 
 constexpr size_t kTokens = 360;
 constexpr uint32_t kBatch = 24;
-
-std::vector<uint32_t> Prose(size_t tokens) {
-  std::ifstream in(kTinyFixture);
-  const nlohmann::json fixture = nlohmann::json::parse(in);
-  std::vector<uint32_t> ids;
-  for (const auto& part : fixture["policy_checks"]) {
-    const auto more = part["ids"].get<std::vector<uint32_t>>();
-    ids.insert(ids.end(), more.begin(), more.end());
-  }
-  ids.resize(tokens);
-  return ids;
-}
 
 std::vector<ScoredRule> MassRules() {
   std::vector<ScoredRule> rules(6);
