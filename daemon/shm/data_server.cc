@@ -218,10 +218,10 @@ void DataServer::Drop(int fd) {
   (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
   const uint32_t id = session->session_id();
   if (id == 0) return;
-  session->CloseSocket();
   MutexLock lock(shared_.mutex);
   spdlog::info("session closed: session={} pid={}", id, session->peer().pid);
   shared_.core.EndSession(id);
+  session->CloseSocket();  // who sees the hang-up finds the session ended
   shared_.progress.NotifyAll();
   settling_ = true;
   if (!shared_.core.IsGone(id)) leaving_[id] = std::move(session);
