@@ -46,8 +46,8 @@ struct OpenOptions {
       0;                  // how many of the first rows are prefill, for policies that tell it apart
   std::string label;      // for people, at most 256 bytes
   uint64_t max_rows = 0;  // the sequence never grows beyond; saves room for tables; 0: no bound
-  // The engine attends LayerView::records. Without it a retention with an encoding is refused, the
-  // tenant's default as well.
+  // The engine attends LayerView::records. Without it a retention with an encoding is refused; of a
+  // tenant's default the encoding is left out.
   bool reads_records = false;
 };
 

@@ -50,6 +50,8 @@ struct ConfigKey {
   bool needs_restart = true;
   std::string_view description = {};   // sentences for people, wrapped by whoever prints them
   std::string_view default_note = {};  // when the default depends on another key
+  std::string_view sample = {};        // text of the sample file where that is not the default
+  std::string_view sample_note = {};   // and why
 };
 
 // All keys, in the order of the sample file: tables are contiguous, "tenant" comes last.
@@ -68,7 +70,8 @@ std::string FormatByteSize(uint64_t bytes);
 // The value of a row as TOML text, e.g. `"512MiB"`, `[1000, 1001]`.
 std::string FormatConfigValue(const ConfigKey& key, const ConfigValue& value);
 
-// A commented file with every key at its default; deploy/kvasird.example.toml is this text.
+// A commented file with every key, at its default or where `sample` says better;
+// deploy/kvasird.example.toml is this text.
 std::string SampleConfigToml();
 
 // The same as a Markdown table, for docs/operations.md.

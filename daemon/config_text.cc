@@ -95,7 +95,12 @@ std::string TablesAsToml(Config config, bool comments) {
       out += fmt::format("{}[{}]\n", out.empty() ? "" : "\n", table);
     }
     if (comments) out += "\n" + KeyComment(key);
-    out += fmt::format("{} = {}\n", key.name, FormatConfigValue(key, key.value(config, unused)));
+    const ConfigValue value = key.value(config, unused);
+    if (comments && !key.sample.empty()) {
+      out += Comment(key.sample_note);
+      *std::get<std::string*>(value) = key.sample;
+    }
+    out += fmt::format("{} = {}\n", key.name, FormatConfigValue(key, value));
   }
   return out;
 }
@@ -168,7 +173,7 @@ std::string SampleConfigToml() {
                         .limit_bytes = config.memory.pool_bytes,
                         .retention = config.retention.default_spec};
   std::string out =
-      "# Configuration of kvasird: every key, at its default.\n"
+      "# Configuration of kvasird: every key, at its default where no other value is reasoned.\n"
       "# Sizes are whole bytes, or text with a unit: \"512MiB\" (B, KiB, MiB, GiB, TiB).\n"
       "# A change needs a restart of the daemon where nothing else is said.\n"
       "# Check a changed file with: kvasird --config=FILE --check-config\n\n";

@@ -39,6 +39,11 @@ struct PolicySpec {
 
 absl::StatusOr<PolicySpec> ParsePolicySpec(std::string_view text);
 
+// The part of a spec before its encoding.
+inline std::string_view WithoutEncoding(std::string_view text) {
+  return text.substr(0, text.find('+'));
+}
+
 // A decimal number in [min, max].
 absl::StatusOr<uint64_t> ParseInteger(std::string_view key, std::string_view value, uint64_t min,
                                       uint64_t max);

@@ -11,6 +11,7 @@
 #include "base/status_macros.h"
 #include "daemon/core/kv_core.h"
 #include "policies/policy_registry.h"
+#include "policies/policy_spec.h"
 
 #include <fmt/format.h>
 
@@ -124,6 +125,10 @@ absl::StatusOr<Sequence*> KvCore::OpenSequence(Session& session, const OpenReque
   KVASIR_ASSIGN_OR_RETURN(const std::shared_ptr<const ModelProfile> profile, ProfileOf(model));
   if (profile != nullptr) policy_context.profile = profile->digest;
   KVASIR_ASSIGN_OR_RETURN(PolicyLanes lanes, MakeLanes(text, policy_context));
+  // Who asks for nothing must not be refused for what it was given.
+  if (lanes.encoding && !request.reads_records && request.retention.empty()) {
+    KVASIR_ASSIGN_OR_RETURN(lanes, MakeLanes(WithoutEncoding(text), policy_context));
+  }
   KVASIR_RETURN_IF_ERROR(GiveSlidingLayersTheirWindow(model, policy_context, &lanes));
   KVASIR_RETURN_IF_ERROR(CheckNeeds(model, lanes));
   if (lanes.encoding && !request.reads_records) {

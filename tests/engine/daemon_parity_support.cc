@@ -93,8 +93,9 @@ uint32_t WatchedStore::Compactions() const {
   return compactions_.empty() ? 0 : *std::min_element(compactions_.begin(), compactions_.end());
 }
 
-void DaemonParity::StartDaemon(uint64_t pool_bytes) {
+void DaemonParity::StartDaemon(uint64_t pool_bytes, const std::string& retention) {
   Config config = MakeConfig();
+  config.tenants[0].retention = retention;
   config.memory.pool_bytes = pool_bytes;
   config.tenants[0].limit_bytes = pool_bytes;
   StartServer(config);

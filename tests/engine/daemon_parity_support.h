@@ -58,7 +58,7 @@ class WatchedStore final : public ForwardingStore {
 class DaemonParity : public kvasir::testing::DaemonFixture {
  protected:
   // Starts a daemon with a pool of `pool_bytes` and loads the model at `path` with F32 weights.
-  void StartDaemon(uint64_t pool_bytes);
+  void StartDaemon(uint64_t pool_bytes, const std::string& retention = "full");
   void LoadModel(const std::string& path);
   void TearDown() override;
 

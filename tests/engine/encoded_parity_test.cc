@@ -163,6 +163,24 @@ TEST_F(EncodedSequences, AnEngineThatDoesNotReadRecordsIsRefused) {
   EXPECT_TRUE(session->OpenSequence(options).ok());
 }
 
+class EncodedDefault : public DaemonParity {
+ protected:
+  void SetUp() override {
+    StartDaemon(64 * kMiB, "full+int4");
+    LoadModel(kTinyModel);
+  }
+};
+
+TEST_F(EncodedDefault, IsLeftOutForAnEngineThatDoesNotReadRecords) {
+  const auto session = ValueOrDie(Session::Connect(MakeConnectOptions()));
+  ModelSpec spec = ValueOrDie(ModelSpecOf(*model_, *tokenizer_, {}));
+  OpenOptions options;
+  options.model = ValueOrDie(session->RegisterModel(spec));
+  EXPECT_EQ(ValueOrDie(session->OpenSequence(options)).retention(), "full");
+  options.reads_records = true;
+  EXPECT_THAT(ValueOrDie(session->OpenSequence(options)).retention(), HasSubstr("full+int4"));
+}
+
 TEST_F(EncodedSequences, RowsAreTakenBackDownToTheLastRecord) {
   const std::vector<uint32_t> tokens = Prose(kTokens);
   const auto ours = MakeStore("full+int8:rows=32,recent=16");
