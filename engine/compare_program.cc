@@ -46,6 +46,20 @@ class Comparer {
     return comparer;
   }
 
+  // Bytes of sequences of so many tokens, those of the text over and over, into the summaries.
+  absl::Status MeasureAt(uint64_t tokens, std::span<const uint32_t> ids,
+                         std::vector<RetentionSummary>& summaries) {
+    std::vector<uint32_t> text(tokens);
+    for (uint64_t row = 0; row < tokens; ++row) text[row] = ids[row % ids.size()];
+    MeanBytes full;
+    for (RetentionSummary& summary : summaries) {
+      KVASIR_ASSIGN_OR_RETURN(const MeanBytes bytes, comparison_->Measure(text, summary.retention));
+      if (&summary == &summaries.front()) full = bytes;
+      summary.at_length = {tokens, bytes.held / full.held, bytes.needed / full.needed};
+    }
+    return absl::OkStatus();
+  }
+
   // Summaries of full retention and `retentions` over the first `tokens` tokens of each text.
   absl::StatusOr<std::vector<RetentionSummary>> Compare(const std::vector<std::string>& retentions,
                                                         const std::vector<CompareText>& texts,
@@ -152,7 +166,7 @@ absl::StatusOr<std::vector<size_t>> Affordable(Comparer& comparer, double bytes,
   const auto held = [&](const std::string& retention) -> absl::StatusOr<double> {
     double sum = 0;
     for (const CompareText& text : texts) {
-      KVASIR_ASSIGN_OR_RETURN(const TextResult one,
+      KVASIR_ASSIGN_OR_RETURN(const MeanBytes one,
                               comparer.comparison().Measure(text.ids, retention));
       sum += one.held;
     }
@@ -184,6 +198,9 @@ absl::StatusOr<std::vector<RetentionSummary>> RunCompare(const GgufModel& model,
       options.retentions.empty() ? DefaultRetentions() : options.retentions;
   KVASIR_ASSIGN_OR_RETURN(std::vector<RetentionSummary> summaries,
                           comparer->Compare(retentions, texts, MostTokens(texts)));
+  if (options.bytes_at != 0) {
+    KVASIR_RETURN_IF_ERROR(comparer->MeasureAt(options.bytes_at, texts.front().ids, summaries));
+  }
   fmt::print("{}", SummaryTable(summaries));
   std::fflush(stdout);
   KVASIR_RETURN_IF_ERROR(WriteOutputs(options, summaries));

@@ -28,7 +28,8 @@ struct CompareOptions {
   std::string plot_path;                     // "": no plot
   std::string resume_path;                   // "": nothing is remembered
   std::map<std::string, std::string> goals;  // by retention, for the JSON
-  double bytes = 0.25;  // --recommend: share of the bytes of full retention that may be held
+  uint64_t bytes_at = 0;  // --compare: measure bytes of so many tokens too; 0: no
+  double bytes = 0.25;    // --recommend: share of the bytes of full retention that may be held
   KvStoreOptions store;
   EngineOptions engine;
 };

@@ -30,10 +30,10 @@ nlohmann::json ToJson(const std::string& text, const TextResult& result) {
           {"mean_nll_above_base", result.mean_nll_above_base},
           {"kl", result.kl},
           {"top1", result.top1},
-          {"held", result.held},
-          {"needed", result.needed},
-          {"base_held", result.base_held},
-          {"base_needed", result.base_needed},
+          {"held", result.bytes.held},
+          {"needed", result.bytes.needed},
+          {"base_held", result.base_bytes.held},
+          {"base_needed", result.base_bytes.needed},
           {"ms_per_token", result.ms_per_token}};
 }
 
@@ -46,10 +46,10 @@ std::optional<std::pair<std::string, TextResult>> FromJson(const std::string& li
                                     {"mean_nll_above_base", &result.mean_nll_above_base},
                                     {"kl", &result.kl},
                                     {"top1", &result.top1},
-                                    {"held", &result.held},
-                                    {"needed", &result.needed},
-                                    {"base_held", &result.base_held},
-                                    {"base_needed", &result.base_needed},
+                                    {"held", &result.bytes.held},
+                                    {"needed", &result.bytes.needed},
+                                    {"base_held", &result.base_bytes.held},
+                                    {"base_needed", &result.base_bytes.needed},
                                     {"ms_per_token", &result.ms_per_token}}) {
     if (!json.contains(name) || !json[name].is_number()) return std::nullopt;
     *field = json[name].get<double>();
@@ -82,10 +82,10 @@ RetentionSummary Summarise(std::span<const TextResult> results) {
     out.kl += result.kl / texts;
     out.top1 += result.top1 / texts;
     out.ms_per_token += result.ms_per_token / texts;
-    held += result.held;
-    base_held += result.base_held;
-    needed += result.needed;
-    base_needed += result.base_needed;
+    held += result.bytes.held;
+    base_held += result.base_bytes.held;
+    needed += result.bytes.needed;
+    base_needed += result.base_bytes.needed;
   }
   out.perplexity_ratio = std::exp(above);
   out.ratio_error = std::sqrt(variance);
@@ -113,6 +113,13 @@ std::string SummaryTable(std::span<const RetentionSummary> summaries) {
                     100 * row.held_ratio, 100 * row.formula_ratio, row.perplexity_ratio,
                     row.ratio_error, row.kl, 100 * row.top1, row.ms_per_token, row.retention);
   }
+  if (summaries.empty() || !summaries.front().at_length) return text;
+  text += fmt::format("\nbytes of {} tokens\n{:>6} {:>8}  {}\n",
+                      summaries.front().at_length->tokens, "held", "formula", "retention");
+  for (const RetentionSummary& row : summaries) {
+    text += fmt::format("{:>5.1f}% {:>7.1f}%  {}\n", 100 * row.at_length->held_ratio,
+                        100 * row.at_length->formula_ratio, row.retention);
+  }
   return text;
 }
 
@@ -135,6 +142,10 @@ nlohmann::ordered_json SummaryJson(std::span<const RetentionSummary> summaries,
                     {"kl", row.kl},
                     {"top1", row.top1},
                     {"ms_per_token", row.ms_per_token}});
+    if (!row.at_length) continue;
+    rows.back()["at_length"] = {{"tokens", row.at_length->tokens},
+                                {"held_ratio", row.at_length->held_ratio},
+                                {"formula_ratio", row.at_length->formula_ratio}};
   }
   return {{"schema", kSchema}, {"rows", rows}};
 }

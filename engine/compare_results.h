@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -32,6 +33,14 @@ struct RetentionSummary {
   double held_ratio = 1;     // bytes held / bytes that full retention holds
   double formula_ratio = 1;  // bytes needed by formula / those of full retention
   double ms_per_token = 0;
+
+  // Shares of another length, where one was asked for.
+  struct AtLength {
+    uint64_t tokens = 0;
+    double held_ratio = 1;
+    double formula_ratio = 1;
+  };
+  std::optional<AtLength> at_length;
 };
 
 // `results`: of one retention, one for each text. REQUIRES: not empty.
@@ -41,6 +50,7 @@ RetentionSummary Summarise(std::span<const TextResult> results);
 // KL first, the earlier of equals.
 std::vector<size_t> BestWithin(std::span<const RetentionSummary> summaries, double bytes);
 
+// All summaries have at_length, of one length, or none has.
 std::string SummaryTable(std::span<const RetentionSummary> summaries);
 
 // {"schema": 1, "rows": [{"name", "value" (KL), "unit", "reference", "ratio", "better", "goal",

@@ -22,18 +22,21 @@ namespace kvasir::engine {
 
 inline constexpr size_t kCompareTokensMin = 8;  // of a text
 
+// Bytes of one sequence, means over the scored queries of a text.
+struct MeanBytes {
+  double held = 0;    // by the store, while the query looks
+  double needed = 0;  // by formula: VisibleBytes()
+};
+
 // One retention on one text, over the scored queries: those of rows T/4 to T-2 of T tokens.
 struct TextResult {
   std::string retention;               // as asked for
   double nll = 0;                      // mean, nats
   std::vector<double> nll_above_base;  // means over blocks of kBlockQueries
   double mean_nll_above_base = 0;
-  double kl = 0;      // mean KL(base || this), nats
-  double top1 = 0;    // share of queries whose greedy tokens agree
-  double held = 0;    // mean bytes that the store holds
-  double needed = 0;  // mean bytes by formula: VisibleBytes()
-  double base_held = 0;
-  double base_needed = 0;
+  double kl = 0;    // mean KL(base || this), nats
+  double top1 = 0;  // share of queries whose greedy tokens agree
+  MeanBytes bytes, base_bytes;
   double ms_per_token = 0;  // wall time of this retention's computation
 };
 
@@ -51,10 +54,9 @@ class Comparison {
                                               std::span<const std::string> retentions,
                                               const ProgressCallback& progress);
 
-  // Bytes held and needed by `retention` on any text of `tokens` rows, without computing one:
-  // what stays is not asked for its content. Not for policies that decide by scores.
-  absl::StatusOr<TextResult> Measure(std::span<const uint32_t> tokens,
-                                     const std::string& retention);
+  // Bytes of `retention` on a text, decoded a row at a time but not computed: how much stays does
+  // not depend on what the rows say. Policies that decide by scores are given even ones.
+  absl::StatusOr<MeanBytes> Measure(std::span<const uint32_t> tokens, const std::string& retention);
 
  private:
   struct Runner;

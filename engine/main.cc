@@ -70,6 +70,10 @@ void AddTextModeOptions(CLI::App& app, ProgramOptions& o) {
          },
          "Share of the bytes of full retention that may be held, e.g. 25%")
       ->needs(recommend);
+  app.add_option("--bytes-at", o.comparison.bytes_at,
+                 "Measure the bytes of sequences of so many tokens too")
+      ->check(CLI::Range(uint64_t{kvasir::engine::kCompareTokensMin}, uint64_t{1} << 30))
+      ->needs(compare);
   app.add_option("--json", o.comparison.json_path, "Write what was compared to this file");
   app.add_option("--plot", o.comparison.plot_path,
                  "Draw quality against bytes held: a .svg or .png");

@@ -73,10 +73,8 @@ TextResult Result(const std::string& retention, double kl) {
   result.mean_nll_above_base = 0.2;
   result.kl = kl;
   result.top1 = 0.5;
-  result.held = 25;
-  result.base_held = 100;
-  result.needed = 10;
-  result.base_needed = 50;
+  result.bytes = {.held = 25, .needed = 10};
+  result.base_bytes = {.held = 100, .needed = 50};
   return result;
 }
 
