@@ -28,18 +28,25 @@ void Workers::Stop() {
 }
 
 void Workers::CopyLoop() {
+  std::unique_ptr<core::SequenceJob> job;
   for (;;) {
-    std::unique_ptr<core::SequenceJob> job;
     {
       MutexLock lock(shared_.mutex);
-      while (!shared_.stopping && (job = shared_.core.TakeJob()) == nullptr) {
+      while (job == nullptr && !shared_.stopping && (job = shared_.core.TakeJob()) == nullptr) {
         shared_.work.Wait(shared_.mutex);
       }
       if (job == nullptr) return;
     }
-    core::Run(*job);
+    const bool more = core::RunPart(*job);
     MutexLock lock(shared_.mutex);
-    shared_.core.FinishJob(std::move(job));
+    // Between parts others have their turn, so that a long job of one tenant holds up nobody.
+    if (more && (shared_.stopping || !shared_.core.HasWork())) continue;
+    if (more) {
+      shared_.core.PutBackJob(std::move(job));
+      job = shared_.core.TakeJob();
+    } else {
+      shared_.core.FinishJob(std::move(job));
+    }
     shared_.progress.NotifyAll();
     if (shared_.wake_data_server) shared_.wake_data_server();
   }

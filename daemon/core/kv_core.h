@@ -154,8 +154,11 @@ class KvCore {
   // Returns false while a copy is under way (ask again).
   absl::StatusOr<bool> CloseSequence(Session& session, uint32_t slot, uint32_t uid);
 
-  // The next copy to run, or null.
+  // A job to run, or null: the oldest of the tenant that was served longest ago.
   std::unique_ptr<SequenceJob> TakeJob();
+  // A job of which a part is left: others have their turn. One that nobody waits for any more is
+  // forgotten, and its session may end here.
+  void PutBackJob(std::unique_ptr<SequenceJob> job);
   // The copies are made: publishes what waited for them. Takes the job with it, since the groups
   // that it names belong to the core's books, and the session may end here.
   void FinishJob(std::unique_ptr<SequenceJob> job);
@@ -197,8 +200,9 @@ class KvCore {
     Session* session;
     uint32_t slot;
   };
-  std::map<uint64_t, Place> sequence_places_;  // by sequence id
-  std::deque<std::unique_ptr<SequenceJob>> jobs_;
+  std::map<uint64_t, Place> sequence_places_;      // by sequence id
+  std::deque<std::unique_ptr<SequenceJob>> jobs_;  // the older ones first
+  uint64_t turn_ = 0;                              // of TakeJob()
   uint32_t next_session_id_ = 1;
   uint64_t next_sequence_id_ = 1;
 };

@@ -303,10 +303,28 @@ absl::StatusOr<bool> KvCore::CloseSequence(Session& session, uint32_t slot, uint
 }
 
 std::unique_ptr<SequenceJob> KvCore::TakeJob() {
-  if (jobs_.empty()) return nullptr;
-  std::unique_ptr<SequenceJob> job = std::move(jobs_.front());
-  jobs_.pop_front();
+  const auto tenant_of = [this](const std::unique_ptr<SequenceJob>& job) -> Tenant& {
+    return sequence_places_.at(job->sequence_id).session->tenant;
+  };
+  const auto next = std::min_element(jobs_.begin(), jobs_.end(), [&](const auto& a, const auto& b) {
+    return tenant_of(a).served_at < tenant_of(b).served_at;
+  });
+  if (next == jobs_.end()) return nullptr;
+  tenant_of(*next).served_at = ++turn_;
+  std::unique_ptr<SequenceJob> job = std::move(*next);
+  jobs_.erase(next);
   return job;
+}
+
+void KvCore::PutBackJob(std::unique_ptr<SequenceJob> job) {
+  const Place place = sequence_places_.at(job->sequence_id);
+  if (!place.session->ended) {
+    jobs_.push_back(std::move(job));
+    return;
+  }
+  place.session->sequences[place.slot]->CancelJob();
+  job.reset();  // before the sequence: it may hold the last references to a tenant's groups
+  DestroyIfIdle(place.session->id);
 }
 
 void KvCore::FinishJob(std::unique_ptr<SequenceJob> job) {

@@ -159,13 +159,12 @@ EntryRows RowsOf(const LaneScoring& s, uint32_t first_column, uint32_t columns) 
   return out;
 }
 
-absl::Status ScoreLayer(LaneScoring& s, size_t layer, uint32_t first_column, uint32_t first_set,
-                        std::vector<std::vector<float>>* mass) {
-  const HeadShape& shape = s.layers[layer];
+absl::Status ScoreLayer(LaneScoring& s) {
+  const HeadShape& shape = s.layers[s.next_layer];
   const uint32_t columns = s.needs.shared_across_heads ? 1 : shape.kv_heads;
   uint32_t heads = 0;
-  KVASIR_ASSIGN_OR_RETURN(std::vector<float> scores, ScoresOf(s, layer, first_set, &heads));
-  const EntryRows rows = RowsOf(s, first_column, columns);
+  KVASIR_ASSIGN_OR_RETURN(std::vector<float> scores, ScoresOf(s, s.next_layer, s.next_set, &heads));
+  const EntryRows rows = RowsOf(s, s.next_column, columns);
   ScoredRows scored;
   scored.kv_heads = shape.kv_heads;
   scored.heads = heads;
@@ -181,11 +180,10 @@ absl::Status ScoreLayer(LaneScoring& s, size_t layer, uint32_t first_column, uin
   }
   if (s.needs.source == ScoreSource::kAttentionMass) {
     for (uint32_t h = 0; h < shape.kv_heads; ++h) {
-      std::vector<float>& kept = mass->emplace_back();
       const KeepSet& set = keep[s.needs.shared_across_heads ? 0 : h];
       for (const uint32_t entry : set) {
         if (entry >= s.entries()) return Internal("selector chose an unknown entry: {}", entry);
-        kept.push_back(scores[h * s.entries() + entry]);
+        s.base_of_kept.push_back(scores[h * s.entries() + entry]);
       }
     }
   }
@@ -201,22 +199,20 @@ absl::Status CheckScoreCount(uint64_t heads, uint64_t rows) {
                            heads, rows, kScoresMax);
 }
 
-void RunScoring(LaneScoring& s) {
-  std::vector<std::vector<float>> mass;
-  uint32_t column = 0, set = 0;
-  for (size_t layer = 0; layer < s.layers.size() && s.status.ok(); ++layer) {
-    s.status = ScoreLayer(s, layer, column, set, &mass);
-    if (!s.status.ok()) {
-      s.status =
-          MakeError(s.status.code(), fmt::format("no decision by scores: layer={} of the lane: {}",
-                                                 layer, MessageOf(s.status)));
-    }
-    column += s.needs.shared_across_heads ? 1 : s.layers[layer].kv_heads;
-    set += s.layers[layer].kv_heads;
+bool ScoreNextLayer(LaneScoring& s) {
+  if (s.next_layer == s.layers.size() || !s.status.ok()) return false;
+  s.status = ScoreLayer(s);
+  if (!s.status.ok()) {
+    s.status =
+        MakeError(s.status.code(), fmt::format("no decision by scores: layer={} of the lane: {}",
+                                               s.next_layer, MessageOf(s.status)));
+    return false;
   }
-  for (const std::vector<float>& of_set : mass) {
-    s.base_of_kept.insert(s.base_of_kept.end(), of_set.begin(), of_set.end());
-  }
+  const uint32_t kv_heads = s.layers[s.next_layer].kv_heads;
+  s.next_column += s.needs.shared_across_heads ? 1 : kv_heads;
+  s.next_set += kv_heads;
+  ++s.next_layer;
+  return s.next_layer < s.layers.size();
 }
 
 void RunSelecting(RowSelecting& selecting) {

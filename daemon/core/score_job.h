@@ -52,7 +52,11 @@ struct LaneScoring {
   // Shared with the sequence: its session has ended, and nobody wants the results.
   std::shared_ptr<const std::atomic<bool>> abandoned;
 
-  // Results.
+  // How far it is: the next layer, its first column and its first mass set.
+  size_t next_layer = 0;
+  uint32_t next_column = 0, next_set = 0;
+
+  // Results, of the layers before.
   absl::Status status;
   std::vector<KeepSet> keep;        // one for each column
   std::vector<float> base_of_kept;  // [mass set][kept row of the next table]
@@ -64,11 +68,11 @@ struct LaneScoring {
 // its own: 128 query heads over a million rows. Errors: kResourceExhausted.
 absl::Status CheckScoreCount(uint64_t heads, uint64_t rows);
 
-// Fills the results. Cost: one pass over the keys, or over the reported mass. Thread-safe on
-// different objects. Errors (in status): kInvalidArgument for scores that are not finite,
-// kFailedPrecondition where the engine reported nothing, naming the layer; kCancelled soon after
-// `abandoned` is set.
-void RunScoring(LaneScoring& scoring);
+// Fills the results of the next layer; false when there is none, or after an error. Cost: one pass
+// over the layer's keys, or over the reported mass. Thread-safe on different objects. Errors (in
+// status): kInvalidArgument for scores that are not finite, kFailedPrecondition where the engine
+// reported nothing, naming the layer; kCancelled soon after `abandoned` is set.
+bool ScoreNextLayer(LaneScoring& scoring);
 
 // A selection among the rows of a prompt, by their keys in one layer.
 struct RowSelecting {

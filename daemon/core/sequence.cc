@@ -17,12 +17,23 @@ constexpr uint64_t kRememberedRows = 1 << 16;
 
 }  // namespace
 
-void Run(SequenceJob& job) {
-  for (LaneScoring& scoring : job.scorings) RunScoring(scoring);
-  if (job.selecting) RunSelecting(*job.selecting);
-  for (BlockSealing& sealing : job.sealings) RunSealing(sealing);
-  if (job.lookup) RunLookup(*job.lookup);
-  for (const SequenceJob::Item& item : job.items) FillGroup(item.fill, *item.rope);
+bool RunPart(SequenceJob& job) {
+  if (job.scored < job.scorings.size()) {
+    if (!ScoreNextLayer(job.scorings[job.scored])) ++job.scored;
+  } else if (job.selecting) {
+    RunSelecting(*job.selecting);
+    return false;
+  } else if (job.lookup) {
+    RunLookup(*job.lookup);
+    return false;
+  } else if (job.sealed < job.sealings.size()) {
+    RunSealing(job.sealings[job.sealed++]);
+  } else if (job.filled < job.items.size()) {
+    const SequenceJob::Item& item = job.items[job.filled++];
+    FillGroup(item.fill, *item.rope);
+  }
+  return job.scored < job.scorings.size() || job.sealed < job.sealings.size() ||
+         job.filled < job.items.size();
 }
 
 Sequence::Sequence(const SequenceContext& context, Identity identity)

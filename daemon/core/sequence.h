@@ -118,9 +118,16 @@ struct SequenceJob {
     const LaneRope* rope = nullptr;
   };
   std::vector<Item> items;
+  size_t scored = 0, sealed = 0, filled = 0;  // how many of each are done
 };
 
-void Run(SequenceJob& job);
+// Does a part of the job that is short beside a whole one: a layer that is scored, a block that is
+// sealed, a group that is filled. False when nothing is left.
+bool RunPart(SequenceJob& job);
+inline void Run(SequenceJob& job) {
+  while (RunPart(job)) {
+  }
+}
 
 // What the engine is told about a lane when a sequence is opened.
 struct LaneReport {

@@ -80,6 +80,7 @@ struct Tenant {
   AllocatorSet outside;  // sealed blocks that no engine maps until they are looked up
   TenantCounters counters;
   uint32_t sessions = 0;
+  uint64_t served_at = 0;  // turn in which a job of its was last taken
 };
 
 }  // namespace kvasir::core

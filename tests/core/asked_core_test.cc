@@ -247,7 +247,7 @@ TEST_F(AskedCoreTest, ScoresBeyondMemoryAreRefused) {
   scoring.needs.window_size = 1;
   scoring.layers = {HeadShape{kernels::RowType::kF16, 1, 65536, 1}};
   scoring.end = uint64_t{1} << 20;
-  RunScoring(scoring);
+  EXPECT_FALSE(ScoreNextLayer(scoring));
   EXPECT_EQ(scoring.status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(MessageOf(scoring.status), AllOf(HasSubstr("heads=65536"), HasSubstr("layer=0")));
 }

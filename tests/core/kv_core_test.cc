@@ -76,5 +76,57 @@ TEST_F(KvCoreTest, TheLastSessionEndsWhileACopyIsOut) {
   }
 }
 
+TEST_F(KvCoreTest, TenantsTakeTurnsBetweenPartsOfJobs) {
+  FakeEngine first(*core_, limits_, 1), second(*core_, limits_, 2);
+  const absl::StatusOr<uint32_t> model = first.RegisterModel(1), other = second.RegisterModel(1);
+  ASSERT_TRUE(model.ok() && other.ok());
+  std::vector<FakeEngine::Stream> streams;
+  for (FakeEngine* engine : {&first, &first, &first, &second}) {
+    absl::StatusOr<FakeEngine::Stream> stream =
+        engine->Open(engine == &second ? *other : *model, kTinyWindow);
+    ASSERT_TRUE(stream.ok()) << MessageOf(stream.status());
+    streams.push_back(*std::move(stream));
+  }
+  std::vector<std::unique_ptr<SequenceJob>> jobs;
+  for (FakeEngine::Stream& stream : streams) {
+    jobs.push_back(RunUntilJob(&stream == &streams.back() ? second : first, stream));
+    ASSERT_NE(jobs.back(), nullptr);
+  }
+  const uint64_t a1 = jobs[0]->sequence_id, a2 = jobs[1]->sequence_id, a3 = jobs[2]->sequence_id,
+                 b = jobs[3]->sequence_id;
+  for (std::unique_ptr<SequenceJob>& job : jobs) core_->PutBackJob(std::move(job));
+  // The second tenant was served last, then each has its turn, though the first came with three.
+  std::vector<uint64_t> order;
+  for (int turn = 0; turn < 5; ++turn) {
+    std::unique_ptr<SequenceJob> job = core_->TakeJob();
+    ASSERT_NE(job, nullptr);
+    order.push_back(job->sequence_id);
+    core_->PutBackJob(std::move(job));
+  }
+  EXPECT_EQ(order, (std::vector<uint64_t>{a1, b, a2, b, a3}));
+  while (std::unique_ptr<SequenceJob> job = core_->TakeJob()) {
+    core::Run(*job);
+    core_->FinishJob(std::move(job));
+  }
+  core_->EndSession(first.session_id());
+  core_->EndSession(second.session_id());
+}
+
+TEST_F(KvCoreTest, AJobThatNobodyWaitsForIsForgottenBetweenItsParts) {
+  FakeEngine engine(*core_, limits_, 1);
+  const absl::StatusOr<uint32_t> model = engine.RegisterModel(1);
+  ASSERT_TRUE(model.ok());
+  absl::StatusOr<FakeEngine::Stream> stream = engine.Open(*model, kTinyWindow);
+  ASSERT_TRUE(stream.ok());
+  std::unique_ptr<SequenceJob> job = RunUntilJob(engine, *stream);
+  ASSERT_NE(job, nullptr);
+  (void)core::RunPart(*job);
+  core_->EndSession(engine.session_id());
+  EXPECT_FALSE(core_->IsGone(engine.session_id()));
+  core_->PutBackJob(std::move(job));
+  EXPECT_TRUE(core_->IsGone(engine.session_id()));
+  EXPECT_FALSE(core_->HasWork());
+}
+
 }  // namespace
 }  // namespace kvasir::core::testing
