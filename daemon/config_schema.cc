@@ -279,8 +279,8 @@ std::vector<ConfigKey> PeopleKeys() {
        .sample_note =
            "full+int8 is what measurements recommend where nothing is known of the model: SmolLM2-"
            "135M, three texts of 2,048 tokens, bytes held and KL to full retention: full+int8 "
-           "57.4%, .0000; full+tm64:k_bits=4.25,v_bits=4 33.3%, .0009; full+int4 33.9%, .0036; "
-           "full+tm64:k_bits=3.25,v_bits=2.75 26.7%, .0040. sepllm is for models trained with it. "
+           "58.0%, .0000; full+tm64:k_bits=4.25,v_bits=4 33.9%, .0009; full+int4 34.4%, .0036; "
+           "full+tm64:k_bits=3.25,v_bits=2.75 27.1%, .0040. sepllm is for models trained with it. "
            "Measure yours: kvasir-generate --recommend --bytes 25% --text FILE."},
       {.table = "retention",
        .name = "profile_dir",
