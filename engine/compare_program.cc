@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <limits>
+#include <map>
 #include <memory>
 #include <utility>
 
@@ -79,7 +80,7 @@ class Comparer {
  private:
   explicit Comparer(const CompareOptions& options) : options_(options) {}
 
-  // What a result depends on, beside the retention.
+  // What results of a text depend on, beside the retention.
   std::string KeyOf(std::span<const uint32_t> ids) const {
     const KvasirStoreOptions& store = options_.store.kvasir;
     return fmt::format("model={:016x} tokens={} ids={:016x} batch={} slots={} kv_type={} f32={}",
@@ -89,17 +90,31 @@ class Comparer {
                        store.expanded_weights);
   }
 
+  // What a result of the retention depends on: `text` and the canonical spec, which is asked for
+  // only where there is a file to remember it in.
+  absl::StatusOr<std::string> KeyOf(const std::string& text, const std::string& retention) {
+    if (options_.resume_path.empty()) return text;
+    std::string& canonical = canonical_[retention];
+    if (canonical.empty()) {
+      KVASIR_ASSIGN_OR_RETURN(canonical, comparison_->Canonical(retention));
+    }
+    return text + " retention=" + canonical;
+  }
+
   absl::Status CompareOn(const std::string& name, std::span<const uint32_t> ids,
                          const std::vector<std::string>& retentions,
                          std::vector<std::vector<TextResult>>& results) {
-    const std::string key = KeyOf(ids);
-    std::vector<std::string> missing;
+    const std::string text = KeyOf(ids);
+    KVASIR_ASSIGN_OR_RETURN(const std::string full, KeyOf(text, "full"));
+    std::vector<std::string> keys, missing;
     for (const std::string& retention : retentions) {
+      KVASIR_ASSIGN_OR_RETURN(std::string key, KeyOf(text, retention));
       if (resume_->Find(key, retention) == nullptr) missing.push_back(retention);
+      keys.push_back(std::move(key));
     }
     // Few at once: each is a session of the daemon and lies in its memory. Full retention, which
     // the others are compared with, is computed beside each group.
-    for (size_t at = 0; at < missing.size() || resume_->Find(key, "full") == nullptr;
+    for (size_t at = 0; at < missing.size() || resume_->Find(full, "full") == nullptr;
          at += kSequencesAtOnce) {
       const auto some =
           std::span(missing).subspan(at, std::min(kSequencesAtOnce, missing.size() - at));
@@ -115,11 +130,14 @@ class Comparer {
       };
       KVASIR_ASSIGN_OR_RETURN(const std::vector<TextResult> found,
                               comparison_->Run(ids, some, progress));
-      for (const TextResult& result : found) KVASIR_RETURN_IF_ERROR(resume_->Add(key, result));
+      for (const TextResult& result : found) {
+        KVASIR_ASSIGN_OR_RETURN(const std::string key, KeyOf(text, result.retention));
+        KVASIR_RETURN_IF_ERROR(resume_->Add(key, result));
+      }
     }
-    results[0].push_back(*resume_->Find(key, "full"));
+    results[0].push_back(*resume_->Find(full, "full"));
     for (size_t i = 0; i < retentions.size(); ++i) {
-      results[i + 1].push_back(*resume_->Find(key, retentions[i]));
+      results[i + 1].push_back(*resume_->Find(keys[i], retentions[i]));
     }
     return absl::OkStatus();
   }
@@ -127,6 +145,7 @@ class Comparer {
   const CompareOptions& options_;
   std::unique_ptr<LlamaEngine> engine_;
   std::unique_ptr<ResumeFile> resume_;
+  std::map<std::string, std::string> canonical_;  // by retention as asked for
   std::string model_digest_;
   std::unique_ptr<Comparison> comparison_;
 };

@@ -155,6 +155,13 @@ absl::StatusOr<std::vector<TextResult>> Comparison::Run(std::span<const uint32_t
   return results;
 }
 
+absl::StatusOr<std::string> Comparison::Canonical(const std::string& retention) {
+  KVASIR_ASSIGN_OR_RETURN(const std::unique_ptr<KvStore> store, make_store_(retention));
+  std::string canonical = store->retention();
+  KVASIR_RETURN_IF_ERROR(store->Close());
+  return canonical;
+}
+
 absl::StatusOr<MeanBytes> Comparison::Measure(std::span<const uint32_t> tokens,
                                               const std::string& retention) {
   const HyperParameters& parameters = engine_.model().parameters();

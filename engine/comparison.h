@@ -54,6 +54,9 @@ class Comparison {
                                               std::span<const std::string> retentions,
                                               const ProgressCallback& progress);
 
+  // The canonical text of `retention`: what a result depends on. Errors: the store's.
+  absl::StatusOr<std::string> Canonical(const std::string& retention);
+
   // Bytes of `retention` on a text, decoded a row at a time but not computed: how much stays does
   // not depend on what the rows say. Policies that decide by scores are given even ones.
   absl::StatusOr<MeanBytes> Measure(std::span<const uint32_t> tokens, const std::string& retention);

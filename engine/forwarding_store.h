@@ -19,6 +19,7 @@ class ForwardingStore : public KvStore {
   // `store` must outlive it.
   explicit ForwardingStore(KvStore& store) : store_(store) {}
 
+  std::string retention() const override { return store_.retention(); }
   uint64_t rows() const override { return store_.rows(); }
   absl::StatusOr<StepView> Begin(uint32_t want) override { return store_.Begin(want); }
   absl::Status Commit(std::span<const uint32_t> token_ids) override {

@@ -38,6 +38,9 @@ class KvStore {
  public:
   virtual ~KvStore() = default;
 
+  // What it retains, as canonical text: a profile of the owner's is named by its digest.
+  virtual std::string retention() const { return "full"; }
+
   // Rows committed so far.
   virtual uint64_t rows() const = 0;
 

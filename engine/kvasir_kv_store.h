@@ -45,6 +45,7 @@ class KvasirKvStore final : public KvStore {
                                                                const Tokenizer& tokenizer,
                                                                const KvasirStoreOptions& options);
 
+  std::string retention() const override { return sequence_.retention(); }
   uint64_t rows() const override { return sequence_.rows(); }
   absl::StatusOr<StepView> Begin(uint32_t want) override { return sequence_.Begin(want); }
   absl::Status Commit(std::span<const uint32_t> token_ids) override {

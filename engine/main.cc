@@ -78,8 +78,7 @@ void AddTextModeOptions(CLI::App& app, ProgramOptions& o) {
   app.add_option("--plot", o.comparison.plot_path,
                  "Draw quality against bytes held: a .svg or .png");
   app.add_option("--resume", o.comparison.resume_path,
-                 "Remember finished texts in this file and do not compute them again. Retentions "
-                 "are told apart by their text alone: start anew after loading another profile");
+                 "Remember finished texts in this file and do not compute them again");
   app.add_option("--profile-file", o.profile_path, "Where --profile writes")->needs(profile);
 }
 
