@@ -140,6 +140,21 @@ HWY_INLINE hn::Vec<D> LoadCodes(D d, const std::byte* words, size_t stride) {
 #endif
 }
 
+#if HWY_TARGET <= HWY_AVX3
+// Adds 2^(kBit + plane) to `codes` where the plane's bit is set, for kPlanes words.
+template <uint32_t kPlanes, uint32_t kBit>
+HWY_INLINE __m512i JoinCodes(__m512i codes, const std::byte* words, size_t stride) {
+  const hn::CappedTag<uint8_t, 64> d;
+  KVASIR_UNROLL
+  for (size_t plane = 0; plane < kPlanes; ++plane) {
+    const auto bits = hn::LoadMaskBits(d, reinterpret_cast<const uint8_t*>(words + plane * stride));
+    codes = _mm512_mask_add_epi8(codes, bits.raw, codes,
+                                 _mm512_set1_epi8(static_cast<char>(1U << (kBit + plane))));
+  }
+  return codes;
+}
+#endif
+
 // Indices of group kGroup.
 template <size_t kGroup, class D8>
 HWY_INLINE auto GroupOf(D8, hn::Vec<D8> codes) {
@@ -156,9 +171,25 @@ struct ChannelClasses {
   uint64_t words[kCodePlanesMax + 1][kRecordDimsMax / 64];
 };
 
-HWY_INLINE void Classify(const Channels& channels, uint32_t dims, ChannelClasses& classes) {
+HWY_INLINE void Classify(const std::byte* record, const Channels& channels, uint32_t dims,
+                         ChannelClasses& classes) {
+  uint32_t at = 0;
+#if HWY_TARGET <= HWY_AVX3
+  // Whole words from the descriptors themselves: parts of a word that were just stored reach a load
+  // of the whole late.
+  for (; at + 64 <= dims; at += 64) {
+    const hn::CappedTag<uint8_t, 64> d;
+    const auto descriptors =
+        hn::LoadU(d, reinterpret_cast<const uint8_t*>(record + kDescriptorsAt + at));
+    const auto planes = hn::And(descriptors, hn::Set(d, static_cast<uint8_t>(kPlanesMask)));
+    for (uint32_t n = 1; n <= kCodePlanesMax; ++n) {
+      const auto of_class = hn::Eq(planes, hn::Set(d, static_cast<uint8_t>(n)));
+      hn::StoreMaskBits(d, of_class, reinterpret_cast<uint8_t*>(&classes.words[n][at / 64]));
+    }
+  }
+#endif
   const hn::CappedTag<uint8_t, 32> d;
-  for (uint32_t at = 0; at < dims; at += 32) {
+  for (; at < dims; at += 32) {
     const auto planes = hn::LoadU(d, channels.planes.data() + at);
     for (uint32_t n = 1; n <= kCodePlanesMax; ++n) {
       auto* to = reinterpret_cast<uint8_t*>(classes.words[n]) + at / 8;

@@ -207,7 +207,7 @@ HWY_INLINE void EncodeAll(const Block<kRows>& block, std::span<const float> weig
   }
   const Channels channels(block.shape, record);
   ChannelClasses classes;
-  Classify(channels, dims, classes);
+  Classify(record, channels, dims, classes);
   EncodeClass<kRows, 1>(block, channels, classes, scales, record);
   EncodeClass<kRows, 2>(block, channels, classes, scales, record);
   EncodeClass<kRows, 3>(block, channels, classes, scales, record);

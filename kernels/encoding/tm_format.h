@@ -69,6 +69,26 @@ constexpr CodeBooks MakeCodeBooks() {
 }
 inline constexpr CodeBooks kCodeBooks = MakeCodeBooks();
 
+// The codes of a few channels of 1 or 2 planes as one code of four bits, the first channel's
+// lowest: the level of each channel by that code. [planes][channel][code]
+inline constexpr uint32_t kJoinedBits = 4;
+struct JoinedBooks {
+  alignas(64) float levels[3][kJoinedBits][size_t{1} << kJoinedBits];
+};
+constexpr JoinedBooks MakeJoinedBooks() {
+  JoinedBooks books = {};
+  for (uint32_t planes = 1; planes <= 2; ++planes) {
+    for (uint32_t channel = 0; channel < kJoinedBits / planes; ++channel) {
+      for (uint32_t code = 0; code < uint32_t{1} << kJoinedBits; ++code) {
+        const uint32_t own = (code >> (channel * planes)) & ((uint32_t{1} << planes) - 1);
+        books.levels[planes][channel][code] = kCodeBooks.levels[planes][own];
+      }
+    }
+  }
+  return books;
+}
+inline constexpr JoinedBooks kJoinedBooks = MakeJoinedBooks();
+
 // Borders between neighbouring positive levels as a search by halves meets them: the children of
 // node i, from 1 on, are 2i below the border and 2i + 1 above it.
 struct Boundaries {

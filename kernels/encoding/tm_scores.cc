@@ -25,7 +25,7 @@ struct Keys {
   Keys(const RecordShape& of, const std::byte* at)
       : shape(of), record(at), channels(of, at), fits(channels.Fits(of)) {
     if (fits) {
-      Classify(channels, of.dims, classes);
+      Classify(at, channels, of.dims, classes);
     }
     LoadScales(at, of.dims, scales);
     LoadMeans();
@@ -95,28 +95,96 @@ struct Sums {
   hn::Vec<D> of[kQueries][4];
 };
 
+// One channel: its codes become levels, which are multiplied by the queries.
+template <uint32_t kRows, uint32_t kPlanes, size_t kQueries>
+HWY_INLINE void AddChannel(const Queries<kQueries>& queries, const std::byte* words, uint32_t c,
+                           const Table<kPlanes, GroupTag<kRows>>& table,
+                           Sums<GroupTag<kRows>, kQueries>& sums) {
+  const GroupTag<kRows> d;
+  const CodeTag<kRows> d8;
+  const auto codes = LoadCodes<kPlanes>(d8, words, kRows / 8);
+  const hn::Vec<GroupTag<kRows>> levels[4] = {
+      Lookup(d, table, GroupOf<0>(d8, codes)), Lookup(d, table, GroupOf<1>(d8, codes)),
+      Lookup(d, table, GroupOf<2>(d8, codes)), Lookup(d, table, GroupOf<3>(d8, codes))};
+  KVASIR_UNROLL
+  for (size_t i = 0; i < kQueries; ++i) {
+    const auto q = hn::Set(d, queries.scaled[i][c]);
+    KVASIR_UNROLL
+    for (size_t j = 0; j < 4; ++j) {
+      sums.of[i][j] = hn::MulAdd(q, levels[j], sums.of[i][j]);
+    }
+  }
+}
+
+#if HWY_TARGET <= HWY_AVX3
+// A few channels of few planes: their codes make one index, by which the sum of their products is
+// looked up. That is an addition for what are otherwise as many products as channels.
+template <uint32_t kPlanes, size_t kQueries>
+HWY_INLINE void AddJoined(const Keys& keys, const Queries<kQueries>& queries,
+                          const std::byte* planes, const uint32_t (&c)[kJoinedBits / kPlanes],
+                          Sums<GroupTag<64>, kQueries>& sums) {
+  const GroupTag<64> d;
+  const CodeTag<64> d8;
+  const auto words = [&](size_t i)
+                         HWY_ATTR { return planes + size_t{keys.channels.WordOf(c[i])} * 8; };
+  __m512i joined = JoinCodes<kPlanes, 0>(_mm512_setzero_si512(), words(0), 8);
+  joined = JoinCodes<kPlanes, kPlanes>(joined, words(1), 8);
+  if constexpr (kPlanes == 1) {
+    joined = JoinCodes<1, 2>(joined, words(2), 8);
+    joined = JoinCodes<1, 3>(joined, words(3), 8);
+  }
+  const hn::Vec<CodeTag<64>> codes{joined};
+  const hn::Vec<hn::RebindToSigned<GroupTag<64>>> index[4] = {
+      GroupOf<0>(d8, codes), GroupOf<1>(d8, codes), GroupOf<2>(d8, codes), GroupOf<3>(d8, codes)};
+  KVASIR_UNROLL
+  for (size_t i = 0; i < kQueries; ++i) {
+    Table<kJoinedBits, GroupTag<64>> table = {{hn::Mul(
+        hn::Set(d, queries.scaled[i][c[0]]), hn::Load(d, kJoinedBooks.levels[kPlanes][0]))}};
+    KVASIR_UNROLL
+    for (size_t of = 1; of < kJoinedBits / kPlanes; ++of) {
+      table.vecs[0] = hn::MulAdd(hn::Set(d, queries.scaled[i][c[of]]),
+                                 hn::Load(d, kJoinedBooks.levels[kPlanes][of]), table.vecs[0]);
+    }
+    KVASIR_UNROLL
+    for (size_t j = 0; j < 4; ++j) {
+      sums.of[i][j] = hn::Add(sums.of[i][j], Lookup(d, table, index[j]));
+    }
+  }
+}
+#endif
+
 template <uint32_t kRows, uint32_t kPlanes, size_t kQueries>
 HWY_INLINE void AddClass(const Keys& keys, const Queries<kQueries>& queries, size_t part,
                          Sums<GroupTag<kRows>, kQueries>& sums) {
-  const GroupTag<kRows> d;
-  const CodeTag<kRows> d8;
-  const auto table = LoadTable<kPlanes>(d, kCodeBooks.levels[kPlanes]);
+  const auto table = LoadTable<kPlanes>(GroupTag<kRows>(), kCodeBooks.levels[kPlanes]);
   const std::byte* words = keys.record + PlanesAt(keys.shape) + part * kTokens<kRows> / 8;
-  ForEachOfClass<kPlanes>(keys.classes, keys.shape.dims, [&](uint32_t c) HWY_ATTR {
-    const auto codes =
-        LoadCodes<kPlanes>(d8, words + size_t{keys.channels.WordOf(c)} * (kRows / 8), kRows / 8);
-    hn::Vec<GroupTag<kRows>> levels[4] = {
-        Lookup(d, table, GroupOf<0>(d8, codes)), Lookup(d, table, GroupOf<1>(d8, codes)),
-        Lookup(d, table, GroupOf<2>(d8, codes)), Lookup(d, table, GroupOf<3>(d8, codes))};
-    KVASIR_UNROLL
-    for (size_t i = 0; i < kQueries; ++i) {
-      const auto q = hn::Set(d, queries.scaled[i][c]);
-      KVASIR_UNROLL
-      for (size_t j = 0; j < 4; ++j) {
-        sums.of[i][j] = hn::MulAdd(q, levels[j], sums.of[i][j]);
+  for (uint32_t at = 0; at < keys.shape.dims; at += 64) {
+    uint64_t left = keys.classes.words[kPlanes][at / 64];
+    const auto next = [&]() HWY_ATTR {
+      const uint32_t c = at + static_cast<uint32_t>(std::countr_zero(left));
+      left &= left - 1;
+      return c;
+    };
+#if HWY_TARGET <= HWY_AVX3
+    if constexpr (kPlanes <= 2 && hn::MaxLanes(GroupTag<kRows>()) == 16) {
+      constexpr size_t kTogether = kJoinedBits / kPlanes;
+      for (auto groups = static_cast<size_t>(std::popcount(left)) / kTogether; groups > 0;
+           --groups) {
+        uint32_t c[kTogether];
+        KVASIR_UNROLL
+        for (size_t i = 0; i < kTogether; ++i) {
+          c[i] = next();
+        }
+        AddJoined<kPlanes>(keys, queries, words, c, sums);
       }
     }
-  });
+#endif
+    while (left != 0) {
+      const uint32_t c = next();
+      AddChannel<kRows, kPlanes>(queries, words + size_t{keys.channels.WordOf(c)} * (kRows / 8), c,
+                                 table, sums);
+    }
+  }
 }
 
 template <uint32_t kRows, size_t kQueries>

@@ -27,7 +27,7 @@ struct Values {
   static constexpr size_t kVecs = kParts<kRows> * 4;
 
   Values(const RecordShape& of, const std::byte* at) : shape(of), record(at), channels(of, at) {
-    Classify(channels, of.dims, classes);
+    Classify(at, channels, of.dims, classes);
     LoadScales(at, of.dims, scales);
     LoadNorms(at + SideAt(of), kRows, kRowFactors<kRows>.of, factors);
   }
