@@ -22,6 +22,20 @@ std::vector<std::unique_ptr<Extent>> GroupAllocator::ReleaseExtents() {
   return extents;
 }
 
+void GroupAllocator::ReturnIdleExtents() {
+  for (size_t i = 0; i < slabs_.size();) {
+    const std::unique_ptr<Slab>& slab = slabs_[i];
+    if (slab->free.size() != slab->used.size() || slab->extent->Probe() != ProbeResult::kFree) {
+      ++i;
+      continue;
+    }
+    std::erase(with_room_, slab.get());
+    charged_bytes_ -= slab->extent->bytes();
+    source_.ReturnExtent(std::move(slab->extent));
+    slabs_.erase(slabs_.begin() + static_cast<ptrdiff_t>(i));
+  }
+}
+
 absl::Status GroupAllocator::AddExtent() {
   uint64_t groups = std::max<uint64_t>(1, next_extent_bytes_ / options_.group_bytes);
   for (;;) {
@@ -48,9 +62,10 @@ absl::Status GroupAllocator::AddExtent() {
 }
 
 absl::StatusOr<Group> GroupAllocator::Allocate() {
-  if (with_room_.empty()) {
+  while (with_room_.empty()) {
     absl::Status status = AddExtent();
-    if (!status.ok()) return status;
+    if (status.ok()) break;
+    if (status.code() != absl::StatusCode::kResourceExhausted || !source_.MakeRoom()) return status;
   }
   Slab* slab = with_room_.back();
   const uint32_t index = slab->free.back();

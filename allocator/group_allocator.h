@@ -35,6 +35,10 @@ class ExtentSource {
   // Errors: kResourceExhausted with the figures of the limit that is in the way.
   virtual absl::StatusOr<std::unique_ptr<Extent>> TakeExtent(uint64_t bytes, ExtentUse use) = 0;
   virtual void ReturnExtent(std::unique_ptr<Extent> extent) = 0;
+  // Asked when not even room for one group could be had: gives up something that the owner holds
+  // for later only. It may free groups of the allocator that asks, and take idle extents from it.
+  // True if it did: then it is worth another try.
+  virtual bool MakeRoom() { return false; }
 };
 
 class GroupAllocator {
@@ -54,7 +58,8 @@ class GroupAllocator {
   // Gives every extent to the source. REQUIRES: no group is allocated.
   ~GroupAllocator();
 
-  // Errors: the source's. Near a limit it tries ever smaller extents, down to one group.
+  // Errors: the source's. Near a limit it tries ever smaller extents, down to one group, and then
+  // has the source make room.
   absl::StatusOr<Group> Allocate();
 
   // REQUIRES: `group` was returned by Allocate() on *this and is not free.
@@ -63,6 +68,10 @@ class GroupAllocator {
   // Hands out every extent, for an owner that is gone: whoever takes them waits until nobody holds
   // them. REQUIRES: no group is allocated.
   std::vector<std::unique_ptr<Extent>> ReleaseExtents();
+
+  // Gives the source every extent in which no group is allocated and that nobody else has open or
+  // mapped: others would stay charged, and could not be used. Cost: a probe for each idle extent.
+  void ReturnIdleExtents();
 
   uint64_t held_bytes() const { return held_groups_ * options_.group_bytes; }
   uint64_t charged_bytes() const { return charged_bytes_; }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 #include <utility>
 
 #include "base/clock.h"
@@ -35,7 +36,7 @@ static_assert(static_cast<int>(kernels::Codec::kAsWritten) == v1::RECORD_CODEC_A
 void Fill(const core::LaneReport& report, uint64_t prompt_rows, v1::LaneReport* out) {
   const core::Lane& lane = *report.lane;
   const shm::ReportShape& shape = lane.report_geometry.shape;
-  out->set_position_sets(lane.block.trailer.position_sets);
+  out->set_position_sets(lane.kept_shapes->block.trailer.position_sets);
   out->set_mass_sets(shape.mass_sets);
   out->set_kept_rows_max(shape.kept_rows_max);
   out->set_mass_decay(lane.needs.decay);
@@ -146,7 +147,8 @@ grpc::Status KvCacheService::OpenSequence(grpc::ServerContext* context,
     shared_.mutex.AssertHeld();
     const core::OpenRequest open{request->model_id(),    request->retention(),
                                  request->prompt_rows(), request->label(),
-                                 request->max_rows(),    request->reads_records()};
+                                 request->max_rows(),    request->reads_records(),
+                                 std::nullopt};
     KVASIR_ASSIGN_OR_RETURN(core::Sequence* const sequence,
                             shared_.core.OpenSequence(session, open));
     response->set_boot_epoch(options_.boot_epoch);

@@ -3,8 +3,10 @@
 #define KVASIR_DAEMON_CORE_ACCOUNT_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "allocator/group_allocator.h"
@@ -25,6 +27,10 @@ class Account final : public ExtentSource {
   // The extent stays charged until the kernel says that nobody holds it (Settle).
   void ReturnExtent(std::unique_ptr<Extent> extent) override;
 
+  bool MakeRoom() override { return make_room_ != nullptr && make_room_(); }
+  // What the tenant gives up when it needs room. Set once.
+  void set_make_room(std::function<bool()> make_room) { make_room_ = std::move(make_room); }
+
   // Destroys returned extents that nobody holds any more; true if some are still held.
   bool Settle();
 
@@ -36,6 +42,7 @@ class Account final : public ExtentSource {
   const std::string tenant_;
   const uint64_t limit_bytes_;
   HostPool& pool_;
+  std::function<bool()> make_room_;
   uint64_t charged_bytes_ = 0;
   std::vector<std::unique_ptr<Extent>> quarantine_;
 };

@@ -120,10 +120,7 @@ void KvCore::DestroyIfIdle(uint32_t session_id) {
   }
   sessions_.erase(session_id);
   --tenant.sessions;
-  if (tenant.sessions == 0) {  // nothing is kept without a sequence that names it
-    tenant.kept.Clear();
-    tenant.outside.Clear();
-  }
+  if (tenant.sessions == 0) tenant.ReturnExtents();
   (void)tenant.account.Settle();
 }
 
@@ -232,7 +229,11 @@ absl::Status KvCore::PutTokenTexts(Session& session, uint32_t model_id, TokenId 
 
 bool KvCore::Settle() {
   bool held = false;
-  for (const auto& tenant : tenants_) held |= tenant->account.Settle();
+  for (const auto& tenant : tenants_) {
+    // What only an engine that has gone could still have mapped a moment ago.
+    if (tenant->sessions == 0) tenant->ReturnExtents();
+    held |= tenant->account.Settle();
+  }
   return held;
 }
 

@@ -16,6 +16,7 @@
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
+#include "base/clock.h"
 #include "daemon/core/session.h"
 
 namespace kvasir::core {
@@ -28,6 +29,7 @@ struct CoreConfig {
   uint64_t first_extent_bytes = 4ULL << 20;
   uint64_t extent_bytes = 32ULL << 20;
   std::vector<std::shared_ptr<const ModelProfile>> profiles;  // of different weights
+  uint32_t snapshots_per_tenant_max = 64;
 };
 
 struct ModelHandle {
@@ -44,6 +46,7 @@ struct OpenRequest {
   std::string label;
   uint64_t max_rows = 0;  // 0: no bound
   bool reads_records = false;
+  std::optional<SnapshotId> snapshot;  // go on from it
 };
 
 struct SyncNeed {
@@ -73,7 +76,15 @@ struct TenantReport {
   uint64_t held_bytes = 0, charged_bytes = 0, limit_bytes = 0;
   uint32_t sessions = 0, sequences = 0;
   uint64_t rows_seen = 0, rows_kept = 0;
+  uint64_t snapshots = 0, snapshot_bytes = 0;  // groups that they share are counted once
   TenantCounters counters;
+};
+
+struct SnapshotReport {
+  std::string tenant, model, retention, label;
+  uint64_t rows = 0;
+  uint64_t held_bytes = 0;  // of all that it names, what others name as well included
+  Instant made_at;
 };
 
 struct InspectedRow {
@@ -126,7 +137,14 @@ class KvCore {
   absl::Status PutTokenTexts(Session& session, uint32_t model_id, TokenId first,
                              const std::vector<std::string>& texts);
 
+  // With a snapshot: nobody may be told of the sequence while its job is out (OpenedSequence()).
+  // Errors: kNotFound for a snapshot that is unknown or another tenant's, kFailedPrecondition where
+  // model or retention are not the snapshot's, else those of Sequence::Open() and of the spec.
   absl::StatusOr<Sequence*> OpenSequence(Session& session, const OpenRequest& request);
+  // The sequence with this id, or null: the session has ended, or somebody has closed it.
+  Sequence* OpenedSequence(const Session& session, uint64_t sequence_id);
+  // Nobody waits for it any more: closes it as soon as no job is out.
+  void GiveUpOpening(uint64_t sequence_id);
   // Errors inside the answer; a violation ends the session (the answer says kPermissionDenied).
   SyncAnswer Sync(Session& session, const SyncNeed& need);
   struct TruncateAnswer {
@@ -151,6 +169,19 @@ class KvCore {
   };
   RetrieveAnswer Retrieve(Session& session, uint32_t slot, uint32_t uid, uint32_t layer,
                           uint64_t mass_blocks, bool* asked);
+  struct SaveAnswer {
+    absl::Status status;
+    bool ready = false;  // false and OK: the copy is under way, ask again
+    uint64_t rows = 0;
+    uint64_t held_bytes = 0;
+  };
+  // Saves the sequence at its last row as a snapshot of the tenant. `id` is random. Errors:
+  // kFailedPrecondition (such a sequence cannot be saved), kResourceExhausted (memory, or
+  // limits.snapshots_per_tenant_max).
+  SaveAnswer SaveSequence(Session& session, uint32_t slot, uint32_t uid, const SnapshotId& id,
+                          Instant now, bool* asked);
+  // Errors: kNotFound for one that is unknown or another tenant's.
+  absl::Status DropSnapshot(Session& session, const SnapshotId& id);
   // Returns false while a copy is under way (ask again).
   absl::StatusOr<bool> CloseSequence(Session& session, uint32_t slot, uint32_t uid);
 
@@ -170,6 +201,7 @@ class KvCore {
 
   std::vector<TenantReport> TenantReports() const;
   std::vector<SequenceReport> SequenceReports() const;
+  std::vector<SnapshotReport> SnapshotReports() const;
   // `tenant`: the only one whose sequences the caller may know of; null: all.
   // Errors: kNotFound, kInvalidArgument for a layer out of range.
   absl::StatusOr<Inspection> Inspect(const std::string* tenant, uint64_t sequence_id,
@@ -183,10 +215,20 @@ class KvCore {
  private:
   absl::StatusOr<Sequence*> FindSequence(Session& session, uint32_t slot, uint32_t uid);
   void Violation(Session& session, const absl::Status& what);
+  // Lanes of what the request asks for, or of the tenant's default. Errors: of the spec.
+  absl::StatusOr<PolicyLanes> LanesFor(const Session& session, const Model& model,
+                                       const std::shared_ptr<const ModelProfile>& profile,
+                                       const OpenRequest& request) const;
+  // The snapshot that the request asks for, which fits its model; null: it asks for none.
+  absl::StatusOr<std::shared_ptr<const Snapshot>> SnapshotFor(Session& session, const Model& model,
+                                                              const OpenRequest& request) const;
+  void EraseSequence(Session& session, uint32_t slot);
   void CollectJob(Sequence& sequence);
   // The profile of the model's weights; null: there is none.
   absl::StatusOr<std::shared_ptr<const ModelProfile>> ProfileOf(const Model& model) const;
   void DestroyIfIdle(uint32_t session_id);
+  // Bytes of all groups that something of the tenant names, each once.
+  uint64_t NamedBytes(const Tenant& tenant) const;
   SequenceReport ReportOf(const Session& session, const Sequence& sequence) const;
 
   const CoreConfig config_;

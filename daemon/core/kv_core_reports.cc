@@ -1,6 +1,7 @@
 // What people ask of the core: statistics and inspection.
-#include <algorithm>
+#include <set>
 #include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "base/status_macros.h"
@@ -38,6 +39,13 @@ std::vector<TenantReport> KvCore::TenantReports() const {
     report.limit_bytes = tenant->account.limit_bytes();
     report.sessions = tenant->sessions;
     report.counters = tenant->counters;
+    std::set<const KeptGroup*> shared;
+    for (const auto& [id, entry] : tenant->snapshots.entries()) {
+      ++report.snapshots;
+      report.snapshot_bytes += entry.snapshot->own_bytes();
+      entry.snapshot->AddSharedGroups(&shared);
+    }
+    for (const KeptGroup* group : shared) report.snapshot_bytes += group->geometry().bytes;
     for (const auto& [id, session] : sessions_) {
       if (&session->tenant != tenant.get()) continue;
       report.held_bytes += session->recent.held_bytes();
@@ -92,6 +100,31 @@ absl::StatusOr<Inspection> KvCore::Inspect(const std::string* tenant, uint64_t s
   return inspection;
 }
 
+uint64_t KvCore::NamedBytes(const Tenant& tenant) const {
+  std::set<const KeptGroup*> groups;  // sequences and snapshots share them
+  std::set<const Snapshot*> snapshots;
+  uint64_t bytes = 0;
+  for (const auto& [id, entry] : tenant.snapshots.entries()) snapshots.insert(entry.snapshot.get());
+  for (const auto& [id, place] : sequence_places_) {
+    if (&place.session->tenant != &tenant) continue;
+    const Sequence& sequence = *place.session->sequences[place.slot];
+    bytes += sequence.own_bytes();
+    sequence.AddHoldings(&groups, &snapshots);
+  }
+  for (const Snapshot* snapshot : snapshots) {
+    bytes += snapshot->own_bytes();
+    snapshot->AddSharedGroups(&groups);
+  }
+  for (const KeptGroup* group : groups) bytes += group->geometry().bytes;
+  for (const auto& [id, session] : sessions_) {
+    if (&session->tenant != &tenant) continue;
+    for (const auto& [model_id, model] : session->models) {
+      if (model->probe) bytes += model->probe_geometry.bytes;
+    }
+  }
+  return bytes;
+}
+
 absl::Status KvCore::CheckConservation() const {
   uint64_t charged = 0;
   for (const auto& tenant : tenants_) {
@@ -111,20 +144,10 @@ absl::Status KvCore::CheckConservation() const {
       return Internal("tenant holds more than it owns: tenant={} held={} charged={}",
                       tenant->config.name, held, owned);
     }
-    uint64_t sequences = 0, probes = 0;
-    for (const auto& [id, place] : sequence_places_) {
-      if (&place.session->tenant != tenant.get()) continue;
-      sequences += place.session->sequences[place.slot]->Summary().held_bytes;
-    }
-    for (const auto& [id, session] : sessions_) {
-      if (&session->tenant != tenant.get()) continue;
-      for (const auto& [model_id, model] : session->models) {
-        if (model->probe) probes += model->probe_geometry.bytes;
-      }
-    }
-    if (sequences + probes != held) {
-      return Internal("sequences and held bytes differ: tenant={} sequences={} probes={} held={}",
-                      tenant->config.name, sequences, probes, held);
+    const uint64_t named = NamedBytes(*tenant);
+    if (named != held) {
+      return Internal("what is named and what is held differ: tenant={} named={} held={}",
+                      tenant->config.name, named, held);
     }
     charged += owned;
   }

@@ -95,6 +95,37 @@ absl::StatusOr<Sequence*> KvCore::FindSequence(Session& session, uint32_t slot, 
   return sequence;
 }
 
+absl::StatusOr<PolicyLanes> KvCore::LanesFor(const Session& session, const Model& model,
+                                             const std::shared_ptr<const ModelProfile>& profile,
+                                             const OpenRequest& request) const {
+  const std::string& text =
+      request.retention.empty() ? session.tenant.config.retention : request.retention;
+  PolicyContext policy_context;
+  policy_context.layers = model.layers();
+  policy_context.separators = model.description().separators;
+  policy_context.prompt_rows = request.prompt_rows;
+  policy_context.dtype = NameOf(model.description().dtype);
+  if (profile != nullptr) policy_context.profile = profile->digest;
+  KVASIR_ASSIGN_OR_RETURN(PolicyLanes lanes, MakeLanes(text, policy_context));
+  // Who asks for nothing must not be refused for what it was given.
+  if (lanes.encoding && !request.reads_records && request.retention.empty()) {
+    KVASIR_ASSIGN_OR_RETURN(lanes, MakeLanes(WithoutEncoding(text), policy_context));
+  }
+  KVASIR_RETURN_IF_ERROR(GiveSlidingLayersTheirWindow(model, policy_context, &lanes));
+  KVASIR_RETURN_IF_ERROR(CheckNeeds(model, lanes));
+  if (lanes.encoding && !request.reads_records) {
+    return FailedPrecondition("the engine does not read encoded rows: retention={}", lanes.spec);
+  }
+  if (lanes.lanes.size() > session.limits.lanes_max) {
+    return ResourceExhausted("retention has too many lanes: lanes={} limits.lanes_max={}",
+                             lanes.lanes.size(), session.limits.lanes_max);
+  }
+  if (lanes.positions == PositionMode::kInCache && !model.description().rope.present) {
+    return InvalidArgument("positions=in_cache needs the model's rope: retention={}", text);
+  }
+  return lanes;
+}
+
 absl::StatusOr<Sequence*> KvCore::OpenSequence(Session& session, const OpenRequest& request) {
   const auto found = session.models.find(request.model_id);
   if (found == session.models.end()) {
@@ -115,38 +146,24 @@ absl::StatusOr<Sequence*> KvCore::OpenSequence(Session& session, const OpenReque
     return ResourceExhausted("session has too many sequences: limits.sequences_per_session_max={}",
                              session.limits.sequences_max);
   }
-  const std::string& text =
-      request.retention.empty() ? session.tenant.config.retention : request.retention;
-  PolicyContext policy_context;
-  policy_context.layers = model.layers();
-  policy_context.separators = model.description().separators;
-  policy_context.prompt_rows = request.prompt_rows;
-  policy_context.dtype = NameOf(model.description().dtype);
   KVASIR_ASSIGN_OR_RETURN(const std::shared_ptr<const ModelProfile> profile, ProfileOf(model));
-  if (profile != nullptr) policy_context.profile = profile->digest;
-  KVASIR_ASSIGN_OR_RETURN(PolicyLanes lanes, MakeLanes(text, policy_context));
-  // Who asks for nothing must not be refused for what it was given.
-  if (lanes.encoding && !request.reads_records && request.retention.empty()) {
-    KVASIR_ASSIGN_OR_RETURN(lanes, MakeLanes(WithoutEncoding(text), policy_context));
+  KVASIR_ASSIGN_OR_RETURN(const std::shared_ptr<const Snapshot> snapshot,
+                          SnapshotFor(session, model, request));
+  PolicyLanes lanes;
+  if (snapshot == nullptr || !request.retention.empty()) {
+    KVASIR_ASSIGN_OR_RETURN(lanes, LanesFor(session, model, profile, request));
   }
-  KVASIR_RETURN_IF_ERROR(GiveSlidingLayersTheirWindow(model, policy_context, &lanes));
-  KVASIR_RETURN_IF_ERROR(CheckNeeds(model, lanes));
-  if (lanes.encoding && !request.reads_records) {
-    return FailedPrecondition("the engine does not read encoded rows: retention={}", lanes.spec);
-  }
-  if (lanes.lanes.size() > session.limits.lanes_max) {
-    return ResourceExhausted("retention has too many lanes: lanes={} limits.lanes_max={}",
-                             lanes.lanes.size(), session.limits.lanes_max);
-  }
-  if (lanes.positions == PositionMode::kInCache && !model.description().rope.present) {
-    return InvalidArgument("positions=in_cache needs the model's rope: retention={}", text);
+  if (snapshot != nullptr && !request.retention.empty() && lanes.spec != snapshot->retention) {
+    return FailedPrecondition(
+        "the snapshot was made with another retention: retention={} of_snapshot={}", lanes.spec,
+        snapshot->retention);
   }
   Sequence::Identity identity;
   identity.id = next_sequence_id_++;
   identity.slot = static_cast<uint32_t>(free - session.sequences.begin());
   identity.uid = session.next_uid++;
   identity.label = request.label;
-  identity.retention = lanes.spec;
+  identity.retention = snapshot != nullptr ? snapshot->retention : lanes.spec;
   SequenceContext context;
   context.model = &model;
   context.tenant = &session.tenant;
@@ -161,8 +178,13 @@ absl::StatusOr<Sequence*> KvCore::OpenSequence(Session& session, const OpenReque
   if (request.max_rows > 0) context.max_rows = request.max_rows;
   const uint64_t id = identity.id;
   const uint32_t slot = identity.slot;
-  KVASIR_ASSIGN_OR_RETURN(*free, Sequence::Open(context, std::move(identity), std::move(lanes)));
+  if (snapshot != nullptr) {
+    KVASIR_ASSIGN_OR_RETURN(*free, Sequence::Resume(context, std::move(identity), snapshot));
+  } else {
+    KVASIR_ASSIGN_OR_RETURN(*free, Sequence::Open(context, std::move(identity), std::move(lanes)));
+  }
   sequence_places_[id] = {&session, slot};
+  CollectJob(**free);
   if (registered.probe) {
     session.recent.For(registered.probe_geometry.bytes).Free(registered.probe);
     registered.probe = {};
@@ -297,9 +319,13 @@ KvCore::RetrieveAnswer KvCore::Retrieve(Session& session, uint32_t slot, uint32_
 absl::StatusOr<bool> KvCore::CloseSequence(Session& session, uint32_t slot, uint32_t uid) {
   KVASIR_ASSIGN_OR_RETURN(Sequence * sequence, FindSequence(session, slot, uid));
   if (sequence->job_out()) return false;
-  sequence_places_.erase(sequence->identity().id);
-  session.sequences[slot].reset();
+  EraseSequence(session, slot);
   return true;
+}
+
+void KvCore::EraseSequence(Session& session, uint32_t slot) {
+  sequence_places_.erase(session.sequences[slot]->identity().id);
+  session.sequences[slot].reset();
 }
 
 std::unique_ptr<SequenceJob> KvCore::TakeJob() {
@@ -318,24 +344,35 @@ std::unique_ptr<SequenceJob> KvCore::TakeJob() {
 
 void KvCore::PutBackJob(std::unique_ptr<SequenceJob> job) {
   const Place place = sequence_places_.at(job->sequence_id);
-  if (!place.session->ended) {
+  Sequence& sequence = *place.session->sequences[place.slot];
+  if (!sequence.abandoned()) {
     jobs_.push_back(std::move(job));
     return;
   }
-  place.session->sequences[place.slot]->CancelJob();
+  sequence.CancelJob();
   job.reset();  // before the sequence: it may hold the last references to a tenant's groups
-  DestroyIfIdle(place.session->id);
+  if (place.session->ended) {
+    DestroyIfIdle(place.session->id);
+  } else {
+    EraseSequence(*place.session, place.slot);
+  }
 }
 
 void KvCore::FinishJob(std::unique_ptr<SequenceJob> job) {
   const Place place = sequence_places_.at(job->sequence_id);  // sequences with a job out stay
   Sequence& sequence = *place.session->sequences[place.slot];
   sequence.Finish(*job);
+  const bool decides = job->snapshot == nullptr;  // a save or its like moves the sequence nowhere
   job.reset();  // before the sequence: it may hold the last references to a tenant's groups
   if (place.session->ended) {
     DestroyIfIdle(place.session->id);
     return;
   }
+  if (sequence.abandoned()) {
+    EraseSequence(*place.session, place.slot);
+    return;
+  }
+  if (!decides) return;
   // A decision by scores is followed by the copy at once; the engine waits for both. What cannot be
   // done now is tried again by its next call, which reports why.
   (void)sequence.Advance();

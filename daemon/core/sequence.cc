@@ -31,9 +31,12 @@ bool RunPart(SequenceJob& job) {
   } else if (job.filled < job.items.size()) {
     const SequenceJob::Item& item = job.items[job.filled++];
     FillGroup(item.fill, *item.rope);
+  } else if (job.copied < job.copies.size()) {
+    const BlockCopy& copy = job.copies[job.copied++];
+    std::memcpy(copy.to, copy.from, copy.bytes);
   }
   return job.scored < job.scorings.size() || job.sealed < job.sealings.size() ||
-         job.filled < job.items.size();
+         job.filled < job.items.size() || job.copied < job.copies.size();
 }
 
 Sequence::Sequence(const SequenceContext& context, Identity identity)
@@ -48,22 +51,7 @@ absl::StatusOr<std::unique_ptr<Sequence>> Sequence::Open(const SequenceContext& 
   KVASIR_RETURN_IF_ERROR(sequence->MakeLanes(std::move(lanes)));
   KVASIR_RETURN_IF_ERROR(sequence->MakeRecords(encoding));
   KVASIR_RETURN_IF_ERROR(sequence->MakeRetrieval(retrieval));
-  const uint64_t slots = context.model->slots_per_block();
-  sequence->dir_cap_ = static_cast<uint32_t>(
-      DivideUp(std::min(context.limits->recent_rows_max, context.max_rows), slots) + 2);
-  sequence->dir_bytes_ = sizeof(shm::RecentRef) * sequence->lanes_.size() * sequence->dir_cap_;
-  KVASIR_ASSIGN_OR_RETURN(sequence->dir_off_, context.arena->Allocate(sequence->dir_bytes_));
-
-  shm::SeqBoard& board = *context.board;
-  board.slots_per_block = static_cast<uint32_t>(slots);
-  board.lanes = static_cast<uint32_t>(sequence->lanes_.size());
-  board.dir_off = sequence->dir_off_;
-  board.dir_cap = sequence->dir_cap_;
-  board.low_water = static_cast<uint32_t>(slots);
-  board.consumed = 0;
-  board.granted.store(0, std::memory_order_relaxed);
-  board.published.store(0, std::memory_order_relaxed);
-
+  KVASIR_RETURN_IF_ERROR(sequence->PrepareBoard());
   TableVersion first;
   first.version = 1;
   for (Lane& lane : sequence->lanes_) {
@@ -80,14 +68,24 @@ absl::StatusOr<std::unique_ptr<Sequence>> Sequence::Open(const SequenceContext& 
     first.until_row = std::min(first.until_row, plan->until_row);
     first.lanes.push_back(std::move(table));
   }
-  KVASIR_RETURN_IF_ERROR(sequence->AllocateReports());
-  KVASIR_RETURN_IF_ERROR(sequence->WriteTable(first));
-  sequence->current_ = std::move(first);
-  board.published.store(1, std::memory_order_release);
-  KVASIR_RETURN_IF_ERROR(sequence->Grant(1));
-  board.state.store(static_cast<uint32_t>(shm::BoardState::kOpen), std::memory_order_relaxed);
-  board.uid.store(sequence->identity_.uid, std::memory_order_release);
+  KVASIR_RETURN_IF_ERROR(sequence->Start(std::move(first), std::nullopt));
   return sequence;
+}
+
+absl::Status Sequence::Start(TableVersion first, std::optional<TableVersion> next) {
+  shm::SeqBoard& board = *context_.board;
+  KVASIR_RETURN_IF_ERROR(AllocateReports());
+  KVASIR_RETURN_IF_ERROR(WriteTable(first));
+  current_ = std::move(first);
+  if (next) {
+    KVASIR_RETURN_IF_ERROR(WriteTable(*next));
+    published_ = std::move(next);
+  }
+  board.published.store(published_version(), std::memory_order_release);
+  KVASIR_RETURN_IF_ERROR(Grant(rows_ + 1));
+  board.state.store(static_cast<uint32_t>(shm::BoardState::kOpen), std::memory_order_relaxed);
+  board.uid.store(identity_.uid, std::memory_order_release);
+  return absl::OkStatus();
 }
 
 Sequence::~Sequence() {
@@ -107,6 +105,7 @@ Sequence::~Sequence() {
 }
 
 absl::Status Sequence::Look() {
+  if (resuming_) return absl::OkStatus();  // the engine does not know of it yet
   if (context_.desk->uid.load(std::memory_order_acquire) != identity_.uid) return absl::OkStatus();
   const uint64_t adopted = context_.desk->adopted.load(std::memory_order_acquire);
   const uint64_t rows = context_.desk->rows.load(std::memory_order_acquire);
@@ -121,7 +120,11 @@ absl::Status Sequence::Look() {
         identity_.id, adopted, current_.version, published_version());
   }
   KVASIR_RETURN_IF_ERROR(TakeTokens(rows));
-  if (published_ && adopted == published_->version) Adopt();
+  if (published_ && adopted == published_->version) {
+    // A job that saves the sequence reads its recent blocks to the end.
+    adoption_waits_ = saving_;
+    if (!saving_) Adopt();
+  }
   return absl::OkStatus();
 }
 
@@ -312,6 +315,11 @@ void Sequence::Finish(SequenceJob& job) {
     retrieval_->Finish(*found_);
     return;
   }
+  if (saving_ || resuming_) {
+    saving_ = resuming_ = false;
+    resumed_from_.reset();
+    return;
+  }
   for (BlockSealing& sealing : job.sealings) {
     if (!sealing.status.ok()) {
       failure_ = sealing.status;
@@ -329,7 +337,9 @@ void Sequence::Finish(SequenceJob& job) {
 }
 
 void Sequence::CancelJob() {
-  scoring_ = selecting_ = looking_up_ = false;
+  scoring_ = selecting_ = looking_up_ = saving_ = resuming_ = false;
+  saved_.reset();  // not filled
+  resumed_from_.reset();
   if (preparing_) FreeTable(*preparing_);
   preparing_.reset();
 }
@@ -385,7 +395,7 @@ uint64_t Sequence::published_version() const {
 bool Sequence::HasTableFor(uint64_t row) const {
   if (row < current_.until_row) return true;
   // Even one that ends before the row: it has to be adopted before the next can be prepared.
-  return published_ && published_->from_row <= row;
+  return published_ && !adoption_waits_ && published_->from_row <= row;
 }
 
 }  // namespace kvasir::core

@@ -11,6 +11,7 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -19,10 +20,12 @@
 
 #include "daemon/core/copy_job.h"
 #include "daemon/core/kept_list.h"
+#include "daemon/core/lane_table.h"
 #include "daemon/core/model.h"
 #include "daemon/core/retrieval.h"
 #include "daemon/core/score_job.h"
 #include "daemon/core/session_memory.h"
+#include "daemon/core/snapshot.h"
 #include "daemon/core/table_arena.h"
 #include "daemon/core/tenant.h"
 #include "policies/policy_registry.h"
@@ -30,50 +33,12 @@
 
 namespace kvasir::core {
 
-// A record of rows of the window: slot s holds row first_row + s.
-struct WindowRecord {
-  std::shared_ptr<KeptGroup> group;  // shared by the versions that name it
-  uint64_t first_row = 0;
-};
-
-// The table of one lane in one version.
-struct LaneTable {
-  KeptList kept;
-  std::vector<WindowRecord> records;  // ascending
-  uint64_t records_from = 0;          // first row of them that may be visible
-  std::vector<KeptSpan> spans;
-  uint64_t from_row = 0;
-  uint64_t recent_first = 0;
-  uint64_t window = 0;
-  std::vector<uint64_t> sticky;
-  uint64_t until_row = kNoRow;
-  uint64_t cut_row = 0;  // rows below need the table before this one; 0: none do
-  // kAttentionMass: score of each kept row when the table began, [mass set][kept row]; null: none
-  // is kept. Shared by copies of the table and the jobs that read it.
-  std::shared_ptr<const std::vector<float>> base;
-
-  // First row that the query of row `row` sees through the window, in records or recent.
-  uint64_t WindowFirst(uint64_t row) const;
-};
-
-struct TableVersion {
-  uint64_t version = 0;
-  uint64_t from_row = 0;
-  uint64_t until_row = kNoRow;
-  std::vector<LaneTable> lanes;
-  // While copies are under way: every group they fill, those of a replaced plan as well.
-  std::vector<std::shared_ptr<KeptGroup>> filling;  // shared with the job and the lists
-  uint64_t arena_off = 0;
-  uint64_t arena_bytes = 0;
-};
-
 // Layers that share one retention plan.
 struct Lane {
   std::vector<uint32_t> layers;
-  std::vector<HeadShape> heads;     // of those layers
-  shm::GroupGeometry recent_block;  // what the engine writes
-  shm::GroupGeometry block;         // kept rows: whole blocks
-  shm::GroupGeometry small;         // and the rest
+  std::vector<HeadShape> heads;                   // of those layers
+  shm::GroupGeometry recent_block;                // what the engine writes
+  std::shared_ptr<const KeptShapes> kept_shapes;  // shared with snapshots
   LaneRope rope;
   std::unique_ptr<RetentionPolicy> policy;
   std::deque<RetentionPlan> pending;  // returned by the policy, not applied yet, in order
@@ -105,8 +70,8 @@ struct SequenceContext {
   uint64_t max_rows = kNoRow;                   // the sequence never grows beyond
 };
 
-// Work for a worker: score these lanes or fill these groups, then give the job back to
-// Sequence::Finish().
+// Work for a worker: score these lanes, fill these groups or copy these blocks, then give the job
+// back to Sequence::Finish().
 struct SequenceJob {
   uint64_t sequence_id = 0;
   std::vector<LaneScoring> scorings;
@@ -118,11 +83,13 @@ struct SequenceJob {
     const LaneRope* rope = nullptr;
   };
   std::vector<Item> items;
-  size_t scored = 0, sealed = 0, filled = 0;  // how many of each are done
+  std::vector<BlockCopy> copies;
+  std::shared_ptr<const Snapshot> snapshot;  // keeps the groups that are copied from or to
+  size_t scored = 0, sealed = 0, filled = 0, copied = 0;  // how many of each are done
 };
 
 // Does a part of the job that is short beside a whole one: a layer that is scored, a block that is
-// sealed, a group that is filled. False when nothing is left.
+// sealed, a group that is filled, a block that is copied. False when nothing is left.
 bool RunPart(SequenceJob& job);
 inline void Run(SequenceJob& job) {
   while (RunPart(job)) {
@@ -168,6 +135,12 @@ class Sequence {
   // Errors: kResourceExhausted; nothing is left behind.
   static absl::StatusOr<std::unique_ptr<Sequence>> Open(const SequenceContext& context,
                                                         Identity identity, PolicyLanes lanes);
+  // A sequence that goes on from the snapshot, whose model and retention are the context's and the
+  // identity's: checked by the caller. A job is out until its recent blocks are copied, and nothing
+  // that the engine writes is looked at before. Errors: as Open().
+  static absl::StatusOr<std::unique_ptr<Sequence>> Resume(
+      const SequenceContext& context, Identity identity,
+      const std::shared_ptr<const Snapshot>& snapshot);
   // REQUIRES: no job is out.
   ~Sequence();
 
@@ -191,9 +164,12 @@ class Sequence {
   void Finish(SequenceJob& job);
   // The job that was taken will not be run: the sequence is about to be destroyed.
   void CancelJob();
-  // The job that is out, which may take long, need not come to its end.
+  // The job that is out, which may take long, need not come to its end: the sequence goes with it.
   void Abandon() { *abandoned_ = true; }
-  bool job_out() const { return preparing_.has_value() || scoring_ || selecting_ || looking_up_; }
+  bool abandoned() const { return *abandoned_; }
+  bool job_out() const {
+    return preparing_.has_value() || scoring_ || selecting_ || looking_up_ || saving_ || resuming_;
+  }
 
   // REQUIRES: Look() was called, no job is out. Gives the board a new uid.
   // The engine waits for the answer and reads its tables anew after it, so that a published version
@@ -226,7 +202,14 @@ class Sequence {
   absl::StatusOr<std::optional<std::vector<RetrievedBlock>>> Retrieve(uint32_t layer,
                                                                       uint64_t mass_blocks,
                                                                       bool* asked);
+  bool resuming() const { return resuming_; }  // the job of Resume() is out
   const Retrieval* retrieval() const { return retrieval_.get(); }
+
+  // A snapshot at row rows(). REQUIRES: Look() was called, no job is out. A call with *asked false
+  // makes a job that fills it and sets *asked; one with it true returns it. As SelectRows().
+  // Errors: kFailedPrecondition with the reason why such a sequence cannot be saved,
+  // kResourceExhausted.
+  absl::StatusOr<std::shared_ptr<const Snapshot>> Save(bool* asked);
 
   // Report groups of the lanes, in lane order.
   std::vector<LaneReport> Reports() const;
@@ -240,6 +223,10 @@ class Sequence {
   const Model& model() const { return *context_.model; }
   Tenant& tenant() const { return *context_.tenant; }
   SequenceSummary Summary() const;
+  // For the books: filled groups that it names, which others may name as well; snapshots that it
+  // holds, as others may; bytes that are its own.
+  void AddHoldings(std::set<const KeptGroup*>* groups, std::set<const Snapshot*>* snapshots) const;
+  uint64_t own_bytes() const;
   std::vector<uint32_t> LaneOfLayer() const;
   // REQUIRES: layer < model().layers().
   std::vector<RowReport> Inspect(uint32_t layer, uint64_t first_row, uint32_t max_rows) const;
@@ -251,6 +238,15 @@ class Sequence {
   // Errors: kInvalidArgument where the policy asks for more reports than a sequence may have.
   absl::Status MakeLanes(PolicyLanes lanes);
   absl::Status MakeRecords(const std::optional<EncodingSpec>& encoding);
+  // Where kept rows of the lane go, by its shapes and records.
+  void SetKeptSizes(Lane& lane) const;
+  // Makes the directory and fills the board, for a sequence that nobody knows of yet.
+  absl::Status PrepareBoard();
+  // Publishes the first table and the one that follows it, where there is one; grants the rows that
+  // come next. Errors: as Open().
+  absl::Status Start(TableVersion first, std::optional<TableVersion> next);
+  // Why it cannot be saved now. Errors: kFailedPrecondition.
+  absl::Status CheckSavable() const;
   absl::Status AllocateReports();
   // A job that scores the lanes that wait for it; false if none does.
   bool StartScoring();
@@ -307,8 +303,15 @@ class Sequence {
   std::unique_ptr<Retrieval> retrieval_;
   bool looking_up_ = false;
   std::optional<BlockLookup> found_;
-  std::vector<TokenId> prompt_;        // what was chosen from, for people
-  std::vector<uint32_t> prompt_rows_;  // chosen
+  // From Save() to Finish(); then the snapshot until it is fetched.
+  bool saving_ = false;
+  bool adoption_waits_ = false;            // for that job: the engine has left current_
+  std::shared_ptr<const Snapshot> saved_;  // shared with the job
+  // From Resume() to Finish(): what its blocks are copied from.
+  bool resuming_ = false;
+  std::shared_ptr<const Snapshot> resumed_from_;  // shared with the tenant and the job
+  std::vector<TokenId> prompt_;                   // what was chosen from, for people
+  std::vector<uint32_t> prompt_rows_;             // chosen
   PositionMode positions_ = PositionMode::kOriginal;
   uint64_t rows_ = 0;
   uint64_t granted_ = 0;

@@ -9,6 +9,24 @@
 
 namespace kvasir::core {
 
+absl::Status Sequence::PrepareBoard() {
+  const uint64_t slots = context_.model->slots_per_block();
+  dir_cap_ = static_cast<uint32_t>(
+      DivideUp(std::min(context_.limits->recent_rows_max, context_.max_rows), slots) + 2);
+  dir_bytes_ = sizeof(shm::RecentRef) * lanes_.size() * dir_cap_;
+  KVASIR_ASSIGN_OR_RETURN(dir_off_, context_.arena->Allocate(dir_bytes_));
+  shm::SeqBoard& board = *context_.board;
+  board.slots_per_block = static_cast<uint32_t>(slots);
+  board.lanes = static_cast<uint32_t>(lanes_.size());
+  board.dir_off = dir_off_;
+  board.dir_cap = dir_cap_;
+  board.low_water = static_cast<uint32_t>(slots);
+  board.consumed = rows_;
+  board.granted.store(0, std::memory_order_relaxed);
+  board.published.store(0, std::memory_order_relaxed);
+  return absl::OkStatus();
+}
+
 absl::Status Sequence::AddBlock(size_t lane_index) {
   Lane& lane = lanes_[lane_index];
   if (lane.recent.size() + 1 >= dir_cap_) {

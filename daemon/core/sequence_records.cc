@@ -15,13 +15,22 @@ absl::Status Sequence::MakeRecords(const std::optional<EncodingSpec>& encoding) 
     KVASIR_ASSIGN_OR_RETURN(LaneRecords records, MakeLaneRecords(*encoding, *context_.model,
                                                                  lane.layers, context_.profile));
     lane.records = std::make_shared<const LaneRecords>(std::move(records));
-    lane.record_allocator = &context_.tenant->kept.For(lane.records->geometry.bytes);
-    if (lane.policy->encodable().rows != EncodableRows::kKept) continue;
-    lane.kept_sizes.block = &lane.records->geometry;
-    lane.kept_sizes.block_allocator = lane.record_allocator;
-    lane.kept_sizes.records = lane.records.get();
+    SetKeptSizes(lane);
   }
   return absl::OkStatus();
+}
+
+void Sequence::SetKeptSizes(Lane& lane) const {
+  AllocatorSet& kept = context_.tenant->kept;
+  const KeptShapes& shapes = *lane.kept_shapes;
+  lane.kept_sizes = {&shapes.block, &kept.For(shapes.block.bytes), &shapes.small,
+                     &kept.For(shapes.small.bytes)};
+  if (lane.records == nullptr) return;
+  lane.record_allocator = &kept.For(lane.records->geometry.bytes);
+  if (lane.policy->encodable().rows != EncodableRows::kKept) return;
+  lane.kept_sizes.block = &lane.records->geometry;
+  lane.kept_sizes.block_allocator = lane.record_allocator;
+  lane.kept_sizes.records = lane.records.get();
 }
 
 absl::StatusOr<std::vector<WindowRecord>> Sequence::ApplyRecords(const Lane& lane,
@@ -55,13 +64,6 @@ absl::StatusOr<std::vector<WindowRecord>> Sequence::ApplyRecords(const Lane& lan
   records.push_back({fill.group, plan.record_first});
   fills->push_back(std::move(fill));
   return records;
-}
-
-uint64_t LaneTable::WindowFirst(uint64_t row) const {
-  const uint64_t first =
-      records.empty() ? recent_first : std::max(records.front().first_row, records_from);
-  const uint64_t low = window == 0 || row + 1 <= window ? 0 : row + 1 - window;
-  return std::max(low, first);
 }
 
 }  // namespace kvasir::core

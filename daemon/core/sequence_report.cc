@@ -13,25 +13,14 @@ SequenceSummary Sequence::Summary() const {
   summary.compactions = compactions_;
   summary.version = published_version();
   summary.rollback_floor = RollbackFloor();
-  std::set<const KeptGroup*> kept;
-  const auto add_table = [&kept](const TableVersion& table) {
-    for (const LaneTable& lane : table.lanes) {
-      for (const KeptRun& run : lane.kept.runs()) kept.insert(run.group.get());
-      for (const WindowRecord& record : lane.records) kept.insert(record.group.get());
-    }
-    for (const auto& group : table.filling) kept.insert(group.get());
-  };
-  add_table(current_);
-  if (published_) add_table(*published_);
-  if (preparing_) add_table(*preparing_);
-  // Blocks being sealed are in preparing_->filling and not in retrieval_ yet.
+  std::set<const KeptGroup*> groups;
+  std::set<const Snapshot*> snapshots;  // of people's bytes they are none until they are handed out
+  AddHoldings(&groups, &snapshots);
   if (retrieval_ != nullptr) summary.unseen_bytes = retrieval_->held_bytes();
-  summary.held_bytes += summary.unseen_bytes;
-  for (const KeptGroup* group : kept) summary.held_bytes += group->geometry().bytes;
+  summary.held_bytes = own_bytes();
+  for (const KeptGroup* group : groups) summary.held_bytes += group->geometry().bytes;
   const TableVersion& newest = published_ && published_->from_row <= rows_ ? *published_ : current_;
   for (size_t i = 0; i < lanes_.size(); ++i) {
-    summary.held_bytes += lanes_[i].recent.size() * lanes_[i].recent_block.bytes;
-    summary.held_bytes += lanes_[i].report_geometry.bytes;
     const LaneTable& table = newest.lanes[i];
     // What the query of row `rows_` sees, without its own row, which is not written yet.
     const uint64_t low = retrieval_ == nullptr ? table.WindowFirst(rows_) : table.recent_first;
@@ -40,6 +29,24 @@ SequenceSummary Sequence::Summary() const {
     summary.rows_kept = std::max(summary.rows_kept, visible);
   }
   return summary;
+}
+
+void Sequence::AddHoldings(std::set<const KeptGroup*>* groups,
+                           std::set<const Snapshot*>* snapshots) const {
+  AddGroups(current_, groups);
+  if (published_) AddGroups(*published_, groups);
+  if (preparing_) AddGroups(*preparing_, groups);
+  if (saved_ != nullptr) snapshots->insert(saved_.get());
+  if (resumed_from_ != nullptr) snapshots->insert(resumed_from_.get());
+}
+
+uint64_t Sequence::own_bytes() const {
+  // Blocks being sealed are in preparing_->filling and not in retrieval_ yet.
+  uint64_t bytes = retrieval_ == nullptr ? 0 : retrieval_->held_bytes();
+  for (const Lane& lane : lanes_) {
+    bytes += lane.recent.size() * lane.recent_block.bytes + lane.report_geometry.bytes;
+  }
+  return bytes;
 }
 
 std::vector<uint32_t> Sequence::LaneOfLayer() const {
@@ -85,7 +92,7 @@ std::vector<RowReport> Sequence::Inspect(uint32_t layer, uint64_t first_row,
   if (lane.rope.heads_keep_own) {
     for (size_t i = 0; i < in_lane; ++i) first_column += lane.heads[i].kv_heads;
     columns = heads;
-  } else if (lane.block.trailer.position_sets > 1) {
+  } else if (lane.kept_shapes->block.trailer.position_sets > 1) {
     first_column = static_cast<uint32_t>(in_lane);
   }
   for (const KeptRun& run : table.kept.runs()) {

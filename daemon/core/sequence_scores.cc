@@ -98,11 +98,11 @@ absl::Status Sequence::MakeLanes(PolicyLanes lanes) {
     lane.rope.heads_keep_own = scored && !lane.needs.shared_across_heads;
     const uint32_t slots = model.slots_per_block();
     lane.recent_block = shm::MakeGroupGeometry(bytes, slots, recent);
-    lane.block = shm::MakeGroupGeometry(bytes, slots, kept);
-    lane.small = shm::MakeGroupGeometry(bytes, shm::SmallGroupSlots(slots), kept);
+    lane.kept_shapes = std::make_shared<const KeptShapes>(
+        KeptShapes{shm::MakeGroupGeometry(bytes, slots, kept),
+                   shm::MakeGroupGeometry(bytes, shm::SmallGroupSlots(slots), kept)});
     lane.recent_allocator = &context_.recent->For(lane.recent_block.bytes);
-    lane.kept_sizes = {&lane.block, &context_.tenant->kept.For(lane.block.bytes), &lane.small,
-                       &context_.tenant->kept.For(lane.small.bytes)};
+    SetKeptSizes(lane);
   }
   return absl::OkStatus();
 }

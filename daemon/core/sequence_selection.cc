@@ -39,12 +39,12 @@ std::optional<uint32_t> Sequence::filter_layer() const {
 
 absl::StatusOr<std::optional<std::vector<uint32_t>>> Sequence::SelectRows(uint32_t new_uid,
                                                                           bool* asked) {
+  if (!prompt_.empty()) {
+    return FailedPrecondition("rows were selected before: prompt_rows={}", prompt_.size());
+  }
   if (!selection_) {
     return FailedPrecondition("the sequence's policy selects no rows: retention={}",
                               identity_.retention);
-  }
-  if (!prompt_.empty()) {
-    return FailedPrecondition("rows were selected before: prompt_rows={}", prompt_.size());
   }
   if (rows_ == 0) return FailedPrecondition("there are no rows to select from: rows=0 min=1");
   // Another call may have changed the rows meanwhile.

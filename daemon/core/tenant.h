@@ -1,4 +1,4 @@
-// Tenant: who pays. Its account, its extents for kept rows, its counters.
+// Tenant: who pays. Its account, its extents for kept rows, its snapshots, its counters.
 #ifndef KVASIR_DAEMON_CORE_TENANT_H_
 #define KVASIR_DAEMON_CORE_TENANT_H_
 
@@ -10,6 +10,7 @@
 
 #include "allocator/group_allocator.h"
 #include "daemon/core/account.h"
+#include "daemon/core/snapshot_store.h"
 
 namespace kvasir::core {
 
@@ -24,6 +25,7 @@ struct TenantCounters {
   uint64_t compactions = 0;
   uint64_t rejected_calls = 0;
   uint64_t violations = 0;
+  uint64_t snapshots_dropped = 0;  // to make room
 };
 
 // Group allocators by group size, made when first asked for. Not thread-safe.
@@ -54,6 +56,10 @@ class AllocatorSet {
     for (const auto& [size, allocator] : by_bytes_) bytes += allocator->charged_bytes();
     return bytes;
   }
+  // Gives extents that hold nothing and that nobody else has to the source.
+  void ReturnIdleExtents() {
+    for (const auto& [size, allocator] : by_bytes_) allocator->ReturnIdleExtents();
+  }
   // Gives every extent to the source. REQUIRES: nothing is held.
   void Clear() { by_bytes_.clear(); }
 
@@ -72,15 +78,31 @@ struct Tenant {
       : config(std::move(tenant_config)),
         account(config.name, config.limit_bytes, pool),
         kept(ExtentUse::kKept, first_extent_bytes, extent_bytes, account),
-        outside(ExtentUse::kKept, first_extent_bytes, extent_bytes, account) {}
+        outside(ExtentUse::kKept, first_extent_bytes, extent_bytes, account) {
+    account.set_make_room([this] { return MakeRoom(); });
+  }
+  Tenant(const Tenant&) = delete;
+  Tenant& operator=(const Tenant&) = delete;
+
+  // Gives back what no session can use any more: everything, or what snapshots do not hold.
+  // REQUIRES: it has no session.
+  void ReturnExtents();
 
   const TenantConfig config;
   Account account;
   AllocatorSet kept;
-  AllocatorSet outside;  // sealed blocks that no engine maps until they are looked up
+  // What no engine maps: sealed blocks, until they are looked up, and recent blocks of snapshots.
+  AllocatorSet outside;
+  SnapshotStore snapshots;  // after the sets that its groups are of
   TenantCounters counters;
   uint32_t sessions = 0;
   uint64_t served_at = 0;  // turn in which a job of its was last taken
+
+ private:
+  // Idle extents go first, then the snapshot that was used longest ago. False if there is nothing.
+  bool MakeRoom();
+  // Idle extents that nobody has mapped become memory of the account again; true if there were any.
+  bool ReturnIdle();
 };
 
 }  // namespace kvasir::core

@@ -135,5 +135,83 @@ TEST(GroupAllocatorDeathTest, BrokenBooksEndTheProcess) {
       "groups are still allocated");
 }
 
+TEST(GroupAllocatorTest, IdleExtentsGoBackUnlessAPeerHasThem) {
+  BudgetSource source(8 * kMiB);
+  GroupAllocator allocator(kOptions, source);
+  std::vector<Group> groups;
+  std::set<Extent*> extents;
+  while (extents.size() < 3) {
+    groups.push_back(*allocator.Allocate());
+    extents.insert(groups.back().extent);
+  }
+  Extent* const first = groups.front().extent;
+  Extent* const last = groups.back().extent;
+  const uint64_t last_bytes = last->bytes();
+  for (const Group& group : groups) {
+    if (group.extent != last) allocator.Free(group);
+  }
+  absl::StatusOr<UniqueFd> peer = first->OpenForPeer();
+  ASSERT_TRUE(peer.ok()) << MessageOf(peer.status());
+  allocator.ReturnIdleExtents();
+  EXPECT_EQ(allocator.extent_count(), 2U);  // the one in use and the one that a peer has
+  EXPECT_EQ(allocator.charged_bytes(), first->bytes() + last_bytes);
+  EXPECT_EQ(source.left() + allocator.charged_bytes(), 8 * kMiB);
+  while (allocator.extent_count() == 2) {  // what is left has its room
+    groups.push_back(*allocator.Allocate());
+    if (groups.back().extent == first) break;
+  }
+  EXPECT_EQ(groups.back().extent, first);
+  for (const Group& group : groups) {
+    if (group.extent == last || &group == &groups.back()) allocator.Free(group);
+  }
+  *peer = UniqueFd();
+  allocator.ReturnIdleExtents();
+  EXPECT_EQ(allocator.extent_count(), 0U);
+  EXPECT_EQ(source.left(), 8 * kMiB);
+}
+
+// Whoever owns the memory frees a group of the very allocator that asks, then nothing more.
+class YieldingSource final : public ExtentSource {
+ public:
+  explicit YieldingSource(uint64_t bytes) : budget_(bytes) {}
+  absl::StatusOr<std::unique_ptr<Extent>> TakeExtent(uint64_t bytes, ExtentUse use) override {
+    return budget_.TakeExtent(bytes, use);
+  }
+  void ReturnExtent(std::unique_ptr<Extent> extent) override {
+    budget_.ReturnExtent(std::move(extent));
+  }
+  bool MakeRoom() override {
+    ++asked;
+    if (spare.empty()) return false;
+    allocator->Free(spare.back());
+    spare.pop_back();
+    return true;
+  }
+  GroupAllocator* allocator = nullptr;
+  std::vector<Group> spare;
+  int asked = 0;
+
+ private:
+  BudgetSource budget_;
+};
+
+TEST(GroupAllocatorTest, RoomIsMadeOnlyWhereNotOneGroupIsLeft) {
+  YieldingSource source(10 * kGroup);
+  GroupAllocator allocator(kOptions, source);
+  source.allocator = &allocator;
+  std::vector<Group> groups;
+  for (int i = 0; i < 10; ++i) groups.push_back(*allocator.Allocate());
+  EXPECT_EQ(source.asked, 0);
+  source.spare = {groups[3], groups[4]};
+  const absl::StatusOr<Group> first = allocator.Allocate();
+  const absl::StatusOr<Group> second = allocator.Allocate();
+  ASSERT_TRUE(first.ok() && second.ok());
+  EXPECT_EQ(*first, groups[4]);
+  EXPECT_EQ(*second, groups[3]);
+  EXPECT_EQ(allocator.Allocate().status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(source.asked, 3);
+  for (const Group& group : groups) allocator.Free(group);
+}
+
 }  // namespace
 }  // namespace kvasir

@@ -114,15 +114,14 @@ absl::Status FakeEngine::SendExtent(const shm::ExtentNotice& notice, const Exten
   return absl::OkStatus();
 }
 
-absl::StatusOr<uint32_t> FakeEngine::RegisterModel(uint32_t layers) {
-  KVASIR_ASSIGN_OR_RETURN(const ModelHandle handle,
-                          core_.RegisterModel(*session_, SmallModel(layers)));
+absl::StatusOr<uint32_t> FakeEngine::RegisterModel(const ModelDescription& model) {
+  KVASIR_ASSIGN_OR_RETURN(const ModelHandle handle, core_.RegisterModel(*session_, model));
   const std::vector<shm::LayerRowBytes>& bytes = handle.model->row_bytes();
-  layers_ = layers;
-  const shm::GroupGeometry block = shm::MakeGroupGeometry(bytes, 16);
+  const uint32_t layers = layers_ = handle.model->layers();
+  const shm::GroupGeometry block = shm::MakeGroupGeometry(bytes, handle.model->slots_per_block());
   std::byte* const base = extents_[handle.probe_extent.slot] + handle.probe_offset;
   for (uint32_t layer = 0; layer < layers; ++layer) {
-    for (uint32_t slot = 0; slot < 8; ++slot) {
+    for (uint32_t slot = 0; slot < block.slots / 2; ++slot) {
       for (uint32_t b = 0; b < bytes[layer].k; ++b) {
         base[block.k_off[layer] + slot * bytes[layer].k + b] =
             std::byte{shm::ProbeByte(9, layer, 0, slot, b)};
@@ -139,15 +138,32 @@ absl::StatusOr<FakeEngine::Stream> FakeEngine::Open(uint32_t model_id, const std
                                                     uint64_t prompt_rows) {
   KVASIR_ASSIGN_OR_RETURN(
       const Sequence* sequence,
-      core_.OpenSequence(*session_, {model_id, retention, prompt_rows, "fake", 0, true}));
+      core_.OpenSequence(*session_, {model_id, retention, prompt_rows, "fake", 0, true, {}}));
+  return StreamOf(*sequence);
+}
+
+absl::StatusOr<FakeEngine::Stream> FakeEngine::Resume(uint32_t model_id,
+                                                      const std::string& retention,
+                                                      const SnapshotId& snapshot,
+                                                      const std::vector<uint32_t>& ids) {
+  KVASIR_ASSIGN_OR_RETURN(
+      const Sequence* sequence,
+      core_.OpenSequence(*session_, {model_id, retention, 0, "fake", 0, true, snapshot}));
+  Stream stream = StreamOf(*sequence);
+  stream.rows = sequence->rows();
+  stream.ids.assign(ids.begin(), ids.begin() + static_cast<ptrdiff_t>(stream.rows));
+  return stream;
+}
+
+FakeEngine::Stream FakeEngine::StreamOf(const Sequence& sequence) {
   Stream stream;
-  stream.slot = sequence->identity().slot;
-  stream.uid = sequence->identity().uid;
-  stream.id = sequence->identity().id;
-  const LaneReport report = sequence->Reports().front();
+  stream.slot = sequence.identity().slot;
+  stream.uid = sequence.identity().uid;
+  stream.id = sequence.identity().id;
+  const LaneReport report = sequence.Reports().front();
   stream.recent = report.lane->recent_block;
-  stream.block = report.lane->block;
-  stream.small = report.lane->small;
+  stream.block = report.lane->kept_shapes->block;
+  stream.small = report.lane->kept_shapes->small;
   stream.records = report.lane->records;
   stream.report_geometry = report.lane->report_geometry;
   if (report.lane->report) {
@@ -310,6 +326,62 @@ std::vector<uint64_t> FakeEngine::VisibleRows(const Stream& stream, uint64_t row
   }
   std::sort(rows.begin(), rows.end());
   return rows;
+}
+
+std::map<uint64_t, std::string> FakeEngine::Seen(const Stream& stream, uint64_t row,
+                                                 uint32_t layer) {
+  const shm::VersionDesc& table = Table(stream);
+  const auto& span = *reinterpret_cast<const shm::LaneSpan*>(d_.get() + table.lanes_off);
+  const auto* runs = reinterpret_cast<const shm::RunEntry*>(d_.get() + span.runs_off);
+  const auto* sticky = reinterpret_cast<const uint64_t*>(d_.get() + span.sticky_off);
+  const auto low_from = [&](uint64_t first) {
+    return span.window != 0 && row + 1 > span.window ? std::max(first, row + 1 - span.window)
+                                                     : first;
+  };
+  std::map<uint64_t, std::string> seen;
+  const auto add = [&](uint64_t of_row, uint64_t position, const std::byte* k, const std::byte* v,
+                       uint64_t k_bytes, uint64_t v_bytes) {
+    std::string bytes = fmt::format("{} ", position);
+    bytes.append(reinterpret_cast<const char*>(k), k_bytes);
+    bytes.append(reinterpret_cast<const char*>(v), v_bytes);
+    EXPECT_TRUE(seen.emplace(of_row, std::move(bytes)).second) << "twice: row " << of_row;
+  };
+  for (const shm::RunEntry& run : std::span(runs, span.runs)) {
+    const bool encoded = run.encoding != 0;
+    const shm::GroupGeometry& geometry = encoded                 ? stream.records->geometry
+                                         : run.group_slots == 16 ? stream.block
+                                                                 : stream.small;
+    const std::byte* const base = extents_[run.extent] + run.group_off;
+    const uint64_t position = std::min(
+        static_cast<uint64_t>(static_cast<int64_t>(row) - run.query_offset), run.query_max);
+    const uint32_t column = geometry.trailer.position_sets > 1 ? layer : 0;
+    for (uint32_t s = run.first_slot; s < run.first_slot + run.rows; ++s) {
+      const uint64_t of_row =
+          LoadWord(base + geometry.pos_off + 4 * (uint64_t{column} * geometry.slots + s));
+      if (run.flags == shm::kRunWindowed && of_row < low_from(span.records_from)) continue;
+      const std::byte* const k = base + geometry.k_off[layer];
+      const std::byte* const v = base + geometry.v_off[layer];
+      if (encoded) {
+        add(of_row, position, k, v, kernels::RecordBytes(stream.records->layers[layer].k),
+            kernels::RecordBytes(stream.records->layers[layer].v));
+      } else {
+        const shm::LayerRowBytes bytes = geometry.row_bytes[layer];
+        add(of_row, position, k + uint64_t{s} * bytes.k, v + uint64_t{s} * bytes.v, bytes.k,
+            bytes.v);
+      }
+    }
+  }
+  std::vector<uint64_t> recent(sticky, sticky + span.sticky);
+  const uint64_t low = low_from(span.recent_first);
+  std::erase_if(recent, [&](uint64_t p) { return p >= low || p > row; });
+  for (uint64_t p = low; p <= row; ++p) recent.push_back(p);
+  for (const uint64_t p : recent) {
+    const std::byte* const base = BlockOf(stream, 0, p);
+    const shm::LayerRowBytes bytes = stream.recent.row_bytes[layer];
+    add(p, row, base + stream.recent.k_off[layer] + p % 16 * bytes.k,
+        base + stream.recent.v_off[layer] + p % 16 * bytes.v, bytes.k, bytes.v);
+  }
+  return seen;
 }
 
 }  // namespace kvasir::core::testing

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -49,11 +50,25 @@ class FakeEngine final : public ExtentSender {
   uint32_t session_id() const { return session_id_; }
   Session& session() { return *session_; }  // REQUIRES: open()
 
-  // Registers SmallModel(layers), writes the probe pattern and has it checked.
-  absl::StatusOr<uint32_t> RegisterModel(uint32_t layers);
+  // Registers the model, writes the probe pattern and has it checked. Its layers are
+  // SmallModel()'s.
+  absl::StatusOr<uint32_t> RegisterModel(const ModelDescription& model);
+  absl::StatusOr<uint32_t> RegisterModel(uint32_t layers) {
+    return RegisterModel(SmallModel(layers));
+  }
   // What is to be reported is reported from then on: `mass` for every row, and for queries.
   absl::StatusOr<Stream> Open(uint32_t model_id, const std::string& retention,
                               uint64_t prompt_rows = 0);
+  // Goes on from a snapshot, of a stream whose tokens begin with `ids`. Nothing may be done with
+  // the stream while Opening().
+  absl::StatusOr<Stream> Resume(uint32_t model_id, const std::string& retention,
+                                const SnapshotId& snapshot, const std::vector<uint32_t>& ids);
+  bool Opening(const Stream& stream) const {
+    return core_.OpenedSequence(*session_, stream.id)->resuming();
+  }
+  KvCore::SaveAnswer Save(const Stream& stream, const SnapshotId& id, bool* asked) {
+    return core_.SaveSequence(*session_, stream.slot, stream.uid, id, Instant(), asked);
+  }
   // Fills the report group with `value`.
   static void FillReports(const Stream& stream, float value);
 
@@ -71,6 +86,10 @@ class FakeEngine final : public ExtentSender {
   // Rows that the query of `row` sees in `layer` by the adopted table, ascending. Adds a test
   // failure for kept rows whose K, V, position or id is not the one written.
   std::vector<uint64_t> VisibleRows(const Stream& stream, uint64_t row, uint32_t layer);
+
+  // What the query of `row` sees in `layer`, by row: where it stands for the key, K and V, byte by
+  // byte; of a record K and V of all its rows. Equal for streams that nothing can tell apart.
+  std::map<uint64_t, std::string> Seen(const Stream& stream, uint64_t row, uint32_t layer);
 
   // Adds a test failure where a retrieved block is not the rows [first, first + rows) of the layer.
   void ExpectBlock(const Stream& stream, uint32_t layer, const Sequence::RetrievedBlock& block,
@@ -92,6 +111,7 @@ class FakeEngine final : public ExtentSender {
   const shm::VersionDesc& Table(const Stream& stream) {
     return board(stream.slot).v[stream.adopted & 1];
   }
+  Stream StreamOf(const Sequence& sequence);
   std::byte* BlockOf(const Stream& stream, uint32_t lane, uint64_t row);
   // Adds the rows of a run of records that the query sees.
   void AddRecordRows(const Stream& stream, const shm::LaneSpan& span, const shm::RunEntry& run,

@@ -2,6 +2,7 @@
 // conserved, and every query sees what its policy's rule says. Limits are small, so that much
 // fails.
 #include <algorithm>
+#include <cstring>
 #include <functional>
 #include <map>
 #include <memory>
@@ -53,10 +54,20 @@ const std::vector<Rule>& Rules() {
 struct Stream {
   FakeEngine::Stream engine;
   const Rule* rule = nullptr;
+  SnapshotId saving;  // of the save that was asked for
+  bool asked = false;
+};
+
+struct Saved {
+  SnapshotId id;
+  uint32_t uid = 0;  // of the tenant
+  std::vector<uint32_t> ids;
+  const Rule* rule = nullptr;
 };
 
 struct Client {
   std::unique_ptr<FakeEngine> engine;
+  uint32_t uid = 0;
   uint32_t model = 0;
   std::vector<Stream> streams;
 };
@@ -70,11 +81,12 @@ class Model {
     config.sessions_max = 4;
     config.first_extent_bytes = 32 * kKiB;
     config.extent_bytes = 64 * kKiB;
+    config.snapshots_per_tenant_max = 3;
     core_ = std::make_unique<KvCore>(config, *pool_);
   }
 
   void Step() {
-    switch (random_() % 20) {
+    switch (random_() % 24) {
       case 0:
         Connect();
         break;
@@ -102,6 +114,16 @@ class Model {
       case 10:
         if (Client* client = Any()) client->engine->refuse_extents = random_() % 8 == 0;
         break;
+      case 11:
+      case 12:
+        Save();
+        break;
+      case 13:
+        Resume();
+        break;
+      case 14:
+        if (random_() % 8 == 0) Drop();
+        break;
       default:
         Compute();
     }
@@ -114,12 +136,18 @@ class Model {
   void Finish() {
     while (!clients_.empty()) Disconnect();
     while (!out_.empty()) FinishJob();
+    for (const uint32_t uid : {1U, 2U}) {
+      FakeEngine last(*core_, limits_, uid);
+      for (const Saved& saved : saved_) (void)core_->DropSnapshot(last.session(), saved.id);
+      core_->EndSession(last.session_id());
+    }
     (void)core_->Settle();
     for (const TenantReport& tenant : core_->TenantReports()) {
       EXPECT_EQ(tenant.held_bytes, 0U);
       EXPECT_EQ(tenant.charged_bytes, 0U);
       EXPECT_EQ(tenant.sessions, 0U);
       EXPECT_EQ(tenant.counters.violations, 0U);
+      counts["snapshots dropped for room"] += tenant.counters.snapshots_dropped;
     }
     EXPECT_EQ(pool_->counts().charged_bytes, 0U);
     EXPECT_EQ(core_->session_count(), 0U);
@@ -137,8 +165,8 @@ class Model {
   void Connect() {
     if (core_->session_count() >= 4) return;
     Client client;
-    client.engine =
-        std::make_unique<FakeEngine>(*core_, limits_, 1 + static_cast<uint32_t>(random_() % 2));
+    client.uid = 1 + static_cast<uint32_t>(random_() % 2);
+    client.engine = std::make_unique<FakeEngine>(*core_, limits_, client.uid);
     const absl::StatusOr<uint32_t> model = client.engine->RegisterModel(2);
     if (model.ok()) client.model = *model;
     clients_.push_back(std::move(client));
@@ -166,8 +194,53 @@ class Model {
     if (client == nullptr || client->model == 0) return;
     const Rule& rule = Rules()[random_() % Rules().size()];
     absl::StatusOr<FakeEngine::Stream> stream = client->engine->Open(client->model, rule.retention);
-    if (stream.ok()) client->streams.push_back({*std::move(stream), &rule});
+    if (stream.ok()) client->streams.push_back({*std::move(stream), &rule, {}, false});
     if (!stream.ok()) ++counts["open refused"];
+  }
+
+  // Asks for a snapshot, or for one that was asked for.
+  void Save() {
+    Client* client = Any();
+    Stream* stream = AnyStream(client);
+    if (stream == nullptr || client->engine->Opening(stream->engine)) return;
+    client->engine->WriteDesk(stream->engine);
+    if (!stream->asked) std::memcpy(stream->saving.bytes.data(), &++ids_made_, sizeof(ids_made_));
+    const KvCore::SaveAnswer answer =
+        client->engine->Save(stream->engine, stream->saving, &stream->asked);
+    if (!answer.status.ok()) {
+      ASSERT_EQ(answer.status.code(), absl::StatusCode::kResourceExhausted)
+          << MessageOf(answer.status);
+      ++counts["save refused"];
+    }
+    if (!answer.status.ok() || answer.ready) stream->asked = false;
+    if (!answer.ready) return;
+    std::vector<uint32_t> ids = stream->engine.ids;
+    ids.resize(answer.rows);
+    saved_.push_back({stream->saving, client->uid, std::move(ids), stream->rule});
+    ++counts["saved"];
+  }
+
+  void Resume() {
+    Client* client = Any();
+    if (client == nullptr || client->model == 0 || saved_.empty()) return;
+    const Saved& saved = saved_[saved_.size() - 1 - random_() % std::min<size_t>(6, saved_.size())];
+    absl::StatusOr<FakeEngine::Stream> stream = client->engine->Resume(
+        client->model, random_() % 2 == 0 ? "" : saved.rule->retention, saved.id, saved.ids);
+    if (stream.ok()) {
+      ASSERT_EQ(client->uid, saved.uid);
+      client->streams.push_back({*std::move(stream), saved.rule, {}, false});
+      ++counts["resumed"];
+    } else if (stream.status().code() == absl::StatusCode::kNotFound) {
+      ++counts[client->uid == saved.uid ? "snapshot gone" : "snapshot of another"];
+    } else {
+      ++counts["resume refused"];
+    }
+  }
+
+  void Drop() {
+    Client* client = Any();
+    if (client == nullptr || saved_.empty()) return;
+    (void)core_->DropSnapshot(client->engine->session(), saved_[random_() % saved_.size()].id);
   }
 
   void Close() {
@@ -186,6 +259,7 @@ class Model {
     Client* client = Any();
     Stream* stream = AnyStream(client);
     if (stream == nullptr || stream->engine.rows == 0) return;
+    if (client->engine->Opening(stream->engine)) return;
     FakeEngine::Stream& at = stream->engine;
     client->engine->WriteDesk(at);
     const uint64_t rows = at.rows - random_() % std::min<uint64_t>(at.rows + 1, 12);
@@ -198,6 +272,7 @@ class Model {
     at.rows = rows;
     at.uid = answer.uid;
     at.ids.resize(rows);
+    stream->asked = false;               // a client waits for its save
     (void)client->engine->Writable(at);  // takes the newest table that is due
     client->engine->WriteDesk(at);
   }
@@ -222,6 +297,7 @@ class Model {
     if (stream == nullptr) return;
     FakeEngine& engine = *client->engine;
     FakeEngine::Stream& at = stream->engine;
+    if (engine.Opening(at)) return;
     uint64_t wanted = 1 + random_() % 20;
     for (; wanted > 0 && engine.Writable(at) > 0 && at.rows < 700; --wanted) {
       engine.WriteRow(at, static_cast<uint32_t>(random_() % 8));
@@ -249,6 +325,8 @@ class Model {
   std::vector<std::unique_ptr<FakeEngine>> leaving_;
   std::unique_ptr<KvCore> core_;  // goes before the engines that it writes to
   std::vector<std::unique_ptr<SequenceJob>> out_;
+  std::vector<Saved> saved_;  // some are gone
+  uint64_t ids_made_ = 0;
 };
 
 TEST(KvCoreModelTest, RandomOperationsKeepTheBooks) {
@@ -263,8 +341,10 @@ TEST(KvCoreModelTest, RandomOperationsKeepTheBooks) {
     if (::testing::Test::HasFailure()) return;
   }
   for (const auto& [name, count] : counts) fmt::print("{}: {}\n", name, count);
-  for (const char* name : {"rows", "records", "compacted", "truncated", "closed", "grant refused",
-                           "open refused", "ended with a copy out"}) {
+  for (const char* name :
+       {"rows", "records", "compacted", "truncated", "closed", "grant refused", "open refused",
+        "ended with a copy out", "saved", "save refused", "resumed", "resume refused",
+        "snapshot gone", "snapshot of another", "snapshots dropped for room"}) {
     EXPECT_GT(counts[name], 0U) << name;  // else the test looks at less than it says
   }
 }

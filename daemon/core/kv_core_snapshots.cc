@@ -1,0 +1,103 @@
+// The verbs on snapshots.
+#include <memory>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "daemon/core/kv_core.h"
+
+namespace kvasir::core {
+namespace {
+
+// One text for ids that do not exist and for those of others.
+absl::Status UnknownSnapshot() { return NotFound("unknown snapshot"); }
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<const Snapshot>> KvCore::SnapshotFor(
+    Session& session, const Model& model, const OpenRequest& request) const {
+  if (!request.snapshot) return nullptr;
+  std::shared_ptr<const Snapshot> snapshot = session.tenant.snapshots.Find(*request.snapshot);
+  if (snapshot == nullptr) return UnknownSnapshot();
+  KVASIR_RETURN_IF_ERROR(snapshot->CheckModel(model));
+  for (const Snapshot::Lane& lane : snapshot->lanes) {
+    if (lane.records == nullptr || request.reads_records) continue;
+    return FailedPrecondition("the engine does not read encoded rows: retention={}",
+                              snapshot->retention);
+  }
+  if (snapshot->lanes.size() > session.limits.lanes_max) {
+    return ResourceExhausted("snapshot has too many lanes: lanes={} limits.lanes_max={}",
+                             snapshot->lanes.size(), session.limits.lanes_max);
+  }
+  return snapshot;
+}
+
+Sequence* KvCore::OpenedSequence(const Session& session, uint64_t sequence_id) {
+  const auto found = sequence_places_.find(sequence_id);
+  if (found == sequence_places_.end() || found->second.session != &session) return nullptr;
+  return session.sequences[found->second.slot].get();
+}
+
+void KvCore::GiveUpOpening(uint64_t sequence_id) {
+  const auto found = sequence_places_.find(sequence_id);
+  if (found == sequence_places_.end()) return;
+  const auto [session, slot] = found->second;
+  Sequence& sequence = *session->sequences[slot];
+  sequence.Abandon();  // where a job is out, it goes when the job comes back
+  if (!sequence.job_out() && !session->ended) EraseSequence(*session, slot);
+}
+
+KvCore::SaveAnswer KvCore::SaveSequence(Session& session, uint32_t slot, uint32_t uid,
+                                        const SnapshotId& id, Instant now, bool* asked) {
+  SaveAnswer answer;
+  absl::StatusOr<Sequence*> found = FindSequence(session, slot, uid);
+  if (!found.ok()) {
+    answer.status = found.status();
+    return answer;
+  }
+  Sequence& sequence = **found;
+  if (sequence.job_out()) return answer;
+  const absl::Status look = sequence.Look();
+  if (!look.ok()) {
+    answer.status =
+        PermissionDenied("session ended for a violation of the protocol: {}", MessageOf(look));
+    Violation(session, look);
+    return answer;
+  }
+  SnapshotStore& snapshots = session.tenant.snapshots;
+  if (snapshots.size() >= config_.snapshots_per_tenant_max) {
+    answer.status =
+        ResourceExhausted("tenant has too many snapshots: limits.snapshots_per_tenant_max={}",
+                          config_.snapshots_per_tenant_max);
+    return answer;
+  }
+  absl::StatusOr<std::shared_ptr<const Snapshot>> saved = sequence.Save(asked);
+  CollectJob(sequence);
+  answer.status = saved.status();
+  if (!saved.ok() || *saved == nullptr) return answer;
+  answer.ready = true;
+  answer.rows = (*saved)->rows;
+  answer.held_bytes = (*saved)->held_bytes();
+  snapshots.Add(id, *std::move(saved), now);
+  return answer;
+}
+
+absl::Status KvCore::DropSnapshot(Session& session, const SnapshotId& id) {
+  return session.tenant.snapshots.Drop(id) ? absl::OkStatus() : UnknownSnapshot();
+}
+
+std::vector<SnapshotReport> KvCore::SnapshotReports() const {
+  std::vector<SnapshotReport> reports;
+  for (const auto& tenant : tenants_) {
+    for (const auto& [id, entry] : tenant->snapshots.entries()) {
+      const Snapshot& snapshot = *entry.snapshot;
+      reports.push_back({tenant->config.name, snapshot.model.name, snapshot.retention,
+                         snapshot.label, snapshot.rows, snapshot.held_bytes(), entry.made_at});
+    }
+  }
+  return reports;
+}
+
+}  // namespace kvasir::core

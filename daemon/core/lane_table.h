@@ -1,0 +1,67 @@
+// What the queries of one lane see: kept rows, records, recent rows. Shared by the versions of a
+// sequence's table and by snapshots.
+#ifndef KVASIR_DAEMON_CORE_LANE_TABLE_H_
+#define KVASIR_DAEMON_CORE_LANE_TABLE_H_
+
+#include <cstdint>
+#include <memory>
+#include <set>
+#include <vector>
+
+#include "daemon/core/kept_list.h"
+#include "policies/retention_policy.h"
+#include "proto/shm/group_geometry.h"
+
+namespace kvasir::core {
+
+// How kept rows of a lane that lie as written are laid out. Immutable; shared by the lane, by
+// snapshots of it and by the lanes opened from those, since groups that they share refer to it.
+struct KeptShapes {
+  shm::GroupGeometry block;  // whole blocks
+  shm::GroupGeometry small;  // and the rest
+};
+
+// A record of rows of the window: slot s holds row first_row + s.
+struct WindowRecord {
+  std::shared_ptr<KeptGroup> group;  // shared by the versions that name it
+  uint64_t first_row = 0;
+};
+
+// The table of one lane in one version.
+struct LaneTable {
+  KeptList kept;
+  std::vector<WindowRecord> records;  // ascending
+  uint64_t records_from = 0;          // first row of them that may be visible
+  std::vector<KeptSpan> spans;
+  uint64_t from_row = 0;
+  uint64_t recent_first = 0;
+  uint64_t window = 0;
+  std::vector<uint64_t> sticky;
+  uint64_t until_row = kNoRow;
+  uint64_t cut_row = 0;  // rows below need the table before this one; 0: none do
+  // kAttentionMass: score of each kept row when the table began, [mass set][kept row]; null: none
+  // is kept. Shared by copies of the table and the jobs that read it.
+  std::shared_ptr<const std::vector<float>> base;
+
+  // First row that the query of row `row` sees through the window, in records or recent.
+  uint64_t WindowFirst(uint64_t row) const;
+};
+
+// The tables of all lanes at once.
+struct TableVersion {
+  uint64_t version = 0;
+  uint64_t from_row = 0;
+  uint64_t until_row = kNoRow;
+  std::vector<LaneTable> lanes;
+  // While copies are under way: every group they fill, those of a replaced plan as well.
+  std::vector<std::shared_ptr<KeptGroup>> filling;  // shared with the job and the lists
+  uint64_t arena_off = 0;
+  uint64_t arena_bytes = 0;
+};
+
+// Adds every group that the version names or that is being filled for it.
+void AddGroups(const TableVersion& version, std::set<const KeptGroup*>* groups);
+
+}  // namespace kvasir::core
+
+#endif  // KVASIR_DAEMON_CORE_LANE_TABLE_H_

@@ -1,0 +1,139 @@
+// Snapshots of a sequence: saved at a row, and gone on from.
+#include <algorithm>
+#include <utility>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "daemon/core/sequence.h"
+
+namespace kvasir::core {
+namespace {
+
+// A version as it stands, without its place in a session's arena.
+TableVersion WithoutPlace(TableVersion table) {
+  table.arena_off = table.arena_bytes = 0;
+  return table;
+}
+
+}  // namespace
+
+absl::Status Sequence::CheckSavable() const {
+  if (!failure_.ok()) {
+    return FailedPrecondition("a sequence that has failed cannot be saved: {}",
+                              MessageOf(failure_));
+  }
+  if (retrieval_ != nullptr) {
+    return FailedPrecondition("a sequence that retrieves blocks cannot be saved: retention={}",
+                              identity_.retention);
+  }
+  for (const Lane& lane : lanes_) {
+    if (lane.needs.source == ScoreSource::kAttentionMass ||
+        lane.needs.source == ScoreSource::kWindowQueries) {
+      return FailedPrecondition(
+          "a sequence whose policy needs the engine's reports cannot be saved: retention={}",
+          identity_.retention);
+    }
+  }
+  if (selection_ && prompt_.empty()) {
+    return FailedPrecondition(
+        "a sequence cannot be saved before its rows are selected: retention={}",
+        identity_.retention);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<const Snapshot>> Sequence::Save(bool* asked) {
+  KVASIR_RETURN_IF_ERROR(CheckSavable());
+  if (*asked && saved_ != nullptr) return std::exchange(saved_, nullptr);
+  saved_.reset();
+  auto snapshot = std::make_shared<Snapshot>();
+  snapshot->model = context_.model->description();
+  snapshot->slots_per_block = context_.model->slots_per_block();
+  snapshot->retention = identity_.retention;
+  snapshot->positions = positions_;
+  snapshot->lane_of_layer = LaneOfLayer();
+  snapshot->label = identity_.label;
+  snapshot->rows = rows_;
+  snapshot->tokens_base = tokens_base_;
+  snapshot->tokens = tokens_;
+  snapshot->prompt = prompt_;
+  snapshot->chosen = prompt_rows_;
+  // As an engine does: a published table is in use from its first row on.
+  const bool due = published_ && published_->from_row <= rows_;
+  snapshot->table = WithoutPlace(due ? *published_ : current_);
+  if (published_ && !due) snapshot->next = WithoutPlace(*published_);
+  auto job = std::make_unique<SequenceJob>();
+  job->sequence_id = identity_.id;
+  for (size_t i = 0; i < lanes_.size(); ++i) {
+    const Lane& lane = lanes_[i];
+    const uint64_t bytes = lane.recent_block.bytes, slots = lane.recent_block.slots;
+    Snapshot::Lane saved{lane.kept_shapes,
+                         lane.records,
+                         lane.policy->Clone(),
+                         lane.pending,
+                         snapshot->table.lanes[i].recent_first / slots,
+                         BlockList(context_.tenant->outside.For(bytes))};
+    for (uint64_t block = saved.base_block; block < DivideUp(rows_, slots); ++block) {
+      KVASIR_RETURN_IF_ERROR(saved.recent.Add());
+      job->copies.push_back({lane.recent[block - lane.base_block].data(),
+                             saved.recent.groups().back().data(), bytes});
+    }
+    snapshot->lanes.push_back(std::move(saved));
+  }
+  saved_ = job->snapshot = std::move(snapshot);
+  saving_ = true;
+  job_ = std::move(job);
+  *asked = true;
+  return nullptr;
+}
+
+absl::StatusOr<std::unique_ptr<Sequence>> Sequence::Resume(
+    const SequenceContext& context, Identity identity,
+    const std::shared_ptr<const Snapshot>& snapshot) {
+  std::unique_ptr<Sequence> sequence(new Sequence(context, std::move(identity)));
+  PolicyLanes lanes;
+  for (const Snapshot::Lane& lane : snapshot->lanes) lanes.lanes.push_back(lane.policy->Clone());
+  lanes.lane_of_layer = snapshot->lane_of_layer;
+  lanes.spec = snapshot->retention;
+  lanes.positions = snapshot->positions;
+  KVASIR_RETURN_IF_ERROR(sequence->MakeLanes(std::move(lanes)));
+  for (size_t i = 0; i < sequence->lanes_.size(); ++i) {
+    Lane& lane = sequence->lanes_[i];
+    const Snapshot::Lane& saved = snapshot->lanes[i];
+    lane.kept_shapes = saved.kept_shapes;
+    lane.records = saved.records;
+    sequence->SetKeptSizes(lane);
+    lane.pending = saved.pending;
+    lane.base_block = saved.base_block;
+  }
+  sequence->rows_ = snapshot->rows;
+  sequence->tokens_base_ = snapshot->tokens_base;
+  sequence->tokens_ = snapshot->tokens;
+  sequence->prompt_ = snapshot->prompt;
+  sequence->prompt_rows_ = snapshot->chosen;
+  KVASIR_RETURN_IF_ERROR(sequence->PrepareBoard());
+  TableVersion first = snapshot->table;
+  first.version = 1;
+  std::optional<TableVersion> next = snapshot->next;
+  if (next) next->version = 2;
+  KVASIR_RETURN_IF_ERROR(sequence->Start(std::move(first), std::move(next)));
+
+  auto job = std::make_unique<SequenceJob>();
+  job->sequence_id = sequence->identity_.id;
+  job->snapshot = snapshot;
+  for (size_t i = 0; i < sequence->lanes_.size(); ++i) {
+    const Lane& lane = sequence->lanes_[i];
+    const std::vector<Group>& saved = snapshot->lanes[i].recent.groups();
+    for (size_t block = 0; block < saved.size(); ++block) {
+      job->copies.push_back(
+          {saved[block].data(), lane.recent[block].data(), lane.recent_block.bytes});
+    }
+  }
+  sequence->resumed_from_ = snapshot;
+  sequence->resuming_ = true;
+  sequence->job_ = std::move(job);
+  return sequence;
+}
+
+}  // namespace kvasir::core

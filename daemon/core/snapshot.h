@@ -1,0 +1,104 @@
+// Snapshot: a sequence at one row, from which others go on without computing anything again.
+//
+// It shares the filled groups of kept rows and records with the sequence that it was made of, and
+// has copies of the recent blocks, which nobody but the daemon maps. Filled by one job
+// (SequenceJob::copies), immutable and handed to the tenant after it; it refers to nothing of a
+// session. Not thread-safe: made, shared and destroyed under the core's lock.
+#ifndef KVASIR_DAEMON_CORE_SNAPSHOT_H_
+#define KVASIR_DAEMON_CORE_SNAPSHOT_H_
+
+#include <array>
+#include <compare>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include "allocator/group_allocator.h"
+#include "daemon/core/lane_table.h"
+#include "daemon/core/model.h"
+#include "daemon/core/record_format.h"
+#include "policies/policy_definition.h"
+
+namespace kvasir::core {
+
+// 128 random bits: who has them and is of the tenant may open it.
+struct SnapshotId {
+  std::array<uint8_t, 16> bytes{};
+  friend auto operator<=>(const SnapshotId&, const SnapshotId&) = default;
+};
+
+// Bytes of one block on their way from or to a snapshot. They are opaque; nothing is read in them.
+struct BlockCopy {
+  const std::byte* from = nullptr;
+  std::byte* to = nullptr;
+  uint64_t bytes = 0;
+};
+
+// Owned groups of one size; gives them back when destroyed.
+class BlockList {
+ public:
+  BlockList() = default;
+  explicit BlockList(GroupAllocator& allocator) : allocator_(&allocator) {}
+  BlockList(BlockList&& other) noexcept
+      : allocator_(other.allocator_), groups_(std::exchange(other.groups_, {})) {}
+  BlockList& operator=(BlockList&&) = delete;
+  ~BlockList();
+
+  // Errors: the allocator's.
+  absl::Status Add();
+  const std::vector<Group>& groups() const { return groups_; }
+  uint64_t bytes() const;
+
+ private:
+  GroupAllocator* allocator_ = nullptr;
+  std::vector<Group> groups_;
+};
+
+class Snapshot {
+ public:
+  struct Lane {
+    std::shared_ptr<const KeptShapes> kept_shapes;  // of the groups that the tables name
+    std::shared_ptr<const LaneRecords> records;     // likewise; null: none is encoded
+    std::unique_ptr<const RetentionPolicy> policy;  // cloned by each who goes on
+    std::deque<RetentionPlan> pending;              // returned by the policy, in no table yet
+    uint64_t base_block = 0;                        // of the first of `recent`
+    BlockList recent;
+  };
+
+  // The model as registered.
+  ModelDescription model;
+  uint32_t slots_per_block = 0;
+  std::string retention;  // canonical
+  PositionMode positions = PositionMode::kOriginal;
+  std::vector<uint32_t> lane_of_layer;
+  std::vector<Lane> lanes;
+  TableVersion table;                // of the query of row `rows`
+  std::optional<TableVersion> next;  // published already, for later rows
+  std::string label;                 // of the sequence it was made of
+  uint64_t rows = 0;                 // the next query's row
+  uint64_t tokens_base = 0;          // row of the first of `tokens`
+  std::deque<TokenId> tokens;        // up to row `rows`
+  std::vector<TokenId> prompt;       // selection policies: what was chosen from, for people
+  std::vector<uint32_t> chosen;      // rows of it
+
+  // Whether a sequence of `other` may go on from it. Errors: kFailedPrecondition naming the first
+  // field that differs, without what stands in it.
+  absl::Status CheckModel(const Model& other) const;
+
+  // Filled groups that it shares with others.
+  void AddSharedGroups(std::set<const KeptGroup*>* groups) const;
+  uint64_t own_bytes() const;   // copies of recent blocks
+  uint64_t held_bytes() const;  // of all that it names
+};
+
+}  // namespace kvasir::core
+
+#endif  // KVASIR_DAEMON_CORE_SNAPSHOT_H_

@@ -1,0 +1,45 @@
+// SnapshotStore: the snapshots of one tenant, by id and by how long ago they were used.
+//
+// Not thread-safe. Whoever goes on from a snapshot shares it, so one that is dropped meanwhile is
+// destroyed a little later.
+#ifndef KVASIR_DAEMON_CORE_SNAPSHOT_STORE_H_
+#define KVASIR_DAEMON_CORE_SNAPSHOT_STORE_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+
+#include "base/clock.h"
+#include "daemon/core/snapshot.h"
+
+namespace kvasir::core {
+
+class SnapshotStore {
+ public:
+  struct Entry {
+    std::shared_ptr<const Snapshot> snapshot;  // shared with those who go on from it
+    Instant made_at;
+    uint64_t used = 0;  // larger: later
+  };
+
+  // REQUIRES: there is none of this id.
+  void Add(const SnapshotId& id, std::shared_ptr<const Snapshot> snapshot, Instant made_at);
+  // Counts as a use; null if there is none.
+  std::shared_ptr<const Snapshot> Find(const SnapshotId& id);
+  // False if there was none.
+  bool Drop(const SnapshotId& id) { return entries_.erase(id) > 0; }
+  // Drops the one that was used longest ago and that nobody goes on from at this moment; false if
+  // there is none. Cost: O(size).
+  bool DropLeastRecentlyUsed();
+
+  uint64_t size() const { return entries_.size(); }
+  const std::map<SnapshotId, Entry>& entries() const { return entries_; }
+
+ private:
+  std::map<SnapshotId, Entry> entries_;
+  uint64_t uses_ = 0;
+};
+
+}  // namespace kvasir::core
+
+#endif  // KVASIR_DAEMON_CORE_SNAPSHOT_STORE_H_
