@@ -17,28 +17,6 @@ constexpr uint64_t kRememberedRows = 1 << 16;
 
 }  // namespace
 
-bool RunPart(SequenceJob& job) {
-  if (job.scored < job.scorings.size()) {
-    if (!ScoreNextLayer(job.scorings[job.scored])) ++job.scored;
-  } else if (job.selecting) {
-    RunSelecting(*job.selecting);
-    return false;
-  } else if (job.lookup) {
-    RunLookup(*job.lookup);
-    return false;
-  } else if (job.sealed < job.sealings.size()) {
-    RunSealing(job.sealings[job.sealed++]);
-  } else if (job.filled < job.items.size()) {
-    const SequenceJob::Item& item = job.items[job.filled++];
-    FillGroup(item.fill, *item.rope);
-  } else if (job.copied < job.copies.size()) {
-    const BlockCopy& copy = job.copies[job.copied++];
-    std::memcpy(copy.to, copy.from, copy.bytes);
-  }
-  return job.scored < job.scorings.size() || job.sealed < job.sealings.size() ||
-         job.filled < job.items.size() || job.copied < job.copies.size();
-}
-
 Sequence::Sequence(const SequenceContext& context, Identity identity)
     : context_(context), identity_(std::move(identity)) {}
 

@@ -1,0 +1,30 @@
+// What a worker does for a sequence, part by part.
+#include <cstring>
+
+#include "daemon/core/sequence.h"
+
+namespace kvasir::core {
+
+bool RunPart(SequenceJob& job) {
+  if (job.scored < job.scorings.size()) {
+    if (!ScoreNextLayer(job.scorings[job.scored])) ++job.scored;
+  } else if (job.selecting) {
+    RunSelecting(*job.selecting);
+    return false;
+  } else if (job.lookup) {
+    RunLookup(*job.lookup);
+    return false;
+  } else if (job.sealed < job.sealings.size()) {
+    RunSealing(job.sealings[job.sealed++]);
+  } else if (job.filled < job.items.size()) {
+    const SequenceJob::Item& item = job.items[job.filled++];
+    FillGroup(item.fill, *item.rope);
+  } else if (job.copied < job.copies.size()) {
+    const BlockCopy& copy = job.copies[job.copied++];
+    std::memcpy(copy.to, copy.from, copy.bytes);
+  }
+  return job.scored < job.scorings.size() || job.sealed < job.sealings.size() ||
+         job.filled < job.items.size() || job.copied < job.copies.size();
+}
+
+}  // namespace kvasir::core
