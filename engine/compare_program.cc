@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/gnuplot.h"
 #include "base/status_macros.h"
 #include "engine/compare_grid.h"
 #include "engine/compare_plot.h"

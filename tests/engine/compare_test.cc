@@ -17,6 +17,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "base/gnuplot.h"
 #include "engine/compare_grid.h"
 #include "engine/compare_plot.h"
 #include "engine/compare_program.h"
