@@ -36,6 +36,7 @@ absl::StatusOr<std::span<const KeptRunView>> Sequence::Retrieve(uint32_t layer,
                                                                 std::span<const float> mass) {
   return state_->Retrieve(layer, query, mass);
 }
+absl::StatusOr<Snapshot> Sequence::Save() { return state_->Save(); }
 absl::Status Sequence::Truncate(uint64_t rows) { return state_->Truncate(rows); }
 absl::Status Sequence::Close() { return state_->Close(); }
 uint64_t Sequence::rows() const { return state_->rows(); }

@@ -18,6 +18,13 @@ namespace kvasir {
 
 class SequenceState;
 
+// A saved sequence. Whoever has the id and is of the tenant may open it.
+struct Snapshot {
+  std::string id;  // 16 bytes
+  uint64_t rows = 0;
+  uint64_t held_bytes = 0;  // kept groups may be shared with sequences
+};
+
 // Move-only; closes itself. Not thread-safe: one thread at a time, any thread.
 class Sequence {
  public:
@@ -62,6 +69,12 @@ class Sequence {
   absl::StatusOr<std::span<const KeptRunView>> Retrieve(uint32_t layer,
                                                         std::span<const float> query,
                                                         std::span<const float> mass);
+
+  // Saves the committed rows as a snapshot of the tenant, from which sequences are opened
+  // (OpenOptions::snapshot), in this or another session, also after this sequence is gone.
+  // Errors: kFailedPrecondition with the reason where such a sequence cannot be saved,
+  // kResourceExhausted.
+  absl::StatusOr<Snapshot> Save();
 
   // Forgets the rows from `rows` on. Errors: kFailedPrecondition naming the rollback floor.
   absl::Status Truncate(uint64_t rows);

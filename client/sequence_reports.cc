@@ -65,6 +65,13 @@ absl::StatusOr<std::unique_ptr<SequenceState>> SequenceState::Create(
       return status;
     }
   }
+  if (opened.rows() > 0) {  // of a snapshot
+    const absl::Status status = state->BeginAt(opened.rows());
+    if (!status.ok()) {
+      (void)state->Close();
+      return status;
+    }
+  }
   return state;
 }
 

@@ -28,6 +28,7 @@ class SequenceState {
   absl::StatusOr<std::span<const KeptRunView>> Retrieve(uint32_t layer,
                                                         std::span<const float> query,
                                                         std::span<const float> mass);
+  absl::StatusOr<Snapshot> Save();
   absl::Status Close();
   absl::StatusOr<Sequence::Footprint> MeasureFootprint();
 
@@ -72,6 +73,8 @@ class SequenceState {
   void AddStepMass(LaneViews& lane, uint64_t rows);
   // After a call that gave the sequence a new uid: reads granted rows and tables anew.
   absl::Status StartOver(uint64_t rows, uint32_t uid);
+  // The first rows are there already, as after a call that leaves them.
+  absl::Status BeginAt(uint64_t rows);
   // Copies the descriptor of the published version if it is new; false if there is nothing newer.
   bool Refresh();
   absl::Status LoadTable();

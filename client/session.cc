@@ -237,12 +237,20 @@ absl::StatusOr<Sequence> Session::OpenSequence(const OpenOptions& options) {
   request.set_max_rows(options.max_rows);
   request.set_label(options.label);
   request.set_reads_records(options.reads_records);
+  request.set_snapshot_id(options.snapshot);
   v1::OpenSequenceResponse response;
   KVASIR_RETURN_IF_ERROR(
       state_->channel->Call(&v1::KvCache::Stub::OpenSequence, request, &response));
   KVASIR_ASSIGN_OR_RETURN(std::unique_ptr<SequenceState> sequence,
                           SequenceState::Create(state_, std::move(model), response));
   return Sequence(std::move(sequence));
+}
+
+absl::Status Session::DropSnapshot(const std::string& snapshot_id) {
+  v1::DropSnapshotRequest request;
+  request.set_snapshot_id(snapshot_id);
+  v1::DropSnapshotResponse response;
+  return state_->channel->Call(&v1::KvCache::Stub::DropSnapshot, request, &response);
 }
 
 absl::Status Session::PutTokenTexts(const ModelHandle& model, uint32_t first,

@@ -49,6 +49,9 @@ struct OpenOptions {
   // The engine attends LayerView::records. Without it a retention with an encoding is refused; of a
   // tenant's default the encoding is left out.
   bool reads_records = false;
+  // Snapshot::id: go on from it, at its row. The model has to be the same in every field that
+  // matters, `retention` the same or empty. Empty: begin at row 0.
+  std::string snapshot = {};
 };
 
 class SessionState;
@@ -68,8 +71,12 @@ class Session {
   // Errors: kInvalidArgument naming field and bound, kFailedPrecondition when the layouts differ.
   absl::StatusOr<ModelHandle> RegisterModel(const ModelSpec& spec);
 
-  // Errors: kInvalidArgument (retention), kResourceExhausted (with the figures).
+  // Errors: kInvalidArgument (retention), kResourceExhausted (with the figures); with a snapshot
+  // kNotFound (unknown to this tenant) and kFailedPrecondition (names the field that differs).
   absl::StatusOr<Sequence> OpenSequence(const OpenOptions& options);
+
+  // Forgets a snapshot of this tenant. Errors: kNotFound.
+  absl::Status DropSnapshot(const std::string& snapshot_id);
 
   // Texts of the ids first, first + 1, ..., so that `kvasirctl inspect` can show them. At most 64
   // bytes of each are sent.

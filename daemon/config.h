@@ -60,6 +60,7 @@ struct Config {
   struct Limits {
     uint32_t sessions_max = 64;
     uint32_t sequences_per_session_max = 256;
+    uint32_t snapshots_per_tenant_max = 64;
     uint32_t models_per_session_max = 8;
     uint32_t lanes_max = 128;
     uint64_t rows_max = uint64_t{1} << 17;

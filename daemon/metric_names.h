@@ -64,6 +64,14 @@ inline constexpr Metric<TenantSnapshot> kTenantMetrics[] = {
     {"kvasir_tenant_violations_total", MetricKind::kCounter,
      "Sessions ended for what they wrote to shared memory.",
      [](const TenantSnapshot& t) { return static_cast<double>(t.violations); }},
+    {"kvasir_tenant_snapshots", MetricKind::kGauge, "Saved sequences.",
+     [](const TenantSnapshot& t) { return static_cast<double>(t.snapshots); }},
+    {"kvasir_tenant_snapshot_bytes", MetricKind::kGauge,
+     "Bytes of the block groups that snapshots name; sequences may name them, too.",
+     [](const TenantSnapshot& t) { return static_cast<double>(t.snapshot_bytes); }},
+    {"kvasir_tenant_snapshots_dropped_total", MetricKind::kCounter,
+     "Snapshots given up to make room for the tenant's sequences.",
+     [](const TenantSnapshot& t) { return static_cast<double>(t.snapshots_dropped); }},
 };
 
 }  // namespace kvasir

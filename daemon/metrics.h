@@ -31,6 +31,9 @@ struct TenantSnapshot {
   uint64_t compactions = 0;
   uint64_t rejected_calls = 0;
   uint64_t violations = 0;
+  uint64_t snapshots = 0;
+  uint64_t snapshot_bytes = 0;     // groups that they name, each once
+  uint64_t snapshots_dropped = 0;  // to make room
 };
 
 struct StatsSnapshot {

@@ -71,6 +71,7 @@ core::CoreConfig CoreConfigOf(const Config& config) {
                          config.limits.lanes_max,
                          config.limits.rows_max,
                          config.limits.table_arena_bytes};
+  core.snapshots_per_tenant_max = config.limits.snapshots_per_tenant_max;
   core.sessions_max = config.limits.sessions_max;
   core.first_extent_bytes = config.memory.recent_extent_bytes;
   core.extent_bytes = config.memory.extent_bytes;
@@ -236,10 +237,11 @@ StatsSnapshot Server::Snapshot() {
   for (const core::TenantReport& tenant : tenants) {
     snapshot.held_bytes += tenant.held_bytes;
     snapshot.charged_bytes += tenant.charged_bytes;
-    snapshot.tenants.push_back({tenant.name, tenant.held_bytes, tenant.charged_bytes,
-                                tenant.limit_bytes, tenant.sessions, tenant.sequences,
-                                tenant.rows_seen, tenant.rows_kept, tenant.counters.compactions,
-                                tenant.counters.rejected_calls, tenant.counters.violations});
+    snapshot.tenants.push_back(
+        {tenant.name, tenant.held_bytes, tenant.charged_bytes, tenant.limit_bytes, tenant.sessions,
+         tenant.sequences, tenant.rows_seen, tenant.rows_kept, tenant.counters.compactions,
+         tenant.counters.rejected_calls, tenant.counters.violations, tenant.snapshots,
+         tenant.snapshot_bytes, tenant.counters.snapshots_dropped});
   }
   return snapshot;
 }

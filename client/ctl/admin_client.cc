@@ -33,6 +33,10 @@ class GrpcAdminClient final : public AdminClient {
       const v1::ListSequencesRequest& request) override {
     return Call<v1::ListSequencesResponse>(*admin_, &v1::Admin::Stub::ListSequences, request);
   }
+  absl::StatusOr<v1::ListSnapshotsResponse> ListSnapshots(
+      const v1::ListSnapshotsRequest& request) override {
+    return Call<v1::ListSnapshotsResponse>(*admin_, &v1::Admin::Stub::ListSnapshots, request);
+  }
   absl::StatusOr<v1::InspectSequenceResponse> InspectSequence(
       const v1::InspectSequenceRequest& request) override {
     return Call<v1::InspectSequenceResponse>(*admin_, &v1::Admin::Stub::InspectSequence, request);

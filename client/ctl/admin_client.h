@@ -22,6 +22,8 @@ class AdminClient {
   virtual absl::StatusOr<v1::GetStatsResponse> GetStats() = 0;
   virtual absl::StatusOr<v1::ListSequencesResponse> ListSequences(
       const v1::ListSequencesRequest& request) = 0;
+  virtual absl::StatusOr<v1::ListSnapshotsResponse> ListSnapshots(
+      const v1::ListSnapshotsRequest& request) = 0;
   virtual absl::StatusOr<v1::InspectSequenceResponse> InspectSequence(
       const v1::InspectSequenceRequest& request) = 0;
   virtual absl::StatusOr<v1::ListPoliciesResponse> ListPolicies() = 0;

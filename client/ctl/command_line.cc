@@ -21,6 +21,7 @@ constexpr CommandText kCommands[] = {
     {Command::kStats, "stats", "Memory and counts of the daemon and of each tenant"},
     {Command::kTenants, "tenants", "Tenants: sessions, tokens, bytes held, charged and allowed"},
     {Command::kSequences, "sequences", "Open sequences: tokens seen and kept, bytes"},
+    {Command::kSnapshots, "snapshots", "Saved sequences: rows, bytes, age"},
     {Command::kInspect, "inspect", "Which tokens of a sequence are kept, as text"},
     {Command::kPolicies, "policies", "Retention policies with their parameters"},
     {Command::kDoctor, "doctor", "Check this host and the daemon, and say what to do"},
@@ -64,6 +65,8 @@ std::variant<CommandLine, EarlyEnd> ParseCommandLine(std::vector<std::string> ar
     sub->callback([&line, &entry] { line.command = entry.command; });
     if (entry.command == Command::kSequences) {
       sub->add_option("--tenant", line.tenant, "Only the sequences of this tenant");
+    } else if (entry.command == Command::kSnapshots) {
+      sub->add_option("--tenant", line.tenant, "Only the snapshots of this tenant");
     } else if (entry.command == Command::kInspect) {
       sub->add_option("SEQUENCE", line.sequence_id, "Id, as kvasirctl sequences shows it")
           ->required()

@@ -16,6 +16,7 @@ enum class Command {
   kStats,
   kTenants,
   kSequences,
+  kSnapshots,
   kInspect,
   kPolicies,
   kDoctor,
@@ -29,7 +30,7 @@ struct CommandLine {
   std::chrono::milliseconds deadline{5000};  // of each call
   bool json = false;
   bool color = false;
-  std::string tenant;        // sequences: only this one's
+  std::string tenant;        // sequences, snapshots: only this one's
   uint64_t sequence_id = 0;  // inspect
   uint32_t layer = 0;
   uint64_t first_row = 0;

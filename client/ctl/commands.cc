@@ -113,6 +113,12 @@ absl::StatusOr<Outcome> Execute(const CommandLine& line, AdminClient& daemon) {
     case Command::kSequences:
       text = TextOf(line, AllSequences(line, daemon), RenderSequences);
       break;
+    case Command::kSnapshots: {
+      v1::ListSnapshotsRequest request;
+      request.set_tenant(line.tenant);
+      text = TextOf(line, daemon.ListSnapshots(request), RenderSnapshots);
+      break;
+    }
     case Command::kInspect:
       text = TextOf(line, Inspect(line, daemon), [&line](const auto& response) {
         return RenderInspection(response, line.layer, line.color);

@@ -114,6 +114,23 @@ std::string RenderSequences(const v1::ListSequencesResponse& sequences) {
   return table.empty() ? "no open sequences\n" : table.Render();
 }
 
+std::string RenderSnapshots(const v1::ListSnapshotsResponse& snapshots) {
+  Table table({{"TENANT"},
+               {"MODEL"},
+               {"ROWS", kRight},
+               {"HELD", kRight},
+               {"AGE", kRight},
+               {"RETENTION"},
+               {"LABEL"}});
+  for (const v1::SnapshotInfo& info : snapshots.snapshots()) {
+    table.AddRow({EscapeForTerminal(info.tenant()), EscapeForTerminal(info.model()),
+                  fmt::format("{}", info.rows()), HumanBytes(info.held_bytes()),
+                  Duration(info.age_ms()), EscapeForTerminal(info.retention()),
+                  EscapeForTerminal(info.label())});
+  }
+  return table.empty() ? "no snapshots\n" : table.Render();
+}
+
 namespace {
 
 std::string RenderPolicy(const v1::PolicyInfo& policy, bool is_rule) {

@@ -18,6 +18,7 @@ std::string RenderTenantsJson(const v1::GetStatsResponse& stats);
 std::string RenderStats(const v1::GetStatsResponse& stats);
 std::string RenderTenants(const v1::GetStatsResponse& stats);
 std::string RenderSequences(const v1::ListSequencesResponse& sequences);
+std::string RenderSnapshots(const v1::ListSnapshotsResponse& snapshots);
 std::string RenderPolicies(const v1::ListPoliciesResponse& policies);
 
 // The text of the rows, with what is kept marked: bold in `color`, else in [brackets] (brackets of

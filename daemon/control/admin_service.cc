@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "allocator/host_pool.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "daemon/control/status_convert.h"
@@ -114,6 +115,9 @@ grpc::Status AdminService::GetStats(grpc::ServerContext* context, const v1::GetS
     stats->set_compactions(tenant.compactions);
     stats->set_rejected_calls(tenant.rejected_calls);
     stats->set_violations(tenant.violations);
+    stats->set_snapshots(tenant.snapshots);
+    stats->set_snapshot_bytes(tenant.snapshot_bytes);
+    stats->set_snapshots_dropped(tenant.snapshots_dropped);
   }
   return grpc::Status::OK;
 }
@@ -139,6 +143,30 @@ grpc::Status AdminService::ListSequences(grpc::ServerContext* context,
       break;
     }
     Fill(report, response->add_sequences());
+  }
+  return grpc::Status::OK;
+}
+
+grpc::Status AdminService::ListSnapshots(grpc::ServerContext* context,
+                                         const v1::ListSnapshotsRequest* request,
+                                         v1::ListSnapshotsResponse* response) {
+  const absl::StatusOr<Scope> scope = ScopeOf(*context);
+  if (!scope.ok()) return ToGrpc(scope.status());
+  const Instant now = SystemClock().Now();
+  MutexLock lock(shared_.mutex);
+  response->set_boot_epoch(boot_epoch_);
+  for (const core::SnapshotReport& report : shared_.core.SnapshotReports()) {
+    if (!scope->Sees(report.tenant)) continue;
+    if (!request->tenant().empty() && request->tenant() != report.tenant) continue;
+    v1::SnapshotInfo* const info = response->add_snapshots();
+    info->set_tenant(report.tenant);
+    info->set_model(report.model);
+    info->set_retention(report.retention);
+    info->set_label(report.label);
+    info->set_rows(report.rows);
+    info->set_held_bytes(report.held_bytes);
+    const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(now - report.made_at);
+    info->set_age_ms(static_cast<uint64_t>(std::max<int64_t>(age.count(), 0)));
   }
   return grpc::Status::OK;
 }

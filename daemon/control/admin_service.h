@@ -34,6 +34,8 @@ class AdminService final : public v1::Admin::Service {
                         v1::GetStatsResponse* response) override;
   grpc::Status ListSequences(grpc::ServerContext* context, const v1::ListSequencesRequest* request,
                              v1::ListSequencesResponse* response) override;
+  grpc::Status ListSnapshots(grpc::ServerContext* context, const v1::ListSnapshotsRequest* request,
+                             v1::ListSnapshotsResponse* response) override;
   grpc::Status InspectSequence(grpc::ServerContext* context,
                                const v1::InspectSequenceRequest* request,
                                v1::InspectSequenceResponse* response) override;

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <optional>
 #include <utility>
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/posix.h"
 #include "base/status_macros.h"
 #include "daemon/control/model_convert.h"
 #include "daemon/control/status_convert.h"
@@ -58,6 +60,46 @@ void Fill(const core::LaneReport& report, uint64_t prompt_rows, v1::LaneReport* 
     of_layer->set_k_bytes(static_cast<uint32_t>(kernels::RecordBytes(layer.k)));
     of_layer->set_v_bytes(static_cast<uint32_t>(kernels::RecordBytes(layer.v)));
   }
+}
+
+void Fill(const core::Sequence& sequence, uint64_t prompt_rows, v1::OpenSequenceResponse* out) {
+  out->set_sequence(sequence.identity().slot);
+  out->set_uid(sequence.identity().uid);
+  out->set_sequence_id(sequence.identity().id);
+  out->set_retention(sequence.identity().retention);
+  for (const uint32_t lane : sequence.LaneOfLayer()) out->add_lane_of_layer(lane);
+  out->set_unrotated(sequence.positions() == PositionMode::kUnrotated);
+  if (const std::optional<uint32_t> layer = sequence.filter_layer()) {
+    out->set_has_filter_layer(true);
+    out->set_filter_layer(*layer);
+  }
+  if (const core::Retrieval* const retrieval = sequence.retrieval()) {
+    out->set_far_position(retrieval->config().n_local - 1);
+    out->set_step_rows_max(static_cast<uint32_t>(retrieval->config().exc_block_size));
+    out->set_retrieved_rows(static_cast<uint32_t>(retrieval->config().block_size));
+    out->set_retrieved_blocks_max(retrieval->config().topk);
+  }
+  for (const core::LaneReport& report : sequence.Reports()) {
+    Fill(report, prompt_rows, out->add_lanes());
+  }
+  out->set_rows(sequence.rows());
+}
+
+// Errors: kInvalidArgument for bytes that are no id.
+absl::StatusOr<core::SnapshotId> RequiredSnapshotIdOf(const std::string& bytes) {
+  core::SnapshotId id;
+  if (bytes.size() != id.bytes.size()) {
+    return InvalidArgument("snapshot_id has the wrong size: bytes={} expected={}", bytes.size(),
+                           id.bytes.size());
+  }
+  std::memcpy(id.bytes.data(), bytes.data(), bytes.size());
+  return id;
+}
+
+// Nothing where `bytes` is empty.
+absl::StatusOr<std::optional<core::SnapshotId>> SnapshotIdOf(const std::string& bytes) {
+  if (bytes.empty()) return std::nullopt;
+  return RequiredSnapshotIdOf(bytes);
 }
 
 }  // namespace
@@ -143,36 +185,37 @@ grpc::Status KvCacheService::ProbeLayout(grpc::ServerContext* context,
 grpc::Status KvCacheService::OpenSequence(grpc::ServerContext* context,
                                           const v1::OpenSequenceRequest* request,
                                           v1::OpenSequenceResponse* response) {
-  return Run(*context, [&](core::Session& session, bool*) -> absl::Status {
-    shared_.mutex.AssertHeld();
-    const core::OpenRequest open{request->model_id(),    request->retention(),
-                                 request->prompt_rows(), request->label(),
-                                 request->max_rows(),    request->reads_records(),
-                                 std::nullopt};
-    KVASIR_ASSIGN_OR_RETURN(core::Sequence* const sequence,
-                            shared_.core.OpenSequence(session, open));
-    response->set_boot_epoch(options_.boot_epoch);
-    response->set_sequence(sequence->identity().slot);
-    response->set_uid(sequence->identity().uid);
-    response->set_sequence_id(sequence->identity().id);
-    response->set_retention(sequence->identity().retention);
-    for (const uint32_t lane : sequence->LaneOfLayer()) response->add_lane_of_layer(lane);
-    response->set_unrotated(sequence->positions() == PositionMode::kUnrotated);
-    if (const std::optional<uint32_t> layer = sequence->filter_layer()) {
-      response->set_has_filter_layer(true);
-      response->set_filter_layer(*layer);
-    }
-    if (const core::Retrieval* const retrieval = sequence->retrieval()) {
-      response->set_far_position(retrieval->config().n_local - 1);
-      response->set_step_rows_max(static_cast<uint32_t>(retrieval->config().exc_block_size));
-      response->set_retrieved_rows(static_cast<uint32_t>(retrieval->config().block_size));
-      response->set_retrieved_blocks_max(retrieval->config().topk);
-    }
-    for (const core::LaneReport& report : sequence->Reports()) {
-      Fill(report, request->prompt_rows(), response->add_lanes());
-    }
-    return absl::OkStatus();
-  });
+  absl::StatusOr<std::optional<core::SnapshotId>> snapshot = SnapshotIdOf(request->snapshot_id());
+  uint64_t opened = 0;  // id of the sequence, once it is there
+  const grpc::Status status =
+      Run(*context, [&](core::Session& session, bool* done) -> absl::Status {
+        shared_.mutex.AssertHeld();
+        KVASIR_RETURN_IF_ERROR(snapshot.status());
+        core::Sequence* sequence = nullptr;
+        if (opened == 0) {
+          const core::OpenRequest open{request->model_id(),
+                                       request->retention(),
+                                       request->prompt_rows(),
+                                       request->label(),
+                                       request->max_rows(),
+                                       request->reads_records(),
+                                       *snapshot};
+          KVASIR_ASSIGN_OR_RETURN(sequence, shared_.core.OpenSequence(session, open));
+          opened = sequence->identity().id;
+        } else {
+          sequence = shared_.core.OpenedSequence(session, opened);
+          if (sequence == nullptr) return Aborted("the sequence was closed while it was opened");
+        }
+        *done = !sequence->resuming();
+        response->set_boot_epoch(options_.boot_epoch);
+        if (*done) Fill(*sequence, request->prompt_rows(), response);
+        return absl::OkStatus();
+      });
+  if (!status.ok() && opened != 0) {
+    MutexLock lock(shared_.mutex);
+    shared_.core.GiveUpOpening(opened);
+  }
+  return status;
 }
 
 grpc::Status KvCacheService::Sync(grpc::ServerContext* context, const v1::SyncRequest* request,
@@ -256,6 +299,39 @@ grpc::Status KvCacheService::Retrieve(grpc::ServerContext* context,
       out->set_offset(block.offset);
     }
     return answer.status;
+  });
+}
+
+grpc::Status KvCacheService::SaveSequence(grpc::ServerContext* context,
+                                          const v1::SaveSequenceRequest* request,
+                                          v1::SaveSequenceResponse* response) {
+  core::SnapshotId id;
+  const absl::Status random = FillRandom(id.bytes.data(), id.bytes.size());
+  bool asked = false;
+  return Run(*context, [&](core::Session& session, bool* done) -> absl::Status {
+    shared_.mutex.AssertHeld();
+    KVASIR_RETURN_IF_ERROR(random);
+    const core::KvCore::SaveAnswer answer = shared_.core.SaveSequence(
+        session, request->sequence(), request->uid(), id, SystemClock().Now(), &asked);
+    *done = answer.ready;
+    response->set_boot_epoch(options_.boot_epoch);
+    if (!answer.ready) return answer.status;
+    response->set_snapshot_id(id.bytes.data(), id.bytes.size());
+    response->set_rows(answer.rows);
+    response->set_held_bytes(answer.held_bytes);
+    return absl::OkStatus();
+  });
+}
+
+grpc::Status KvCacheService::DropSnapshot(grpc::ServerContext* context,
+                                          const v1::DropSnapshotRequest* request,
+                                          v1::DropSnapshotResponse* response) {
+  const absl::StatusOr<core::SnapshotId> id = RequiredSnapshotIdOf(request->snapshot_id());
+  return Run(*context, [&](core::Session& session, bool*) -> absl::Status {
+    shared_.mutex.AssertHeld();
+    KVASIR_RETURN_IF_ERROR(id.status());
+    response->set_boot_epoch(options_.boot_epoch);
+    return shared_.core.DropSnapshot(session, *id);
   });
 }
 

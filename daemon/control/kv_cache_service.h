@@ -37,6 +37,10 @@ class KvCacheService final : public v1::KvCache::Service {
                           v1::SelectRowsResponse* response) override;
   grpc::Status Retrieve(grpc::ServerContext* context, const v1::RetrieveRequest* request,
                         v1::RetrieveResponse* response) override;
+  grpc::Status SaveSequence(grpc::ServerContext* context, const v1::SaveSequenceRequest* request,
+                            v1::SaveSequenceResponse* response) override;
+  grpc::Status DropSnapshot(grpc::ServerContext* context, const v1::DropSnapshotRequest* request,
+                            v1::DropSnapshotResponse* response) override;
   grpc::Status CloseSequence(grpc::ServerContext* context, const v1::CloseSequenceRequest* request,
                              v1::CloseSequenceResponse* response) override;
   grpc::Status PutTokenTexts(grpc::ServerContext* context, const v1::PutTokenTextsRequest* request,

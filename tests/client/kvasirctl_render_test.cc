@@ -88,7 +88,10 @@ TEST(KvasirctlRenderTest, TenantsAsJson) {
    "rows_kept": "0",
    "compactions": "0",
    "rejected_calls": "0",
-   "violations": "0"
+   "violations": "0",
+   "snapshots": "0",
+   "snapshot_bytes": "0",
+   "snapshots_dropped": "0"
   }
  ]
 }
@@ -113,6 +116,22 @@ TEST(KvasirctlRenderTest, Sequences) {
       RenderSequences(sequences),
       "ID  TENANT   PID  MODEL    SEEN  KEPT  SHARE     HELD  COMPACTIONS  RETENTION  LABEL\n"
       "12  a       4711  SmolLM2  1000   125  12.5%  2.0 KiB            3  sepllm     chat\n");
+}
+
+TEST(KvasirctlRenderTest, Snapshots) {
+  v1::ListSnapshotsResponse snapshots;
+  EXPECT_EQ(RenderSnapshots(snapshots), "no snapshots\n");
+  auto* info = snapshots.add_snapshots();
+  info->set_tenant("a");
+  info->set_model("SmolLM2");
+  info->set_rows(1000);
+  info->set_held_bytes(2048);
+  info->set_age_ms(61'000);
+  info->set_retention("full");
+  info->set_label("chat\x1b[2J");
+  EXPECT_EQ(RenderSnapshots(snapshots),
+            "TENANT  MODEL    ROWS     HELD        AGE  RETENTION  LABEL\n"
+            "a       SmolLM2  1000  2.0 KiB  1 min 1 s  full       chat\\x1b[2J\n");
 }
 
 TEST(KvasirctlRenderTest, Policies) {

@@ -67,6 +67,12 @@ class FakeAdmin final : public v1::Admin::Service {
     return grpc::Status::OK;
   }
 
+  grpc::Status ListSnapshots(grpc::ServerContext*, const v1::ListSnapshotsRequest* request,
+                             v1::ListSnapshotsResponse* response) override {
+    response->add_snapshots()->set_tenant(request->tenant());
+    return grpc::Status::OK;
+  }
+
   grpc::Status InspectSequence(grpc::ServerContext*, const v1::InspectSequenceRequest* request,
                                v1::InspectSequenceResponse* response) override {
     if (request->sequence_id() != 12) {
@@ -210,8 +216,14 @@ TEST_F(KvasirctlTest, DoctorUsesWhatTheDaemonSaysAndBearsItsRefusals) {
   EXPECT_EQ(checks[1]["finding"], socket_ + " may be opened by this user");
 }
 
+TEST_F(KvasirctlTest, SnapshotsAreThoseOfTheTenant) {
+  StartDaemon();
+  const json all = json::parse(Run({"snapshots", "--tenant=a", "--output=json"}).out);
+  EXPECT_EQ(all["snapshots"][0]["tenant"], "a");
+}
+
 TEST_F(KvasirctlTest, WithoutADaemonEveryCommandSaysSo) {
-  for (const char* command : {"stats", "tenants", "sequences", "policies", "health"}) {
+  for (const char* command : {"stats", "tenants", "sequences", "snapshots", "policies", "health"}) {
     const Result result = Run({command});
     EXPECT_EQ(result.exit_code, 1) << command;
     EXPECT_EQ(result.out, "") << command;

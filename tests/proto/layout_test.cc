@@ -200,6 +200,27 @@ TEST(ProtoTest, GoldenBytes) {
   EXPECT_EQ(Wire(open),
             "08011201661802200"
             "32a016c");
+  open.Clear();
+  open.set_snapshot_id("s");
+  EXPECT_EQ(Wire(open), "3a0173");
+
+  v1::OpenSequenceResponse opened;
+  opened.set_rows(1);
+  EXPECT_EQ(Wire(opened), "7801");
+
+  v1::SaveSequenceRequest save;
+  save.set_sequence(1);
+  save.set_uid(2);
+  EXPECT_EQ(Wire(save), "08011002");
+  v1::SaveSequenceResponse saved;
+  saved.set_boot_epoch(1);
+  saved.set_snapshot_id("s");
+  saved.set_rows(2);
+  saved.set_held_bytes(3);
+  EXPECT_EQ(Wire(saved), "080112017318022003");
+  v1::DropSnapshotRequest drop;
+  drop.set_snapshot_id("s");
+  EXPECT_EQ(Wire(drop), "0a0173");
 }
 
 }  // namespace
