@@ -18,7 +18,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-constexpr int kRequests = 1500;
+constexpr int kRequests = 600;
 
 std::vector<WorkloadRequest> Requests(uint64_t seed) {
   Workload workload(seed);
