@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -36,6 +37,8 @@ class ForwardingStore : public KvStore {
     return store_.Retrieve(layer, query, mass);
   }
   absl::Status Truncate(uint64_t row) override { return store_.Truncate(row); }
+  absl::StatusOr<KvSnapshot> Save() override { return store_.Save(); }
+  absl::Status DropSnapshot(const std::string& id) override { return store_.DropSnapshot(id); }
   absl::StatusOr<KvUsage> Usage() override { return store_.Usage(); }
   absl::Status Close() override { return store_.Close(); }
 

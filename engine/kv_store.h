@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include <absl/status/status.h>
@@ -31,6 +32,13 @@ struct KvUsage {
   uint64_t tokens_seen = 0;  // rows committed
   uint64_t tokens_kept = 0;  // rows still visible to the next query, the mean over the layers
   uint64_t held_bytes = 0;   // memory allocated for the sequence
+};
+
+// A saved sequence, from which another store goes on.
+struct KvSnapshot {
+  std::string id;  // 16 bytes
+  uint64_t rows = 0;
+  std::string retention;  // canonical
 };
 
 // Not thread-safe: one engine thread drives a sequence.
@@ -84,6 +92,16 @@ class KvStore {
   // Forgets the rows from `row` on. Errors: kOutOfRange above rows(); kFailedPrecondition where an
   // earlier table is gone.
   virtual absl::Status Truncate(uint64_t row) = 0;
+
+  // Saves the committed rows. Errors: kFailedPrecondition where that is not possible; as the owner
+  // reports.
+  virtual absl::StatusOr<KvSnapshot> Save() {
+    return FailedPrecondition("the store saves nothing: its memory ends with it");
+  }
+  // Forgets what was saved. Errors: kNotFound; as Save().
+  virtual absl::Status DropSnapshot(const std::string& /*id*/) {
+    return FailedPrecondition("the store saves nothing: its memory ends with it");
+  }
 
   virtual absl::StatusOr<KvUsage> Usage() = 0;
 

@@ -70,7 +70,7 @@ absl::StatusOr<std::unique_ptr<KvasirKvStore>> KvasirKvStore::Create(
   KVASIR_ASSIGN_OR_RETURN(Sequence sequence,
                           session->OpenSequence({handle, options.retention, options.prompt_rows,
                                                  options.label, options.max_rows,
-                                                 /*reads_records=*/true}));
+                                                 /*reads_records=*/true, options.snapshot}));
   return std::unique_ptr<KvasirKvStore>(new KvasirKvStore(std::move(session), std::move(sequence)));
 }
 
@@ -78,6 +78,11 @@ absl::StatusOr<std::vector<uint32_t>> KvasirKvStore::SelectRows(std::span<const 
   KVASIR_ASSIGN_OR_RETURN(std::vector<uint32_t> rows, sequence_.SelectRows(query));
   selected_ = true;
   return rows;
+}
+
+absl::StatusOr<KvSnapshot> KvasirKvStore::Save() {
+  KVASIR_ASSIGN_OR_RETURN(Snapshot snapshot, sequence_.Save());
+  return KvSnapshot{std::move(snapshot.id), snapshot.rows, sequence_.retention()};
 }
 
 absl::StatusOr<KvUsage> KvasirKvStore::Usage() {

@@ -24,6 +24,7 @@ struct KvasirStoreOptions {
   kernels::RowType kv_type = kernels::RowType::kF16;
   std::string retention;     // policy grammar; "": the tenant's default
   uint64_t prompt_rows = 0;  // rows of the prompt, for policies that tell it apart
+  std::string snapshot;      // id of a saved sequence to go on from; "": none
   std::string label;
   uint64_t max_rows = 0;          // the sequence never grows beyond; 0: no bound
   uint32_t slots_per_block = 0;   // 0: as the daemon likes
@@ -62,6 +63,8 @@ class KvasirKvStore final : public KvStore {
     return sequence_.Retrieve(layer, query, mass);
   }
   absl::Status Truncate(uint64_t row) override { return sequence_.Truncate(row); }
+  absl::StatusOr<KvSnapshot> Save() override;
+  absl::Status DropSnapshot(const std::string& id) override { return session_->DropSnapshot(id); }
   absl::StatusOr<KvUsage> Usage() override;
   absl::Status Close() override { return sequence_.Close(); }
 

@@ -29,6 +29,10 @@ void AddModeOptions(CLI::App& app, ProgramOptions& o) {
                             "Apply the model's chat template; without a prompt, read a message a "
                             "line from standard input");
   auto* perplexity = app.add_option("--perplexity", o.perplexity_path, "Score the text of a file");
+  app.add_option("--suspend", o.suspend_path,
+                 "At the end save the sequence in the daemon and write to this file how to go on "
+                 "from it")
+      ->excludes(perplexity);
   app.add_option("--system", o.system, "System message of a chat")->needs(chat);
   app.add_option("--decode", o.decode_tokens,
                  "Behind the scored text also decode N tokens one by one, for the time per token")
@@ -77,8 +81,9 @@ void AddTextModeOptions(CLI::App& app, ProgramOptions& o) {
   app.add_option("--json", o.comparison.json_path, "Write what was compared to this file");
   app.add_option("--plot", o.comparison.plot_path,
                  "Draw quality against bytes held: a .svg or .png");
-  app.add_option("--resume", o.comparison.resume_path,
-                 "Remember finished texts in this file and do not compute them again");
+  app.add_option("--resume", o.resume_path,
+                 "Go on from the text that --suspend left in this file. With --compare and "
+                 "--recommend: remember finished texts in this file and do not compute them again");
   app.add_option("--profile-file", o.profile_path, "Where --profile writes")->needs(profile);
 }
 
@@ -147,9 +152,16 @@ const char* TextModeProblem(const ProgramOptions& o, bool text_mode) {
     return "--text is for --compare, --recommend and --profile";
   }
   if (!o.compare && !o.recommend &&
-      !(o.comparison.json_path.empty() && o.comparison.plot_path.empty() &&
-        o.comparison.resume_path.empty())) {
-    return "--json, --plot and --resume are for --compare and --recommend";
+      !(o.comparison.json_path.empty() && o.comparison.plot_path.empty())) {
+    return "--json and --plot are for --compare and --recommend";
+  }
+  if (o.profile && !o.resume_path.empty()) return "--profile takes no --resume";
+  if (text_mode && !o.suspend_path.empty()) return "--suspend needs a prompt or a chat";
+  if (!text_mode && !(o.resume_path.empty() && o.suspend_path.empty())) {
+    if (!o.perplexity_path.empty()) return "--suspend and --resume need a prompt or a chat";
+    if (o.store.private_memory) return "--suspend and --resume need a daemon";
+    if (!o.system.empty() && !o.resume_path.empty()) return "--resume takes no --system";
+    if (o.text_tokens > 0) return "--suspend and --resume take no --text-tokens";
   }
   if ((o.recommend || o.profile) && !o.comparison.retentions.empty()) {
     return "--recommend and --profile take no --retention";
@@ -196,6 +208,7 @@ int main(int argc, char** argv) {
     return kUsage;
   }
   if (text_mode) {
+    options.comparison.resume_path = options.resume_path;
     options.text_tokens = app.count("--tokens") > 0 ? options.generate.tokens_max : kTextTokens;
     if (app.count("--batch") == 0) options.batch = kTextBatch;
     return Finish(kvasir::engine::RunProgram(options));

@@ -1,14 +1,11 @@
 #include "engine/program.h"
 
-#include <errno.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <array>
 #include <cstdio>
 #include <iostream>
 #include <memory>
 #include <numeric>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -16,10 +13,12 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
-#include "base/posix.h"
 #include "base/status_macros.h"
 #include "engine/profile_program.h"
+#include "engine/program_io.h"
+#include "engine/running_text.h"
 #include "engine/selected_text.h"
+#include "engine/suspended_text.h"
 #include "engine/tokenizer.h"
 
 #include <fmt/format.h>
@@ -29,55 +28,6 @@ namespace kvasir::engine {
 namespace {
 
 constexpr int kJsonSchema = 1;
-constexpr size_t kTextBytesMax = size_t{1} << 30;
-
-// Not a stream: libstdc++'s iterators throw on a path that is a folder.
-absl::StatusOr<std::string> ReadText(const std::string& path) {
-  struct Closer {
-    void operator()(std::FILE* file) const { std::fclose(file); }
-  };
-  std::unique_ptr<std::FILE, Closer> owned(path == "-" ? nullptr : std::fopen(path.c_str(), "rb"));
-  if (path != "-" && owned == nullptr) {
-    return ErrnoStatus(errno, fmt::format("open of text file path={}", path));
-  }
-  std::FILE* file = path == "-" ? stdin : owned.get();
-  std::string text;
-  std::array<char, 1 << 16> buffer;
-  size_t bytes = 0;
-  while ((bytes = std::fread(buffer.data(), 1, buffer.size(), file)) > 0) {
-    text.append(buffer.data(), bytes);
-    if (text.size() > kTextBytesMax) {
-      return InvalidArgument("text file is too long: path={} max_bytes={}", path, kTextBytesMax);
-    }
-  }
-  if (std::ferror(file) != 0)
-    return ErrnoStatus(errno, fmt::format("read of text file path={}", path));
-  return text;
-}
-
-// Progress of long work on standard error: one line that rewrites itself on a terminal, else a line
-// every tenth.
-class ProgressLine {
- public:
-  explicit ProgressLine(const char* what) : what_(what), terminal_(::isatty(STDERR_FILENO) == 1) {}
-
-  void operator()(uint64_t done, uint64_t total) {
-    const uint64_t tenth = done * 10 / total;
-    if (done == total && !shown_) return;  // one batch: no long work
-    if (!terminal_ && tenth == tenth_) return;
-    tenth_ = tenth;
-    shown_ = true;
-    const char* end = !terminal_ || done == total ? "\n" : "";
-    fmt::print(stderr, "{}{}: {}/{} tokens{}", terminal_ ? "\r" : "", what_, done, total, end);
-    std::fflush(stderr);
-  }
-
- private:
-  const char* const what_;
-  const bool terminal_;
-  bool shown_ = false;
-  uint64_t tenth_ = 0;
-};
 
 void WriteText(const std::string& text) {
   std::fwrite(text.data(), 1, text.size(), stdout);
@@ -215,19 +165,60 @@ absl::StatusOr<std::vector<uint32_t>> FirstTokens(absl::StatusOr<std::vector<uin
   return tokens;
 }
 
-absl::Status RunPrompt(const ProgramOptions& options, Session& session, const std::string& text) {
-  std::string prompt = text;
-  if (options.chat) {
-    std::vector<ChatMessage> messages;
-    if (!options.system.empty()) messages.push_back({"system", options.system});
-    messages.push_back({"user", text});
-    KVASIR_ASSIGN_OR_RETURN(prompt, session.tokenizer->ApplyTemplate(messages));
+// The text that the mode goes on with, and where it was suspended, if it was.
+struct OpenText {
+  RunningText text;
+  std::optional<SuspendedText> from;
+};
+
+absl::StatusOr<OpenText> BeginText(const ProgramOptions& options, const Session& session) {
+  const Tokenizer& tokenizer = *session.tokenizer;
+  if (options.resume_path.empty()) {
+    return OpenText{RunningText(tokenizer, options.chat, options.system), std::nullopt};
   }
-  KVASIR_ASSIGN_OR_RETURN(
-      const std::vector<uint32_t> tokens,
-      FirstTokens(session.tokenizer->Encode(prompt, true, options.chat), options.text_tokens));
-  KVASIR_RETURN_IF_ERROR(CheckFits(session, tokens.size(), options.generate.tokens_max));
-  KVASIR_RETURN_IF_ERROR(OpenStore(options, tokens.size(), session));
+  KVASIR_ASSIGN_OR_RETURN(SuspendedText from,
+                          ReadSuspendedText(options.resume_path, tokenizer.vocabulary()));
+  KVASIR_ASSIGN_OR_RETURN(RunningText text, RunningText::Resume(tokenizer, options.chat, from));
+  return OpenText{std::move(text), std::move(from)};
+}
+
+// Opens the store where the text stands.
+absl::Status OpenStoreOf(const OpenText& open, const ProgramOptions& options, uint64_t prompt_rows,
+                         Session& session) {
+  if (!open.from) return OpenStore(options, prompt_rows, session);
+  ProgramOptions resumed = options;
+  resumed.store.kvasir.snapshot = open.from->snapshot_id;
+  KVASIR_RETURN_IF_ERROR(OpenStore(resumed, prompt_rows, session));
+  if (session.store->rows() == open.from->rows) return absl::OkStatus();
+  return InvalidArgument("suspended text does not fit its snapshot: rows={} of_snapshot={} path={}",
+                         open.from->rows, session.store->rows(), options.resume_path);
+}
+
+// Where it is asked for: saves the sequence and says so in the file. What it was resumed from is
+// out of date then.
+absl::Status Suspend(const OpenText& open, const ProgramOptions& options, const Session& session) {
+  if (options.suspend_path.empty()) return absl::OkStatus();
+  if (session.store->rows() == 0) return FailedPrecondition("there is nothing to suspend: rows=0");
+  KVASIR_ASSIGN_OR_RETURN(const KvSnapshot saved, session.store->Save());
+  const absl::Status written = WriteSuspendedText(open.text.Suspend(saved), options.suspend_path);
+  if (!written.ok()) {
+    (void)session.store->DropSnapshot(saved.id);  // nobody knows its id
+    return written;
+  }
+  if (!open.from) return absl::OkStatus();
+  const absl::Status dropped = session.store->DropSnapshot(open.from->snapshot_id);
+  return absl::IsNotFound(dropped) ? absl::OkStatus() : dropped;
+}
+
+absl::Status RunPrompt(const ProgramOptions& options, Session& session, const std::string& text) {
+  KVASIR_ASSIGN_OR_RETURN(OpenText open, BeginText(options, session));
+  bool anew = false;
+  KVASIR_ASSIGN_OR_RETURN(const std::vector<uint32_t> tokens,
+                          FirstTokens(open.text.Next(text, &anew), options.text_tokens));
+  const uint64_t before = open.from && !anew ? open.from->rows : 0;
+  KVASIR_RETURN_IF_ERROR(CheckFits(session, before + tokens.size(), options.generate.tokens_max));
+  KVASIR_RETURN_IF_ERROR(OpenStoreOf(open, options, tokens.size(), session));
+  if (anew) KVASIR_RETURN_IF_ERROR(session.store->Truncate(0));
   KVASIR_RETURN_IF_ERROR(CheckShowSelected(options, session));
   Generator generator(*session.engine, *session.tokenizer, *session.store, options.batch);
   const TextCallback on_text = options.json ? TextCallback() : WriteText;
@@ -237,8 +228,10 @@ absl::Status RunPrompt(const ProgramOptions& options, Session& session, const st
       generator.Generate(tokens, TurnOptions(options, session, tokens, selected),
                          ProgressLine("prompt"), on_text));
   KVASIR_RETURN_IF_ERROR(selected.status());
+  open.text.Add(result);
   if (!options.json) WriteText("\n");
-  return ReportGenerate(options, session, result, *selected);
+  KVASIR_RETURN_IF_ERROR(ReportGenerate(options, session, result, *selected));
+  return Suspend(open, options, session);
 }
 
 absl::Status RunPerplexity(const ProgramOptions& options, Session& session) {
@@ -285,41 +278,27 @@ absl::Status RunPerplexity(const ProgramOptions& options, Session& session) {
 
 // A chat over standard input, a message a line. Only what a turn adds is computed.
 absl::Status RunConversation(const ProgramOptions& options, Session& session) {
-  KVASIR_RETURN_IF_ERROR(OpenStore(options, 0, session));
+  KVASIR_ASSIGN_OR_RETURN(OpenText open, BeginText(options, session));
+  KVASIR_RETURN_IF_ERROR(OpenStoreOf(open, options, 0, session));
   KVASIR_RETURN_IF_ERROR(CheckShowSelected(options, session));
   Generator generator(*session.engine, *session.tokenizer, *session.store, options.batch);
-  std::vector<ChatMessage> messages;
-  if (!options.system.empty()) messages.push_back({"system", options.system});
-  std::string done;               // text of the template that the sequence holds already
-  std::vector<uint32_t> pending;  // tokens of it that are not computed yet
   std::string line;
   while (fmt::print(stderr, "> "), std::getline(std::cin, line)) {
-    messages.push_back({"user", line});
-    KVASIR_ASSIGN_OR_RETURN(const std::string prompt, session.tokenizer->ApplyTemplate(messages));
-    if (prompt.compare(0, done.size(), done) != 0) {  // the template changes earlier turns
-      KVASIR_RETURN_IF_ERROR(session.store->Truncate(0));
-      done.clear();
-      pending.clear();
-    }
-    KVASIR_ASSIGN_OR_RETURN(
-        const std::vector<uint32_t> added,
-        session.tokenizer->Encode(prompt.substr(done.size()), done.empty(), true));
-    pending.insert(pending.end(), added.begin(), added.end());
+    bool anew = false;
+    KVASIR_ASSIGN_OR_RETURN(const std::vector<uint32_t> tokens, open.text.Next(line, &anew));
+    if (anew) KVASIR_RETURN_IF_ERROR(session.store->Truncate(0));
     KVASIR_RETURN_IF_ERROR(
-        CheckFits(session, session.store->rows() + pending.size(), options.generate.tokens_max));
+        CheckFits(session, session.store->rows() + tokens.size(), options.generate.tokens_max));
     absl::StatusOr<std::string> selected = std::string();
     KVASIR_ASSIGN_OR_RETURN(
         const GenerateResult result,
-        generator.Generate(pending, TurnOptions(options, session, pending, selected),
+        generator.Generate(tokens, TurnOptions(options, session, tokens, selected),
                            ProgressLine("prompt"), WriteText));
     KVASIR_RETURN_IF_ERROR(selected.status());
     WriteText("\n");
-    done = prompt + result.text;
-    pending.clear();
-    if (!result.ended && !result.tokens.empty()) pending.push_back(result.tokens.back());
-    messages.push_back({"assistant", result.text});
+    open.text.Add(result);
   }
-  return absl::OkStatus();
+  return Suspend(open, options, session);
 }
 
 absl::StatusOr<std::vector<CompareText>> ReadTexts(const ProgramOptions& options,

@@ -33,6 +33,9 @@ struct ProgramOptions {
   std::vector<std::string> text_paths;                       // of those modes
   CompareOptions comparison;  // what the command line says of it; the rest is taken from here
   std::string profile_path;
+  // Files of suspended texts (suspended_text.h); "": none. A text goes on from the first, and is
+  // left in the second when it ends.
+  std::string resume_path, suspend_path;
   bool show_selected = false;  // what a selection policy chose of the prompt
   bool hold = false;           // keep the sequence until standard input ends
   uint64_t decode_tokens = 0;  // after a scored text: decode steps to time

@@ -362,7 +362,7 @@ void KvCore::FinishJob(std::unique_ptr<SequenceJob> job) {
   const Place place = sequence_places_.at(job->sequence_id);  // sequences with a job out stay
   Sequence& sequence = *place.session->sequences[place.slot];
   sequence.Finish(*job);
-  const bool decides = job->snapshot == nullptr;  // a save or its like moves the sequence nowhere
+  const bool advances = job->snapshot == nullptr;  // saved and resumed ones stay as they are
   job.reset();  // before the sequence: it may hold the last references to a tenant's groups
   if (place.session->ended) {
     DestroyIfIdle(place.session->id);
@@ -372,7 +372,7 @@ void KvCore::FinishJob(std::unique_ptr<SequenceJob> job) {
     EraseSequence(*place.session, place.slot);
     return;
   }
-  if (!decides) return;
+  if (!advances) return;
   // A decision by scores is followed by the copy at once; the engine waits for both. What cannot be
   // done now is tried again by its next call, which reports why.
   (void)sequence.Advance();

@@ -149,10 +149,21 @@ TEST_F(GenerateProgram, WrongCommandLinesGiveTwo) {
   EXPECT_EQ(RunModel("-p x --retention full --retention full+int8").exit_code, 2);
   EXPECT_EQ(RunModel("--recommend --text file --bytes 120%").exit_code, 2);
   EXPECT_EQ(RunModel("--recommend --text file --bytes nan").exit_code, 2);
-  for (const char* option : {"--json", "--plot", "--resume"}) {
+  for (const char* option : {"--json", "--plot"}) {
     EXPECT_EQ(RunModel(std::string("-p x ") + option + " file").exit_code, 2) << option;
     EXPECT_THAT(Errors(), HasSubstr("are for --compare and --recommend")) << option;
   }
+  for (const char* option : {"--resume", "--suspend"}) {
+    EXPECT_EQ(RunModel(std::string("-p x ") + option + " file").exit_code, 2) << option;
+    EXPECT_THAT(Errors(), HasSubstr("need a daemon")) << option;
+    EXPECT_EQ(RunModel(std::string("--perplexity x ") + option + " file").exit_code, 2) << option;
+    EXPECT_EQ(
+        RunModel(std::string("--profile --text x --profile-file y ") + option + " file").exit_code,
+        2)
+        << option;
+  }
+  EXPECT_EQ(Run("-p x --chat --system y --resume file -m model").exit_code, 2);
+  EXPECT_THAT(Errors(), HasSubstr("--resume takes no --system"));
   EXPECT_EQ(RunModel("--recommend --text file --retention full+int8").exit_code, 2);
   EXPECT_THAT(Errors(), HasSubstr("take no --retention"));
   EXPECT_EQ(RunModel("").exit_code, 2);
