@@ -1,14 +1,9 @@
 #include "daemon/config.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 
 #include "base/error.h"
-#include "base/posix.h"
+#include "base/small_file.h"
 #include "base/status_macros.h"
 #include "daemon/config_checks.h"
 #include "daemon/config_reader.h"
@@ -28,25 +23,7 @@ absl::StatusOr<Config> ParseConfig(std::string_view text, const std::string& fil
 }
 
 absl::StatusOr<Config> LoadConfig(const std::string& path, const RetentionCheck& check_retention) {
-  // O_NONBLOCK: a fifo must not hang the start; regular files do not mind.
-  UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (!fd) return ErrnoStatus(errno, fmt::format("open {}", path));
-  struct stat info {};
-  if (::fstat(fd.get(), &info) != 0) return ErrnoStatus(errno, fmt::format("stat {}", path));
-  if (!S_ISREG(info.st_mode)) return InvalidArgument("{}: not a regular file", path);
-  std::string text(kConfigFileBytesMax + 1, '\0');
-  uint64_t bytes = 0;
-  while (bytes < text.size()) {
-    const ssize_t got = ::read(fd.get(), text.data() + bytes, text.size() - bytes);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return ErrnoStatus(errno, fmt::format("read {}", path));
-    if (got == 0) break;
-    bytes += static_cast<uint64_t>(got);
-  }
-  if (bytes > kConfigFileBytesMax) {
-    return InvalidArgument("{}: file too large: max_bytes={}", path, kConfigFileBytesMax);
-  }
-  text.resize(bytes);
+  KVASIR_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(path, kConfigFileBytesMax));
   return ParseConfig(text, path, check_retention);
 }
 

@@ -4,10 +4,10 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <map>
 
 #include "base/error.h"
+#include "base/small_file.h"
 #include "base/status_macros.h"
 
 namespace kvasir {
@@ -28,17 +28,6 @@ absl::StatusOr<std::vector<std::filesystem::path>> JsonFiles(const std::string& 
   return files;
 }
 
-absl::StatusOr<std::string> ReadText(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::string text(core::kProfileBytesMax + 1, '\0');
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  if (file.bad() || (!file && !file.eof())) {
-    return InvalidArgument("cannot read a profile: file={}", path.string());
-  }
-  text.resize(static_cast<size_t>(file.gcount()));
-  return text;
-}
-
 }  // namespace
 
 absl::StatusOr<std::vector<std::shared_ptr<const core::ModelProfile>>> LoadProfiles(
@@ -48,8 +37,9 @@ absl::StatusOr<std::vector<std::shared_ptr<const core::ModelProfile>>> LoadProfi
   KVASIR_ASSIGN_OR_RETURN(const std::vector<std::filesystem::path> files, JsonFiles(folder));
   std::map<std::string, std::string> file_of;  // by weights digest
   for (const std::filesystem::path& path : files) {
-    KVASIR_ASSIGN_OR_RETURN(const std::string text, ReadText(path));
-    absl::StatusOr<core::ModelProfile> profile = core::ParseModelProfile(text);
+    const absl::StatusOr<std::string> text = ReadSmallFile(path.string(), core::kProfileBytesMax);
+    if (!text.ok()) return InvalidArgument("cannot read a profile: {}", MessageOf(text.status()));
+    absl::StatusOr<core::ModelProfile> profile = core::ParseModelProfile(*text);
     if (!profile.ok()) {
       return InvalidArgument("{}: file={}", MessageOf(profile.status()), path.string());
     }

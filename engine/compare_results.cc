@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/posix.h"
+#include "base/small_file.h"
 #include "base/status_macros.h"
 #include "engine/compare_score.h"
 
@@ -160,14 +161,7 @@ absl::Status MakeFolderOf(const std::string& path) {
 
 absl::Status WriteWhole(const std::string& path, const std::string& text) {
   KVASIR_RETURN_IF_ERROR(MakeFolderOf(path));
-  const std::string unfinished = path + ".unfinished";
-  std::ofstream file(unfinished, std::ios::binary | std::ios::trunc);
-  file << text;
-  file.close();
-  std::error_code error;
-  if (file) std::filesystem::rename(unfinished, path, error);
-  if (!file || error) return Unavailable("cannot write a file: path={}", path);
-  return absl::OkStatus();
+  return ReplaceFile(path, text, 0644);
 }
 
 absl::StatusOr<ResumeFile> ResumeFile::Open(const std::string& path) {

@@ -61,7 +61,7 @@ nlohmann::ordered_json SummaryJson(std::span<const RetentionSummary> summaries,
 // The folders in which `path` will lie. Errors: kUnavailable.
 absl::Status MakeFolderOf(const std::string& path);
 
-// Makes the folders of `path`; an older file is replaced as a whole. Errors: kUnavailable.
+// Makes the folders of `path`, then as ReplaceFile(). Errors: of both.
 absl::Status WriteWhole(const std::string& path, const std::string& text);
 
 // Results of finished texts in a file of JSON lines, so that a run that was cut off goes on.
