@@ -39,13 +39,14 @@ void Workers::CopyLoop() {
     }
     const bool more = core::RunPart(*job);
     MutexLock lock(shared_.mutex);
-    // Between parts others have their turn, so that a long job of one tenant holds up nobody.
-    if (more && (shared_.stopping || !shared_.core.HasWork())) continue;
-    if (more) {
-      shared_.core.PutBackJob(std::move(job));
-      job = shared_.core.TakeJob();
-    } else {
+    if (!more) {
       shared_.core.FinishJob(std::move(job));
+    } else if (shared_.stopping || !shared_.core.HasWork()) {
+      continue;
+    } else if (shared_.core.PutBackJob(std::move(job))) {
+      // Between parts others have their turn, so that a long job of one tenant holds up nobody.
+      job = shared_.core.TakeJob();
+      continue;
     }
     shared_.progress.NotifyAll();
     if (shared_.wake_data_server) shared_.wake_data_server();

@@ -187,9 +187,9 @@ class KvCore {
 
   // A job to run, or null: the oldest of the tenant that was served longest ago.
   std::unique_ptr<SequenceJob> TakeJob();
-  // A job of which a part is left: others have their turn. One that nobody waits for any more is
-  // forgotten, and its session may end here.
-  void PutBackJob(std::unique_ptr<SequenceJob> job);
+  // A job of which a part is left: others have their turn. False: nobody waits for it any more, so
+  // that it is forgotten; its session may end here.
+  bool PutBackJob(std::unique_ptr<SequenceJob> job);
   // The copies are made: publishes what waited for them. Takes the job with it, since the groups
   // that it names belong to the core's books, and the session may end here.
   void FinishJob(std::unique_ptr<SequenceJob> job);
@@ -201,7 +201,7 @@ class KvCore {
 
   std::vector<TenantReport> TenantReports() const;
   std::vector<SequenceReport> SequenceReports() const;
-  std::vector<SnapshotReport> SnapshotReports() const;
+  std::vector<SnapshotReport> SnapshotReports() const;  // by tenant, the oldest first
   // `tenant`: the only one whose sequences the caller may know of; null: all.
   // Errors: kNotFound, kInvalidArgument for a layer out of range.
   absl::StatusOr<Inspection> Inspect(const std::string* tenant, uint64_t sequence_id,
@@ -215,6 +215,10 @@ class KvCore {
  private:
   absl::StatusOr<Sequence*> FindSequence(Session& session, uint32_t slot, uint32_t uid);
   void Violation(Session& session, const absl::Status& what);
+  // Sequence::Look(). Errors: kPermissionDenied for a violation, which ends the session.
+  absl::Status Look(Session& session, Sequence& sequence);
+  // The sequence after Look(); null while a job is out. Errors: both calls'.
+  absl::StatusOr<Sequence*> LookAtIdle(Session& session, uint32_t slot, uint32_t uid);
   // Lanes of what the request asks for, or of the tenant's default. Errors: of the spec.
   absl::StatusOr<PolicyLanes> LanesFor(const Session& session, const Model& model,
                                        const std::shared_ptr<const ModelProfile>& profile,

@@ -206,21 +206,26 @@ void KvCore::CollectJob(Sequence& sequence) {
   if (std::unique_ptr<SequenceJob> job = sequence.TakeJob()) jobs_.push_back(std::move(job));
 }
 
+absl::Status KvCore::Look(Session& session, Sequence& sequence) {
+  const absl::Status look = sequence.Look();
+  if (look.ok()) return look;
+  Violation(session, look);
+  return PermissionDenied("session ended for a violation of the protocol: {}", MessageOf(look));
+}
+
+absl::StatusOr<Sequence*> KvCore::LookAtIdle(Session& session, uint32_t slot, uint32_t uid) {
+  KVASIR_ASSIGN_OR_RETURN(Sequence* const sequence, FindSequence(session, slot, uid));
+  if (sequence->job_out()) return nullptr;
+  KVASIR_RETURN_IF_ERROR(Look(session, *sequence));
+  return sequence;
+}
+
 SyncAnswer KvCore::Sync(Session& session, const SyncNeed& need) {
   SyncAnswer answer;
   absl::StatusOr<Sequence*> found = FindSequence(session, need.slot, need.uid);
-  if (!found.ok()) {
-    answer.status = found.status();
-    return answer;
-  }
+  answer.status = found.ok() ? Look(session, **found) : found.status();
+  if (!answer.status.ok()) return answer;
   Sequence& sequence = **found;
-  const absl::Status look = sequence.Look();
-  if (!look.ok()) {
-    answer.status =
-        PermissionDenied("session ended for a violation of the protocol: {}", MessageOf(look));
-    Violation(session, look);
-    return answer;
-  }
   const absl::Status advanced = sequence.Advance();
   CollectJob(sequence);
   const absl::Status granted = sequence.Grant(need.granted_rows);
@@ -245,20 +250,10 @@ SyncAnswer KvCore::Sync(Session& session, const SyncNeed& need) {
 KvCore::TruncateAnswer KvCore::Truncate(Session& session, uint32_t slot, uint32_t uid,
                                         uint64_t rows) {
   TruncateAnswer answer;
-  absl::StatusOr<Sequence*> found = FindSequence(session, slot, uid);
-  if (!found.ok()) {
-    answer.status = found.status();
-    return answer;
-  }
+  const absl::StatusOr<Sequence*> found = LookAtIdle(session, slot, uid);
+  answer.status = found.status();
+  if (!found.ok() || *found == nullptr) return answer;
   Sequence& sequence = **found;
-  if (sequence.job_out()) return answer;
-  const absl::Status look = sequence.Look();
-  if (!look.ok()) {
-    answer.status =
-        PermissionDenied("session ended for a violation of the protocol: {}", MessageOf(look));
-    Violation(session, look);
-    return answer;
-  }
   answer.ready = true;
   answer.status = sequence.Truncate(rows, session.next_uid);
   CollectJob(sequence);
@@ -271,20 +266,10 @@ KvCore::TruncateAnswer KvCore::Truncate(Session& session, uint32_t slot, uint32_
 KvCore::SelectAnswer KvCore::SelectRows(Session& session, uint32_t slot, uint32_t uid,
                                         bool* asked) {
   SelectAnswer answer;
-  absl::StatusOr<Sequence*> found = FindSequence(session, slot, uid);
-  if (!found.ok()) {
-    answer.status = found.status();
-    return answer;
-  }
+  const absl::StatusOr<Sequence*> found = LookAtIdle(session, slot, uid);
+  answer.status = found.status();
+  if (!found.ok() || *found == nullptr) return answer;
   Sequence& sequence = **found;
-  if (sequence.job_out()) return answer;
-  const absl::Status look = sequence.Look();
-  if (!look.ok()) {
-    answer.status =
-        PermissionDenied("session ended for a violation of the protocol: {}", MessageOf(look));
-    Violation(session, look);
-    return answer;
-  }
   absl::StatusOr<std::optional<std::vector<uint32_t>>> rows =
       sequence.SelectRows(session.next_uid, asked);
   CollectJob(sequence);
@@ -342,12 +327,12 @@ std::unique_ptr<SequenceJob> KvCore::TakeJob() {
   return job;
 }
 
-void KvCore::PutBackJob(std::unique_ptr<SequenceJob> job) {
+bool KvCore::PutBackJob(std::unique_ptr<SequenceJob> job) {
   const Place place = sequence_places_.at(job->sequence_id);
   Sequence& sequence = *place.session->sequences[place.slot];
   if (!sequence.abandoned()) {
     jobs_.push_back(std::move(job));
-    return;
+    return true;
   }
   sequence.CancelJob();
   job.reset();  // before the sequence: it may hold the last references to a tenant's groups
@@ -356,6 +341,7 @@ void KvCore::PutBackJob(std::unique_ptr<SequenceJob> job) {
   } else {
     EraseSequence(*place.session, place.slot);
   }
+  return false;
 }
 
 void KvCore::FinishJob(std::unique_ptr<SequenceJob> job) {

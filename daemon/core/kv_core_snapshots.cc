@@ -1,6 +1,7 @@
 // The verbs on snapshots.
+#include <algorithm>
 #include <memory>
-#include <set>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -52,20 +53,10 @@ void KvCore::GiveUpOpening(uint64_t sequence_id) {
 KvCore::SaveAnswer KvCore::SaveSequence(Session& session, uint32_t slot, uint32_t uid,
                                         const SnapshotId& id, Instant now, bool* asked) {
   SaveAnswer answer;
-  absl::StatusOr<Sequence*> found = FindSequence(session, slot, uid);
-  if (!found.ok()) {
-    answer.status = found.status();
-    return answer;
-  }
+  const absl::StatusOr<Sequence*> found = LookAtIdle(session, slot, uid);
+  answer.status = found.status();
+  if (!found.ok() || *found == nullptr) return answer;
   Sequence& sequence = **found;
-  if (sequence.job_out()) return answer;
-  const absl::Status look = sequence.Look();
-  if (!look.ok()) {
-    answer.status =
-        PermissionDenied("session ended for a violation of the protocol: {}", MessageOf(look));
-    Violation(session, look);
-    return answer;
-  }
   SnapshotStore& snapshots = session.tenant.snapshots;
   if (snapshots.size() >= config_.snapshots_per_tenant_max) {
     answer.status =
@@ -97,6 +88,9 @@ std::vector<SnapshotReport> KvCore::SnapshotReports() const {
                          snapshot.label, snapshot.rows, snapshot.held_bytes(), entry.made_at});
     }
   }
+  std::stable_sort(reports.begin(), reports.end(), [](const auto& a, const auto& b) {
+    return std::tie(a.tenant, a.made_at) < std::tie(b.tenant, b.made_at);
+  });
   return reports;
 }
 

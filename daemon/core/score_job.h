@@ -68,10 +68,10 @@ struct LaneScoring {
 // its own: 128 query heads over a million rows. Errors: kResourceExhausted.
 absl::Status CheckScoreCount(uint64_t heads, uint64_t rows);
 
-// Fills the results of the next layer; false when there is none, or after an error. Cost: one pass
-// over the layer's keys, or over the reported mass. Thread-safe on different objects. Errors (in
-// status): kInvalidArgument for scores that are not finite, kFailedPrecondition where the engine
-// reported nothing, naming the layer; kCancelled soon after `abandoned` is set.
+// Fills the results of the next layer; true if there is one more. False after an error, too. Cost:
+// one pass over the layer's keys, or over the reported mass. Thread-safe on different objects.
+// Errors (in status): kInvalidArgument for scores that are not finite, kFailedPrecondition where
+// the engine reported nothing, naming the layer; kCancelled soon after `abandoned` is set.
 bool ScoreNextLayer(LaneScoring& scoring);
 
 // A selection among the rows of a prompt, by their keys in one layer.
