@@ -1,9 +1,8 @@
 #include "engine/compare_program.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdio>
+#include <functional>
 #include <limits>
 #include <map>
 #include <memory>
@@ -15,6 +14,7 @@
 #include "engine/compare_grid.h"
 #include "engine/compare_plot.h"
 #include "engine/compare_results.h"
+#include "engine/program_io.h"
 
 #include <fmt/format.h>
 #include <xxhash.h>
@@ -119,18 +119,10 @@ class Comparer {
          at += kSequencesAtOnce) {
       const auto some =
           std::span(missing).subspan(at, std::min(kSequencesAtOnce, missing.size() - at));
-      uint64_t tenth = 0;
-      const bool terminal = ::isatty(STDERR_FILENO) == 1;
-      const auto progress = [&](uint64_t done, uint64_t total) {
-        if (done * 10 / total == tenth && !terminal) return;
-        tenth = done * 10 / total;
-        fmt::print(stderr, "{}{}: retentions {} to {} of {}, {}/{} tokens{}", terminal ? "\r" : "",
-                   name, at + 1, at + some.size(), missing.size(), done, total,
-                   terminal && done < total ? "" : "\n");
-        std::fflush(stderr);
-      };
+      ProgressLine progress(fmt::format("{}: retentions {} to {} of {}", name, at + 1,
+                                        at + some.size(), missing.size()));
       KVASIR_ASSIGN_OR_RETURN(const std::vector<TextResult> found,
-                              comparison_->Run(ids, some, progress));
+                              comparison_->Run(ids, some, std::ref(progress)));
       for (const TextResult& result : found) {
         KVASIR_ASSIGN_OR_RETURN(const std::string key, KeyOf(text, result.retention));
         KVASIR_RETURN_IF_ERROR(resume_->Add(key, result));

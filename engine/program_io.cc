@@ -43,8 +43,8 @@ absl::StatusOr<std::string> ReadText(const std::string& path) {
   return text;
 }
 
-ProgressLine::ProgressLine(const char* what)
-    : what_(what), terminal_(::isatty(STDERR_FILENO) == 1) {}
+ProgressLine::ProgressLine(std::string what)
+    : what_(std::move(what)), terminal_(::isatty(STDERR_FILENO) == 1) {}
 
 void ProgressLine::operator()(uint64_t done, uint64_t total) {
   const uint64_t tenth = done * 10 / total;

@@ -17,11 +17,11 @@ absl::StatusOr<std::string> ReadText(const std::string& path);
 // every tenth. Not thread-safe.
 class ProgressLine {
  public:
-  explicit ProgressLine(const char* what);
+  explicit ProgressLine(std::string what);
   void operator()(uint64_t done, uint64_t total);
 
  private:
-  const char* const what_;
+  const std::string what_;
   const bool terminal_;
   bool shown_ = false;
   uint64_t tenth_ = 0;

@@ -105,6 +105,21 @@ HWY_INLINE hn::Vec<D> Lookup(D d, const Table<kBits, D>& table, I index) {
   }
 }
 
+#if HWY_TARGET <= HWY_AVX3
+// Adds 2^(kBit + plane) to `codes` where the plane's bit is set, for kPlanes words.
+template <uint32_t kPlanes, uint32_t kBit>
+HWY_INLINE __m512i JoinCodes(__m512i codes, const std::byte* words, size_t stride) {
+  const hn::CappedTag<uint8_t, 64> d;
+  KVASIR_UNROLL
+  for (size_t plane = 0; plane < kPlanes; ++plane) {
+    const auto bits = hn::LoadMaskBits(d, reinterpret_cast<const uint8_t*>(words + plane * stride));
+    codes = _mm512_mask_add_epi8(codes, bits.raw, codes,
+                                 _mm512_set1_epi8(static_cast<char>(1U << (kBit + plane))));
+  }
+  return codes;
+}
+#endif
+
 // The codes of as many tokens as D has lanes, from kPlanes words that lie `stride` bytes apart.
 template <uint32_t kPlanes, class D>
 HWY_INLINE hn::Vec<D> LoadCodes(D d, const std::byte* words, size_t stride) {
@@ -113,13 +128,7 @@ HWY_INLINE hn::Vec<D> LoadCodes(D d, const std::byte* words, size_t stride) {
     return hn::LoadMaskBits(d, reinterpret_cast<const uint8_t*>(words + plane * stride)).raw;
   };
   if constexpr (hn::MaxLanes(D()) == 64) {
-    __m512i codes = _mm512_maskz_set1_epi8(mask_of(0), 1);
-    KVASIR_UNROLL
-    for (size_t plane = 1; plane < kPlanes; ++plane) {
-      codes = _mm512_mask_add_epi8(codes, mask_of(plane), codes,
-                                   _mm512_set1_epi8(static_cast<char>(1U << plane)));
-    }
-    return hn::Vec<D>{codes};
+    return hn::Vec<D>{JoinCodes<kPlanes, 0>(_mm512_setzero_si512(), words, stride)};
   } else {
     __m256i codes = _mm256_maskz_set1_epi8(mask_of(0), 1);
     KVASIR_UNROLL
@@ -139,21 +148,6 @@ HWY_INLINE hn::Vec<D> LoadCodes(D d, const std::byte* words, size_t stride) {
   return codes;
 #endif
 }
-
-#if HWY_TARGET <= HWY_AVX3
-// Adds 2^(kBit + plane) to `codes` where the plane's bit is set, for kPlanes words.
-template <uint32_t kPlanes, uint32_t kBit>
-HWY_INLINE __m512i JoinCodes(__m512i codes, const std::byte* words, size_t stride) {
-  const hn::CappedTag<uint8_t, 64> d;
-  KVASIR_UNROLL
-  for (size_t plane = 0; plane < kPlanes; ++plane) {
-    const auto bits = hn::LoadMaskBits(d, reinterpret_cast<const uint8_t*>(words + plane * stride));
-    codes = _mm512_mask_add_epi8(codes, bits.raw, codes,
-                                 _mm512_set1_epi8(static_cast<char>(1U << (kBit + plane))));
-  }
-  return codes;
-}
-#endif
 
 // Indices of group kGroup.
 template <size_t kGroup, class D8>
