@@ -37,6 +37,7 @@ absl::StatusOr<std::span<const KeptRunView>> Sequence::Retrieve(uint32_t layer,
   return state_->Retrieve(layer, query, mass);
 }
 absl::StatusOr<Snapshot> Sequence::Save() { return state_->Save(); }
+absl::StatusOr<Sequence::Published> Sequence::PublishPrefix() { return state_->PublishPrefix(); }
 absl::Status Sequence::Truncate(uint64_t rows) { return state_->Truncate(rows); }
 absl::Status Sequence::Close() { return state_->Close(); }
 uint64_t Sequence::rows() const { return state_->rows(); }

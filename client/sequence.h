@@ -76,6 +76,16 @@ class Sequence {
   // kResourceExhausted.
   absl::StatusOr<Snapshot> Save();
 
+  // Offers the committed rows to all later sequences of the tenant that are opened with the same
+  // tokens. Rows that all stay as written are sealed by it, as by Save(): they are shared in place,
+  // and cannot be truncated any more. Errors: kFailedPrecondition (opened without
+  // OpenOptions::prefix, under 16 rows, or as Save()), kResourceExhausted.
+  struct Published {
+    uint64_t rows = 0;
+    uint64_t held_bytes = 0;  // of all that it names, shared or not
+  };
+  absl::StatusOr<Published> PublishPrefix();
+
   // Forgets the rows from `rows` on. Errors: kFailedPrecondition naming the rollback floor.
   absl::Status Truncate(uint64_t rows);
 

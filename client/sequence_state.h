@@ -29,6 +29,7 @@ class SequenceState {
                                                         std::span<const float> query,
                                                         std::span<const float> mass);
   absl::StatusOr<Snapshot> Save();
+  absl::StatusOr<Sequence::Published> PublishPrefix();
   absl::Status Close();
   absl::StatusOr<Sequence::Footprint> MeasureFootprint();
 

@@ -156,6 +156,17 @@ absl::Status WriteOrCheckProbe(std::byte* base, const shm::GroupGeometry& geomet
   return absl::OkStatus();
 }
 
+void Fill(const PrefixOptions& prefix, v1::PrefixKey* out) {
+  out->mutable_tokens()->Add(prefix.tokens.begin(), prefix.tokens.end());
+  for (const TokenDigest& one : prefix.digests) {
+    v1::TokenExtra* const extra = out->add_extras();
+    extra->set_row(one.row);
+    extra->set_digest(one.digest);
+  }
+  out->set_salt(prefix.salt);
+  out->set_rows_max(prefix.rows_max);
+}
+
 ClientModel ModelOf(const ModelSpec& spec, uint32_t slots_per_block) {
   ClientModel model;
   model.slots_per_block = slots_per_block;
@@ -238,12 +249,35 @@ absl::StatusOr<Sequence> Session::OpenSequence(const OpenOptions& options) {
   request.set_label(options.label);
   request.set_reads_records(options.reads_records);
   request.set_snapshot_id(options.snapshot);
+  request.set_snapshot_rows(options.snapshot_rows);
+  if (options.prefix) {
+    Fill(*options.prefix, request.mutable_prefix());
+    if (const auto least = options.prefix->least_quality) {
+      request.set_least_quality(static_cast<v1::QualityClass>(*least));
+    }
+  }
   v1::OpenSequenceResponse response;
   KVASIR_RETURN_IF_ERROR(
       state_->channel->Call(&v1::KvCache::Stub::OpenSequence, request, &response));
   KVASIR_ASSIGN_OR_RETURN(std::unique_ptr<SequenceState> sequence,
                           SequenceState::Create(state_, std::move(model), response));
   return Sequence(std::move(sequence));
+}
+
+absl::StatusOr<std::vector<PrefixForm>> Session::MatchPrefix(const ModelHandle& model,
+                                                             const PrefixOptions& prefix) {
+  v1::MatchPrefixRequest request;
+  request.set_model_id(model.id);
+  Fill(prefix, request.mutable_prefix());
+  v1::MatchPrefixResponse response;
+  KVASIR_RETURN_IF_ERROR(
+      state_->channel->Call(&v1::KvCache::Stub::MatchPrefix, request, &response));
+  std::vector<PrefixForm> forms;
+  for (const v1::PrefixForm& form : response.forms()) {
+    forms.push_back({form.retention(), static_cast<PrefixQuality>(form.quality()), form.rows(),
+                     form.is_public()});
+  }
+  return forms;
 }
 
 absl::Status Session::DropSnapshot(const std::string& snapshot_id) {

@@ -16,6 +16,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -39,6 +40,36 @@ struct ModelHandle {
   std::string fingerprint;  // 16 bytes
 };
 
+// What is left of a cached prefix, the better the larger.
+enum class PrefixQuality {
+  kCompacted = 1,  // rows were dropped
+  kQuantised = 2,  // every row, encoded
+  kFull = 3,       // every row as written
+};
+
+// What the token of a row stands for beyond its id, such as an image.
+struct TokenDigest {
+  uint64_t row = 0;
+  std::string digest;  // 1 to 128 bytes
+};
+
+struct PrefixOptions {
+  std::vector<uint32_t> tokens;      // of the prompt, from row 0
+  std::vector<TokenDigest> digests;  // ascending by row
+  std::string salt;                  // sequences of other salts share nothing
+  uint64_t rows_max = 0;             // no more are wanted; 0: as many as there are tokens
+  // Also from other forms than `retention` makes that are at least this good, where they are longer.
+  std::optional<PrefixQuality> least_quality;
+};
+
+// A form of a prefix that is cached.
+struct PrefixForm {
+  std::string retention;
+  PrefixQuality quality = PrefixQuality::kFull;
+  uint64_t rows = 0;
+  bool is_public = false;
+};
+
 struct OpenOptions {
   ModelHandle model;
   std::string retention;  // policy grammar; "": the tenant's default
@@ -52,6 +83,11 @@ struct OpenOptions {
   // Snapshot::id: go on from it, at its row. The model has to be the same in every field that
   // matters, `retention` the same or empty. Empty: begin at row 0.
   std::string snapshot = {};
+  // At this row, where every row stays as written; 0: the snapshot's last.
+  uint64_t snapshot_rows = 0;
+  // Go on from the longest cached prefix of these tokens, and be free to publish. Without: the rows
+  // are private.
+  std::optional<PrefixOptions> prefix = {};
 };
 
 class SessionState;
@@ -74,6 +110,12 @@ class Session {
   // Errors: kInvalidArgument (retention), kResourceExhausted (with the figures); with a snapshot
   // kNotFound (unknown to this tenant) and kFailedPrecondition (names the field that differs).
   absl::StatusOr<Sequence> OpenSequence(const OpenOptions& options);
+
+  // Every form of the prompt's beginning that is cached, the longest first, then the best; what
+  // `least_quality` says is not looked at. Takes nothing: a later OpenSequence() may find less.
+  // Errors: kInvalidArgument, kNotFound (model).
+  absl::StatusOr<std::vector<PrefixForm>> MatchPrefix(const ModelHandle& model,
+                                                      const PrefixOptions& prefix);
 
   // Forgets a snapshot of this tenant. Errors: kNotFound.
   absl::Status DropSnapshot(const std::string& snapshot_id);

@@ -1,5 +1,9 @@
 #include "index/chain_hasher.h"
 
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
 #include "base/check.h"
 #include "base/error.h"
 
@@ -11,15 +15,18 @@ namespace {
 static_assert(crypto_shorthash_siphashx24_BYTES == kChainKeyBytes);
 static_assert(crypto_shorthash_siphashx24_KEYBYTES == sizeof(ChainHasher::Secret));
 
-void Append(std::vector<uint8_t>& message, uint32_t number) {
-  for (int shift = 0; shift < 32; shift += 8) {
-    message.push_back(static_cast<uint8_t>(number >> shift));
+uint8_t* Put(uint8_t* at, uint32_t number) {
+  if constexpr (std::endian::native == std::endian::little) {
+    std::memcpy(at, &number, sizeof(number));
+  } else {
+    for (int i = 0; i < 4; ++i) at[i] = static_cast<uint8_t>(number >> 8 * i);
   }
+  return at + sizeof(number);
 }
 
-void Append(std::vector<uint8_t>& message, const ChainKey& key) {
+uint8_t* Put(uint8_t* at, const ChainKey& key) {
   const auto bytes = key.ToBytes();
-  message.insert(message.end(), bytes.begin(), bytes.end());
+  return std::copy(bytes.begin(), bytes.end(), at);
 }
 
 }  // namespace
@@ -34,13 +41,11 @@ absl::StatusOr<ChainKey> ChainHasher::Hash(const ChainKey& parent, std::span<con
     return InvalidArgument("extra key of a chunk is too long: extra_bytes={} max={}", extra.size(),
                            kChunkExtraBytesMax);
   }
-  message_.clear();
-  Append(message_, scope_);
-  Append(message_, parent);
-  Append(message_, static_cast<uint32_t>(tokens.size()));
-  Append(message_, static_cast<uint32_t>(extra.size()));
-  for (const uint32_t token : tokens) Append(message_, token);
-  message_.insert(message_.end(), extra.begin(), extra.end());
+  message_.resize(2 * kChainKeyBytes + 2 * sizeof(uint32_t) + tokens.size_bytes() + extra.size());
+  uint8_t* at = Put(Put(message_.data(), scope_), parent);
+  at = Put(Put(at, static_cast<uint32_t>(tokens.size())), static_cast<uint32_t>(extra.size()));
+  for (const uint32_t token : tokens) at = Put(at, token);
+  std::copy(extra.begin(), extra.end(), at);
 
   std::array<uint8_t, kChainKeyBytes> out;
   const int rc =

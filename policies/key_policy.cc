@@ -21,7 +21,7 @@ absl::StatusOr<PolicyLanes> MakeKeyPolicy(ParameterReader& reader, ScoreSource s
   for (uint64_t& size : forced) size += start;
   KVASIR_RETURN_IF_ERROR(CheckFits("start_size + recent_size", forced, "max_capacity", capacity,
                                    /*strict=*/false));
-  return GroupLayers({capacity, recent}, context.layers, [&](const LayerSettings& s) {
+  PolicyLanes lanes = GroupLayers({capacity, recent}, context.layers, [&](const LayerSettings& s) {
     ScoredSettings settings;
     settings.needs.source = source;
     settings.needs.shared_across_heads = shared;
@@ -31,6 +31,8 @@ absl::StatusOr<PolicyLanes> MakeKeyPolicy(ParameterReader& reader, ScoreSource s
     settings.interval = context.prompt_rows > 0 ? 0 : interval;
     return MakeScored(settings, reader);
   });
+  lanes.by_prompt = true;
+  return lanes;
 }
 
 PolicyInfo KeyPolicyInfo(std::string name, std::string summary, std::string source) {

@@ -93,6 +93,8 @@ struct PolicyLanes {
   std::optional<GemFilterSpec> selection;  // of the prompt's tokens, by the engine
   std::optional<InfLlmConfig> retrieval;   // of sealed blocks, while a step is computed
   std::optional<EncodingSpec> encoding;    // of records; none: rows stay as written
+  bool shareable = false;                  // PolicyInfo::shareable
+  bool by_prompt = false;                  // other prompt_rows make other decisions
 };
 
 struct PolicyDefinition {

@@ -159,6 +159,7 @@ absl::StatusOr<PolicyLanes> MakeLanes(std::string_view text, const PolicyContext
   ParameterReader reader(spec.policy, definition->info, context, std::move(rules));
   KVASIR_ASSIGN_OR_RETURN(PolicyLanes lanes, definition->make(reader));
   lanes.spec = canonical + reader.Canonical();
+  lanes.shareable = definition->info.shareable;
   if (spec.encoding) {
     KVASIR_RETURN_IF_ERROR(ApplyEncoding(*spec.encoding, context, spec.policy.name, lanes));
   }

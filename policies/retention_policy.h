@@ -139,6 +139,8 @@ class RetentionPolicy {
 
   // Constant.
   virtual Encodable encodable() const { return {}; }
+  // Constant: every row stays visible to every later query.
+  virtual bool KeepsAll() const { return encodable().KeepsAll(); }
 
   // ---- score-based policies only; constant for the others.
   virtual ScoreNeeds Needs() const { return {}; }

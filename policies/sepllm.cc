@@ -43,6 +43,7 @@ absl::StatusOr<PolicyLanes> MakeSepStatic(ParameterReader& reader) {
         return std::make_unique<StayPolicy>(std::move(config));
       });
   lanes.positions = positions;
+  lanes.by_prompt = local != prefill;
   return lanes;
 }
 
@@ -85,6 +86,7 @@ absl::StatusOr<PolicyLanes> MakeSepStream(ParameterReader& reader, const std::st
         return std::make_unique<SepStreamPolicy>(std::move(config));
       });
   lanes.positions = base.in_cache ? PositionMode::kInCache : PositionMode::kOriginal;
+  lanes.by_prompt = true;
   return lanes;
 }
 

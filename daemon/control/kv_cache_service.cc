@@ -102,6 +102,19 @@ absl::StatusOr<std::optional<core::SnapshotId>> SnapshotIdOf(const std::string& 
   return RequiredSnapshotIdOf(bytes);
 }
 
+static_assert(static_cast<int>(core::QualityClass::kCompacted) == v1::QUALITY_CLASS_COMPACTED &&
+              static_cast<int>(core::QualityClass::kQuantised) == v1::QUALITY_CLASS_QUANTISED &&
+              static_cast<int>(core::QualityClass::kFull) == v1::QUALITY_CLASS_FULL);
+
+// Nothing where it is unspecified. Errors: kInvalidArgument for a number that is no class.
+absl::StatusOr<std::optional<core::QualityClass>> QualityOf(v1::QualityClass quality) {
+  if (quality == v1::QUALITY_CLASS_UNSPECIFIED) return std::nullopt;
+  if (!v1::QualityClass_IsValid(quality)) {
+    return InvalidArgument("least_quality is unknown: value={}", static_cast<int>(quality));
+  }
+  return static_cast<core::QualityClass>(quality);
+}
+
 }  // namespace
 
 grpc::Status KvCacheService::Run(const grpc::ServerContext& context, const Verb& verb) {
@@ -112,6 +125,7 @@ grpc::Status KvCacheService::Run(const grpc::ServerContext& context, const Verb&
   absl::Status status;
   {
     MutexLock lock(shared_.mutex);
+    shared_.core.set_now(SystemClock().Now());
     for (bool done = false; !done;) {
       absl::StatusOr<core::Session*> session =
           token.ok() ? SessionOf(shared_.core, *token, *peer) : token.status();
@@ -145,6 +159,26 @@ grpc::Status KvCacheService::Run(const grpc::ServerContext& context, const Verb&
   }
   if (options_.extents_taken) options_.extents_taken();
   return ToGrpc(status);
+}
+
+absl::StatusOr<std::optional<core::PrefixKeys>> KvCacheService::KeysOf(
+    const grpc::ServerContext& context, uint32_t model_id, const v1::PrefixKey* prefix) {
+  if (prefix == nullptr) return std::nullopt;
+  KVASIR_ASSIGN_OR_RETURN(const PeerCredentials peer, callers_.PeerOf(context));
+  KVASIR_ASSIGN_OR_RETURN(const core::SessionToken token, TokenOf(context));
+  core::PrefixScopes scopes;
+  {
+    MutexLock lock(shared_.mutex);
+    KVASIR_ASSIGN_OR_RETURN(core::Session* const session, SessionOf(shared_.core, token, peer));
+    KVASIR_ASSIGN_OR_RETURN(scopes, shared_.core.ScopesOf(*session, model_id, prefix->salt()));
+  }
+  core::PrefixRequest asked;
+  asked.tokens.assign(prefix->tokens().begin(), prefix->tokens().end());
+  for (const v1::TokenExtra& extra : prefix->extras()) {
+    asked.extras.push_back({extra.row(), extra.digest()});
+  }
+  asked.rows_max = prefix->rows_max();
+  return core::HashPrefix(scopes, std::move(asked));
 }
 
 grpc::Status KvCacheService::RegisterModel(grpc::ServerContext* context,
@@ -186,20 +220,26 @@ grpc::Status KvCacheService::OpenSequence(grpc::ServerContext* context,
                                           const v1::OpenSequenceRequest* request,
                                           v1::OpenSequenceResponse* response) {
   absl::StatusOr<std::optional<core::SnapshotId>> snapshot = SnapshotIdOf(request->snapshot_id());
+  const absl::StatusOr<std::optional<core::PrefixKeys>> keys =
+      KeysOf(*context, request->model_id(), request->has_prefix() ? &request->prefix() : nullptr);
   uint64_t opened = 0;  // id of the sequence, once it is there
   const grpc::Status status =
       Run(*context, [&](core::Session& session, bool* done) -> absl::Status {
         shared_.mutex.AssertHeld();
         KVASIR_RETURN_IF_ERROR(snapshot.status());
+        KVASIR_RETURN_IF_ERROR(keys.status());
         core::Sequence* sequence = nullptr;
         if (opened == 0) {
-          const core::OpenRequest open{request->model_id(),
-                                       request->retention(),
-                                       request->prompt_rows(),
-                                       request->label(),
-                                       request->max_rows(),
-                                       request->reads_records(),
-                                       *snapshot};
+          core::OpenRequest open{request->model_id(),
+                                 request->retention(),
+                                 request->prompt_rows(),
+                                 request->label(),
+                                 request->max_rows(),
+                                 request->reads_records(),
+                                 *snapshot,
+                                 request->snapshot_rows(),
+                                 *keys ? &**keys : nullptr};
+          KVASIR_ASSIGN_OR_RETURN(open.least_quality, QualityOf(request->least_quality()));
           KVASIR_ASSIGN_OR_RETURN(sequence, shared_.core.OpenSequence(session, open));
           opened = sequence->identity().id;
         } else {
@@ -320,6 +360,44 @@ grpc::Status KvCacheService::SaveSequence(grpc::ServerContext* context,
     response->set_rows(answer.rows);
     response->set_held_bytes(answer.held_bytes);
     return absl::OkStatus();
+  });
+}
+
+grpc::Status KvCacheService::MatchPrefix(grpc::ServerContext* context,
+                                         const v1::MatchPrefixRequest* request,
+                                         v1::MatchPrefixResponse* response) {
+  const absl::StatusOr<std::optional<core::PrefixKeys>> keys =
+      KeysOf(*context, request->model_id(), &request->prefix());
+  return Run(*context, [&](core::Session& session, bool*) -> absl::Status {
+    shared_.mutex.AssertHeld();
+    KVASIR_RETURN_IF_ERROR(keys.status());
+    KVASIR_ASSIGN_OR_RETURN(const std::vector<core::PrefixMatchOf> found,
+                            shared_.core.MatchPrefix(session, request->model_id(), **keys));
+    response->set_boot_epoch(options_.boot_epoch);
+    for (const core::PrefixMatchOf& one : found) {
+      v1::PrefixForm* const form = response->add_forms();
+      form->set_retention(one.hit.snapshot->retention);
+      form->set_quality(static_cast<v1::QualityClass>(one.quality));
+      form->set_rows(one.hit.rows);
+      form->set_is_public(one.tenant != &session.tenant);
+    }
+    return absl::OkStatus();
+  });
+}
+
+grpc::Status KvCacheService::PublishPrefix(grpc::ServerContext* context,
+                                           const v1::PublishPrefixRequest* request,
+                                           v1::PublishPrefixResponse* response) {
+  bool asked = false;
+  return Run(*context, [&](core::Session& session, bool* done) -> absl::Status {
+    shared_.mutex.AssertHeld();
+    const core::KvCore::SaveAnswer answer =
+        shared_.core.PublishPrefix(session, request->sequence(), request->uid(), &asked);
+    *done = answer.ready;
+    response->set_boot_epoch(options_.boot_epoch);
+    response->set_rows(answer.rows);
+    response->set_held_bytes(answer.held_bytes);
+    return answer.status;
   });
 }
 

@@ -39,6 +39,10 @@ class KvCacheService final : public v1::KvCache::Service {
                         v1::RetrieveResponse* response) override;
   grpc::Status SaveSequence(grpc::ServerContext* context, const v1::SaveSequenceRequest* request,
                             v1::SaveSequenceResponse* response) override;
+  grpc::Status MatchPrefix(grpc::ServerContext* context, const v1::MatchPrefixRequest* request,
+                           v1::MatchPrefixResponse* response) override;
+  grpc::Status PublishPrefix(grpc::ServerContext* context, const v1::PublishPrefixRequest* request,
+                             v1::PublishPrefixResponse* response) override;
   grpc::Status DropSnapshot(grpc::ServerContext* context, const v1::DropSnapshotRequest* request,
                             v1::DropSnapshotResponse* response) override;
   grpc::Status CloseSequence(grpc::ServerContext* context, const v1::CloseSequenceRequest* request,
@@ -51,6 +55,11 @@ class KvCacheService final : public v1::KvCache::Service {
   // status and sets *done; what is not done waits for progress.
   using Verb = std::function<absl::Status(core::Session&, bool* done)>;
   grpc::Status Run(const grpc::ServerContext& context, const Verb& verb);
+  // The keys of a prefix, hashed without the lock; nothing where there is no prefix. Errors: the
+  // caller's, kInvalidArgument naming field and bound.
+  absl::StatusOr<std::optional<core::PrefixKeys>> KeysOf(const grpc::ServerContext& context,
+                                                         uint32_t model_id,
+                                                         const v1::PrefixKey* prefix);
 
   SharedCore& shared_;
   const CallerRegistry& callers_;

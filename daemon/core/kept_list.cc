@@ -160,4 +160,15 @@ absl::StatusOr<KeptList> KeptList::Edit(std::span<const uint32_t> drop,
   return list;
 }
 
+KeptList KeptList::First(uint64_t rows) const {
+  KeptList list;
+  for (const KeptRun& run : runs_) {
+    if (list.rows_ == rows) break;
+    list.runs_.push_back(run);
+    list.runs_.back().rows = static_cast<uint32_t>(std::min<uint64_t>(run.rows, rows - list.rows_));
+    list.rows_ += list.runs_.back().rows;
+  }
+  return list;
+}
+
 }  // namespace kvasir::core

@@ -42,6 +42,7 @@ class KeptGroup {
 
   const Group& group() const { return group_; }
   const shm::GroupGeometry& geometry() const { return geometry_; }
+  const GroupAllocator& allocator() const { return allocator_; }
   const LaneRecords* records() const { return records_; }  // null: as written
   uint32_t columns() const { return geometry_.trailer.position_sets; }
   uint32_t rows() const { return static_cast<uint32_t>(slots.size() / columns()); }
@@ -113,6 +114,9 @@ class KeptList {
   absl::StatusOr<KeptList> Rebuild(std::span<const KeepSet> keep,
                                    std::span<const IncomingRow> recent, const KeptGroupSizes& sizes,
                                    std::vector<GroupFill>* fills) const;
+
+  // Its first `rows` rows, in the same groups. REQUIRES: rows <= rows().
+  KeptList First(uint64_t rows) const;
 
   const std::vector<KeptRun>& runs() const { return runs_; }
   uint64_t rows() const { return rows_; }

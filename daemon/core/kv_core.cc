@@ -17,12 +17,26 @@ constexpr uint64_t kTextBytesMax = 64;
 constexpr uint64_t kTextsBytesMax = 64ULL << 20;  // of one model, each entry with its node
 constexpr uint64_t kTextNodeBytes = 96;
 
+// Chunks that a tenant's memory has room for. One of a small model that is compacted to a tenth is
+// about this large; metadata of one is under a hundredth of it.
+constexpr uint64_t kLeastChunkBytes = 64 << 10;
+
+uint32_t PrefixBlocksFor(uint64_t limit_bytes) {
+  return static_cast<uint32_t>(
+      std::clamp<uint64_t>(limit_bytes / kLeastChunkBytes, 1024, uint64_t{1} << 22));
+}
+
 }  // namespace
 
 KvCore::KvCore(CoreConfig config, HostPool& pool) : config_(std::move(config)), pool_(pool) {
   for (const TenantConfig& tenant : config_.tenants) {
+    PrefixCache::Options prefixes;
+    prefixes.eviction = config_.eviction;
+    prefixes.entries_max = config_.prefixes_per_tenant_max;
+    prefixes.blocks_max = PrefixBlocksFor(tenant.limit_bytes);
     tenants_.push_back(
-        std::make_unique<Tenant>(tenant, pool_, config_.first_extent_bytes, config_.extent_bytes));
+        std::make_unique<Tenant>(tenant, pool_, config_.first_extent_bytes, config_.extent_bytes,
+                                 PrefixCache(std::move(prefixes), &prefix_events_, tenant.name)));
     for (const uint32_t uid : tenant.uids) tenant_of_uid_[uid] = tenants_.back().get();
     if (tenant.name == config_.default_tenant) default_tenant_ = tenants_.back().get();
   }
@@ -34,6 +48,13 @@ KvCore::~KvCore() {
     EndSession(id);
     sessions_.erase(id);
   }
+  // Before any tenant goes: they may name groups of public ones.
+  for (const auto& tenant : tenants_) tenant->DropCached();
+}
+
+void KvCore::set_now(Instant now) {
+  now_ = now;
+  for (const auto& tenant : tenants_) tenant->prefixes.set_now(now);
 }
 
 absl::StatusOr<Tenant*> KvCore::TenantOf(uint32_t uid) {

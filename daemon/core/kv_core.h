@@ -17,9 +17,12 @@
 #include <absl/status/statusor.h>
 
 #include "base/clock.h"
+#include "daemon/core/prefix_explanation.h"
 #include "daemon/core/session.h"
 
 namespace kvasir::core {
+
+inline constexpr uint64_t kPrefixTokensMax = uint64_t{1} << 20;
 
 struct CoreConfig {
   std::vector<TenantConfig> tenants;
@@ -30,6 +33,50 @@ struct CoreConfig {
   uint64_t extent_bytes = 32ULL << 20;
   std::vector<std::shared_ptr<const ModelProfile>> profiles;  // of different weights
   uint32_t snapshots_per_tenant_max = 64;
+  ChainHasher::Secret prefix_secret{};  // random, so that nobody can search for equal keys
+  std::string eviction = "return-hazard";
+  uint32_t prefixes_per_tenant_max = 4096;
+};
+
+// What is left of a prefix, the better the larger.
+enum class QualityClass {
+  kCompacted = 1,  // rows were dropped
+  kQuantised = 2,  // every row, encoded
+  kFull = 3,       // every row as written
+};
+QualityClass QualityOf(const Snapshot& snapshot);
+
+// The scopes in which a session may find prefixes: its tenant's, then those of public tenants.
+struct PrefixScopes {
+  ChainHasher::Secret secret{};
+  uint32_t vocabulary_size = 0;
+  std::vector<std::pair<Tenant*, ChainKey>> scopes;  // tenants live as long as the core
+};
+
+// What an engine says about a prefix, unchecked.
+struct PrefixRequest {
+  std::vector<TokenId> tokens;
+  std::vector<TokenExtra> extras;
+  uint64_t rows_max = 0;  // no more are wanted; 0: as many as there are tokens
+};
+
+struct PrefixKeys {
+  std::vector<TokenId> tokens;
+  uint64_t rows_max = 0;
+  std::vector<std::pair<Tenant*, PrefixChain>> chains;  // the session's tenant first
+};
+
+// Takes no lock and needs none. Errors: kInvalidArgument naming field and bound. Cost: about 100 ns
+// a chunk and scope.
+absl::StatusOr<PrefixKeys> HashPrefix(const PrefixScopes& scopes, PrefixRequest request);
+
+// A form in which a prefix was found. `chain` points into the keys that were asked with.
+struct PrefixMatchOf {
+  Tenant* tenant = nullptr;
+  const PrefixChain* chain = nullptr;
+  ChainKey form;
+  PrefixCache::Hit hit;
+  QualityClass quality = QualityClass::kFull;
 };
 
 struct ModelHandle {
@@ -46,7 +93,12 @@ struct OpenRequest {
   std::string label;
   uint64_t max_rows = 0;  // 0: no bound
   bool reads_records = false;
-  std::optional<SnapshotId> snapshot;  // go on from it
+  std::optional<SnapshotId> snapshot = {};  // go on from it
+  uint64_t snapshot_rows = 0;          // at this row; 0: its last
+  const PrefixKeys* prefix =
+      nullptr;  // go on from the longest cached prefix; null: rows are private
+  // Also from other forms of it that are at least this good, where they are longer.
+  std::optional<QualityClass> least_quality = {};
 };
 
 struct SyncNeed {
@@ -77,7 +129,26 @@ struct TenantReport {
   uint32_t sessions = 0, sequences = 0;
   uint64_t rows_seen = 0, rows_kept = 0;
   uint64_t snapshots = 0, snapshot_bytes = 0;  // groups that they share are counted once
+  uint64_t prefixes = 0, prefix_bytes = 0;     // likewise
   TenantCounters counters;
+};
+
+// How much of a prompt was there when its sequence was opened.
+struct PrefixLookup {
+  uint64_t sequence_id = 0;
+  std::string model, retention, label;
+  std::string form;        // retention of what it goes on from; "": nothing was there
+  bool is_public = false;  // that is of a public tenant
+  uint64_t rows = 0;       // that were asked with
+  uint64_t rows_hit = 0;
+  PrefixExplanation why;
+  Instant at;
+};
+
+struct PrefixReport {
+  std::string tenant, model, retention, label;
+  uint64_t entry = 0, rows = 0, first_rows = 0, held_bytes = 0, hits = 0;
+  Instant made_at;
 };
 
 struct SnapshotReport {
@@ -180,6 +251,16 @@ class KvCore {
   // limits.snapshots_per_tenant_max).
   SaveAnswer SaveSequence(Session& session, uint32_t slot, uint32_t uid, const SnapshotId& id,
                           Instant now, bool* asked);
+  // Errors: kNotFound for a model that is unknown, kInvalidArgument for a salt that is too long.
+  absl::StatusOr<PrefixScopes> ScopesOf(Session& session, uint32_t model_id,
+                                        const std::string& salt) const;
+  // Every form of the prefix that is cached, the longest first, then the best. No side effect.
+  // Errors: kNotFound.
+  absl::StatusOr<std::vector<PrefixMatchOf>> MatchPrefix(Session& session, uint32_t model_id,
+                                                         const PrefixKeys& keys) const;
+  // Offers the rows so far to the tenant's later sequences. Errors: kFailedPrecondition (the
+  // sequence has no prefix, fewer rows than a chunk, or SaveSequence()'s), kResourceExhausted.
+  SaveAnswer PublishPrefix(Session& session, uint32_t slot, uint32_t uid, bool* asked);
   // Errors: kNotFound for one that is unknown or another tenant's.
   absl::Status DropSnapshot(Session& session, const SnapshotId& id);
   // Returns false while a copy is under way (ask again).
@@ -195,6 +276,14 @@ class KvCore {
   void FinishJob(std::unique_ptr<SequenceJob> job);
   bool HasWork() const { return !jobs_.empty(); }
 
+  // Gives up the cached prefixes of a tenant, or of all (""), that nobody uses; how many it were.
+  // Errors: kNotFound.
+  absl::StatusOr<uint64_t> DropPrefixes(const std::string& tenant);
+
+  // The time, for what is learned from traffic. Called before other verbs; never goes back.
+  void set_now(Instant now);
+  const PrefixEvents& prefix_events() const { return prefix_events_; }
+
   // Destroys extents that nobody holds any more; true if some are still held. Called from time to
   // time.
   bool Settle();
@@ -202,6 +291,9 @@ class KvCore {
   std::vector<TenantReport> TenantReports() const;
   std::vector<SequenceReport> SequenceReports() const;
   std::vector<SnapshotReport> SnapshotReports() const;  // by tenant, the oldest first
+  std::vector<PrefixReport> PrefixReports() const;      // by tenant, the oldest first
+  // The last ones of a tenant, the oldest first. Errors: kNotFound.
+  absl::StatusOr<std::vector<PrefixLookup>> PrefixLookups(const std::string& tenant) const;
   // `tenant`: the only one whose sequences the caller may know of; null: all.
   // Errors: kNotFound, kInvalidArgument for a layer out of range.
   absl::StatusOr<Inspection> Inspect(const std::string* tenant, uint64_t sequence_id,
@@ -226,6 +318,20 @@ class KvCore {
   // The snapshot that the request asks for, which fits its model; null: it asks for none.
   absl::StatusOr<std::shared_ptr<const Snapshot>> SnapshotFor(Session& session, const Model& model,
                                                               const OpenRequest& request) const;
+  // Errors: kFailedPrecondition or kResourceExhausted with the reason why a sequence of the session
+  // cannot go on from it.
+  absl::Status CheckAttachable(const Session& session, const Model& model, const Snapshot& snapshot,
+                               bool reads_records) const;
+  std::vector<PrefixMatchOf> MatchForms(const Session& session, const Model& model,
+                                        const PrefixKeys& keys, bool reads_records) const;
+  // What the request's prefix leads to, in `form` or in another that is good enough.
+  std::optional<PrefixMatchOf> FindPrefix(const Session& session, const Model& model,
+                                          const OpenRequest& request, const ChainKey& form) const;
+  // The sequence, just opened, has the chain of its own tenant and uses what was found.
+  void SharePrefix(Sequence& sequence, const OpenRequest& request, const std::string& retention,
+                   const ChainKey& form, const std::optional<PrefixMatchOf>& found);
+  // Null while a job is under way. Errors: Sequence::Save()'s.
+  absl::StatusOr<std::shared_ptr<const Snapshot>> SealAndSave(Sequence& sequence, bool* asked);
   void EraseSequence(Session& session, uint32_t slot);
   void CollectJob(Sequence& sequence);
   // The profile of the model's weights; null: there is none.
@@ -237,6 +343,7 @@ class KvCore {
 
   const CoreConfig config_;
   HostPool& pool_;
+  PrefixEvents prefix_events_{4096};
   std::vector<std::unique_ptr<Tenant>> tenants_;
   std::map<uint32_t, Tenant*> tenant_of_uid_;
   Tenant* default_tenant_ = nullptr;
@@ -249,6 +356,8 @@ class KvCore {
   std::map<uint64_t, Place> sequence_places_;      // by sequence id
   std::deque<std::unique_ptr<SequenceJob>> jobs_;  // the older ones first
   uint64_t turn_ = 0;                              // of TakeJob()
+  Instant now_;                                    // set_now()
+  std::map<const Tenant*, std::deque<PrefixLookup>> prefix_lookups_;  // the newest last
   uint32_t next_session_id_ = 1;
   uint64_t next_sequence_id_ = 1;
 };

@@ -8,6 +8,22 @@
 #include "daemon/core/kv_core.h"
 
 namespace kvasir::core {
+namespace {
+
+// Groups that the entries share are counted once.
+template <typename Entries>
+uint64_t BytesOfAll(const Entries& entries) {
+  uint64_t bytes = 0;
+  std::set<const KeptGroup*> shared;
+  for (const auto& [id, entry] : entries) {
+    bytes += entry.snapshot->own_bytes();
+    entry.snapshot->AddSharedGroups(&shared);
+  }
+  for (const KeptGroup* group : shared) bytes += group->geometry().bytes;
+  return bytes;
+}
+
+}  // namespace
 
 SequenceReport KvCore::ReportOf(const Session& session, const Sequence& sequence) const {
   SequenceReport report;
@@ -39,13 +55,10 @@ std::vector<TenantReport> KvCore::TenantReports() const {
     report.limit_bytes = tenant->account.limit_bytes();
     report.sessions = tenant->sessions;
     report.counters = tenant->counters;
-    std::set<const KeptGroup*> shared;
-    for (const auto& [id, entry] : tenant->snapshots.entries()) {
-      ++report.snapshots;
-      report.snapshot_bytes += entry.snapshot->own_bytes();
-      entry.snapshot->AddSharedGroups(&shared);
-    }
-    for (const KeptGroup* group : shared) report.snapshot_bytes += group->geometry().bytes;
+    report.snapshots = tenant->snapshots.size();
+    report.snapshot_bytes = BytesOfAll(tenant->snapshots.entries());
+    report.prefixes = tenant->prefixes.entries().size();
+    report.prefix_bytes = BytesOfAll(tenant->prefixes.entries());
     for (const auto& [id, session] : sessions_) {
       if (&session->tenant != tenant.get()) continue;
       report.held_bytes += session->recent.held_bytes();
@@ -104,18 +117,27 @@ uint64_t KvCore::NamedBytes(const Tenant& tenant) const {
   std::set<const KeptGroup*> groups;  // sequences and snapshots share them
   std::set<const Snapshot*> snapshots;
   uint64_t bytes = 0;
-  for (const auto& [id, entry] : tenant.snapshots.entries()) snapshots.insert(entry.snapshot.get());
+  // What a public tenant has given may be named by anybody.
+  for (const auto& other : tenants_) {
+    for (const auto& [id, entry] : other->snapshots.entries()) {
+      snapshots.insert(entry.snapshot.get());
+    }
+    for (const auto& [id, entry] : other->prefixes.entries()) {
+      snapshots.insert(entry.snapshot.get());
+    }
+  }
   for (const auto& [id, place] : sequence_places_) {
-    if (&place.session->tenant != &tenant) continue;
     const Sequence& sequence = *place.session->sequences[place.slot];
-    bytes += sequence.own_bytes();
+    if (&place.session->tenant == &tenant) bytes += sequence.own_bytes();
     sequence.AddHoldings(&groups, &snapshots);
   }
   for (const Snapshot* snapshot : snapshots) {
-    bytes += snapshot->own_bytes();
+    bytes += snapshot->own_bytes([&](const GroupAllocator* of) { return tenant.outside.Owns(of); });
     snapshot->AddSharedGroups(&groups);
   }
-  for (const KeptGroup* group : groups) bytes += group->geometry().bytes;
+  for (const KeptGroup* group : groups) {
+    if (tenant.kept.Owns(&group->allocator())) bytes += group->geometry().bytes;
+  }
   for (const auto& [id, session] : sessions_) {
     if (&session->tenant != &tenant) continue;
     for (const auto& [model_id, model] : session->models) {

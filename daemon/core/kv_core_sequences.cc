@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "daemon/core/kv_core.h"
+#include "index/prefix_scope.h"
 #include "policies/policy_registry.h"
 #include "policies/policy_spec.h"
 
@@ -147,7 +148,7 @@ absl::StatusOr<Sequence*> KvCore::OpenSequence(Session& session, const OpenReque
                              session.limits.sequences_max);
   }
   KVASIR_ASSIGN_OR_RETURN(const std::shared_ptr<const ModelProfile> profile, ProfileOf(model));
-  KVASIR_ASSIGN_OR_RETURN(const std::shared_ptr<const Snapshot> snapshot,
+  KVASIR_ASSIGN_OR_RETURN(std::shared_ptr<const Snapshot> snapshot,
                           SnapshotFor(session, model, request));
   PolicyLanes lanes;
   if (snapshot == nullptr || !request.retention.empty()) {
@@ -158,7 +159,22 @@ absl::StatusOr<Sequence*> KvCore::OpenSequence(Session& session, const OpenReque
         "the snapshot was made with another retention: retention={} of_snapshot={}", lanes.spec,
         snapshot->retention);
   }
+  const std::string lanes_spec = lanes.spec;
+  std::optional<PrefixMatchOf> prefix;
+  ChainKey asked_form;
   Sequence::Identity identity;
+  const bool shares = request.prefix != nullptr && snapshot == nullptr && lanes.shareable;
+  if (shares) {
+    identity.form =
+        PrefixForm(config_.prefix_secret, lanes.spec, lanes.by_prompt ? request.prompt_rows : 0);
+    prefix = FindPrefix(session, model, request, identity.form);
+    if (prefix) {
+      snapshot = prefix->hit.rows == prefix->hit.snapshot->rows
+                     ? prefix->hit.snapshot
+                     : prefix->hit.snapshot->Cut(prefix->hit.rows);
+      identity.form = prefix->form;
+    }
+  }
   identity.id = next_sequence_id_++;
   identity.slot = static_cast<uint32_t>(free - session.sequences.begin());
   identity.uid = session.next_uid++;
@@ -184,6 +200,7 @@ absl::StatusOr<Sequence*> KvCore::OpenSequence(Session& session, const OpenReque
     KVASIR_ASSIGN_OR_RETURN(*free, Sequence::Open(context, std::move(identity), std::move(lanes)));
   }
   sequence_places_[id] = {&session, slot};
+  if (shares) SharePrefix(**free, request, lanes_spec, asked_form, prefix);
   CollectJob(**free);
   if (registered.probe) {
     session.recent.For(registered.probe_geometry.bytes).Free(registered.probe);

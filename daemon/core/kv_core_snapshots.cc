@@ -22,17 +22,14 @@ absl::StatusOr<std::shared_ptr<const Snapshot>> KvCore::SnapshotFor(
   if (!request.snapshot) return nullptr;
   std::shared_ptr<const Snapshot> snapshot = session.tenant.snapshots.Find(*request.snapshot);
   if (snapshot == nullptr) return UnknownSnapshot();
-  KVASIR_RETURN_IF_ERROR(snapshot->CheckModel(model));
-  for (const Snapshot::Lane& lane : snapshot->lanes) {
-    if (lane.records == nullptr || request.reads_records) continue;
-    return FailedPrecondition("the engine does not read encoded rows: retention={}",
-                              snapshot->retention);
+  KVASIR_RETURN_IF_ERROR(CheckAttachable(session, model, *snapshot, request.reads_records));
+  if (request.snapshot_rows == 0 || request.snapshot_rows == snapshot->rows) return snapshot;
+  if (request.snapshot_rows > snapshot->rows || request.snapshot_rows < snapshot->first_rows) {
+    return OutOfRange(
+        "the snapshot cannot be gone on from at this row: snapshot_rows={} min={} max={}",
+        request.snapshot_rows, snapshot->first_rows, snapshot->rows);
   }
-  if (snapshot->lanes.size() > session.limits.lanes_max) {
-    return ResourceExhausted("snapshot has too many lanes: lanes={} limits.lanes_max={}",
-                             snapshot->lanes.size(), session.limits.lanes_max);
-  }
-  return snapshot;
+  return snapshot->Cut(request.snapshot_rows);
 }
 
 Sequence* KvCore::OpenedSequence(const Session& session, uint64_t sequence_id) {
@@ -50,6 +47,19 @@ void KvCore::GiveUpOpening(uint64_t sequence_id) {
   if (!sequence.job_out() && !session->ended) EraseSequence(*session, slot);
 }
 
+absl::StatusOr<std::shared_ptr<const Snapshot>> KvCore::SealAndSave(Sequence& sequence,
+                                                                    bool* asked) {
+  if (!*asked) {
+    const absl::StatusOr<bool> sealing = sequence.SealRows();
+    CollectJob(sequence);
+    KVASIR_RETURN_IF_ERROR(sealing.status());
+    if (*sealing) return nullptr;  // asked again, it finds the rows sealed
+  }
+  absl::StatusOr<std::shared_ptr<const Snapshot>> saved = sequence.Save(asked);
+  CollectJob(sequence);
+  return saved;
+}
+
 KvCore::SaveAnswer KvCore::SaveSequence(Session& session, uint32_t slot, uint32_t uid,
                                         const SnapshotId& id, Instant now, bool* asked) {
   SaveAnswer answer;
@@ -64,8 +74,7 @@ KvCore::SaveAnswer KvCore::SaveSequence(Session& session, uint32_t slot, uint32_
                           config_.snapshots_per_tenant_max);
     return answer;
   }
-  absl::StatusOr<std::shared_ptr<const Snapshot>> saved = sequence.Save(asked);
-  CollectJob(sequence);
+  absl::StatusOr<std::shared_ptr<const Snapshot>> saved = SealAndSave(sequence, asked);
   answer.status = saved.status();
   if (!saved.ok() || *saved == nullptr) return answer;
   answer.ready = true;

@@ -68,6 +68,7 @@ absl::Status Sequence::Start(TableVersion first, std::optional<TableVersion> nex
 
 Sequence::~Sequence() {
   KVASIR_CHECK(!job_out() || job_, "a job of the sequence is out: id={}", identity_.id);
+  prefix_use_.set_tokens(rows_);
   context_.board->uid.store(0, std::memory_order_release);
   context_.board->state.store(static_cast<uint32_t>(shm::BoardState::kFree),
                               std::memory_order_relaxed);
@@ -128,6 +129,7 @@ absl::Status Sequence::TakeTokens(uint64_t rows) {
   }
   tokens_.insert(tokens_.end(), ids.begin(), ids.end());
   for (Lane& each : lanes_) each.policy->Append(ids);
+  if (chain_) chain_->Append(ids);
   rows_ = rows;
   context_.board->consumed = rows;
   return absl::OkStatus();
@@ -333,6 +335,7 @@ absl::Status Sequence::Truncate(uint64_t rows, uint32_t new_uid) {
   }
   for (Lane& lane : lanes_) KVASIR_RETURN_IF_ERROR(lane.policy->Truncate(rows));
   tokens_.resize(rows - tokens_base_);
+  if (chain_) CutChain(rows);
   chosen_.reset();  // among rows that may be others now
   ReturnBlocksBehind(rows);
   const uint64_t before = rows_;
@@ -352,6 +355,18 @@ absl::Status Sequence::Truncate(uint64_t rows, uint32_t new_uid) {
   return absl::OkStatus();
 }
 
+void Sequence::CutChain(uint64_t rows) {
+  const uint64_t first = RoundDown(rows, kChunkTokens);
+  if (first < prefix_use_.rows()) prefix_use_ = {};  // its blocks are not the sequence's any more
+  if (first < tokens_base_) {                        // ids that it would need are forgotten
+    chain_.reset();
+    return;
+  }
+  std::vector<TokenId> rest;
+  for (uint64_t row = first; row < rows; ++row) rest.push_back(TokenOf(row));
+  chain_->Truncate(rows, rest);
+}
+
 bool Sequence::PlanIsDue() const {
   return std::any_of(lanes_.begin(), lanes_.end(), [this](const Lane& lane) {
     return !lane.pending.empty() && lane.pending.front().from_row <= rows_;
@@ -360,8 +375,10 @@ bool Sequence::PlanIsDue() const {
 
 uint64_t Sequence::RollbackFloor() const {
   uint64_t floor = tokens_base_;
+  const TableVersion& newest = published_ ? *published_ : current_;
   for (size_t i = 0; i < lanes_.size(); ++i) {
     floor = std::max({floor, lanes_[i].policy->RollbackFloor(), current_.lanes[i].cut_row});
+    if (lanes_[i].Seals()) floor = std::max(floor, newest.lanes[i].recent_first);
   }
   return floor;
 }

@@ -22,6 +22,7 @@
 #include "daemon/core/kept_list.h"
 #include "daemon/core/lane_table.h"
 #include "daemon/core/model.h"
+#include "daemon/core/prefix_cache.h"
 #include "daemon/core/retrieval.h"
 #include "daemon/core/score_job.h"
 #include "daemon/core/session_memory.h"
@@ -53,6 +54,10 @@ struct Lane {
   KeptGroupSizes kept_sizes;
   std::deque<Group> recent;  // blocks, from base_block on
   uint64_t base_block = 0;
+
+  // Every row stays, in its place and as written: rows may move from recent to kept at any time,
+  // and no query sees a difference.
+  bool Seals() const { return records == nullptr && policy->encodable().KeepsAll(); }
 };
 
 // What a sequence needs from its session and tenant; all outlive it.
@@ -129,6 +134,7 @@ class Sequence {
     uint32_t uid = 0;   // of this life of the slot
     std::string label;
     std::string retention;  // canonical
+    ChainKey form;          // of a sequence with a chain
   };
 
   // Publishes version 1 and grants the first rows.
@@ -136,8 +142,8 @@ class Sequence {
   static absl::StatusOr<std::unique_ptr<Sequence>> Open(const SequenceContext& context,
                                                         Identity identity, PolicyLanes lanes);
   // A sequence that goes on from the snapshot, whose model and retention are the context's and the
-  // identity's: checked by the caller. A job is out until its recent blocks are copied, and nothing
-  // that the engine writes is looked at before. Errors: as Open().
+  // identity's: checked by the caller. Where there are recent blocks to copy, a job is out until
+  // they are, and nothing that the engine writes is looked at before. Errors: as Open().
   static absl::StatusOr<std::unique_ptr<Sequence>> Resume(
       const SequenceContext& context, Identity identity,
       const std::shared_ptr<const Snapshot>& snapshot);
@@ -205,11 +211,25 @@ class Sequence {
   bool resuming() const { return resuming_; }  // the job of Resume() is out
   const Retrieval* retrieval() const { return retrieval_.get(); }
 
+  // Moves all rows of lanes that seal from recent to kept, so that they can be shared; false where
+  // there is nothing to move, or the engine has not adopted the last table. REQUIRES: Look() was
+  // called, no job is out. Errors: kResourceExhausted; nothing has changed then.
+  absl::StatusOr<bool> SealRows();
+
   // A snapshot at row rows(). REQUIRES: Look() was called, no job is out. A call with *asked false
-  // makes a job that fills it and sets *asked; one with it true returns it. As SelectRows().
+  // makes a job that fills it and sets *asked; one with it true returns it. As SelectRows(). Where
+  // there is nothing to copy the first call returns it.
   // Errors: kFailedPrecondition with the reason why such a sequence cannot be saved,
   // kResourceExhausted.
   absl::StatusOr<std::shared_ptr<const Snapshot>> Save(bool* asked);
+
+  // The keys of its rows, where they may be shared as a prefix. REQUIRES: rows() is 0, or the rows
+  // that it was resumed with are those of the chain.
+  void SetChain(PrefixChain chain) { chain_ = std::move(chain); }
+  bool has_chain() const { return chain_.has_value(); }
+  // What it uses of the tenant's cache, until it goes.
+  void SetPrefixUse(PrefixUse use) { prefix_use_ = std::move(use); }
+  PrefixUse& prefix_use() { return prefix_use_; }
 
   // Report groups of the lanes, in lane order.
   std::vector<LaneReport> Reports() const;
@@ -277,6 +297,7 @@ class Sequence {
   uint64_t GrantedAhead(uint64_t rows) const;
   void ReturnBlocksBehind(uint64_t rows);
   void ForgetTokens();
+  void CutChain(uint64_t rows);
   void FreeTable(const TableVersion& table);
   TokenId TokenOf(uint64_t row) const { return tokens_[row - tokens_base_]; }
 
@@ -316,6 +337,8 @@ class Sequence {
   uint64_t rows_ = 0;
   uint64_t granted_ = 0;
   uint64_t compactions_ = 0;
+  std::optional<PrefixChain> chain_;  // of rows [0, rows_); none: they are not shared
+  PrefixUse prefix_use_;
   std::deque<TokenId> tokens_;  // ids of rows [tokens_base_, rows_)
   uint64_t tokens_base_ = 0;
 };

@@ -43,6 +43,29 @@ absl::Status Sequence::CheckSavable() const {
   return absl::OkStatus();
 }
 
+absl::StatusOr<bool> Sequence::SealRows() {
+  KVASIR_RETURN_IF_ERROR(CheckSavable());
+  if (published_) return false;
+  std::vector<Lane*> sealing;
+  for (size_t i = 0; i < lanes_.size(); ++i) {
+    Lane& lane = lanes_[i];
+    const uint64_t first = current_.lanes[i].recent_first;
+    if (!lane.Seals() || !lane.pending.empty() || first == rows_) continue;
+    RetentionPlan plan;
+    plan.from_row = plan.recent_first = rows_;
+    for (uint64_t row = first; row < rows_; ++row) plan.append.push_back({row, row});
+    plan.spans = {{rows_, 0, kNoRow}};
+    lane.pending.push_back(std::move(plan));
+    sealing.push_back(&lane);
+  }
+  if (sealing.empty()) return false;
+  if (absl::Status advanced = Advance(); !advanced.ok()) {
+    for (Lane* const lane : sealing) lane->pending.clear();  // none was due but these
+    return advanced;
+  }
+  return job_out();
+}
+
 absl::StatusOr<std::shared_ptr<const Snapshot>> Sequence::Save(bool* asked) {
   KVASIR_RETURN_IF_ERROR(CheckSavable());
   if (*asked && saved_ != nullptr) return std::exchange(saved_, nullptr);
@@ -59,6 +82,9 @@ absl::StatusOr<std::shared_ptr<const Snapshot>> Sequence::Save(bool* asked) {
   snapshot->tokens = tokens_;
   snapshot->prompt = prompt_;
   snapshot->chosen = prompt_rows_;
+  snapshot->chain = chain_;
+  snapshot->form = identity_.form;
+  snapshot->model_fingerprint = context_.model->fingerprint();
   // As an engine does: a published table is in use from its first row on.
   const bool due = published_ && published_->from_row <= rows_;
   snapshot->table = WithoutPlace(due ? *published_ : current_);
@@ -74,13 +100,20 @@ absl::StatusOr<std::shared_ptr<const Snapshot>> Sequence::Save(bool* asked) {
                          lane.pending,
                          snapshot->table.lanes[i].recent_first / slots,
                          BlockList(context_.tenant->outside.For(bytes))};
-    for (uint64_t block = saved.base_block; block < DivideUp(rows_, slots); ++block) {
+    // Rows that are all kept leave nothing to copy, though the engine may be amid a block.
+    const uint64_t last =
+        snapshot->table.lanes[i].recent_first < rows_ ? DivideUp(rows_, slots) : saved.base_block;
+    for (uint64_t block = saved.base_block; block < last; ++block) {
       KVASIR_RETURN_IF_ERROR(saved.recent.Add());
       job->copies.push_back({lane.recent[block - lane.base_block].data(),
                              saved.recent.groups().back().data(), bytes});
     }
     snapshot->lanes.push_back(std::move(saved));
   }
+  const bool all_seal =
+      std::all_of(lanes_.begin(), lanes_.end(), [](const Lane& lane) { return lane.Seals(); });
+  snapshot->first_rows = all_seal && job->copies.empty() ? 0 : rows_;
+  if (job->copies.empty()) return snapshot;
   saved_ = job->snapshot = std::move(snapshot);
   saving_ = true;
   job_ = std::move(job);
@@ -110,6 +143,7 @@ absl::StatusOr<std::unique_ptr<Sequence>> Sequence::Resume(
   sequence->rows_ = snapshot->rows;
   sequence->tokens_base_ = snapshot->tokens_base;
   sequence->tokens_ = snapshot->tokens;
+  sequence->chain_ = snapshot->chain;
   sequence->prompt_ = snapshot->prompt;
   sequence->prompt_rows_ = snapshot->chosen;
   KVASIR_RETURN_IF_ERROR(sequence->PrepareBoard());
@@ -130,6 +164,7 @@ absl::StatusOr<std::unique_ptr<Sequence>> Sequence::Resume(
           {saved[block].data(), lane.recent[block].data(), lane.recent_block.bytes});
     }
   }
+  if (job->copies.empty()) return sequence;
   sequence->resumed_from_ = snapshot;
   sequence->resuming_ = true;
   sequence->job_ = std::move(job);

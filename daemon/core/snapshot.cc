@@ -1,5 +1,8 @@
 #include "daemon/core/snapshot.h"
 
+#include <algorithm>
+
+#include "base/check.h"
 #include "base/error.h"
 #include "base/status_macros.h"
 
@@ -62,14 +65,66 @@ absl::Status Snapshot::CheckModel(const Model& other) const {
   return absl::OkStatus();
 }
 
+std::shared_ptr<const Snapshot> Snapshot::Cut(uint64_t at) const {
+  KVASIR_CHECK(first_rows <= at && at <= rows, "a snapshot is cut where it cannot be: rows={}", at);
+  auto cut = std::make_shared<Snapshot>();
+  cut->model = model;
+  cut->slots_per_block = slots_per_block;
+  cut->retention = retention;
+  cut->positions = positions;
+  cut->lane_of_layer = lane_of_layer;
+  cut->table = table;
+  cut->label = label;
+  cut->rows = at;
+  cut->first_rows = first_rows;
+  cut->tokens_base = std::min(at, tokens_base);
+  cut->tokens.assign(tokens.begin(),
+                     tokens.begin() + static_cast<ptrdiff_t>(at - cut->tokens_base));
+  cut->prompt = prompt;
+  cut->chosen = chosen;
+  cut->form = form;
+  cut->model_fingerprint = model_fingerprint;
+  cut->chain = chain;
+  if (chain && at < rows) {
+    if (at % kChunkTokens == 0) {
+      cut->chain->Truncate(at, {});
+    } else {
+      cut->chain.reset();
+    }
+  }
+  cut->table.from_row = std::min(table.from_row, at);
+  for (size_t i = 0; i < lanes.size(); ++i) {
+    std::unique_ptr<RetentionPolicy> policy = lanes[i].policy->Clone();
+    const absl::Status truncated = policy->Truncate(at);
+    KVASIR_CHECK(truncated.ok(), "rows that all stay are not given up: rows={}", at);
+    LaneTable& lane = cut->table.lanes[i];
+    lane.kept = lane.kept.First(at);
+    lane.spans = {{at, 0, kNoRow}};
+    lane.recent_first = at;
+    cut->lanes.push_back({lanes[i].kept_shapes,
+                          lanes[i].records,
+                          std::move(policy),
+                          {},
+                          at / slots_per_block,
+                          BlockList()});
+  }
+  return cut;
+}
+
 void Snapshot::AddSharedGroups(std::set<const KeptGroup*>* groups) const {
   AddGroups(table, groups);
   if (next) AddGroups(*next, groups);
 }
 
 uint64_t Snapshot::own_bytes() const {
+  return own_bytes([](const GroupAllocator*) { return true; });
+}
+
+uint64_t Snapshot::own_bytes(const std::function<bool(const GroupAllocator*)>& owns) const {
   uint64_t bytes = 0;
-  for (const Lane& lane : lanes) bytes += lane.recent.bytes();
+  for (const Lane& lane : lanes) {
+    if (owns(lane.recent.allocator())) bytes += lane.recent.bytes();
+  }
   return bytes;
 }
 

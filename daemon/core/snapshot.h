@@ -11,6 +11,7 @@
 #include <compare>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <set>
@@ -25,6 +26,7 @@
 #include "daemon/core/lane_table.h"
 #include "daemon/core/model.h"
 #include "daemon/core/record_format.h"
+#include "index/prefix_chain.h"
 #include "policies/policy_definition.h"
 
 namespace kvasir::core {
@@ -56,6 +58,7 @@ class BlockList {
   absl::Status Add();
   const std::vector<Group>& groups() const { return groups_; }
   uint64_t bytes() const;
+  const GroupAllocator* allocator() const { return allocator_; }
 
  private:
   GroupAllocator* allocator_ = nullptr;
@@ -84,18 +87,28 @@ class Snapshot {
   std::optional<TableVersion> next;  // published already, for later rows
   std::string label;                 // of the sequence it was made of
   uint64_t rows = 0;                 // the next query's row
+  uint64_t first_rows = 0;           // it may be gone on from at any row from here to `rows`
   uint64_t tokens_base = 0;          // row of the first of `tokens`
   std::deque<TokenId> tokens;        // up to row `rows`
   std::vector<TokenId> prompt;       // selection policies: what was chosen from, for people
   std::vector<uint32_t> chosen;      // rows of it
+  std::optional<PrefixChain> chain;  // of its rows, where they may be shared as a prefix
+  ChainKey form;                     // with a chain: what the retention made of the rows
+  std::array<uint8_t, 16> model_fingerprint{};
 
   // Whether a sequence of `other` may go on from it. Errors: kFailedPrecondition naming the first
   // field that differs, without what stands in it.
   absl::Status CheckModel(const Model& other) const;
 
+  // The same at an earlier row; shares all of its groups. REQUIRES: first_rows <= at <= rows, and
+  // the chain, where there is one, is cut between chunks or not at all.
+  std::shared_ptr<const Snapshot> Cut(uint64_t at) const;
+
   // Filled groups that it shares with others.
   void AddSharedGroups(std::set<const KeptGroup*>* groups) const;
-  uint64_t own_bytes() const;   // copies of recent blocks
+  uint64_t own_bytes() const;  // copies of recent blocks
+  // The same of those allocators alone that `owns` says.
+  uint64_t own_bytes(const std::function<bool(const GroupAllocator*)>& owns) const;
   uint64_t held_bytes() const;  // of all that it names
 };
 

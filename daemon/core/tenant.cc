@@ -12,6 +12,10 @@ bool Tenant::ReturnIdle() {
 
 bool Tenant::MakeRoom() {
   if (ReturnIdle()) return true;
+  if (prefixes.MakeRoom()) {
+    (void)ReturnIdle();
+    return true;
+  }
   if (!snapshots.DropLeastRecentlyUsed()) return false;
   ++counters.snapshots_dropped;
   (void)ReturnIdle();
@@ -19,13 +23,28 @@ bool Tenant::MakeRoom() {
 }
 
 void Tenant::ReturnExtents() {
-  if (snapshots.size() > 0) {
+  if (kept.held_bytes() + outside.held_bytes() > 0) {
     (void)ReturnIdle();
     return;
   }
   kept.Clear();
   outside.Clear();
   (void)account.Settle();
+}
+
+uint64_t Tenant::DropPrefixes() {
+  const uint64_t dropped = prefixes.Clear();
+  if (sessions == 0) {
+    ReturnExtents();
+  } else {
+    (void)ReturnIdle();
+  }
+  return dropped;
+}
+
+void Tenant::DropCached() {
+  while (prefixes.MakeRoom() || snapshots.DropLeastRecentlyUsed()) {
+  }
 }
 
 }  // namespace kvasir::core

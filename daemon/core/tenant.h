@@ -2,6 +2,7 @@
 #ifndef KVASIR_DAEMON_CORE_TENANT_H_
 #define KVASIR_DAEMON_CORE_TENANT_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -10,6 +11,7 @@
 
 #include "allocator/group_allocator.h"
 #include "daemon/core/account.h"
+#include "daemon/core/prefix_cache.h"
 #include "daemon/core/snapshot_store.h"
 
 namespace kvasir::core {
@@ -18,7 +20,8 @@ struct TenantConfig {
   std::string name;
   std::vector<uint32_t> uids;
   uint64_t limit_bytes = 0;
-  std::string retention;  // default policy of its sequences
+  std::string retention;   // default policy of its sequences
+  bool is_public = false;  // every tenant may find its prefixes
 };
 
 struct TenantCounters {
@@ -26,6 +29,10 @@ struct TenantCounters {
   uint64_t rejected_calls = 0;
   uint64_t violations = 0;
   uint64_t snapshots_dropped = 0;  // to make room
+  uint64_t prefix_lookups = 0;     // sequences opened with a prefix that may be shared
+  uint64_t prefix_hits = 0;        // of those, such that did not begin at row 0
+  uint64_t prefix_rows = 0;        // of the prompts that were asked with
+  uint64_t prefix_rows_hit = 0;    // of those, rows that were there
 };
 
 // Group allocators by group size, made when first asked for. Not thread-safe.
@@ -56,6 +63,10 @@ class AllocatorSet {
     for (const auto& [size, allocator] : by_bytes_) bytes += allocator->charged_bytes();
     return bytes;
   }
+  bool Owns(const GroupAllocator* allocator) const {
+    return std::any_of(by_bytes_.begin(), by_bytes_.end(),
+                       [&](const auto& one) { return one.second.get() == allocator; });
+  }
   // Gives extents that hold nothing and that nobody else has to the source.
   void ReturnIdleExtents() {
     for (const auto& [size, allocator] : by_bytes_) allocator->ReturnIdleExtents();
@@ -74,32 +85,40 @@ class AllocatorSet {
 // Not thread-safe. Address-stable: sessions refer to it.
 struct Tenant {
   Tenant(TenantConfig tenant_config, HostPool& pool, uint64_t first_extent_bytes,
-         uint64_t extent_bytes)
+         uint64_t extent_bytes, PrefixCache prefix_cache)
       : config(std::move(tenant_config)),
         account(config.name, config.limit_bytes, pool),
         kept(ExtentUse::kKept, first_extent_bytes, extent_bytes, account),
-        outside(ExtentUse::kKept, first_extent_bytes, extent_bytes, account) {
+        outside(ExtentUse::kKept, first_extent_bytes, extent_bytes, account),
+        prefixes(std::move(prefix_cache)) {
     account.set_make_room([this] { return MakeRoom(); });
   }
   Tenant(const Tenant&) = delete;
   Tenant& operator=(const Tenant&) = delete;
 
-  // Gives back what no session can use any more: everything, or what snapshots do not hold.
-  // REQUIRES: it has no session.
+  // Gives back what no session can use any more: everything, or what neither snapshots nor prefixes
+  // nor others' sequences hold. REQUIRES: it has no session.
   void ReturnExtents();
+  // Gives up the prefixes that nobody uses; how many it were.
+  uint64_t DropPrefixes();
+  // Gives up every snapshot and prefix.
+  void DropCached();
 
   const TenantConfig config;
   Account account;
   AllocatorSet kept;
   // What no engine maps: sealed blocks, until they are looked up, and recent blocks of snapshots.
   AllocatorSet outside;
-  SnapshotStore snapshots;  // after the sets that its groups are of
+  // After the sets that their groups are of.
+  SnapshotStore snapshots;
+  PrefixCache prefixes;
   TenantCounters counters;
   uint32_t sessions = 0;
   uint64_t served_at = 0;  // turn in which a job of its was last taken
 
  private:
-  // Idle extents go first, then the snapshot that was used longest ago. False if there is nothing.
+  // Idle extents go first, then the prefixes that are worth least, then the snapshot that was used
+  // longest ago. False if there is nothing.
   bool MakeRoom();
   // Idle extents that nobody has mapped become memory of the account again; true if there were any.
   bool ReturnIdle();

@@ -155,6 +155,20 @@ absl::StatusOr<FakeEngine::Stream> FakeEngine::Resume(uint32_t model_id,
   return stream;
 }
 
+absl::StatusOr<FakeEngine::Stream> FakeEngine::Attach(OpenRequest request, const std::string& salt,
+                                                      PrefixRequest prefix) {
+  KVASIR_ASSIGN_OR_RETURN(const PrefixScopes scopes,
+                          core_.ScopesOf(*session_, request.model_id, salt));
+  KVASIR_ASSIGN_OR_RETURN(const PrefixKeys keys, HashPrefix(scopes, std::move(prefix)));
+  request.prefix = &keys;
+  request.reads_records = true;
+  KVASIR_ASSIGN_OR_RETURN(const Sequence* sequence, core_.OpenSequence(*session_, request));
+  Stream stream = StreamOf(*sequence);
+  stream.rows = sequence->rows();
+  stream.ids.assign(keys.tokens.begin(), keys.tokens.begin() + static_cast<ptrdiff_t>(stream.rows));
+  return stream;
+}
+
 FakeEngine::Stream FakeEngine::StreamOf(const Sequence& sequence) {
   Stream stream;
   stream.slot = sequence.identity().slot;
@@ -202,13 +216,23 @@ std::byte* FakeEngine::BlockOf(const Stream& stream, uint32_t lane, uint64_t row
   return extents_[ref.extent] + ref.group_off;
 }
 
+uint16_t FakeEngine::PrefixDigest(const Stream& stream, uint32_t id) const {
+  uint64_t digest = 1469598103934665603U ^ weights;
+  const auto add = [&](uint32_t token) { digest = (digest ^ token) * 1099511628211U; };
+  for (uint64_t row = 0; row < stream.rows; ++row) add(stream.ids[row]);
+  add(id);
+  return static_cast<uint16_t>((digest >> 32) & 0x3ff);  // stays finite in f16
+}
+
 void FakeEngine::WriteRow(Stream& stream, uint32_t id, float mass) {
   const shm::GroupGeometry& block = stream.recent;
   const uint64_t slot = stream.rows % 16;
   std::byte* const base = BlockOf(stream, 0, stream.rows);
+  const uint16_t of_prefix = rows_by_prefix ? PrefixDigest(stream, id) : 0;
   for (uint32_t layer = 0; layer < layers_; ++layer) {
     for (uint32_t e = 0; e < kElements; ++e) {
-      const uint16_t k = Element(stream.rows, layer, 0, e), v = Element(stream.rows, layer, 1, e);
+      const auto k = static_cast<uint16_t>(Element(stream.rows, layer, 0, e) + of_prefix);
+      const auto v = static_cast<uint16_t>(Element(stream.rows, layer, 1, e) + of_prefix);
       std::memcpy(base + block.k_off[layer] + slot * block.row_bytes[layer].k + 2 * e, &k, 2);
       std::memcpy(base + block.v_off[layer] + slot * block.row_bytes[layer].v + 2 * e, &v, 2);
     }

@@ -63,6 +63,11 @@ class FakeEngine final : public ExtentSender {
   // the stream while Opening().
   absl::StatusOr<Stream> Resume(uint32_t model_id, const std::string& retention,
                                 const SnapshotId& snapshot, const std::vector<uint32_t>& ids);
+  // Opens a sequence that goes on from the longest cached prefix of these tokens.
+  absl::StatusOr<Stream> Attach(OpenRequest request, const std::string& salt, PrefixRequest prefix);
+  KvCore::SaveAnswer Publish(const Stream& stream, bool* asked) {
+    return core_.PublishPrefix(*session_, stream.slot, stream.uid, asked);
+  }
   bool Opening(const Stream& stream) const {
     return core_.OpenedSequence(*session_, stream.id)->resuming();
   }
@@ -97,7 +102,10 @@ class FakeEngine final : public ExtentSender {
 
   shm::SeqBoard& board(uint32_t slot) { return boards()[slot]; }
   shm::SeqDesk& desk(uint32_t slot);
-  uint64_t records_read = 0;    // by VisibleRows()
+  uint64_t records_read = 0;  // by VisibleRows()
+  // What is written depends on all tokens so far, as in a model with these weights.
+  bool rows_by_prefix = false;
+  uint32_t weights = 0;
   bool refuse_extents = false;  // SendExtent fails, as when the peer does not read
 
  private:
@@ -106,6 +114,7 @@ class FakeEngine final : public ExtentSender {
   };
   using Buffer = std::unique_ptr<std::byte, Free>;
   static Buffer MakeBuffer(uint64_t bytes);
+  uint16_t PrefixDigest(const Stream& stream, uint32_t id) const;
 
   shm::SeqBoard* boards();
   const shm::VersionDesc& Table(const Stream& stream) {

@@ -118,6 +118,41 @@ TEST_P(EveryRetention, IsTruncatedAsTheSequenceItself) {
   }
 }
 
+// Where every row stays as written, snapshots and all that go on from them hold one copy together.
+TEST_F(SnapshotCoreTest, RowsThatAllStayAreSharedAtAnyRow) {
+  uint32_t model = 0;
+  FakeEngine& engine = Connect(1, &model);
+  absl::StatusOr<FakeEngine::Stream> stream = Written(engine, model, 100);
+  ASSERT_TRUE(stream.ok()) << MessageOf(stream.status());
+  const auto seen = engine.Seen(*stream, 99, 1);
+  ASSERT_TRUE(Save(engine, *stream, 7).ok());
+  Step(engine, *stream, 3);  // adopts the table of sealed rows
+  ASSERT_TRUE(Save(engine, *stream, 8).ok());
+  Step(engine, *stream, 3);
+  engine.WriteDesk(*stream);
+  (void)engine.Sync(*stream, 0, std::nullopt);
+  const uint64_t kept = core_->SnapshotReports()[1].held_bytes;
+  const uint64_t held = core_->TenantReports()[0].held_bytes;
+  std::vector<FakeEngine::Stream> opened;
+  for (const uint64_t id : {7U, 8U}) {
+    absl::StatusOr<FakeEngine::Stream> each = engine.Resume(model, "", IdOf(id), stream->ids);
+    ASSERT_TRUE(each.ok()) << MessageOf(each.status());
+    EXPECT_FALSE(engine.Opening(*each));
+    EXPECT_EQ(each->rows, id == 7 ? 100U : 101U);
+    if (id == 7) {
+      EXPECT_TRUE(engine.Seen(*each, 99, 1) == seen);
+    } else {
+      EXPECT_TRUE(engine.Seen(*each, 100, 1) == engine.Seen(*stream, 100, 1));
+    }
+    opened.push_back(*std::move(each));
+  }
+  // Beside their recent blocks, of which each has a block in use and one more, they take nothing.
+  EXPECT_LE(core_->TenantReports()[0].held_bytes - held, 2 * 2 * stream->block.bytes);
+  EXPECT_GE(core_->TenantReports()[0].snapshot_bytes, kept);
+  EXPECT_LT(core_->TenantReports()[0].snapshot_bytes, kept + kept / 4);
+  ExpectConserved();
+}
+
 TEST_F(SnapshotCoreTest, OutlivesItsSessionAndIsOpenedByTheNext) {
   uint32_t model = 0;
   FakeEngine& first = Connect(1, &model);

@@ -17,11 +17,19 @@ namespace {
 
 using SnapshotGuardTest = SnapshotCoreTest;
 
-TEST_F(SnapshotGuardTest, TheSessionEndsWhileItIsSaved) {
+// Whose snapshots hold copies of recent blocks.
+constexpr const char* kWindowed = "streamingllm:start_size=4,recent_size=90";
+
+class SavedRetention : public SnapshotCoreTest,
+                       public ::testing::WithParamInterface<const char*> {};
+
+INSTANTIATE_TEST_SUITE_P(SealedOrCopied, SavedRetention, ::testing::Values("full", kWindowed));
+
+TEST_P(SavedRetention, TheSessionEndsWhileItIsSaved) {
   for (const bool taken : {false, true}) {
     uint32_t model = 0;
     FakeEngine& engine = Connect(1, &model);
-    absl::StatusOr<FakeEngine::Stream> stream = Written(engine, model, 100);
+    absl::StatusOr<FakeEngine::Stream> stream = Written(engine, model, 100, GetParam());
     ASSERT_TRUE(stream.ok()) << MessageOf(stream.status());
     engine.WriteDesk(*stream);
     bool asked = false;
@@ -42,7 +50,7 @@ TEST_F(SnapshotGuardTest, TheSessionEndsWhileItIsSaved) {
 TEST_F(SnapshotGuardTest, TheSessionEndsOrNobodyWaitsWhileOneIsOpened) {
   uint32_t model = 0;
   FakeEngine& engine = Connect(1, &model);
-  absl::StatusOr<FakeEngine::Stream> stream = Written(engine, model, 100);
+  absl::StatusOr<FakeEngine::Stream> stream = Written(engine, model, 100, kWindowed);
   ASSERT_TRUE(stream.ok()) << MessageOf(stream.status());
   ASSERT_TRUE(Save(engine, *stream, 7).ok());
   for (const bool ends : {false, true}) {
@@ -202,14 +210,17 @@ TEST_F(SnapshotGuardTest, TheLeastRecentlyUsedOneMakesRoom) {
   Start(240 * kKiB);
   uint32_t model = 0;
   FakeEngine& first = Connect(1, &model);
-  absl::StatusOr<FakeEngine::Stream> stream = Written(first, model, 96);
+  absl::StatusOr<FakeEngine::Stream> stream = Written(first, model, 96, kWindowed);
   ASSERT_TRUE(stream.ok()) << MessageOf(stream.status());
   ASSERT_TRUE(Save(first, *stream, 1).ok());
   ASSERT_TRUE(Save(first, *stream, 2).ok());
   core_->EndSession(first.session_id());
   ASSERT_EQ(core_->TenantReports()[0].snapshots, 2U);
   FakeEngine& next = Connect(1, &model);
-  absl::StatusOr<FakeEngine::Stream> opened = Resume(next, model, 1, stream->ids);
+  absl::StatusOr<FakeEngine::Stream> used = Resume(next, model, 1, stream->ids);
+  ASSERT_TRUE(used.ok()) << MessageOf(used.status());
+  ASSERT_TRUE(*core_->CloseSequence(next.session(), used->slot, used->uid));
+  absl::StatusOr<FakeEngine::Stream> opened = next.Open(model, "full");
   ASSERT_TRUE(opened.ok()) << MessageOf(opened.status());
   absl::Status status;
   uint64_t dropped = 0;

@@ -1,0 +1,241 @@
+// The verbs on prefixes: found by their tokens, gone on from, published.
+#include <algorithm>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "daemon/core/kv_core.h"
+#include "index/prefix_scope.h"
+
+namespace kvasir::core {
+namespace {
+
+constexpr size_t kLookupsRemembered = 256;  // of each tenant
+
+}  // namespace
+
+absl::StatusOr<PrefixScopes> KvCore::ScopesOf(Session& session, uint32_t model_id,
+                                              const std::string& salt) const {
+  const auto found = session.models.find(model_id);
+  if (found == session.models.end()) return NotFound("unknown model: model_id={}", model_id);
+  if (salt.size() > kSaltBytesMax) {
+    return InvalidArgument("prefix.salt is too long: bytes={} max={}", salt.size(), kSaltBytesMax);
+  }
+  const Model& model = found->second->model;
+  PrefixScopes scopes;
+  scopes.secret = config_.prefix_secret;
+  scopes.vocabulary_size = model.description().vocabulary_size;
+  const auto add = [&](Tenant& tenant) {
+    scopes.scopes.emplace_back(
+        &tenant, PrefixScope(config_.prefix_secret, tenant.config.name, model.fingerprint(), salt));
+  };
+  add(session.tenant);
+  for (const auto& tenant : tenants_) {
+    if (!tenant->config.is_public || tenant.get() == &session.tenant) continue;
+    if (!tenant->prefixes.entries().empty()) add(*tenant);
+  }
+  return scopes;
+}
+
+absl::StatusOr<PrefixKeys> HashPrefix(const PrefixScopes& scopes, PrefixRequest request) {
+  if (request.tokens.size() > kPrefixTokensMax) {
+    return InvalidArgument("prefix.tokens is too long: tokens={} max={}", request.tokens.size(),
+                           kPrefixTokensMax);
+  }
+  for (size_t i = 0; i < request.tokens.size(); ++i) {
+    if (request.tokens[i] < scopes.vocabulary_size) continue;
+    return InvalidArgument("prefix.tokens[{}] is beyond the vocabulary: token={} max={}", i,
+                           request.tokens[i], scopes.vocabulary_size - 1);
+  }
+  PrefixKeys keys;
+  keys.rows_max = request.rows_max == 0 ? request.tokens.size() : request.rows_max;
+  for (const auto& [tenant, scope] : scopes.scopes) {
+    KVASIR_ASSIGN_OR_RETURN(PrefixChain chain,
+                            PrefixChain::Create(scopes.secret, scope, request.extras));
+    chain.Append(request.tokens);
+    keys.chains.emplace_back(tenant, std::move(chain));
+  }
+  keys.tokens = std::move(request.tokens);
+  return keys;
+}
+
+QualityClass QualityOf(const Snapshot& snapshot) {
+  for (const Snapshot::Lane& lane : snapshot.lanes) {
+    if (!lane.policy->KeepsAll()) return QualityClass::kCompacted;
+  }
+  const bool encoded = std::any_of(snapshot.lanes.begin(), snapshot.lanes.end(),
+                                   [](const auto& lane) { return lane.records != nullptr; });
+  return encoded ? QualityClass::kQuantised : QualityClass::kFull;
+}
+
+absl::Status KvCore::CheckAttachable(const Session& session, const Model& model,
+                                     const Snapshot& snapshot, bool reads_records) const {
+  KVASIR_RETURN_IF_ERROR(snapshot.CheckModel(model));
+  for (const Snapshot::Lane& lane : snapshot.lanes) {
+    if (lane.records == nullptr || reads_records) continue;
+    return FailedPrecondition("the engine does not read encoded rows: retention={}",
+                              snapshot.retention);
+  }
+  if (snapshot.lanes.size() > session.limits.lanes_max) {
+    return ResourceExhausted("snapshot has too many lanes: lanes={} limits.lanes_max={}",
+                             snapshot.lanes.size(), session.limits.lanes_max);
+  }
+  return absl::OkStatus();
+}
+
+std::vector<PrefixMatchOf> KvCore::MatchForms(const Session& session, const Model& model,
+                                              const PrefixKeys& keys, bool reads_records) const {
+  const auto fits = [&](const Snapshot& snapshot) {
+    return CheckAttachable(session, model, snapshot, reads_records).ok();
+  };
+  std::vector<PrefixMatchOf> found;
+  for (const auto& [tenant, chain] : keys.chains) {
+    std::map<std::pair<uint64_t, uint64_t>, ChainKey> forms;
+    for (const auto& [id, entry] : tenant->prefixes.entries()) {
+      const ChainKey& form = entry.snapshot->form;
+      forms.emplace(std::pair{form.low, form.high}, form);
+    }
+    for (const auto& [bits, form] : forms) {
+      PrefixCache::Hit hit =
+          tenant->prefixes.Match({&chain, keys.tokens, keys.rows_max}, form, fits);
+      if (hit.snapshot == nullptr) continue;
+      const QualityClass quality = QualityOf(*hit.snapshot);
+      found.push_back({tenant, &chain, form, std::move(hit), quality});
+    }
+  }
+  std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) {
+    return a.hit.rows != b.hit.rows ? a.hit.rows > b.hit.rows : a.quality > b.quality;
+  });
+  return found;
+}
+
+absl::StatusOr<std::vector<PrefixMatchOf>> KvCore::MatchPrefix(Session& session, uint32_t model_id,
+                                                               const PrefixKeys& keys) const {
+  const auto found = session.models.find(model_id);
+  if (found == session.models.end()) return NotFound("unknown model: model_id={}", model_id);
+  return MatchForms(session, found->second->model, keys, /*reads_records=*/true);
+}
+
+std::optional<PrefixMatchOf> KvCore::FindPrefix(const Session& session, const Model& model,
+                                                const OpenRequest& request,
+                                                const ChainKey& form) const {
+  const auto fits = [&](const Snapshot& snapshot) {
+    return CheckAttachable(session, model, snapshot, request.reads_records).ok();
+  };
+  const PrefixKeys& keys = *request.prefix;
+  std::optional<PrefixMatchOf> best;
+  for (const auto& [tenant, chain] : keys.chains) {
+    PrefixCache::Hit hit = tenant->prefixes.Match({&chain, keys.tokens, keys.rows_max}, form, fits);
+    if (hit.snapshot == nullptr || (best && best->hit.rows >= hit.rows)) continue;
+    const QualityClass quality = QualityOf(*hit.snapshot);
+    best = PrefixMatchOf{tenant, &chain, form, std::move(hit), quality};
+  }
+  if (!request.least_quality) return best;
+  // The longest of those that are good enough; among equals what was asked for, then the best.
+  for (PrefixMatchOf& other : MatchForms(session, model, keys, request.reads_records)) {
+    if (other.quality < *request.least_quality) continue;
+    if (!best || other.hit.rows > best->hit.rows) best = std::move(other);
+    break;
+  }
+  return best;
+}
+
+void KvCore::SharePrefix(Sequence& sequence, const OpenRequest& request,
+                         const std::string& retention, const ChainKey& form,
+                         const std::optional<PrefixMatchOf>& found) {
+  const PrefixKeys& keys = *request.prefix;
+  const PrefixChain& own = keys.chains.front().second;  // in the scope of its own tenant
+  Tenant& tenant = sequence.tenant();
+  const uint64_t rows = sequence.rows();
+
+  PrefixLookup lookup;
+  lookup.sequence_id = sequence.identity().id;
+  lookup.model = sequence.model().description().name;
+  lookup.retention = retention;
+  lookup.label = request.label;
+  if (found) lookup.form = sequence.identity().retention;
+  lookup.is_public = found && found->tenant != &tenant;
+  lookup.rows = keys.tokens.size();
+  lookup.rows_hit = rows;
+  const PrefixQuery query{&own, keys.tokens, keys.rows_max};
+  lookup.why = Explain(tenant.prefixes,
+                       {&query, form, &retention, sequence.model().fingerprint(), rows}, now_);
+  lookup.at = now_;
+  std::deque<PrefixLookup>& lookups = prefix_lookups_[&tenant];
+  lookups.push_back(std::move(lookup));
+  if (lookups.size() > kLookupsRemembered) lookups.pop_front();
+  ++tenant.counters.prefix_lookups;
+  tenant.counters.prefix_rows += keys.tokens.size();
+  tenant.counters.prefix_rows_hit += rows;
+  if (found) ++tenant.counters.prefix_hits;
+
+  PrefixChain chain = own;
+  const std::span<const TokenId> tokens = keys.tokens;
+  chain.Truncate(rows, tokens.subspan(rows - rows % kChunkTokens, rows % kChunkTokens));
+  sequence.SetChain(std::move(chain));
+  if (found) {
+    sequence.SetPrefixUse(found->tenant->prefixes.Use(*found->chain, found->form, found->hit));
+  }
+}
+
+absl::StatusOr<std::vector<PrefixLookup>> KvCore::PrefixLookups(const std::string& name) const {
+  for (const auto& tenant : tenants_) {
+    if (tenant->config.name != name) continue;
+    const auto found = prefix_lookups_.find(tenant.get());
+    if (found == prefix_lookups_.end()) return std::vector<PrefixLookup>();
+    return std::vector<PrefixLookup>(found->second.begin(), found->second.end());
+  }
+  return NotFound("unknown tenant: tenant={}", name);
+}
+
+std::vector<PrefixReport> KvCore::PrefixReports() const {
+  std::vector<PrefixReport> reports;
+  for (const auto& tenant : tenants_) {
+    for (const auto& [id, entry] : tenant->prefixes.entries()) {
+      const Snapshot& snapshot = *entry.snapshot;
+      reports.push_back({tenant->config.name, snapshot.model.name, snapshot.retention,
+                         snapshot.label, id, snapshot.rows, snapshot.first_rows,
+                         snapshot.held_bytes(), entry.hits, entry.made_at});
+    }
+  }
+  return reports;
+}
+
+absl::StatusOr<uint64_t> KvCore::DropPrefixes(const std::string& name) {
+  uint64_t dropped = 0;
+  bool known = name.empty();
+  for (const auto& tenant : tenants_) {
+    if (!name.empty() && tenant->config.name != name) continue;
+    known = true;
+    dropped += tenant->DropPrefixes();
+  }
+  if (!known) return NotFound("unknown tenant: tenant={}", name);
+  return dropped;
+}
+
+KvCore::SaveAnswer KvCore::PublishPrefix(Session& session, uint32_t slot, uint32_t uid,
+                                         bool* asked) {
+  SaveAnswer answer;
+  const absl::StatusOr<Sequence*> found = LookAtIdle(session, slot, uid);
+  answer.status = found.status();
+  if (!found.ok() || *found == nullptr) return answer;
+  Sequence& sequence = **found;
+  if (!sequence.has_chain()) {
+    answer.status = FailedPrecondition(
+        "the sequence was not opened with a prefix, or its rows may not be shared: retention={}",
+        sequence.identity().retention);
+    return answer;
+  }
+  absl::StatusOr<std::shared_ptr<const Snapshot>> saved = SealAndSave(sequence, asked);
+  answer.status = saved.status();
+  if (!saved.ok() || *saved == nullptr) return answer;
+  answer.rows = (*saved)->rows;
+  answer.held_bytes = (*saved)->held_bytes();
+  answer.status = session.tenant.prefixes.Add(*std::move(saved), sequence.prefix_use()).status();
+  answer.ready = answer.status.ok();
+  return answer;
+}
+
+}  // namespace kvasir::core

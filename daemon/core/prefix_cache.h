@@ -1,0 +1,144 @@
+// PrefixCache: the snapshots of one tenant that are found by the tokens that lead to them.
+//
+// An entry is a snapshot and the rows at which it may be gone on from: one row, or, where every row
+// stays as written, every border between chunks up to its last. What is worth keeping is decided by
+// an eviction policy, a chunk at a time; an entry of which the last chunk is a victim is cut, or
+// goes where it cannot be cut. Its groups are freed when nobody else names them.
+//
+// Not thread-safe. Cost: a match is O(chunks of the prompt); an entry takes about 64 bytes a chunk
+// beside what the policy takes (eviction_policy.h).
+#ifndef KVASIR_DAEMON_CORE_PREFIX_CACHE_H_
+#define KVASIR_DAEMON_CORE_PREFIX_CACHE_H_
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <absl/container/flat_hash_map.h>
+#include <absl/container/inlined_vector.h>
+#include <absl/status/status.h>
+
+#include "base/clock.h"
+#include "daemon/core/prefix_events.h"
+#include "daemon/core/snapshot.h"
+#include "eviction/eviction_policy.h"
+#include "index/prefix_chain.h"
+
+namespace kvasir::core {
+
+class PrefixCache;
+
+// The tokens of a prompt and their keys.
+struct PrefixQuery {
+  const PrefixChain* chain = nullptr;
+  std::span<const TokenId> tokens;  // chain->rows() of them
+  uint64_t rows_max = 0;            // no more are wanted
+};
+
+// What a sequence uses of a cache: its blocks are no victims while it runs. Ends with it.
+class PrefixUse {
+ public:
+  PrefixUse() = default;
+  PrefixUse(PrefixUse&& other) noexcept { *this = std::move(other); }
+  PrefixUse& operator=(PrefixUse&& other) noexcept;
+  ~PrefixUse();
+
+  // Tokens of the sequence so far, which the policy learns from at the end.
+  void set_tokens(uint64_t tokens) { tokens_ = tokens; }
+  uint64_t rows() const { return blocks_ * kChunkTokens; }  // of its blocks
+
+ private:
+  friend class PrefixCache;
+  PrefixCache* cache_ = nullptr;
+  eviction::SequenceId id_;
+  uint64_t blocks_ = 0;  // that the policy knows to be the sequence's
+  uint64_t tokens_ = 0;
+};
+
+class PrefixCache {
+ public:
+  struct Options {
+    std::string eviction;      // spec of eviction_registry.h, checked
+    uint32_t blocks_max = 1;   // chunks in all
+    uint32_t entries_max = 1;  // more push the least valuable out
+  };
+  struct Hit {
+    std::shared_ptr<const Snapshot> snapshot;  // null: none
+    uint64_t rows = 0;
+  };
+  struct Entry {
+    std::shared_ptr<const Snapshot> snapshot;  // shared with those who go on from it
+    uint64_t id = 0;
+    uint64_t hits = 0;
+    Instant made_at;
+  };
+
+  // `events`: null: nobody is told. It must outlive the cache.
+  PrefixCache(Options options, PrefixEvents* events, std::string tenant);
+  PrefixCache(PrefixCache&&) = default;  // before the first use
+  ~PrefixCache();
+
+  // The longest prefix that there is in `form`, of a snapshot that passes `fits`. No side effect.
+  Hit Match(const PrefixQuery& query, const ChainKey& form,
+            const std::function<bool(const Snapshot&)>& fits) const;
+
+  // The sequence that goes on from `hit` uses its blocks.
+  PrefixUse Use(const PrefixChain& chain, const ChainKey& form, const Hit& hit);
+
+  // Adds a snapshot with a chain, which `use` is of; entries that it makes superfluous go. False
+  // where there is one already. Errors: kFailedPrecondition (under a chunk of rows),
+  // kResourceExhausted (the policy has no room: everything is in use).
+  absl::StatusOr<bool> Add(std::shared_ptr<const Snapshot> snapshot, PrefixUse& use);
+
+  // Gives up what is worth least; false where nothing can be.
+  bool MakeRoom();
+  // Gives up everything that nobody uses; what it was, in entries.
+  uint64_t Clear();
+
+  void set_now(Instant now) { now_ = now; }
+  const std::map<uint64_t, Entry>& entries() const { return entries_; }
+  uint64_t blocks() const { return policy_->resident(); }
+  uint64_t MetadataBytes() const;
+  const eviction::EvictionPolicy& policy() const { return *policy_; }
+  // When the block was given up, as far as that is remembered; nothing otherwise.
+  std::optional<Instant> EvictedAt(const ChainKey& key_in_form) const;
+
+ private:
+  friend class PrefixUse;
+  // Entries that can be gone on from at this border, and such whose rows end less than a chunk
+  // behind it.
+  struct Node {
+    absl::InlinedVector<uint64_t, 1> whole, behind;
+    bool empty() const { return whole.empty() && behind.empty(); }
+  };
+
+  void End(PrefixUse& use);
+  int64_t NowMicros() const;
+  void Insert(Entry& entry);
+  void Remove(const Entry& entry, uint64_t from_border);
+  void Drop(uint64_t id, RemovalCause cause);
+  // The entries whose last chunks are victims: cuts or drops them. How many it touched.
+  uint64_t Apply(std::span<const eviction::Eviction> evicted);
+  void DropSuperfluous(const Snapshot& snapshot);
+  static std::vector<ChainKey> KeysInForm(const Snapshot& snapshot);
+
+  Options options_;
+  PrefixEvents* events_;
+  std::string tenant_;
+  std::unique_ptr<eviction::EvictionPolicy> policy_;
+  std::map<uint64_t, Entry> entries_;
+  absl::flat_hash_map<ChainKey, Node> nodes_;  // by InForm(key of the chunk before the border)
+  absl::flat_hash_map<ChainKey, Instant> evicted_at_;
+  uint64_t next_id_ = 1;
+  Instant now_;
+};
+
+}  // namespace kvasir::core
+
+#endif  // KVASIR_DAEMON_CORE_PREFIX_CACHE_H_
