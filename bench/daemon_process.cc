@@ -39,6 +39,7 @@ absl::StatusOr<std::unique_ptr<DaemonProcess>> DaemonProcess::Start(
   std::ofstream(config) << fmt::format(
       "[server]\ncontrol_socket = \"{0}/control.sock\"\ndata_socket = \"{0}/data.sock\"\n"
       "[memory]\npool_bytes = {1}\nready_bytes = {2}\n"
+      "[limits]\nrows_max = 262144\n"
       "[retention]\nprofile_dir = \"{4}\"\n"
       "[[tenant]]\nname = \"bench\"\nuids = [{3}]\n",
       folder, pool_bytes, ready_bytes, ::geteuid(), profile_dir);

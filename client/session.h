@@ -58,7 +58,8 @@ struct PrefixOptions {
   std::vector<TokenDigest> digests;  // ascending by row
   std::string salt;                  // sequences of other salts share nothing
   uint64_t rows_max = 0;             // no more are wanted; 0: as many as there are tokens
-  // Also from other forms than `retention` makes that are at least this good, where they are longer.
+  // Also from other forms than `retention` makes that are at least this good, where they are
+  // longer.
   std::optional<PrefixQuality> least_quality;
 };
 

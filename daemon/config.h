@@ -77,6 +77,12 @@ struct Config {
     friend bool operator==(const Retention&, const Retention&) = default;
   };
 
+  struct Prefix {
+    std::string eviction = "return-hazard";
+    uint32_t per_tenant_max = 4096;
+    friend bool operator==(const Prefix&, const Prefix&) = default;
+  };
+
   struct Admin {
     std::vector<uint32_t> uids;
     friend bool operator==(const Admin&, const Admin&) = default;
@@ -89,6 +95,7 @@ struct Config {
     std::vector<uint32_t> uids;
     uint64_t limit_bytes = 0;
     std::string retention;
+    bool is_public = false;
     friend bool operator==(const Tenant&, const Tenant&) = default;
   };
 
@@ -96,6 +103,7 @@ struct Config {
   Memory memory;
   Limits limits;
   Retention retention;
+  Prefix prefix;
   Admin admin;
   std::vector<Tenant> tenants;
   friend bool operator==(const Config&, const Config&) = default;

@@ -84,7 +84,7 @@ class Reader {
     const std::string known = KnownKeys(table);
     if (known.empty()) {
       findings_.Add(line, fmt::format("unknown {}: key={} "
-                                      "known=server,memory,limits,retention,admin,tenant",
+                                      "known=server,memory,limits,retention,prefix,admin,tenant",
                                       node.is_table() ? "table" : "key", table));
     } else if (!node.is_table()) {
       findings_.Add(

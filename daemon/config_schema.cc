@@ -300,6 +300,21 @@ std::vector<ConfigKey> PeopleKeys() {
        .description = "Folder of model profiles: every *.json file in it, written by "
                       "kvasir-generate --profile, makes token-mixed rows of its model better. "
                       "Empty: none."},
+      {.table = "prefix",
+       .name = "eviction",
+       .kind = ConfigKind::kChoice,
+       .value = At<&C::prefix, &C::Prefix::eviction>,
+       .choices = {"return-hazard", "lru", "arc", "s3-fifo", "w-tinylfu", "lfu"},
+       .description = "Which cached prefixes of a tenant make room: docs/eviction.md. "
+                      "return-hazard learns from the tenant's traffic."},
+      {.table = "prefix",
+       .name = "per_tenant_max",
+       .kind = ConfigKind::kInteger,
+       .value = At<&C::prefix, &C::Prefix::per_tenant_max>,
+       .unit = "prefixes",
+       .min = 1,
+       .max = 65536,
+       .description = "Cached prefixes of one tenant; one more pushes another out."},
       {.table = "admin",
        .name = "uids",
        .kind = ConfigKind::kUids,
@@ -343,6 +358,12 @@ std::vector<ConfigKey> PeopleKeys() {
        .max = kSpecMax,
        .description = "Default of this tenant's sequences.",
        .default_note = "retention.default"},
+      {.table = "tenant",
+       .name = "public",
+       .kind = ConfigKind::kBoolean,
+       .value = Of<&C::Tenant::is_public>,
+       .description = "Prefixes that this tenant publishes are found by every tenant, which maps "
+                      "their memory to read it: such as system prompts. Nothing else of it is."},
   };
 }
 

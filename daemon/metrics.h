@@ -34,6 +34,14 @@ struct TenantSnapshot {
   uint64_t snapshots = 0;
   uint64_t snapshot_bytes = 0;     // groups that they name, each once
   uint64_t snapshots_dropped = 0;  // to make room
+  uint64_t prefixes = 0;
+  uint64_t prefix_bytes = 0;  // as snapshot_bytes
+  uint64_t prefix_lookups = 0;
+  uint64_t prefix_hits = 0;
+  uint64_t prefix_rows = 0;
+  uint64_t prefix_rows_hit = 0;
+  uint64_t prefix_chunks = 0;
+  uint64_t prefix_metadata_bytes = 0;
 };
 
 struct StatsSnapshot {

@@ -62,7 +62,8 @@ std::string NameOf(Demand demand) {
 core::CoreConfig CoreConfigOf(const Config& config) {
   core::CoreConfig core;
   for (const Config::Tenant& tenant : config.tenants) {
-    core.tenants.push_back({tenant.name, tenant.uids, tenant.limit_bytes, tenant.retention});
+    core.tenants.push_back(
+        {tenant.name, tenant.uids, tenant.limit_bytes, tenant.retention, tenant.is_public});
   }
   core.default_tenant = config.server.default_tenant;
   core.session_limits = {config.limits.sequences_per_session_max,
@@ -72,6 +73,8 @@ core::CoreConfig CoreConfigOf(const Config& config) {
                          config.limits.rows_max,
                          config.limits.table_arena_bytes};
   core.snapshots_per_tenant_max = config.limits.snapshots_per_tenant_max;
+  core.eviction = config.prefix.eviction;
+  core.prefixes_per_tenant_max = config.prefix.per_tenant_max;
   core.sessions_max = config.limits.sessions_max;
   core.first_extent_bytes = config.memory.recent_extent_bytes;
   core.extent_bytes = config.memory.extent_bytes;
@@ -154,6 +157,7 @@ absl::Status Server::MakePool() {
 absl::Status Server::StartThreads() {
   core::CoreConfig core = CoreConfigOf(config_);
   KVASIR_ASSIGN_OR_RETURN(core.profiles, LoadProfiles(config_.retention.profile_dir));
+  KVASIR_RETURN_IF_ERROR(FillRandom(core.prefix_secret.data(), core.prefix_secret.size()));
   shared_ = std::make_unique<SharedCore>(std::move(core), *pool_);
   callers_ = std::make_unique<CallerRegistry>(config_.admin.uids);
   wake_ = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
@@ -237,11 +241,28 @@ StatsSnapshot Server::Snapshot() {
   for (const core::TenantReport& tenant : tenants) {
     snapshot.held_bytes += tenant.held_bytes;
     snapshot.charged_bytes += tenant.charged_bytes;
-    snapshot.tenants.push_back(
-        {tenant.name, tenant.held_bytes, tenant.charged_bytes, tenant.limit_bytes, tenant.sessions,
-         tenant.sequences, tenant.rows_seen, tenant.rows_kept, tenant.counters.compactions,
-         tenant.counters.rejected_calls, tenant.counters.violations, tenant.snapshots,
-         tenant.snapshot_bytes, tenant.counters.snapshots_dropped});
+    snapshot.tenants.push_back({tenant.name,
+                                tenant.held_bytes,
+                                tenant.charged_bytes,
+                                tenant.limit_bytes,
+                                tenant.sessions,
+                                tenant.sequences,
+                                tenant.rows_seen,
+                                tenant.rows_kept,
+                                tenant.counters.compactions,
+                                tenant.counters.rejected_calls,
+                                tenant.counters.violations,
+                                tenant.snapshots,
+                                tenant.snapshot_bytes,
+                                tenant.counters.snapshots_dropped,
+                                tenant.prefixes,
+                                tenant.prefix_bytes,
+                                tenant.counters.prefix_lookups,
+                                tenant.counters.prefix_hits,
+                                tenant.counters.prefix_rows,
+                                tenant.counters.prefix_rows_hit,
+                                tenant.prefix_chunks,
+                                tenant.prefix_metadata_bytes});
   }
   return snapshot;
 }

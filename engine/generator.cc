@@ -113,7 +113,12 @@ absl::Status Generator::Prefill(std::span<const uint32_t> prompt, const Generate
   const std::optional<uint32_t> filter_layer = store_.filter_layer();
   if (!filter_layer || store_.rows() > 0) {
     result.prefill_token_layers = prompt.size() * layers;
-    return Append(prompt, LogitsWanted::kLast, progress, on_logits);
+    if (!options.publish) return Append(prompt, LogitsWanted::kLast, progress, on_logits);
+    // Whoever goes on from it computes the last token alone, for its logits.
+    KVASIR_RETURN_IF_ERROR(
+        Append(prompt.first(prompt.size() - 1), LogitsWanted::kNone, progress, on_logits));
+    KVASIR_RETURN_IF_ERROR(store_.PublishPrefix());
+    return Append(prompt.last(1), LogitsWanted::kLast, nullptr, on_logits);
   }
   KVASIR_ASSIGN_OR_RETURN(result.selected_rows, Select(prompt, *filter_layer, progress));
   if (options.on_selected) options.on_selected(result.selected_rows);

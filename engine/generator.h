@@ -32,6 +32,8 @@ struct GenerateOptions {
   SamplerOptions sampler = {};
   bool stop_at_end = true;             // at a token that ends an answer
   SelectionCallback on_selected = {};  // may be null
+  // When all of the prompt but its last token is in the store, which is then asked to share it.
+  bool publish = false;
 };
 
 struct GenerateResult {

@@ -103,6 +103,12 @@ class KvStore {
     return FailedPrecondition("the store saves nothing: its memory ends with it");
   }
 
+  // Offers the committed rows to later stores of the same tokens. Errors: kFailedPrecondition where
+  // they are private or must not be shared; as the owner reports.
+  virtual absl::Status PublishPrefix() {
+    return FailedPrecondition("the store shares nothing: its memory is its own");
+  }
+
   virtual absl::StatusOr<KvUsage> Usage() = 0;
 
   // Gives the memory back. Views become invalid.

@@ -67,10 +67,20 @@ absl::StatusOr<std::unique_ptr<KvasirKvStore>> KvasirKvStore::Create(
     KVASIR_ASSIGN_OR_RETURN(const std::vector<std::string> texts, TokenTexts(tokenizer));
     KVASIR_RETURN_IF_ERROR(session->PutTokenTexts(handle, 0, texts));
   }
-  KVASIR_ASSIGN_OR_RETURN(Sequence sequence,
-                          session->OpenSequence({handle, options.retention, options.prompt_rows,
-                                                 options.label, options.max_rows,
-                                                 /*reads_records=*/true, options.snapshot}));
+  OpenOptions open;
+  open.model = handle;
+  open.retention = options.retention;
+  open.prompt_rows = options.prompt_rows;
+  open.label = options.label;
+  open.max_rows = options.max_rows;
+  open.reads_records = true;
+  open.snapshot = options.snapshot;
+  if (options.shared_prompt.size() > 1) {
+    open.prefix = PrefixOptions{};
+    open.prefix->tokens = options.shared_prompt;
+    open.prefix->rows_max = options.shared_prompt.size() - 1;  // the last one gives the logits
+  }
+  KVASIR_ASSIGN_OR_RETURN(Sequence sequence, session->OpenSequence(open));
   return std::unique_ptr<KvasirKvStore>(new KvasirKvStore(std::move(session), std::move(sequence)));
 }
 

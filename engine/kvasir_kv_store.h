@@ -25,6 +25,9 @@ struct KvasirStoreOptions {
   std::string retention;     // policy grammar; "": the tenant's default
   uint64_t prompt_rows = 0;  // rows of the prompt, for policies that tell it apart
   std::string snapshot;      // id of a saved sequence to go on from; "": none
+  // A prompt: the store goes on from what is cached of it, all but its last token at most, and may
+  // publish its rows. Empty: its rows are private.
+  std::vector<uint32_t> shared_prompt;
   std::string label;
   uint64_t max_rows = 0;          // the sequence never grows beyond; 0: no bound
   uint32_t slots_per_block = 0;   // 0: as the daemon likes
@@ -65,6 +68,7 @@ class KvasirKvStore final : public KvStore {
   absl::Status Truncate(uint64_t row) override { return sequence_.Truncate(row); }
   absl::StatusOr<KvSnapshot> Save() override;
   absl::Status DropSnapshot(const std::string& id) override { return session_->DropSnapshot(id); }
+  absl::Status PublishPrefix() override { return sequence_.PublishPrefix().status(); }
   absl::StatusOr<KvUsage> Usage() override;
   absl::Status Close() override { return sequence_.Close(); }
 

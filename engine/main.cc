@@ -33,6 +33,10 @@ void AddModeOptions(CLI::App& app, ProgramOptions& o) {
                  "At the end save the sequence in the daemon and write to this file how to go on "
                  "from it")
       ->excludes(perplexity);
+  app.add_flag("--share", o.share,
+               "Compute only what the daemon has not cached of the prompt, and let later prompts "
+               "begin with it")
+      ->excludes(perplexity);
   app.add_option("--system", o.system, "System message of a chat")->needs(chat);
   app.add_option("--decode", o.decode_tokens,
                  "Behind the scored text also decode N tokens one by one, for the time per token")
@@ -157,6 +161,12 @@ const char* TextModeProblem(const ProgramOptions& o, bool text_mode) {
   }
   if (o.profile && !o.resume_path.empty()) return "--profile takes no --resume";
   if (text_mode && !o.suspend_path.empty()) return "--suspend needs a prompt or a chat";
+  if (o.share) {
+    if (text_mode) return "--share needs a prompt";
+    if (o.store.private_memory) return "--share needs a daemon";
+    if (!o.resume_path.empty()) return "--share takes no --resume: what is resumed is there";
+    if (!o.prompt && o.prompt_path.empty()) return "--share needs a prompt";
+  }
   if (!text_mode && !(o.resume_path.empty() && o.suspend_path.empty())) {
     if (!o.perplexity_path.empty()) return "--suspend and --resume need a prompt or a chat";
     if (o.store.private_memory) return "--suspend and --resume need a daemon";

@@ -125,17 +125,19 @@ std::string WorkShare(const GenerateResult& result) {
 }
 
 absl::Status ReportGenerate(const ProgramOptions& options, const Session& session,
-                            const GenerateResult& result, const std::string& selected) {
+                            const GenerateResult& result, const std::string& selected,
+                            uint64_t cached) {
   const double steps = static_cast<double>(std::max<size_t>(result.token_ms.size(), 1));
   const double mean_ms =
       std::accumulate(result.token_ms.begin(), result.token_ms.end(), 0.0) / steps;
   KVASIR_ASSIGN_OR_RETURN(nlohmann::json usage, UsageJson(*session.store));
   if (!options.json) {
+    const std::string before = cached == 0 ? "" : fmt::format("{} cached and ", cached);
     fmt::print(stderr,
-               "prompt: {} tokens in {:.1f} ms{}; generated: {} tokens, median {:.2f} ms each; "
+               "prompt: {}{} tokens in {:.1f} ms{}; generated: {} tokens, median {:.2f} ms each; "
                "kept: {} of {} tokens, {}\n",
-               result.prompt_tokens, result.prompt_ms, WorkShare(result), result.tokens.size(),
-               Median(result.token_ms), usage["tokens_kept"].get<uint64_t>(),
+               before, result.prompt_tokens, result.prompt_ms, WorkShare(result),
+               result.tokens.size(), Median(result.token_ms), usage["tokens_kept"].get<uint64_t>(),
                usage["tokens_seen"].get<uint64_t>(),
                HumanBytes(usage["held_bytes"].get<uint64_t>()));
     return absl::OkStatus();
@@ -145,6 +147,7 @@ absl::Status ReportGenerate(const ProgramOptions& options, const Session& sessio
                 {"token_ids", result.tokens},
                 {"ended", result.ended},
                 {"prompt_tokens", result.prompt_tokens},
+                {"cached_tokens", cached},
                 {"prompt_ms", result.prompt_ms},
                 {"ms_per_token", Median(result.token_ms)},
                 {"mean_ms_per_token", mean_ms},
@@ -210,6 +213,15 @@ absl::Status Suspend(const OpenText& open, const ProgramOptions& options, const 
   return absl::IsNotFound(dropped) ? absl::OkStatus() : dropped;
 }
 
+// Whether the prompt is worth offering: a chunk of it at least is new. Selections are for one
+// prompt.
+bool Publishes(const ProgramOptions& options, const Session& session, uint64_t cached,
+               uint64_t prompt_tokens) {
+  constexpr uint64_t kChunkTokens = 16;
+  return options.share && !session.store->filter_layer() &&
+         prompt_tokens - 1 >= RoundDown(cached, kChunkTokens) + kChunkTokens;
+}
+
 absl::Status RunPrompt(const ProgramOptions& options, Session& session, const std::string& text) {
   KVASIR_ASSIGN_OR_RETURN(OpenText open, BeginText(options, session));
   bool anew = false;
@@ -217,20 +229,24 @@ absl::Status RunPrompt(const ProgramOptions& options, Session& session, const st
                           FirstTokens(open.text.Next(text, &anew), options.text_tokens));
   const uint64_t before = open.from && !anew ? open.from->rows : 0;
   KVASIR_RETURN_IF_ERROR(CheckFits(session, before + tokens.size(), options.generate.tokens_max));
-  KVASIR_RETURN_IF_ERROR(OpenStoreOf(open, options, tokens.size(), session));
+  ProgramOptions shared = options;
+  if (options.share) shared.store.kvasir.shared_prompt = tokens;
+  KVASIR_RETURN_IF_ERROR(OpenStoreOf(open, shared, tokens.size(), session));
+  const uint64_t cached = options.share ? session.store->rows() : 0;
   if (anew) KVASIR_RETURN_IF_ERROR(session.store->Truncate(0));
   KVASIR_RETURN_IF_ERROR(CheckShowSelected(options, session));
   Generator generator(*session.engine, *session.tokenizer, *session.store, options.batch);
   const TextCallback on_text = options.json ? TextCallback() : WriteText;
   absl::StatusOr<std::string> selected = std::string();
+  GenerateOptions turn = TurnOptions(options, session, tokens, selected);
+  turn.publish = Publishes(options, session, cached, tokens.size());
   KVASIR_ASSIGN_OR_RETURN(
       const GenerateResult result,
-      generator.Generate(tokens, TurnOptions(options, session, tokens, selected),
-                         ProgressLine("prompt"), on_text));
+      generator.Generate(std::span(tokens).subspan(cached), turn, ProgressLine("prompt"), on_text));
   KVASIR_RETURN_IF_ERROR(selected.status());
   open.text.Add(result);
   if (!options.json) WriteText("\n");
-  KVASIR_RETURN_IF_ERROR(ReportGenerate(options, session, result, *selected));
+  KVASIR_RETURN_IF_ERROR(ReportGenerate(options, session, result, *selected, cached));
   return Suspend(open, options, session);
 }
 

@@ -36,6 +36,7 @@ struct ProgramOptions {
   // Files of suspended texts (suspended_text.h); "": none. A text goes on from the first, and is
   // left in the second when it ends.
   std::string resume_path, suspend_path;
+  bool share = false;          // the prompt is looked up, and offered to others
   bool show_selected = false;  // what a selection policy chose of the prompt
   bool hold = false;           // keep the sequence until standard input ends
   uint64_t decode_tokens = 0;  // after a scored text: decode steps to time

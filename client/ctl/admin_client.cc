@@ -37,6 +37,30 @@ class GrpcAdminClient final : public AdminClient {
       const v1::ListSnapshotsRequest& request) override {
     return Call<v1::ListSnapshotsResponse>(*admin_, &v1::Admin::Stub::ListSnapshots, request);
   }
+  absl::StatusOr<v1::ListPrefixesResponse> ListPrefixes(
+      const v1::ListPrefixesRequest& request) override {
+    return Call<v1::ListPrefixesResponse>(*admin_, &v1::Admin::Stub::ListPrefixes, request);
+  }
+  absl::StatusOr<v1::ListPrefixLookupsResponse> ListPrefixLookups(
+      const v1::ListPrefixLookupsRequest& request) override {
+    return Call<v1::ListPrefixLookupsResponse>(*admin_, &v1::Admin::Stub::ListPrefixLookups,
+                                               request);
+  }
+  absl::StatusOr<v1::DropPrefixesResponse> DropPrefixes(
+      const v1::DropPrefixesRequest& request) override {
+    return Call<v1::DropPrefixesResponse>(*admin_, &v1::Admin::Stub::DropPrefixes, request);
+  }
+  absl::Status WatchPrefixes(const v1::WatchPrefixesRequest& request,
+                             const std::function<bool(const v1::PrefixEvent&)>& take) override {
+    grpc::ClientContext context;
+    const auto reader = admin_->WatchPrefixes(&context, request);
+    v1::PrefixEvent event;
+    bool wanted = true;
+    while (wanted && reader->Read(&event)) wanted = take(event);
+    if (!wanted) context.TryCancel();
+    const grpc::Status status = reader->Finish();
+    return wanted && !status.ok() ? ToStatus(status) : absl::OkStatus();
+  }
   absl::StatusOr<v1::InspectSequenceResponse> InspectSequence(
       const v1::InspectSequenceRequest& request) override {
     return Call<v1::InspectSequenceResponse>(*admin_, &v1::Admin::Stub::InspectSequence, request);

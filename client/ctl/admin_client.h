@@ -5,6 +5,7 @@
 #define KVASIR_CLIENT_CTL_ADMIN_CLIENT_H_
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -24,6 +25,15 @@ class AdminClient {
       const v1::ListSequencesRequest& request) = 0;
   virtual absl::StatusOr<v1::ListSnapshotsResponse> ListSnapshots(
       const v1::ListSnapshotsRequest& request) = 0;
+  virtual absl::StatusOr<v1::ListPrefixesResponse> ListPrefixes(
+      const v1::ListPrefixesRequest& request) = 0;
+  virtual absl::StatusOr<v1::ListPrefixLookupsResponse> ListPrefixLookups(
+      const v1::ListPrefixLookupsRequest& request) = 0;
+  virtual absl::StatusOr<v1::DropPrefixesResponse> DropPrefixes(
+      const v1::DropPrefixesRequest& request) = 0;
+  // Calls `take` for each event until it returns false. Without a deadline.
+  virtual absl::Status WatchPrefixes(const v1::WatchPrefixesRequest& request,
+                                     const std::function<bool(const v1::PrefixEvent&)>& take) = 0;
   virtual absl::StatusOr<v1::InspectSequenceResponse> InspectSequence(
       const v1::InspectSequenceRequest& request) = 0;
   virtual absl::StatusOr<v1::ListPoliciesResponse> ListPolicies() = 0;

@@ -22,6 +22,10 @@ constexpr CommandText kCommands[] = {
     {Command::kTenants, "tenants", "Tenants: sessions, tokens, bytes held, charged and allowed"},
     {Command::kSequences, "sequences", "Open sequences: tokens seen and kept, bytes"},
     {Command::kSnapshots, "snapshots", "Saved sequences: rows, bytes, age"},
+    {Command::kPrefixes, "prefixes", "Cached prefixes: rows, bytes, hits, age"},
+    {Command::kExplain, "explain", "How much of the last prompts was cached, and why no more"},
+    {Command::kEvents, "events", "Watch prefixes being stored and removed"},
+    {Command::kEvict, "evict", "Give up the cached prefixes of a tenant that nobody uses"},
     {Command::kInspect, "inspect", "Which tokens of a sequence are kept, as text"},
     {Command::kPolicies, "policies", "Retention policies with their parameters"},
     {Command::kDoctor, "doctor", "Check this host and the daemon, and say what to do"},
@@ -67,6 +71,20 @@ std::variant<CommandLine, EarlyEnd> ParseCommandLine(std::vector<std::string> ar
       sub->add_option("--tenant", line.tenant, "Only the sequences of this tenant");
     } else if (entry.command == Command::kSnapshots) {
       sub->add_option("--tenant", line.tenant, "Only the snapshots of this tenant");
+    } else if (entry.command == Command::kPrefixes) {
+      sub->add_option("--tenant", line.tenant, "Only the prefixes of this tenant");
+    } else if (entry.command == Command::kExplain) {
+      sub->add_option("SEQUENCE", line.sequence_id, "Only the prompt of this sequence")
+          ->check(DigitsOnly);
+      sub->add_option("--tenant", line.tenant, "Only the prompts of this tenant");
+    } else if (entry.command == Command::kEvents) {
+      sub->add_option("--tenant", line.tenant, "Only the prefixes of this tenant");
+      sub->add_option("--from", line.from_number, "First event, by number (default: from now on)")
+          ->check(DigitsOnly);
+      sub->add_option("--count", line.count, "End after this many (default: never)")
+          ->check(DigitsOnly);
+    } else if (entry.command == Command::kEvict) {
+      sub->add_option("--tenant", line.tenant, "The tenant")->required();
     } else if (entry.command == Command::kInspect) {
       sub->add_option("SEQUENCE", line.sequence_id, "Id, as kvasirctl sequences shows it")
           ->required()

@@ -17,6 +17,10 @@ enum class Command {
   kTenants,
   kSequences,
   kSnapshots,
+  kPrefixes,
+  kExplain,
+  kEvents,
+  kEvict,
   kInspect,
   kPolicies,
   kDoctor,
@@ -30,8 +34,10 @@ struct CommandLine {
   std::chrono::milliseconds deadline{5000};  // of each call
   bool json = false;
   bool color = false;
-  std::string tenant;        // sequences, snapshots: only this one's
-  uint64_t sequence_id = 0;  // inspect
+  std::string tenant;        // sequences, snapshots, prefixes: only this one's
+  uint64_t sequence_id = 0;  // inspect, explain; 0: all
+  uint64_t from_number = 0;  // events; 0: from now on
+  uint64_t count = 0;        // events; 0: until it is stopped
   uint32_t layer = 0;
   uint64_t first_row = 0;
   uint32_t rows = 4096;

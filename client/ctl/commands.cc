@@ -71,6 +71,36 @@ absl::StatusOr<v1::InspectSequenceResponse> Inspect(const CommandLine& line, Adm
   return all;
 }
 
+// The lookups of one sequence, or all.
+absl::StatusOr<v1::ListPrefixLookupsResponse> Explain(const CommandLine& line,
+                                                      AdminClient& daemon) {
+  v1::ListPrefixLookupsRequest request;
+  request.set_tenant(line.tenant);
+  KVASIR_ASSIGN_OR_RETURN(v1::ListPrefixLookupsResponse all, daemon.ListPrefixLookups(request));
+  if (line.sequence_id == 0) return all;
+  v1::ListPrefixLookupsResponse one;
+  one.set_boot_epoch(all.boot_epoch());
+  for (const v1::PrefixLookup& lookup : all.lookups()) {
+    if (lookup.sequence_id() == line.sequence_id) *one.add_lookups() = lookup;
+  }
+  if (one.lookups().empty()) {
+    return NotFound("no prompt of this sequence is remembered: sequence={}", line.sequence_id);
+  }
+  return one;
+}
+
+// Each as it comes, so that a pipe can follow it.
+absl::Status Watch(const CommandLine& line, AdminClient& daemon, std::ostream& out) {
+  v1::WatchPrefixesRequest request;
+  request.set_tenant(line.tenant);
+  request.set_from_number(line.from_number);
+  uint64_t taken = 0;
+  return daemon.WatchPrefixes(request, [&](const v1::PrefixEvent& event) {
+    out << (line.json ? RenderJsonLine(event) : RenderEvent(event)) << std::flush;
+    return out.good() && ++taken != line.count;
+  });
+}
+
 template <typename Response, typename Render>
 absl::StatusOr<std::string> TextOf(const CommandLine& line, absl::StatusOr<Response> response,
                                    const Render& render) {
@@ -119,6 +149,25 @@ absl::StatusOr<Outcome> Execute(const CommandLine& line, AdminClient& daemon) {
       text = TextOf(line, daemon.ListSnapshots(request), RenderSnapshots);
       break;
     }
+    case Command::kPrefixes: {
+      v1::ListPrefixesRequest request;
+      request.set_tenant(line.tenant);
+      text = TextOf(line, daemon.ListPrefixes(request), RenderPrefixes);
+      break;
+    }
+    case Command::kExplain:
+      text = TextOf(line, Explain(line, daemon), RenderLookups);
+      break;
+    case Command::kEvict: {
+      v1::DropPrefixesRequest request;
+      request.set_tenant(line.tenant);
+      text = TextOf(line, daemon.DropPrefixes(request), [](const auto& response) {
+        return fmt::format("{} prefixes given up\n", response.dropped());
+      });
+      break;
+    }
+    case Command::kEvents:
+      return Internal("events are written as they come");
     case Command::kInspect:
       text = TextOf(line, Inspect(line, daemon), [&line](const auto& response) {
         return RenderInspection(response, line.layer, line.color);
@@ -142,7 +191,12 @@ absl::StatusOr<Outcome> Execute(const CommandLine& line, AdminClient& daemon) {
 }  // namespace
 
 int RunCommand(const CommandLine& line, AdminClient& daemon, std::ostream& out, std::ostream& err) {
-  const absl::StatusOr<Outcome> outcome = Execute(line, daemon);
+  absl::StatusOr<Outcome> outcome = Outcome();
+  if (line.command == Command::kEvents) {
+    if (absl::Status watched = Watch(line, daemon, out); !watched.ok()) outcome = watched;
+  } else {
+    outcome = Execute(line, daemon);
+  }
   if (!outcome.ok()) {
     err << "kvasirctl: " << EscapeForTerminal(MessageOf(outcome.status())) << "\n";
     return kExitFailed;

@@ -31,15 +31,25 @@ std::string Duration(uint64_t ms) {
 
 }  // namespace
 
-std::string RenderJson(const google::protobuf::Message& message) {
+namespace {
+
+std::string JsonOf(const google::protobuf::Message& message, bool lines) {
   google::protobuf::util::JsonPrintOptions options;
-  options.add_whitespace = true;
+  options.add_whitespace = lines;
   options.always_print_primitive_fields = true;
   options.preserve_proto_field_names = true;
   std::string out;
   const auto status = google::protobuf::util::MessageToJsonString(message, &out, options);
   KVASIR_CHECK(status.ok(), "a generated message has a JSON form: {}", status.ToString());
   return out;
+}
+
+}  // namespace
+
+std::string RenderJson(const google::protobuf::Message& message) { return JsonOf(message, true); }
+
+std::string RenderJsonLine(const google::protobuf::Message& message) {
+  return JsonOf(message, false) + "\n";
 }
 
 std::string RenderTenantsJson(const v1::GetStatsResponse& stats) {
@@ -129,6 +139,80 @@ std::string RenderSnapshots(const v1::ListSnapshotsResponse& snapshots) {
                   EscapeForTerminal(info.label())});
   }
   return table.empty() ? "no snapshots\n" : table.Render();
+}
+
+std::string RenderPrefixes(const v1::ListPrefixesResponse& prefixes) {
+  Table table({{"TENANT"},
+               {"MODEL"},
+               {"ROWS", kRight},
+               {"HELD", kRight},
+               {"HITS", kRight},
+               {"AGE", kRight},
+               {"RETENTION"},
+               {"LABEL"}});
+  for (const v1::PrefixInfo& info : prefixes.prefixes()) {
+    table.AddRow({EscapeForTerminal(info.tenant()), EscapeForTerminal(info.model()),
+                  fmt::format("{}", info.rows()), HumanBytes(info.held_bytes()),
+                  fmt::format("{}", info.hits()), Duration(info.age_ms()),
+                  EscapeForTerminal(info.retention()), EscapeForTerminal(info.label())});
+  }
+  return table.empty() ? "no prefixes\n" : table.Render();
+}
+
+namespace {
+
+// One sentence for people.
+std::string WhyOf(const v1::PrefixLookup& lookup) {
+  const std::string& cause = lookup.cause();
+  const std::string row = fmt::format("{}", lookup.row());
+  const std::string nearest = EscapeForTerminal(lookup.nearest());
+  if (cause == "hit") return "all that can be shared";
+  if (cause == "not stored") return "nothing from row " + row + " on was published";
+  if (cause == "token") return "another token at row " + row;
+  if (cause == "extra") return "what a token stands for differs behind row " + row;
+  if (cause == "salt") return "cached under another salt";
+  if (cause == "model") return "cached for another model: " + nearest;
+  if (cause == "form") return "cached in another form: " + nearest;
+  if (cause == "prompt") return "cached for a prompt of another length";
+  if (cause == "border") {
+    return fmt::format("cached, but to be gone on from at row {} alone", lookup.nearest_rows());
+  }
+  if (cause == "evicted") return "evicted " + Duration(lookup.evicted_ms_ago()) + " ago";
+  if (cause == "engine") return "cached, but the engine cannot read it";
+  return EscapeForTerminal(cause);
+}
+
+}  // namespace
+
+std::string RenderLookups(const v1::ListPrefixLookupsResponse& lookups) {
+  Table table({{"SEQUENCE", kRight},
+               {"TENANT"},
+               {"PROMPT", kRight},
+               {"CACHED", kRight},
+               {"SHARE", kRight},
+               {"AGE", kRight},
+               {"WHY NO MORE"},
+               {"RETENTION"},
+               {"LABEL"}});
+  for (const v1::PrefixLookup& one : lookups.lookups()) {
+    table.AddRow({fmt::format("{}", one.sequence_id()), EscapeForTerminal(one.tenant()),
+                  fmt::format("{}", one.rows()), fmt::format("{}", one.rows_hit()),
+                  Share(one.rows_hit(), one.rows()), Duration(one.age_ms()), WhyOf(one),
+                  EscapeForTerminal(one.retention()), EscapeForTerminal(one.label())});
+  }
+  return table.empty() ? "no prompts\n" : table.Render();
+}
+
+std::string RenderEvent(const v1::PrefixEvent& event) {
+  if (event.kind() == v1::PrefixEvent::KIND_LOST) {
+    return fmt::format("{} lost: earlier events are not remembered\n", event.number());
+  }
+  const char* const what = event.kind() == v1::PrefixEvent::KIND_STORED       ? "stored"
+                           : event.kind() == v1::PrefixEvent::KIND_SUPERSEDED ? "superseded"
+                                                                              : "evicted";
+  return fmt::format("{} {} tenant={} prefix={} rows={} chunks={} retention={}\n", event.number(),
+                     what, EscapeForTerminal(event.tenant()), event.entry(), event.rows(),
+                     event.keys_size(), EscapeForTerminal(event.retention()));
 }
 
 namespace {

@@ -118,6 +118,14 @@ grpc::Status AdminService::GetStats(grpc::ServerContext* context, const v1::GetS
     stats->set_snapshots(tenant.snapshots);
     stats->set_snapshot_bytes(tenant.snapshot_bytes);
     stats->set_snapshots_dropped(tenant.snapshots_dropped);
+    stats->set_prefixes(tenant.prefixes);
+    stats->set_prefix_bytes(tenant.prefix_bytes);
+    stats->set_prefix_lookups(tenant.prefix_lookups);
+    stats->set_prefix_hits(tenant.prefix_hits);
+    stats->set_prefix_rows(tenant.prefix_rows);
+    stats->set_prefix_rows_hit(tenant.prefix_rows_hit);
+    stats->set_prefix_chunks(tenant.prefix_chunks);
+    stats->set_prefix_metadata_bytes(tenant.prefix_metadata_bytes);
   }
   return grpc::Status::OK;
 }

@@ -2,8 +2,10 @@
 #ifndef KVASIR_DAEMON_CONTROL_ADMIN_SERVICE_H_
 #define KVASIR_DAEMON_CONTROL_ADMIN_SERVICE_H_
 
+#include <atomic>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "daemon/control/caller.h"
 #include "daemon/metrics.h"
@@ -36,6 +38,15 @@ class AdminService final : public v1::Admin::Service {
                              v1::ListSequencesResponse* response) override;
   grpc::Status ListSnapshots(grpc::ServerContext* context, const v1::ListSnapshotsRequest* request,
                              v1::ListSnapshotsResponse* response) override;
+  grpc::Status ListPrefixes(grpc::ServerContext* context, const v1::ListPrefixesRequest* request,
+                            v1::ListPrefixesResponse* response) override;
+  grpc::Status ListPrefixLookups(grpc::ServerContext* context,
+                                 const v1::ListPrefixLookupsRequest* request,
+                                 v1::ListPrefixLookupsResponse* response) override;
+  grpc::Status DropPrefixes(grpc::ServerContext* context, const v1::DropPrefixesRequest* request,
+                            v1::DropPrefixesResponse* response) override;
+  grpc::Status WatchPrefixes(grpc::ServerContext* context, const v1::WatchPrefixesRequest* request,
+                             grpc::ServerWriter<v1::PrefixEvent>* writer) override;
   grpc::Status InspectSequence(grpc::ServerContext* context,
                                const v1::InspectSequenceRequest* request,
                                v1::InspectSequenceResponse* response) override;
@@ -52,12 +63,17 @@ class AdminService final : public v1::Admin::Service {
     bool Sees(const std::string& name) const { return all || name == tenant; }
   };
   absl::StatusOr<Scope> ScopeOf(const grpc::ServerContext& context);
+  // Events from `number` on that the scope sees, at most a batch; advances `number`. False: the
+  // daemon is stopping. Waits a little where there are none.
+  bool TakeEvents(const Scope& scope, const std::string& tenant, uint64_t* number,
+                  std::vector<v1::PrefixEvent>* events);
 
   SharedCore& shared_;
   const CallerRegistry& callers_;
   const SnapshotFunction snapshot_;
   const HostReport host_;
   const uint64_t boot_epoch_;
+  std::atomic<int> watchers_{0};
 };
 
 }  // namespace kvasir

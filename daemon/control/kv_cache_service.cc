@@ -230,15 +230,10 @@ grpc::Status KvCacheService::OpenSequence(grpc::ServerContext* context,
         KVASIR_RETURN_IF_ERROR(keys.status());
         core::Sequence* sequence = nullptr;
         if (opened == 0) {
-          core::OpenRequest open{request->model_id(),
-                                 request->retention(),
-                                 request->prompt_rows(),
-                                 request->label(),
-                                 request->max_rows(),
-                                 request->reads_records(),
-                                 *snapshot,
-                                 request->snapshot_rows(),
-                                 *keys ? &**keys : nullptr};
+          core::OpenRequest open{
+              request->model_id(), request->retention(),     request->prompt_rows(),
+              request->label(),    request->max_rows(),      request->reads_records(),
+              *snapshot,           request->snapshot_rows(), *keys ? &**keys : nullptr};
           KVASIR_ASSIGN_OR_RETURN(open.least_quality, QualityOf(request->least_quality()));
           KVASIR_ASSIGN_OR_RETURN(sequence, shared_.core.OpenSequence(session, open));
           opened = sequence->identity().id;

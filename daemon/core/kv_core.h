@@ -94,7 +94,7 @@ struct OpenRequest {
   uint64_t max_rows = 0;  // 0: no bound
   bool reads_records = false;
   std::optional<SnapshotId> snapshot = {};  // go on from it
-  uint64_t snapshot_rows = 0;          // at this row; 0: its last
+  uint64_t snapshot_rows = 0;               // at this row; 0: its last
   const PrefixKeys* prefix =
       nullptr;  // go on from the longest cached prefix; null: rows are private
   // Also from other forms of it that are at least this good, where they are longer.
@@ -130,6 +130,7 @@ struct TenantReport {
   uint64_t rows_seen = 0, rows_kept = 0;
   uint64_t snapshots = 0, snapshot_bytes = 0;  // groups that they share are counted once
   uint64_t prefixes = 0, prefix_bytes = 0;     // likewise
+  uint64_t prefix_chunks = 0, prefix_metadata_bytes = 0;
   TenantCounters counters;
 };
 
@@ -353,10 +354,10 @@ class KvCore {
     Session* session;
     uint32_t slot;
   };
-  std::map<uint64_t, Place> sequence_places_;      // by sequence id
-  std::deque<std::unique_ptr<SequenceJob>> jobs_;  // the older ones first
-  uint64_t turn_ = 0;                              // of TakeJob()
-  Instant now_;                                    // set_now()
+  std::map<uint64_t, Place> sequence_places_;                         // by sequence id
+  std::deque<std::unique_ptr<SequenceJob>> jobs_;                     // the older ones first
+  uint64_t turn_ = 0;                                                 // of TakeJob()
+  Instant now_;                                                       // set_now()
   std::map<const Tenant*, std::deque<PrefixLookup>> prefix_lookups_;  // the newest last
   uint32_t next_session_id_ = 1;
   uint64_t next_sequence_id_ = 1;

@@ -59,6 +59,8 @@ std::vector<TenantReport> KvCore::TenantReports() const {
     report.snapshot_bytes = BytesOfAll(tenant->snapshots.entries());
     report.prefixes = tenant->prefixes.entries().size();
     report.prefix_bytes = BytesOfAll(tenant->prefixes.entries());
+    report.prefix_chunks = tenant->prefixes.blocks();
+    report.prefix_metadata_bytes = tenant->prefixes.MetadataBytes();
     for (const auto& [id, session] : sessions_) {
       if (&session->tenant != tenant.get()) continue;
       report.held_bytes += session->recent.held_bytes();

@@ -1,4 +1,5 @@
-// Why the prompt of a sequence was there only so far: what the nearest cached prefix has another of.
+// Why the prompt of a sequence was there only so far: what the nearest cached prefix has another
+// of.
 //
 // Not thread-safe. Cost: O(entries of the tenant x log(chunks)).
 #ifndef KVASIR_DAEMON_CORE_PREFIX_EXPLANATION_H_
@@ -31,9 +32,9 @@ const char* NameOf(MissCause cause);
 
 struct PrefixExplanation {
   MissCause cause = MissCause::kNone;
-  uint64_t row = 0;            // the first one that is not there
-  std::string nearest;         // retention or model of the nearest one, where that differs
-  uint64_t nearest_rows = 0;   // rows that the nearest one has
+  uint64_t row = 0;           // the first one that is not there
+  std::string nearest;        // retention or model of the nearest one, where that differs
+  uint64_t nearest_rows = 0;  // rows that the nearest one has
   Instant::duration evicted_ago{};
 };
 

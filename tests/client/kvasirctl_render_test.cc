@@ -91,7 +91,15 @@ TEST(KvasirctlRenderTest, TenantsAsJson) {
    "violations": "0",
    "snapshots": "0",
    "snapshot_bytes": "0",
-   "snapshots_dropped": "0"
+   "snapshots_dropped": "0",
+   "prefixes": "0",
+   "prefix_bytes": "0",
+   "prefix_lookups": "0",
+   "prefix_hits": "0",
+   "prefix_rows": "0",
+   "prefix_rows_hit": "0",
+   "prefix_chunks": "0",
+   "prefix_metadata_bytes": "0"
   }
  ]
 }

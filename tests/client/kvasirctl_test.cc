@@ -73,6 +73,37 @@ class FakeAdmin final : public v1::Admin::Service {
     return grpc::Status::OK;
   }
 
+  grpc::Status ListPrefixes(grpc::ServerContext*, const v1::ListPrefixesRequest* request,
+                            v1::ListPrefixesResponse* response) override {
+    response->add_prefixes()->set_tenant(request->tenant());
+    return grpc::Status::OK;
+  }
+
+  grpc::Status ListPrefixLookups(grpc::ServerContext*, const v1::ListPrefixLookupsRequest*,
+                                 v1::ListPrefixLookupsResponse* response) override {
+    for (const uint64_t id : {11, 12}) response->add_lookups()->set_sequence_id(id);
+    return grpc::Status::OK;
+  }
+
+  grpc::Status DropPrefixes(grpc::ServerContext*, const v1::DropPrefixesRequest* request,
+                            v1::DropPrefixesResponse* response) override {
+    if (request->tenant() != "a") return {grpc::StatusCode::NOT_FOUND, "unknown tenant"};
+    response->set_dropped(3);
+    return grpc::Status::OK;
+  }
+
+  grpc::Status WatchPrefixes(grpc::ServerContext*, const v1::WatchPrefixesRequest* request,
+                             grpc::ServerWriter<v1::PrefixEvent>* writer) override {
+    for (uint64_t number = request->from_number(); number < 1000; ++number) {
+      v1::PrefixEvent event;
+      event.set_number(number);
+      event.set_kind(v1::PrefixEvent::KIND_STORED);
+      event.set_tenant("a");
+      if (!writer->Write(event)) return grpc::Status::OK;
+    }
+    return {grpc::StatusCode::UNAVAILABLE, "the daemon is stopping"};
+  }
+
   grpc::Status InspectSequence(grpc::ServerContext*, const v1::InspectSequenceRequest* request,
                                v1::InspectSequenceResponse* response) override {
     if (request->sequence_id() != 12) {
@@ -218,6 +249,19 @@ TEST_F(KvasirctlTest, DoctorUsesWhatTheDaemonSaysAndBearsItsRefusals) {
 
 TEST_F(KvasirctlTest, SnapshotsAreThoseOfTheTenant) {
   StartDaemon();
+  EXPECT_EQ(
+      json::parse(Run({"prefixes", "--tenant=a", "--output=json"}).out)["prefixes"][0]["tenant"],
+      "a");
+  EXPECT_EQ(json::parse(Run({"explain", "12", "--output=json"}).out)["lookups"].size(), 1U);
+  EXPECT_EQ(json::parse(Run({"explain", "--output=json"}).out)["lookups"].size(), 2U);
+  EXPECT_EQ(Run({"explain", "13"}).exit_code, 1);
+  EXPECT_EQ(Run({"evict", "--tenant=a"}).out, "3 prefixes given up\n");
+  EXPECT_EQ(Run({"evict", "--tenant=b"}).exit_code, 1);
+  EXPECT_EQ(Run({"evict"}).exit_code, 2);
+  EXPECT_EQ(Run({"events", "--from=5", "--count=2"}).out,
+            "5 stored tenant=a prefix=0 rows=0 chunks=0 retention=\n"
+            "6 stored tenant=a prefix=0 rows=0 chunks=0 retention=\n");
+  EXPECT_EQ(Run({"events", "--from=998"}).exit_code, 1);
   const json all = json::parse(Run({"snapshots", "--tenant=a", "--output=json"}).out);
   EXPECT_EQ(all["snapshots"][0]["tenant"], "a");
 }

@@ -1,0 +1,185 @@
+// AdminService: what operators ask about cached prefixes.
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "daemon/control/admin_service.h"
+#include "daemon/control/status_convert.h"
+
+namespace kvasir {
+namespace {
+
+constexpr int kWatchersMax = 8;  // each takes a thread
+constexpr size_t kEventsAtOnce = 256;
+constexpr std::chrono::milliseconds kWatchInterval{100};
+
+uint64_t MillisecondsOf(Instant::duration duration) {
+  const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(duration).count();
+  return static_cast<uint64_t>(std::max<int64_t>(ms, 0));
+}
+
+v1::PrefixEvent::Kind KindOf(core::RemovalCause cause) {
+  switch (cause) {
+    case core::RemovalCause::kEvicted:
+      return v1::PrefixEvent::KIND_EVICTED;
+    case core::RemovalCause::kSuperseded:
+      return v1::PrefixEvent::KIND_SUPERSEDED;
+    case core::RemovalCause::kNone:
+      break;
+  }
+  return v1::PrefixEvent::KIND_STORED;
+}
+
+void Fill(const core::PrefixEvents::Event& event, v1::PrefixEvent* out) {
+  out->set_number(event.number);
+  out->set_kind(KindOf(event.cause));
+  out->set_tenant(event.change.tenant);
+  out->set_retention(event.change.retention);
+  out->set_entry(event.change.entry);
+  out->set_rows(event.change.rows);
+  for (const ChainKey& key : event.change.keys) {
+    const auto bytes = key.ToBytes();
+    out->add_keys(bytes.data(), bytes.size());
+  }
+}
+
+void Fill(const core::PrefixLookup& lookup, const std::string& tenant, Instant now,
+          v1::PrefixLookup* out) {
+  out->set_sequence_id(lookup.sequence_id);
+  out->set_tenant(tenant);
+  out->set_model(lookup.model);
+  out->set_retention(lookup.retention);
+  out->set_label(lookup.label);
+  out->set_rows(lookup.rows);
+  out->set_rows_hit(lookup.rows_hit);
+  out->set_form(lookup.form);
+  out->set_is_public(lookup.is_public);
+  out->set_cause(core::NameOf(lookup.why.cause));
+  out->set_row(lookup.why.row);
+  out->set_nearest(lookup.why.nearest);
+  out->set_nearest_rows(lookup.why.nearest_rows);
+  out->set_evicted_ms_ago(MillisecondsOf(lookup.why.evicted_ago + (now - lookup.at)));
+  if (lookup.why.cause != core::MissCause::kEvicted) out->set_evicted_ms_ago(0);
+  out->set_age_ms(MillisecondsOf(now - lookup.at));
+}
+
+}  // namespace
+
+grpc::Status AdminService::ListPrefixes(grpc::ServerContext* context,
+                                        const v1::ListPrefixesRequest* request,
+                                        v1::ListPrefixesResponse* response) {
+  const absl::StatusOr<Scope> scope = ScopeOf(*context);
+  if (!scope.ok()) return ToGrpc(scope.status());
+  const Instant now = SystemClock().Now();
+  MutexLock lock(shared_.mutex);
+  response->set_boot_epoch(boot_epoch_);
+  for (const core::PrefixReport& report : shared_.core.PrefixReports()) {
+    if (!scope->Sees(report.tenant)) continue;
+    if (!request->tenant().empty() && request->tenant() != report.tenant) continue;
+    v1::PrefixInfo* const info = response->add_prefixes();
+    info->set_tenant(report.tenant);
+    info->set_model(report.model);
+    info->set_retention(report.retention);
+    info->set_label(report.label);
+    info->set_rows(report.rows);
+    info->set_first_rows(report.first_rows);
+    info->set_held_bytes(report.held_bytes);
+    info->set_hits(report.hits);
+    info->set_entry(report.entry);
+    info->set_age_ms(MillisecondsOf(now - report.made_at));
+  }
+  return grpc::Status::OK;
+}
+
+grpc::Status AdminService::ListPrefixLookups(grpc::ServerContext* context,
+                                             const v1::ListPrefixLookupsRequest* request,
+                                             v1::ListPrefixLookupsResponse* response) {
+  const absl::StatusOr<Scope> scope = ScopeOf(*context);
+  if (!scope.ok()) return ToGrpc(scope.status());
+  const Instant now = SystemClock().Now();
+  bool known = request->tenant().empty();
+  MutexLock lock(shared_.mutex);
+  response->set_boot_epoch(boot_epoch_);
+  for (const core::TenantReport& tenant : shared_.core.TenantReports()) {
+    if (!scope->Sees(tenant.name)) continue;
+    if (!request->tenant().empty() && request->tenant() != tenant.name) continue;
+    known = true;
+    const auto lookups = shared_.core.PrefixLookups(tenant.name);
+    if (!lookups.ok()) continue;
+    for (const core::PrefixLookup& one : *lookups) {
+      Fill(one, tenant.name, now, response->add_lookups());
+    }
+  }
+  if (!known) return ToGrpc(NotFound("unknown tenant: tenant={}", request->tenant()));
+  return grpc::Status::OK;
+}
+
+grpc::Status AdminService::DropPrefixes(grpc::ServerContext* context,
+                                        const v1::DropPrefixesRequest* request,
+                                        v1::DropPrefixesResponse* response) {
+  const absl::StatusOr<Scope> scope = ScopeOf(*context);
+  if (!scope.ok()) return ToGrpc(scope.status());
+  if (!scope->all) {
+    return ToGrpc(PermissionDenied("DropPrefixes is for administrators (admin.uids)"));
+  }
+  MutexLock lock(shared_.mutex);
+  const absl::StatusOr<uint64_t> dropped = shared_.core.DropPrefixes(request->tenant());
+  if (!dropped.ok()) return ToGrpc(dropped.status());
+  response->set_boot_epoch(boot_epoch_);
+  response->set_dropped(*dropped);
+  return grpc::Status::OK;
+}
+
+bool AdminService::TakeEvents(const Scope& scope, const std::string& tenant, uint64_t* number,
+                              std::vector<v1::PrefixEvent>* events) {
+  MutexLock lock(shared_.mutex);
+  const core::PrefixEvents& all = shared_.core.prefix_events();
+  if (*number == 0) *number = all.next_number();
+  if (*number >= all.next_number()) {
+    (void)shared_.progress.WaitUntil(shared_.mutex, SystemClock().Now() + kWatchInterval);
+  }
+  const uint64_t oldest = all.events().empty() ? all.next_number() : all.events().front().number;
+  if (*number < oldest) {
+    events->emplace_back().set_kind(v1::PrefixEvent::KIND_LOST);
+    events->back().set_number(oldest - 1);
+    *number = oldest;
+  }
+  while (*number < all.next_number() && events->size() < kEventsAtOnce) {
+    const core::PrefixEvents::Event& event = all.events()[*number - oldest];
+    ++*number;
+    if (!scope.Sees(event.change.tenant)) continue;
+    if (!tenant.empty() && tenant != event.change.tenant) continue;
+    Fill(event, &events->emplace_back());
+  }
+  return !shared_.stopping;
+}
+
+grpc::Status AdminService::WatchPrefixes(grpc::ServerContext* context,
+                                         const v1::WatchPrefixesRequest* request,
+                                         grpc::ServerWriter<v1::PrefixEvent>* writer) {
+  const absl::StatusOr<Scope> scope = ScopeOf(*context);
+  if (!scope.ok()) return ToGrpc(scope.status());
+  struct Watcher {
+    explicit Watcher(std::atomic<int>& of) : count(of), number(++of) {}
+    ~Watcher() { --count; }
+    std::atomic<int>& count;
+    const int number;
+  };
+  const Watcher watcher(watchers_);
+  if (watcher.number > kWatchersMax) {
+    return ToGrpc(ResourceExhausted("too many watchers: max={}", kWatchersMax));
+  }
+  uint64_t number = request->from_number();
+  for (bool running = true; running && !context->IsCancelled();) {
+    std::vector<v1::PrefixEvent> events;
+    running = TakeEvents(*scope, request->tenant(), &number, &events);
+    for (const v1::PrefixEvent& event : events) {
+      if (!writer->Write(event)) return grpc::Status::OK;  // nobody reads any more
+    }
+  }
+  return context->IsCancelled() ? grpc::Status::OK : ToGrpc(Unavailable("the daemon is stopping"));
+}
+
+}  // namespace kvasir
