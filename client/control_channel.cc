@@ -9,6 +9,11 @@
 #include "base/error.h"
 
 namespace kvasir {
+namespace {
+
+constexpr int kFrameBytesMax = 1 << 20;
+
+}  // namespace
 
 ControlChannel::ControlChannel(const std::string& socket_path, std::string token_hex,
                                std::chrono::milliseconds deadline)
@@ -16,6 +21,7 @@ ControlChannel::ControlChannel(const std::string& socket_path, std::string token
   grpc::ChannelArguments arguments;
   // A connection of its own: its credentials are this process's, whoever else talks to the daemon.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, kFrameBytesMax);  // a long prompt is one frame
   stub_ = v1::KvCache::NewStub(grpc::CreateCustomChannel(
       "unix:" + socket_path, grpc::InsecureChannelCredentials(), arguments));
 }

@@ -24,7 +24,8 @@
 namespace kvasir {
 namespace {
 
-constexpr int kMessageBytesMax = 4 << 20;
+constexpr int kMessageBytesMax = 5 << 20;  // 2^20 tokens of a prompt take 4 MiB
+constexpr int kLookaheadBytes = 1 << 20;
 
 Demand ToDemand(Config::Memory::Lock lock) {
   switch (lock) {
@@ -183,6 +184,9 @@ absl::Status Server::StartGrpc() {
   builder.RegisterService(kv_cache_.get());
   builder.RegisterService(admin_.get());
   builder.SetMaxReceiveMessageSize(kMessageBytesMax);
+  // A long prompt is one message of half a MiB: it is not to wait for windows of 64 KiB.
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, kLookaheadBytes);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, kLookaheadBytes);
   builder.SetSyncServerOption(grpc::ServerBuilder::MIN_POLLERS, 1);
   builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS,
                               static_cast<int>(config_.server.rpc_threads));

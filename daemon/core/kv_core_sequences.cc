@@ -147,6 +147,9 @@ absl::StatusOr<Sequence*> KvCore::OpenSequence(Session& session, const OpenReque
     return ResourceExhausted("session has too many sequences: limits.sequences_per_session_max={}",
                              session.limits.sequences_max);
   }
+  if (request.snapshot && request.prefix != nullptr) {
+    return InvalidArgument("a sequence goes on from a snapshot or from a prefix, not from both");
+  }
   KVASIR_ASSIGN_OR_RETURN(const std::shared_ptr<const ModelProfile> profile, ProfileOf(model));
   KVASIR_ASSIGN_OR_RETURN(std::shared_ptr<const Snapshot> snapshot,
                           SnapshotFor(session, model, request));

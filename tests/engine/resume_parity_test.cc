@@ -19,6 +19,7 @@
 #include "engine/generator.h"
 #include "engine/running_text.h"
 #include "tests/engine/daemon_parity_support.h"
+#include "tests/support/raw_client.h"
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -26,6 +27,7 @@
 namespace kvasir::engine::testing {
 namespace {
 
+using kvasir::testing::RawCalls;
 using ::testing::HasSubstr;
 
 constexpr uint32_t kBatch = 24;
@@ -167,6 +169,41 @@ TEST_F(SuspendedProgram, ATextGoesOnInAnotherProcess) {
     EXPECT_EQ(nlohmann::json::parse(third.out)["token_ids"], expected[2]);
   }
   Drop();
+}
+
+// A second process computes only what the first one has not left in the daemon.
+TEST_F(SuspendedProgram, APromptIsSharedWithTheNextProcess) {
+  std::string prompt =
+      "In the beginning God created the heaven and the earth, and the spirit of God";
+  prompt += " moved upon the face of the waters. And God said, Let there be light";
+  for (const char* retention : {"full", "streamingllm:start_size=4,recent_size=60"}) {
+    const std::string arguments =
+        fmt::format("-p '{}' -n 12 --ignore-end --retention {}", prompt, retention);
+    const Outcome alone = Run(arguments);
+    ASSERT_EQ(alone.exit_code, 0) << alone.errors;
+    const nlohmann::json expected = nlohmann::json::parse(alone.out);
+    EXPECT_EQ(expected["cached_tokens"], 0);
+    for (const bool second : {false, true}) {
+      const Outcome shared = Run(arguments + " --share");
+      ASSERT_EQ(shared.exit_code, 0) << shared.errors;
+      const nlohmann::json json = nlohmann::json::parse(shared.out);
+      EXPECT_EQ(json["token_ids"], expected["token_ids"]);
+      const auto cached = json["cached_tokens"].get<uint64_t>();
+      const auto tokens = expected["prompt_tokens"].get<uint64_t>();
+      if (second) {
+        EXPECT_GE(cached + 16, tokens);
+      } else {
+        EXPECT_EQ(cached, 0U);
+      }
+      EXPECT_EQ(json["prompt_tokens"], tokens - cached);
+    }
+  }
+  EXPECT_EQ(Run("-p 'In the beginning' --share --resume x").exit_code, 2);
+  RawCalls calls(folder_.path() + "/control.sock", std::string(32, '0'));
+  v1::DropPrefixesResponse dropped;
+  ASSERT_TRUE(
+      calls.CallAdmin(&v1::Admin::Stub::DropPrefixes, v1::DropPrefixesRequest(), &dropped).ok());
+  EXPECT_EQ(dropped.dropped(), 2U);
 }
 
 TEST_F(SuspendedProgram, WhatDoesNotFitIsRefused) {
