@@ -168,8 +168,9 @@ absl::StatusOr<Sequence*> KvCore::OpenSequence(Session& session, const OpenReque
   Sequence::Identity identity;
   const bool shares = request.prefix != nullptr && snapshot == nullptr && lanes.shareable;
   if (shares) {
-    identity.form =
+    asked_form =
         PrefixForm(config_.prefix_secret, lanes.spec, lanes.by_prompt ? request.prompt_rows : 0);
+    identity.form = asked_form;
     prefix = FindPrefix(session, model, request, identity.form);
     if (prefix) {
       snapshot = prefix->hit.rows == prefix->hit.snapshot->rows

@@ -138,6 +138,13 @@ void PrefixCache::End(PrefixUse& use) {
   use.cache_ = nullptr;
 }
 
+std::vector<ChainKey> PrefixCache::AttachableKeys(const Snapshot& snapshot) {
+  std::vector<ChainKey> keys = KeysInForm(snapshot);
+  const auto [first, last] = BordersOf(snapshot);
+  keys.erase(keys.begin(), keys.begin() + static_cast<ptrdiff_t>(std::min(first, last) - 1));
+  return keys;
+}
+
 std::vector<ChainKey> PrefixCache::KeysInForm(const Snapshot& snapshot) {
   std::vector<ChainKey> keys;
   for (const ChainKey& key : snapshot.chain->keys()) keys.push_back(InForm(key, snapshot.form));
@@ -178,7 +185,7 @@ absl::StatusOr<bool> PrefixCache::Add(std::shared_ptr<const Snapshot> snapshot, 
         "the prefix has more blocks than can be cached now: blocks={} cached={} blocks_max={}",
         keys.size(), stored, options_.blocks_max);
   }
-  const auto [first, last] = BordersOf(*snapshot);
+  const uint64_t last = BordersOf(*snapshot).second;
   if (const auto node = nodes_.find(keys.back()); node != nodes_.end()) {
     const auto same_rest = [&](uint64_t id) {
       const PrefixChain &mine = *snapshot->chain, &theirs = *entries_.at(id).snapshot->chain;
@@ -206,11 +213,8 @@ absl::StatusOr<bool> PrefixCache::Add(std::shared_ptr<const Snapshot> snapshot, 
   ++next_id_;
   Insert(entry);
   if (events_ != nullptr) {
-    events_->Stored(
-        {tenant_, entry.snapshot->retention, entry.snapshot->rows,
-         std::vector<ChainKey>(keys.begin() + static_cast<ptrdiff_t>(std::min(first, last) - 1),
-                               keys.end()),
-         entry.id});
+    events_->Stored({tenant_, entry.snapshot->retention, entry.snapshot->rows,
+                     AttachableKeys(*entry.snapshot), entry.id});
   }
   return true;
 }
@@ -244,8 +248,7 @@ void PrefixCache::Drop(uint64_t id, RemovalCause cause) {
   const Snapshot& snapshot = *found->second.snapshot;
   Remove(found->second, 1);
   if (events_ != nullptr) {
-    events_->Removed(
-        {tenant_, snapshot.retention, snapshot.rows, {KeysInForm(snapshot).back()}, id}, cause);
+    events_->Removed({tenant_, snapshot.retention, 0, AttachableKeys(snapshot), id}, cause);
   }
   entries_.erase(found);
 }

@@ -127,6 +127,8 @@ class PrefixCache {
   uint64_t Apply(std::span<const eviction::Eviction> evicted);
   void DropSuperfluous(const Snapshot& snapshot);
   static std::vector<ChainKey> KeysInForm(const Snapshot& snapshot);
+  // Of the chunks behind which it can be gone on from, or of the last whole one.
+  static std::vector<ChainKey> AttachableKeys(const Snapshot& snapshot);
 
   Options options_;
   PrefixEvents* events_;

@@ -34,12 +34,12 @@ uint64_t SameTokensFrom(const Snapshot& snapshot, const PrefixQuery& query, uint
 
 struct Nearest {
   const Snapshot* snapshot = nullptr;
-  uint64_t rows = 0;  // in common
-  bool better_than(uint64_t other) const { return snapshot != nullptr && rows > other; }
+  uint64_t rows = 0;   // whose tokens are in common
+  uint64_t keyed = 0;  // of those, in chunks that stand for the same
 };
 
-void Consider(Nearest& nearest, const Snapshot& snapshot, uint64_t rows) {
-  if (nearest.snapshot == nullptr || rows > nearest.rows) nearest = {&snapshot, rows};
+void Consider(Nearest& nearest, const Snapshot& snapshot, uint64_t rows, uint64_t keyed) {
+  if (nearest.snapshot == nullptr || rows > nearest.rows) nearest = {&snapshot, rows, keyed};
 }
 
 }  // namespace
@@ -82,12 +82,13 @@ PrefixExplanation Explain(const PrefixCache& cache, const PrefixAsk& ask, Instan
   for (const auto& [id, entry] : cache.entries()) {
     const Snapshot& snapshot = *entry.snapshot;
     if (snapshot.chain->scope() != query.chain->scope()) {
-      Consider(other_scope, snapshot, SameTokensFrom(snapshot, query, 0));
+      Consider(other_scope, snapshot, SameTokensFrom(snapshot, query, 0), 0);
       continue;
     }
     const uint64_t first = CommonChunks(*snapshot.chain, *query.chain) * kChunkTokens;
     Consider(snapshot.form == ask.form ? same : other_form, snapshot,
-             first + std::min<uint64_t>(SameTokensFrom(snapshot, query, first), kChunkTokens));
+             first + std::min<uint64_t>(SameTokensFrom(snapshot, query, first), kChunkTokens),
+             first);
   }
   const auto say = [&](MissCause cause, const Nearest& nearest) {
     why.cause = cause;
@@ -95,18 +96,18 @@ PrefixExplanation Explain(const PrefixCache& cache, const PrefixAsk& ask, Instan
   };
   const uint64_t next = ask.rows_hit / kChunkTokens;
   const auto evicted = cache.EvictedAt(InForm(query.chain->keys()[next], ask.form));
-  if (same.better_than(ask.rows_hit + kChunkTokens - 1)) {
+  if (same.keyed > ask.rows_hit) {
     // Known in this form, and still not gone on from.
     const bool reached = same.snapshot->rows <= wanted && same.rows >= same.snapshot->rows;
     say(reached ? MissCause::kEngine : MissCause::kBorder, same);
   } else if (evicted) {
     say(MissCause::kEvicted, same);
     why.evicted_ago = now - *evicted;
-  } else if (other_form.better_than(ask.rows_hit + kChunkTokens - 1)) {
+  } else if (other_form.keyed > ask.rows_hit) {
     const bool prompt = other_form.snapshot->retention == *ask.retention;
     say(prompt ? MissCause::kPrompt : MissCause::kForm, other_form);
     why.nearest = other_form.snapshot->retention;
-  } else if (other_scope.better_than(std::max(ask.rows_hit, same.rows) + kChunkTokens - 1)) {
+  } else if (other_scope.rows > std::max(ask.rows_hit, same.rows) + kChunkTokens - 1) {
     const bool model = other_scope.snapshot->model_fingerprint != ask.model_fingerprint;
     say(model ? MissCause::kModel : MissCause::kSalt, other_scope);
     if (model) why.nearest = other_scope.snapshot->model.name;

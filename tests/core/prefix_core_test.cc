@@ -353,6 +353,50 @@ TEST_F(PrefixCoreTest, PrefixesMakeRoomFromTheirEnds) {
   EXPECT_GE(removed, 2U);
 }
 
+TEST_F(PrefixCoreTest, EveryMissHasItsReason) {
+  uint32_t model = 0, other_model = 0;
+  FakeEngine& engine = ConnectOwn(1, &model);
+  ModelDescription description = RotatedModel();
+  description.weights_digest[0] ^= 1;
+  FakeEngine& other = ConnectOwn(1, &other_model, description);
+  const std::vector<uint32_t> tokens = Tokens(100, 3);
+  const std::vector<TokenExtra> image = {{40, "an image"}};
+  const char* compacted = "streamingllm:start_size=4,recent_size=40";
+  Store(engine, model, "full", tokens, image, "salt");
+  Store(engine, model, compacted, {tokens.begin(), tokens.begin() + 99}, image, "salt");
+  ASSERT_FALSE(HasFatalFailure());
+  std::vector<uint32_t> changed = tokens;
+  changed[70] ^= 9;
+  const auto why = [&] {
+    const auto lookups = core_->PrefixLookups("a");
+    return lookups.ok() && !lookups->empty() ? lookups->back().why : PrefixExplanation();
+  };
+  (void)RowsAttached(engine, model, "full", tokens, image, "salt");
+  EXPECT_EQ(why().cause, MissCause::kNone);
+  (void)RowsAttached(engine, model, "full", changed, image, "salt");
+  EXPECT_EQ(why().cause, MissCause::kToken);
+  EXPECT_EQ(why().row, 70U);
+  (void)RowsAttached(engine, model, "full", tokens, {{40, "another"}}, "salt");
+  EXPECT_EQ(why().cause, MissCause::kExtra);
+  (void)RowsAttached(engine, model, "full", tokens, image, "pepper");
+  EXPECT_EQ(why().cause, MissCause::kSalt);
+  (void)RowsAttached(other, other_model, "full", tokens, image, "salt");
+  EXPECT_EQ(why().cause, MissCause::kModel);
+  (void)RowsAttached(engine, model, "window:size=24", tokens, image, "salt");
+  EXPECT_EQ(why().cause, MissCause::kForm);
+  (void)RowsAttached(engine, model, compacted, {tokens.begin(), tokens.begin() + 80}, image,
+                     "salt");
+  EXPECT_EQ(why().cause, MissCause::kBorder);
+  EXPECT_EQ(why().nearest_rows, 99U);
+  (void)RowsAttached(engine, model, "full", Tokens(100, 4), image, "salt");
+  EXPECT_EQ(why().cause, MissCause::kToken);
+  ASSERT_TRUE(core_->DropPrefixes("a").ok());
+  (void)RowsAttached(engine, model, "full", tokens, image, "salt");
+  EXPECT_EQ(why().cause, MissCause::kEvicted);
+  (void)RowsAttached(engine, model, "full", Tokens(100, 4), image, "salt");
+  EXPECT_EQ(why().cause, MissCause::kNotStored);
+}
+
 TEST_F(PrefixCoreTest, WhatCannotBePublishedSaysWhy) {
   uint32_t model = 0;
   FakeEngine& engine = ConnectOwn(1, &model);
@@ -371,6 +415,9 @@ TEST_F(PrefixCoreTest, WhatCannotBePublishedSaysWhy) {
   EXPECT_EQ(Publish(engine, *queries).code(), absl::StatusCode::kFailedPrecondition);
   const absl::StatusOr<PrefixScopes> scopes = core_->ScopesOf(engine.session(), model, "");
   EXPECT_EQ(HashPrefix(*scopes, {{5, 100}, {}, 0}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  const std::vector<uint32_t> too_many(kPrefixTokensMax + 1, 5);
+  EXPECT_EQ(HashPrefix(*scopes, {too_many, {}, 0}).status().code(),
             absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(HashPrefix(*scopes, {{5}, {{3, ""}}, 0}).status().code(),
             absl::StatusCode::kInvalidArgument);

@@ -224,8 +224,6 @@ TEST_F(PrefixTest, WhatIsNoPrefixIsRefused) {
   EXPECT_THAT(MessageOf(status), HasSubstr("extras[1].row"));
   status = refused([](OpenOptions& o) { o.prefix->salt = std::string(257, 's'); });
   EXPECT_THAT(MessageOf(status), HasSubstr("prefix.salt"));
-  status = refused([](OpenOptions& o) { o.prefix->tokens.assign((1 << 20) + 1, 5); });
-  EXPECT_THAT(MessageOf(status), HasSubstr("prefix.tokens"));
   status = refused([](OpenOptions& o) { o.prefix->least_quality = static_cast<PrefixQuality>(9); });
   EXPECT_THAT(MessageOf(status), HasSubstr("least_quality"));
   status = refused([](OpenOptions& o) { o.snapshot = std::string(16, 'x'); });
