@@ -237,6 +237,9 @@ absl::Status Sequence::Advance() {
     if (!lane.pending.empty()) from = std::min(from, lane.pending.front().from_row);
   }
   if (StartScoring() || from == kNoRow) return absl::OkStatus();
+  // The table of another lane ends before the first plan begins, and what follows it is not known
+  // yet: a version that is published now would stand in its way.
+  if (from > current_.until_row) return absl::OkStatus();
   from = std::max(from, std::min(rows_, current_.until_row));  // all that are due already, at once
   TableVersion next;
   next.version = current_.version + 1;
