@@ -75,10 +75,11 @@ absl::StatusOr<const Definition*> Find(const std::vector<Definition>& definition
   return InvalidArgument("unknown {0}: {0}={1} known={2}", what, name, names);
 }
 
-// Gives lanes whose window may lie in records the plans that make them.
-void WrapLanes(const EncodingSpec& encoding, PolicyLanes& lanes) {
+// Gives lanes the plans that make records of their window, or that end where kept rows fill one.
+void EncodeLanes(const EncodingSpec& encoding, PolicyLanes& lanes) {
   for (std::unique_ptr<RetentionPolicy>& lane : lanes.lanes) {
     const Encodable encodable = lane->encodable();
+    if (encodable.rows == EncodableRows::kKept) lane->EncodeKept(encoding.rows, encoding.n_sink);
     if (encodable.rows != EncodableRows::kWindow) continue;
     const uint64_t sinks = encodable.KeepsAll() ? encoding.n_sink : encodable.staying;
     lane = std::make_unique<EncodedPolicy>(
@@ -102,7 +103,7 @@ absl::Status ApplyEncoding(const PolicyTerm& term, const PolicyContext& context,
         "that are chosen once",
         policy, term.name);
   }
-  WrapLanes(*lanes.encoding, lanes);
+  EncodeLanes(*lanes.encoding, lanes);
   lanes.spec += "+" + canonical;
   return absl::OkStatus();
 }

@@ -142,6 +142,13 @@ class RetentionPolicy {
   // Constant: every row stays visible to every later query.
   virtual bool KeepsAll() const { return encodable().KeepsAll(); }
 
+  // Kept rows from `n_sink` on will lie in records of `record_rows` rows, in cache order: a row
+  // that is kept belongs to the record that it fills. Tables then end at the row from which queries
+  // see a record, a function of the ids alone. REQUIRES: encodable().rows is kKept, no row is
+  // appended, no plan was returned, record_rows > 0. Nothing to do for policies whose tables all
+  // end where rows move.
+  virtual void EncodeKept(uint32_t /*record_rows*/, uint64_t /*n_sink*/) {}
+
   // ---- score-based policies only; constant for the others.
   virtual ScoreNeeds Needs() const { return {}; }
 

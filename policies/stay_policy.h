@@ -7,6 +7,11 @@
 // than the prefill window, rows that the first generated token will see are held through the
 // prefill. Positions are the original ones.
 //
+// Encoded (EncodeKept): the record whose last row is `last` comes into use at the first query that
+// sees `last` through no window any more, last + window; that row is known as soon as `last` is. No
+// table goes beyond it, and none before it moves `last` to kept. The plan is made up to lead_rows
+// rows ahead, from the ids of then alone, so that the rows behind them can still be truncated.
+//
 // Thread-compatible. Cost: Append O(ids), one call of the rule each; NextPlan O(1) when nothing is
 // due, else O(window + block). Source: SepLLM (arXiv 2412.12094), section 3.
 #ifndef KVASIR_POLICIES_STAY_POLICY_H_
@@ -42,16 +47,28 @@ class StayPolicy final : public RetentionPolicy {
   Encodable encodable() const override {
     return {config_.rule == nullptr ? EncodableRows::kWindow : EncodableRows::kKept, 0};
   }
+  void EncodeKept(uint32_t record_rows, uint64_t n_sink) override;
   absl::Status Truncate(uint64_t rows) override;
   std::unique_ptr<RetentionPolicy> Clone() const override {
     return std::make_unique<StayPolicy>(*this);
   }
 
  private:
+  // A record that kept rows will fill: its last row, and the first query that uses it.
+  struct NextRecord {
+    uint64_t last = 0;
+    uint64_t due = 0;
+  };
   // Lowest row that some query >= `query` sees through a window.
   uint64_t WindowLow(uint64_t query) const;
   bool TwoWindows() const;
-  RetentionPlan Make(uint64_t from_row, uint64_t recent_first);
+  // Nothing while its last row is not known.
+  std::optional<NextRecord> RecordAhead() const;
+  // The plan from which the next record is in use, where it is time for it.
+  std::optional<RetentionPlan> MakeRecord(uint64_t lead);
+  RetentionPlan StartGenerating(const PlanHorizon& horizon);
+  // `known`: ids of rows below it are looked at.
+  RetentionPlan Make(uint64_t from_row, uint64_t recent_first, uint64_t known);
   // Lowest number of rows at which a plan may be due while nothing but appending happens.
   // REQUIRES: none is due now.
   uint64_t QuietBelow(const PlanHorizon& horizon, uint64_t lead) const;
@@ -61,6 +78,9 @@ class StayPolicy final : public RetentionPolicy {
   uint64_t rows_ = 0;
   std::deque<uint64_t> staying_;  // rows in [recent_first, rows) that stay: ascending
   uint64_t kept_ = 0;
+  uint64_t record_rows_ = 0;  // 0: rows stay as written
+  uint64_t n_sink_ = 0;
+  uint64_t kept_sinks_ = 0;  // kept rows below n_sink_
   // The last plan: its rows, and whether there is one.
   bool returned_ = false;
   bool stale_ = false;  // sticky rows of the last plan have been truncated

@@ -201,10 +201,11 @@ shm::SeqDesk& FakeEngine::desk(uint32_t slot) {
   return reinterpret_cast<shm::SeqDesk*>(e_.get() + sizes_.e_desk_off)[slot];
 }
 
-uint64_t FakeEngine::Writable(Stream& stream) {
+uint64_t FakeEngine::Writable(Stream& stream, bool late) {
   const uint64_t published = board(stream.slot).published.load();
   const shm::VersionDesc& newest = board(stream.slot).v[published & 1];
-  stream.adopted = stream.rows >= newest.from_row ? published : published - 1;
+  const bool stays = late && stream.rows < Table(stream).until_row;
+  if (!stays) stream.adopted = stream.rows >= newest.from_row ? published : published - 1;
   const uint64_t end = std::min(board(stream.slot).granted.load(), Table(stream).until_row);
   return end > stream.rows ? end - stream.rows : 0;
 }

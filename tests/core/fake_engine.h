@@ -77,9 +77,9 @@ class FakeEngine final : public ExtentSender {
   // Fills the report group with `value`.
   static void FillReports(const Stream& stream, float value);
 
-  // Adopts a newer table if the stream has come to its first row; then the rows that may be written
-  // now, judged from the board alone.
-  uint64_t Writable(Stream& stream);
+  // Adopts a newer table if the stream has come to its first row, with `late` only where the one in
+  // use has ended; then the rows that may be written now, judged from the board alone.
+  uint64_t Writable(Stream& stream, bool late = false);
   // Writes the next row with this id, in every layer, and its mass. REQUIRES: Writable(stream) > 0.
   void WriteRow(Stream& stream, uint32_t id, float mass = 0.5F);
   // Overwrites the keys of a row that is in recent, in every layer.

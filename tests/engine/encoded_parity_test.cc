@@ -163,6 +163,36 @@ TEST_F(EncodedSequences, AnEngineThatDoesNotReadRecordsIsRefused) {
   EXPECT_TRUE(session->OpenSequence(options).ok());
 }
 
+// Which rows lie in records is a matter of the tokens: batches change the order in which numbers
+// are added up, and no more. Nor do the lanes of layers wait for each other, whose tables end at
+// other rows and are known other times ahead.
+TEST_F(EncodedSequences, RowsInRecordsDoNotDependOnTheBatches) {
+  const std::vector<uint32_t> tokens = Prose(kTokens);
+  const uint32_t others = layers() - 1;
+  const std::pair<std::string, const char*> cases[] = {
+      {"sinks:size=4|stride:size=2|window:size=48", "+int4:rows=32"},
+      {"fixllm:init_cache_size=4,local_size=100,delta=2", "+int4:rows=32"},
+      {fmt::format("fixllm:init_cache_size=4,local_size=20x1/200x{},delta=2", others),
+       "+int4:rows=32"},
+      {fmt::format("streamingllm:start_size=0,recent_size=400x1/415x{},positions=original", others),
+       "+int4:recent=345"}};
+  for (const auto& [policy, encoding] : cases) {
+    const std::string spec = policy + encoding;
+    const std::vector<float> one_by_one = ComputeAll(*engine_, *MakeStore(spec), tokens, 1);
+    for (const uint32_t batch : {7U, 48U, 200U}) {
+      Difference difference;
+      difference.Add(ComputeAll(*engine_, *MakeStore(spec), tokens, batch), one_by_one,
+                     model_->parameters().vocabulary);
+      EXPECT_LE(difference.logit, 1e-3) << spec << " batch " << batch;
+    }
+    Difference encoded;
+    encoded.Add(ComputeAll(*engine_, *MakeStore(policy), tokens, 1), one_by_one,
+                model_->parameters().vocabulary);
+    fmt::print("  {}: without the encoding logits differ by {:.3f}\n", spec, encoded.logit);
+    EXPECT_GT(encoded.logit, 2e-3);
+  }
+}
+
 class EncodedDefault : public DaemonParity {
  protected:
   void SetUp() override {

@@ -1,8 +1,11 @@
 // When rows lie in records, and what a spec may ask of encodings. What is visible is the
 // conformance suite's matter.
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <random>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -83,6 +86,83 @@ TEST(EncodedPolicyTest, NoRowLiesInTwoRecordsAndFirstRowsInNone) {
   ASSERT_GT(records.size(), 5U);
   EXPECT_EQ(records.front().first, 9U);  // the policy's own first rows
   for (size_t i = 1; i < records.size(); ++i) EXPECT_GE(records[i].first, records[i - 1].last);
+}
+
+// How many kept rows lie in records, for the queries of `ids`, where nothing kept is dropped:
+// records fill in cache order. Plans are taken and tables used at random.
+std::vector<uint64_t> EncodedKeptRows(const std::string& spec, const std::vector<TokenId>& ids,
+                                      uint64_t record_rows, uint64_t n_sink, uint64_t seed) {
+  absl::StatusOr<PolicyLanes> lanes = MakeLanes(spec, Context());
+  EXPECT_TRUE(lanes.ok()) << MessageOf(lanes.status());
+  RetentionPolicy& policy = *lanes->lanes.front();
+  std::mt19937_64 random(seed);
+  std::vector<RetentionPlan> plans;
+  std::vector<uint64_t> candidates;  // by plan: kept rows that may lie in records
+  std::vector<uint64_t> encoded;
+  while (policy.rows() < ids.size()) {
+    if (plans.empty() || policy.rows() >= plans.back().until_row || random() % 3 == 0) {
+      while (std::optional<RetentionPlan> plan = policy.NextPlan({16, 32})) {
+        uint64_t count = candidates.empty() ? 0 : candidates.back();
+        for (const MovedRow& moved : plan->append) count += moved.row >= n_sink ? 1 : 0;
+        candidates.push_back(count);
+        plans.push_back(*std::move(plan));
+      }
+    }
+    const uint64_t row = policy.rows();
+    const uint64_t end =
+        std::min<uint64_t>({ids.size(), plans.back().until_row, row + 1 + random() % 50});
+    for (uint64_t query = row; query < end; ++query) {
+      size_t at = plans.size() - 1;  // the newest table that may be used, or an older one
+      while (plans[at].from_row > query) --at;
+      while (at > 0 && plans[at - 1].until_row > query && random() % 2 == 0) --at;
+      encoded.push_back(candidates[at] / record_rows * record_rows);
+    }
+    policy.Append(std::span(ids).subspan(row, end - row));
+  }
+  return encoded;
+}
+
+TEST(EncodedPolicyTest, KeptRowsAreInRecordsFromARowThatTheIdsAloneSay) {
+  std::mt19937_64 random(3);
+  std::vector<TokenId> ids(900);
+  for (TokenId& id : ids) id = static_cast<TokenId>(random() % 3);
+  for (const uint64_t window : {2, 20, 100}) {
+    const std::string spec = fmt::format(
+        "sepllm:form=static,init_cache_size=6,local_size={}+int8:rows=32,n_sink=9", window);
+    std::vector<uint64_t> want(ids.size());
+    uint64_t staying = 0, left = 0;
+    for (uint64_t query = 0; query < ids.size(); ++query) {
+      // A separator leaves the window: it is the query's own no more.
+      for (; left + window <= query; ++left) staying += left >= 9 && ids[left] != 0 ? 1 : 0;
+      want[query] = staying / 32 * 32;
+    }
+    ASSERT_GT(want.back(), 400U);
+    for (uint64_t seed = 0; seed < 20; ++seed) {
+      ASSERT_EQ(EncodedKeptRows(spec, ids, 32, 9, seed), want) << spec << " seed " << seed;
+    }
+  }
+}
+
+// A record of kept rows is planned ahead of its row, from the ids of then alone.
+TEST(EncodedPolicyTest, RowsBehindAPlannedRecordOfKeptRowsCanBeTruncated) {
+  absl::StatusOr<PolicyLanes> lanes =
+      MakeLanes("stride:size=1|window:size=40+int8:rows=32,n_sink=0", Context());
+  ASSERT_TRUE(lanes.ok()) << MessageOf(lanes.status());
+  RetentionPolicy& policy = *lanes->lanes.front();
+  while (policy.NextPlan({16, 16})) continue;
+  std::optional<RetentionPlan> last;
+  while (policy.rows() < 64) {
+    policy.Append(std::vector<TokenId>(1, 7));
+    while (std::optional<RetentionPlan> plan = policy.NextPlan({16, 16})) last = std::move(plan);
+  }
+  // The rows 0 to 31 are out of the window of row 71; half a block ahead is time enough.
+  EXPECT_EQ(last->from_row, 71U);
+  EXPECT_EQ(last->recent_first, 32U);
+  EXPECT_EQ(policy.RollbackFloor(), 55U);
+  ASSERT_TRUE(policy.Truncate(55).ok());
+  EXPECT_FALSE(policy.NextPlan({16, 16}).has_value());
+  policy.Append(std::vector<TokenId>(16, 7));
+  EXPECT_EQ(policy.RollbackFloor(), 71U);
 }
 
 TEST(EncodedPolicyTest, TruncationStopsAtTheRecordsThatAreInUse) {

@@ -132,19 +132,19 @@ inline Case EncodedStreamingLlmCase(Dice& dice) {
   return test;
 }
 
-inline Case StaticCase(Dice& dice) {
+inline Case StaticCase(Dice& dice, const std::vector<TokenId>& separators = {1, 2}) {
   SepStaticConfig config;
   config.init = dice.Between(0, 6);
   config.window = dice.Between(1, dice.Coin() ? 5 : 90);
   config.prefill_window = dice.Coin() ? config.window : dice.Between(1, 90);
   config.prefill_len = dice.Between(0, 200);
-  config.separators = SeparatorSet({1, 2});
+  config.separators = SeparatorSet(separators);
   Case result;
   result.spec = fmt::format("sepllm:init_cache_size={},local_size={}", config.init, config.window);
   if (config.prefill_window != config.window) {
     result.spec += fmt::format(",prefill_local_size={}", config.prefill_window);
   }
-  result.context.separators = {1, 2};
+  result.context.separators = separators;
   result.context.prompt_rows = config.prefill_len;
   const SepStaticRule rule(config, {});
   // Kept and sticky rows come before the window: initial rows and separators are the older ones.
@@ -240,6 +240,23 @@ inline Case InfLlmCase(Dice& dice) {
   return test;
 }
 
+// The same rows as `test`, the kept ones in records: tables end at other rows.
+inline Case EncodedKept(Dice& dice, Case test) {
+  test.spec += fmt::format("+int8:rows={},n_sink={}", dice.Coin() ? 32 : 64, dice.Between(0, 9));
+  return test;
+}
+
+// Many rows stay, so that records fill; the window may change behind the prompt.
+inline Case EncodedStaticCase(Dice& dice) {
+  return EncodedKept(dice, StaticCase(dice, {1, 2, 3, 4, 5, 6, 7}));
+}
+
+inline Case EncodedFixLlmCase(Dice& dice) {
+  Case test = FixLlmCase(dice);
+  test.spec.resize(test.spec.find(",positions="));  // rotated, as rows in records must be
+  return EncodedKept(dice, std::move(test));
+}
+
 struct Kind {
   const char* name;
   std::function<Case(Dice&)> make;
@@ -251,10 +268,14 @@ inline const std::vector<Kind>& Kinds() {
       {"full, encoded", EncodedFullCase},
       {"streamingllm", StreamingLlmCase},
       {"streamingllm, encoded", EncodedStreamingLlmCase},
-      {"sepllm static", StaticCase},
+      {"sepllm static", [](Dice& dice) { return StaticCase(dice); }},
+      {"sepllm static, encoded", EncodedStaticCase},
       {"sepllm sepcache", [](Dice& dice) { return StreamCase(dice, false); }},
       {"sepllm manager", [](Dice& dice) { return StreamCase(dice, true); }},
+      {"sepllm manager, encoded",
+       [](Dice& dice) { return EncodedKept(dice, StreamCase(dice, true)); }},
       {"fixllm", FixLlmCase},
+      {"fixllm, encoded", EncodedFixLlmCase},
       {"window", WindowCase},
       {"gemfilter", GemFilterCase},
       {"infllm", InfLlmCase},
