@@ -66,6 +66,25 @@ HWY_INLINE float Softmax(float* weights, size_t rows, size_t first, size_t last,
   sum = sum * keep + hn::GetLane(hn::SumOfLanes(d, total));
   return keep;
 }
+
+#else   // !KVASIR_VECTOR_TARGET
+
+// The same without vectors.
+inline float Softmax(float* weights, size_t rows, size_t first, size_t last, float scale,
+                     float& max, float& sum) {
+  const float before = max;
+  for (size_t row = first; row < last; ++row) {
+    weights[row] = std::min(weights[row] * scale, std::numeric_limits<float>::max());
+    max = std::max(max, weights[row]);
+  }
+  const float keep = std::exp(before - max);
+  sum *= keep;
+  for (size_t row = 0; row < rows; ++row) {
+    weights[row] = row < first || row >= last ? 0.0F : std::exp(weights[row] - max);
+    sum += weights[row];
+  }
+  return keep;
+}
 #endif  // KVASIR_VECTOR_TARGET
 
 }  // namespace kvasir::kernels::HWY_NAMESPACE

@@ -3,8 +3,6 @@
 #include "kernels/encoding/record_attention.h"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 
 #include "base/check.h"
 
@@ -24,26 +22,6 @@ namespace {
 
 // Query heads whose scores are held at once.
 constexpr size_t kHeadsMax = 16;
-
-#if !KVASIR_VECTOR_TARGET
-
-// What softmax-inl.h has for vectors.
-float Softmax(float* weights, size_t rows, size_t first, size_t last, float scale, float& max,
-              float& sum) {
-  const float before = max;
-  for (size_t row = first; row < last; ++row) {
-    weights[row] = std::min(weights[row] * scale, std::numeric_limits<float>::max());
-    max = std::max(max, weights[row]);
-  }
-  const float keep = std::exp(before - max);
-  sum *= keep;
-  for (size_t row = 0; row < rows; ++row) {
-    weights[row] = row < first || row >= last ? 0.0F : std::exp(weights[row] - max);
-    sum += weights[row];
-  }
-  return keep;
-}
-#endif  // !KVASIR_VECTOR_TARGET
 
 // Adds a record of keys and one of values to `heads` query heads from `head` on.
 void AttendHeads(const RecordAttention& shape, const float* q, const RecordRun& run,
