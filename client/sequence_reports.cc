@@ -103,6 +103,20 @@ absl::Status SequenceState::OpenRecords(LaneViews& lane, const v1::LaneRecords& 
   return absl::OkStatus();
 }
 
+absl::Status SequenceState::OpenValueCodes(const v1::LaneValueCodes& opened,
+                                           std::vector<shm::LayerRowBytes>& bytes) {
+  bool fits = opened.bits() >= 2 && opened.bits() <= 3 &&
+              static_cast<size_t>(opened.row_bytes_size()) == bytes.size();
+  for (int i = 0; fits && i < opened.row_bytes_size(); ++i) {
+    uint32_t& written = bytes[static_cast<size_t>(i)].v;
+    fits = opened.row_bytes(i) > 0 && opened.row_bytes(i) < written;
+    written = opened.row_bytes(i);
+  }
+  if (fits) return absl::OkStatus();
+  return DataLoss("the daemon's coded values do not fit the model: bits={} layers={}",
+                  opened.bits(), opened.row_bytes_size());
+}
+
 absl::Status SequenceState::OpenLane(LaneViews& lane, const v1::LaneReport& opened) {
   std::vector<shm::LayerRowBytes> bytes;
   uint32_t heads = 0, mass_heads = 0;
@@ -132,8 +146,12 @@ absl::Status SequenceState::OpenLane(LaneViews& lane, const v1::LaneReport& open
   }
   const uint32_t slots = model_.slots_per_block;
   lane.recent_block = shm::MakeGroupGeometry(bytes, slots, {1, mass_sets});
+  if (opened.has_value_codes()) {
+    KVASIR_RETURN_IF_ERROR(OpenValueCodes(opened.value_codes(), bytes));
+  }
   lane.block = shm::MakeGroupGeometry(bytes, slots, {sets, 0});
   lane.small = shm::MakeGroupGeometry(bytes, shm::SmallGroupSlots(slots), {sets, 0});
+  lane.block.v_bits = lane.small.v_bits = opened.value_codes().bits();
   lane.kept.resize(layers);
   lane.recent.resize(layers);
   lane.report_geometry = shm::MakeReportGeometry(

@@ -62,9 +62,11 @@ absl::StatusOr<const shm::GroupGeometry*> SequenceState::GeometryOf(
       run.group_slots == lane.block.slots ? &lane.block : &lane.small;
   if (run.encoding == static_cast<uint16_t>(shm::RunEncoding::kRecords)) {
     geometry = &lane.record_block;
-  } else if (run.encoding != static_cast<uint16_t>(shm::RunEncoding::kAsWritten)) {
-    return DataLoss("run has an unknown encoding: version={} encoding={}", table_.version,
-                    run.encoding);
+  } else if (run.encoding != static_cast<uint16_t>(lane.block.v_bits > 0
+                                                       ? shm::RunEncoding::kCodedValues
+                                                       : shm::RunEncoding::kAsWritten)) {
+    return DataLoss("run has another encoding than its lane: version={} encoding={} v_bits={}",
+                    table_.version, run.encoding, lane.block.v_bits);
   }
   if (geometry->slots == 0 || run.group_slots != geometry->slots ||
       uint64_t{run.first_slot} + run.rows > geometry->slots) {
@@ -111,6 +113,7 @@ void SequenceState::AddKept(LaneViews& lane, const shm::RunEntry& run,
     const uint64_t at = uint64_t{lane.first_column[l]} * geometry.slots + run.first_slot;
     view.positions = reinterpret_cast<const uint32_t*>(base + geometry.pos_off) + at;
     view.tokens = reinterpret_cast<const uint32_t*>(base + geometry.tok_off) + at;
+    view.v_bits = geometry.v_bits;
     view.head_stride = lane.heads_keep_own ? geometry.slots : 0;
     lane.kept[l].push_back(view);
   }
@@ -185,8 +188,8 @@ void SequenceState::MakeLayerViews() {
       view.window = lane.window;
       view.sticky = lane.sticky;
       view.slots_per_block = model_.slots_per_block;
-      view.k_stride = lane.block.row_bytes[l].k;
-      view.v_stride = lane.block.row_bytes[l].v;
+      view.k_stride = lane.recent_block.row_bytes[l].k;
+      view.v_stride = lane.recent_block.row_bytes[l].v;
       view.unrotated = unrotated_;
       view.far_position = far_position_;
     }

@@ -78,8 +78,8 @@ struct OpenOptions {
       0;                  // how many of the first rows are prefill, for policies that tell it apart
   std::string label;      // for people, at most 256 bytes
   uint64_t max_rows = 0;  // the sequence never grows beyond; saves room for tables; 0: no bound
-  // The engine attends LayerView::records. Without it a retention with an encoding is refused; of a
-  // tenant's default the encoding is left out.
+  // The engine attends LayerView::records and KeptRunView::v_bits. Without it a retention with an
+  // encoding is refused; of a tenant's default the encoding is left out.
   bool reads_records = false;
   // Snapshot::id: go on from it, at its row. The model has to be the same in every field that
   // matters, `retention` the same or empty. Empty: begin at row 0.

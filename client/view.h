@@ -37,6 +37,10 @@ struct KeptRunView {
   uint64_t query_max = std::numeric_limits<uint64_t>::max();
   const uint32_t* positions = nullptr;  // original position of each row: `rows` entries
   const uint32_t* tokens = nullptr;     // token id of each row: `rows` entries
+  // Bits of an element of V where each row of a kv head is coded by itself (docs/encodings.md;
+  // kernels/encoding/coded_values.h attends them): then V of slot s and head h is the code at
+  // v + s * v_stride + h * (v_stride / kv heads). 0: as K.
+  uint32_t v_bits = 0;
   // Where each kv head keeps rows of its own: those of head h at positions + h * head_stride, and
   // so the tokens. 0: all heads keep the same rows.
   uint32_t head_stride = 0;

@@ -40,7 +40,7 @@ AttentionOps::AttentionOps(const AttentionGeometry& geometry, const Rope& rope, 
       head_shape_(ShapeOf(geometry, 1, 1)),
       pairs_(rope.pairs()),
       head_bytes_(geometry.head_dim * ElementBytes(geometry.type)),
-      plan_(rope, geometry.type, geometry.head_dim),
+      plan_(rope, geometry.type, geometry.head_dim, geometry.kv_heads),
       keys_(rope, geometry.type, geometry.head_dim),
       contexts_(geometry.layers),
       workspaces_(threads) {
@@ -74,6 +74,7 @@ absl::Status AttentionOps::Prepare(const StepView& step, FarBlocks* far) {
     work.last.resize(tile);
     work.slices.reserve(plan_.most_runs());
     work.runs.reserve(plan_.most_runs());
+    work.coded.reserve(plan_.most_runs());
     work.records.reserve(plan_.most_records());
     work.state.Reset(std::max(tile * shape_.heads, geometry_.heads), shape_.v_dim);
     if (plan_.asks_mass()) {

@@ -89,12 +89,13 @@ class AttentionOps {
   };
   // Scratch of one thread; sized in Prepare(), because an operator must not fail.
   struct Workspace {
-    std::vector<float> query;                 // rotated queries
-    std::vector<float> row;                   // a key row, or a tile's results
-    std::vector<uint32_t> first, last;        // visible slots of a tile's queries
-    std::vector<RowSlice> slices;             // this thread's share of the rows
-    std::vector<kernels::AttentionRun> runs;  // the same for the kernel
-    std::vector<kernels::RecordRun> records;  // this thread's share of the records
+    std::vector<float> query;                  // rotated queries
+    std::vector<float> row;                    // a key row, or a tile's results
+    std::vector<uint32_t> first, last;         // visible slots of a tile's queries
+    std::vector<RowSlice> slices;              // this thread's share of the rows
+    std::vector<kernels::AttentionRun> runs;   // the same for the kernel
+    std::vector<kernels::AttentionRun> coded;  // and those of them with coded values
+    std::vector<kernels::RecordRun> records;   // this thread's share of the records
     std::vector<kernels::MassRun> mass_runs;
     std::vector<std::byte> keys;      // a tile of keys, rotated where it is read
     std::vector<float> key_scratch;   // of KeyRotation

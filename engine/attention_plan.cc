@@ -162,7 +162,7 @@ absl::Status AttentionPlan::PlanLayer(const LayerView& view, LayerPlan& plan) {
     plan.far_set =
         FindSet(plan, FindRotation(-static_cast<int64_t>(view.far_position), view.far_position));
   }
-  PlanKept(view, plan);
+  KVASIR_RETURN_IF_ERROR(PlanKept(view, plan));
   KVASIR_RETURN_IF_ERROR(PlanRecords(view, plan));
   PlanSticky(view, plan);
   PlanRecent(view, plan);
@@ -174,9 +174,19 @@ absl::Status AttentionPlan::PlanLayer(const LayerView& view, LayerPlan& plan) {
   return absl::OkStatus();
 }
 
-void AttentionPlan::PlanKept(const LayerView& view, LayerPlan& plan) {
+absl::Status AttentionPlan::PlanKept(const LayerView& view, LayerPlan& plan) {
   uint64_t before = 0;
+  // All kept rows of a layer lie in one way.
+  const uint32_t v_bits = view.kept.empty() ? 0 : view.kept.front().v_bits;
+  plan.value_code = {.dims = head_dim_, .bits = v_bits};
+  if (v_bits > 0) KVASIR_RETURN_IF_ERROR(kernels::CheckRotatedRow(plan.value_code));
   for (const KeptRunView& kept : view.kept) {
+    if (kept.v_bits != v_bits ||
+        (v_bits > 0 &&
+         (view.unrotated || kept.v_stride != kv_heads_ * RotatedRowBytes(plan.value_code)))) {
+      return Internal("kept values have another code: v_bits={} expected={} v_stride={}",
+                      kept.v_bits, v_bits, kept.v_stride);
+    }
     if (kept.rows == 0) continue;
     const bool far = view.far_position != 0;
     const uint32_t set =
@@ -195,9 +205,11 @@ void AttentionPlan::PlanKept(const LayerView& view, LayerPlan& plan) {
                          .mass = view.mass.kept == nullptr ? nullptr : view.mass.kept + before,
                          .mass_stride = view.mass.kept_rows,
                          .share = plan.runs.size(),
+                         .coded = v_bits > 0,
                          .turned = view.unrotated && !far});
     before += kept.rows;
   }
+  return absl::OkStatus();
 }
 
 static_assert(static_cast<int>(kernels::Codec::kAsWritten) ==

@@ -13,6 +13,7 @@
 #include "engine/rope.h"
 #include "kernels/attention.h"
 #include "kernels/encoding/record_attention.h"
+#include "kernels/encoding/row_code.h"
 
 namespace kvasir::engine {
 
@@ -33,6 +34,7 @@ struct PlannedRun {
   float* mass = nullptr;                // of slot 0 and kv head 0; null: not asked
   uint64_t mass_stride = 0;             // between neighbouring kv heads
   uint64_t share = 0;      // runs that may name the same row have the same: one thread adds to them
+  bool coded = false;      // values are in the layer's code
   bool turned = false;     // keys are turned to their positions where they are read
   float* total = nullptr;  // mass of all its rows and heads; null: not asked
 
@@ -64,6 +66,7 @@ struct LayerPlan {
   std::vector<PlannedRun> runs;
   std::vector<PlannedRecord> records;
   kernels::RecordShape k_record, v_record;
+  kernels::RotatedRow value_code;   // of coded runs
   std::vector<uint32_t> rotations;  // the distinct query rotations of this layer
   uint32_t far_set = 0;             // of the rotations, the one at far_position
 
@@ -75,14 +78,15 @@ struct LayerPlan {
 // Prepare() by one thread; the rest is const and thread-safe until the next Prepare().
 class AttentionPlan {
  public:
-  // `rows`: the type of K and V elements, `head_dim` of them in a head.
-  AttentionPlan(const Rope& rope, kernels::RowType rows, uint32_t head_dim)
-      : rope_(rope), type_(rows), head_dim_(head_dim) {}
+  // `rows`: the type of K and V elements, `head_dim` of them in each of the kv heads.
+  AttentionPlan(const Rope& rope, kernels::RowType rows, uint32_t head_dim, uint32_t kv_heads)
+      : rope_(rope), type_(rows), head_dim_(head_dim), kv_heads_(kv_heads) {}
 
   // Plans `step`, whose spans must outlive the plan. Cost: O(blocks) a layer, and one table of
   // angles for each distinct query position. Errors: kInternal for views that do not cover the
-  // step's rows, with records of another format than this build reads, with mass arrays that are
-  // too short, unrotated keys without positions, or far rows beside sticky ones or rotated keys.
+  // step's rows, with records or codes of another format than this build reads, with mass arrays
+  // that are too short, unrotated keys without positions, or far rows beside sticky ones or rotated
+  // keys.
   absl::Status Prepare(const StepView& step, uint32_t layers);
 
   // Adds blocks that every query of a layer with a far_position sees; totals[i] is where the mass
@@ -130,7 +134,7 @@ class AttentionPlan {
   static uint32_t FindSet(LayerPlan& plan, uint32_t rotation);
   absl::Status PlanLayer(const LayerView& view, LayerPlan& plan);
   absl::Status CheckLayer(const LayerView& view) const;
-  void PlanKept(const LayerView& view, LayerPlan& plan);
+  absl::Status PlanKept(const LayerView& view, LayerPlan& plan);
   void PlanRecent(const LayerView& view, LayerPlan& plan) const;
   void PlanSticky(const LayerView& view, LayerPlan& plan) const;
   absl::Status PlanRecords(const LayerView& view, LayerPlan& plan);
@@ -139,6 +143,7 @@ class AttentionPlan {
   const Rope& rope_;
   const kernels::RowType type_;
   const uint32_t head_dim_;
+  const uint32_t kv_heads_;
   uint64_t row_ = 0;
   uint32_t count_ = 0;
   std::vector<LayerPlan> layers_;

@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include "engine/attention_ops.h"
+#include "kernels/encoding/coded_values.h"
 #include "kernels/row_tiles.h"
 
 namespace kvasir::engine {
@@ -85,15 +86,22 @@ void AttentionOps::AttendRow(const LayerPlan& layer, const float* q, uint64_t it
   ShareRows(layer, ith, nth, work);
   work.state.Reset(geometry_.heads, shape_.v_dim);
   work.runs.clear();
+  work.coded.clear();
   const bool at_once = !layer.view->unrotated;
-  ForSlices(work, [&](const kernels::AttentionRun& run, const PlannedRun&, uint32_t) {
-    if (at_once) {
+  ForSlices(work, [&](const kernels::AttentionRun& run, const PlannedRun& planned, uint32_t) {
+    if (planned.coded) {
+      work.coded.push_back(run);
+    } else if (at_once) {
       work.runs.push_back(run);
     } else {
       kernels::AttendRuns(row_shape_, work.query.data(), {&run, 1}, work.state);
     }
   });
   if (at_once) kernels::AttendRuns(row_shape_, work.query.data(), work.runs, work.state);
+  if (!work.coded.empty()) {
+    kernels::AttendCodedRuns({row_shape_, layer.value_code}, work.query.data(), work.coded,
+                             work.state);
+  }
   if (!layer.records.empty()) AttendRowRecords(layer, ith, nth, work);
 }
 

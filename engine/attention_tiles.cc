@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "engine/attention_ops.h"
+#include "kernels/encoding/coded_values.h"
 #include "kernels/row_tiles.h"
 
 namespace kvasir::engine {
@@ -64,7 +65,7 @@ void AttentionOps::ForTile(const LayerPlan& layer, const PlannedRun& planned, ui
   if (!planned.turned) {
     kernels::AttentionRun run = planned.run;
     run.k += size_t{kv_head} * head_bytes_;
-    run.v += size_t{kv_head} * head_bytes_;
+    run.v += kv_head * (planned.coded ? kernels::RotatedRowBytes(layer.value_code) : head_bytes_);
     run.query_set = 0;
     use(run, 0U);
     return;
@@ -92,8 +93,14 @@ void AttentionOps::AttendTile(const LayerPlan& layer, const float* q, uint32_t k
     const float* set = work.query.data() + planned.run.query_set * count * group_floats();
     ForTile(layer, planned, kv_head, begin, count, work,
             [&](const kernels::AttentionRun& run, uint32_t) {
-              kernels::AttendTile(shape_, set, count, run, std::span(work.first).first(count),
-                                  std::span(work.last).first(count), state);
+              const auto first = std::span<const uint32_t>(work.first).first(count);
+              const auto last = std::span<const uint32_t>(work.last).first(count);
+              if (planned.coded) {
+                kernels::AttendCodedTile({shape_, layer.value_code}, set, count, run, first, last,
+                                         state);
+              } else {
+                kernels::AttendTile(shape_, set, count, run, first, last, state);
+              }
             });
   }
   if (!layer.records.empty()) AttendTileRecords(layer, kv_head, begin, count, work);

@@ -20,6 +20,7 @@ std::vector<std::string> DefaultRetentions() {
           "streamingllm:start_size=4,recent_size=636,positions=original",
           "streamingllm:start_size=4,recent_size=316,positions=original",
           "h2o:hh_size=160,recent_size=160",
+          "h2o:hh_size=160,recent_size=160+as_written/rot3",
           "sepllm:init_cache_size=4,local_size=256",
           "sepllm:init_cache_size=4,local_size=128+int4"};
 }

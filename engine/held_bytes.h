@@ -12,8 +12,9 @@ namespace kvasir::engine {
 // not counted. Cost, here and below: O(runs, records and sticky rows).
 uint64_t VisibleRows(const LayerView& view, uint64_t row);
 
-// Bytes of K and V of these rows over all layers: of rows as written in full, of rows in records
-// their share of the record. REQUIRES: step.row <= row < step.row + step.count.
+// Bytes of K and V of these rows over all layers: of rows as written in full, of coded values their
+// code, of rows in records their share of the record.
+// REQUIRES: step.row <= row < step.row + step.count.
 double VisibleBytes(const StepView& step, uint32_t kv_heads, uint64_t row);
 
 }  // namespace kvasir::engine

@@ -19,6 +19,7 @@ struct CodecName {
   uint32_t rows;  // of a record; 0: as the parameter says
   const char* summary;
   const char* source;
+  uint32_t row_bits = 0;  // of a code of single rows, which is for V alone
 };
 
 constexpr CodecName kCodecs[] = {
@@ -30,6 +31,11 @@ constexpr CodecName kCodecs[] = {
     {"tm64", Codec::kTokenMixed, 64,
      "token-mixed: 64 rows mixed by a Hadamard transform, bits where they count", ""},
     {"tm32", Codec::kTokenMixed, 32, "token-mixed, 32 rows a record", ""},
+    {"rot3", Codec::kAsWritten, 0,
+     "V alone, row by row: turned by a Hadamard transform, 3 bits and a norm; for policies that "
+     "decide again and again",
+     "", 3},
+    {"rot2", Codec::kAsWritten, 0, "the same with 2 bits", "", 2},
 };
 
 constexpr char kBitBounds[] = "0.5..6";
@@ -53,6 +59,7 @@ PolicyInfo InfoOf(const CodecName& codec) {
                   .needs = "",
                   .shareable = true,
                   .accepts_rules = false};
+  if (codec.row_bits > 0) info.needs = "attention over coded values";
   if (codec.codec == Codec::kAsWritten) return info;
   info.parameters = CommonParameters();
   info.needs = "attention over records; rotated keys";
@@ -73,10 +80,10 @@ PolicyInfo InfoOf(const CodecName& codec) {
 absl::StatusOr<const CodecName*> FindCodec(std::string_view name, const std::string& dtype) {
   std::string known;
   for (const CodecName& codec : kCodecs) {
-    if (codec.name == name || (codec.codec == Codec::kAsWritten && !dtype.empty() && name == dtype))
-      return &codec;
+    const bool plain = &codec == kCodecs && !dtype.empty();  // named by its type as well
+    if (codec.name == name || (plain && name == dtype)) return &codec;
     known += (known.empty() ? "" : ",") + std::string(codec.name);
-    if (codec.codec == Codec::kAsWritten && !dtype.empty()) known += "," + dtype;
+    if (plain) known += "," + dtype;
   }
   return InvalidArgument("unknown encoding: encoding={} known={}", name, known);
 }
@@ -126,6 +133,19 @@ absl::Status ReadPlaces(ParameterReader& reader, const Encodable& encodable, Enc
   return absl::OkStatus();
 }
 
+// V of single rows, K as written.
+absl::StatusOr<EncodingSpec> RowSpec(const CodecName& k, const CodecName& v) {
+  if (&k != kCodecs || v.row_bits == 0) {
+    const CodecName& row = v.row_bits > 0 ? v : k;
+    return InvalidArgument(
+        "codes of single rows are for V, beside K as written: k={} v={} known=as_written/{}",
+        k.name, v.name, row.name);
+  }
+  EncodingSpec spec;
+  spec.v_row_bits = v.row_bits;
+  return spec;
+}
+
 bool IsDigest(std::string_view text) {
   return text.size() == 8 && text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
 }
@@ -167,6 +187,10 @@ absl::StatusOr<std::optional<EncodingSpec>> MakeEncoding(const PolicyTerm& term,
   }
   const PolicyInfo info = InfoOf(*k, *v);
   KVASIR_RETURN_IF_ERROR(CheckParameters(term, info, "encoding"));
+  if (k->row_bits > 0 || v->row_bits > 0) {
+    *canonical = info.name;
+    return RowSpec(*k, *v);
+  }
   if (k->codec == Codec::kAsWritten && v->codec == Codec::kAsWritten) return std::nullopt;
   const PolicyTerm named{info.name, term.parameters};
   ParameterReader reader(named, info, context);

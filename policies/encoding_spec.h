@@ -1,10 +1,11 @@
 // How the rows of a lane are stored once they lie in records: the part of a policy spec behind '+'.
 //
 //   encoding = codec ["/" codec] [":" key "=" value {"," key "=" value}]
-// one codec for K and V, or K's "/" V's: "int4", "tm64:k_bits=3.25,v_bits=2.75", "int8/tm64".
+// one codec for K and V, or K's "/" V's: "int4", "tm64:k_bits=3.25,v_bits=2.75", "int8/tm64". Those
+// of single rows are for V alone, beside K as written: "as_written/rot3".
 //
 // Plain values; pure functions. Errors: kInvalidArgument naming key, value and bound. Sources: KIVI
-// (arXiv 2402.02750) for int8 and int4; docs/encodings.md for the token-mixed code.
+// (arXiv 2402.02750) for int8 and int4; docs/encodings.md for the others.
 #ifndef KVASIR_POLICIES_ENCODING_SPEC_H_
 #define KVASIR_POLICIES_ENCODING_SPEC_H_
 

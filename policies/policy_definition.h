@@ -81,6 +81,9 @@ struct EncodingSpec {
   uint32_t k_bits = 0;   // token-mixed: code bits of an element, in 1/64 bit
   uint32_t v_bits = 0;
   bool profile = true;  // token-mixed: by the model's query weights and rates, where it has any
+  // 2 or 3: V of kept rows is coded row by row (kernels/encoding/row_code.h), and there are no
+  // records; 0: as the codecs say.
+  uint32_t v_row_bits = 0;
   friend bool operator==(const EncodingSpec&, const EncodingSpec&) = default;
 };
 

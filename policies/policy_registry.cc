@@ -100,8 +100,15 @@ absl::Status ApplyEncoding(const PolicyTerm& term, const PolicyContext& context,
   if (encodable.rows == EncodableRows::kNone) {
     return InvalidArgument(
         "rows of this policy cannot be encoded: policy={} encoding={} needs=rotated keys, and rows "
-        "that are chosen once",
+        "that are neither selected nor retrieved",
         policy, term.name);
+  }
+  const bool one_by_one = lanes.encoding->v_row_bits > 0;
+  if (one_by_one != (encodable.rows == EncodableRows::kOneByOne)) {
+    return InvalidArgument(
+        "rows of this policy {} be encoded one by one: policy={} encoding={} known={}",
+        one_by_one ? "need not" : "can only", policy, term.name,
+        one_by_one ? "int8,int4,tm64,tm32" : "as_written/rot3,as_written/rot2");
   }
   EncodeLanes(*lanes.encoding, lanes);
   lanes.spec += "+" + canonical;

@@ -92,12 +92,13 @@ struct ScoreNeeds {
   uint64_t kept_rows_max = 0;        // no table keeps more rows; kAttentionMass: room for reports
 };
 
-// Which rows of a lane may be stored as records, which are encoded a block at a time and never
-// again.
+// Which rows of a lane may be encoded, once and never again: as records, a block at a time, or each
+// by itself.
 enum class EncodableRows {
-  kNone,    // rows leave one by one, or are decided about again
-  kWindow,  // those of the window: all rows leave through its end, but for the first ones
-  kKept,    // kept rows: they are chosen once, and stay or are dropped
+  kNone,
+  kWindow,    // as records, those of the window: all rows leave through its end, but the first ones
+  kKept,      // as records, kept rows: they are chosen once, and stay or are dropped
+  kOneByOne,  // by themselves, kept rows: decided about again and again, head by head
 };
 
 struct Encodable {

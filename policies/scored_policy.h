@@ -48,6 +48,7 @@ class ScoredPolicy final : public RetentionPolicy {
   void Append(std::span<const TokenId> ids) override { rows_ += ids.size(); }
   std::optional<RetentionPlan> NextPlan(const PlanHorizon& horizon) override;
   uint64_t RollbackFloor() const override;
+  Encodable encodable() const override { return {EncodableRows::kOneByOne, 0}; }
   absl::Status Truncate(uint64_t rows) override;
   std::unique_ptr<RetentionPolicy> Clone() const override {
     return std::make_unique<ScoredPolicy>(*this);

@@ -48,6 +48,12 @@ void Fill(const core::LaneReport& report, uint64_t prompt_rows, v1::LaneReport* 
   out->set_extent(report.extent.slot);
   out->set_generation(report.extent.generation);
   out->set_offset(lane.report.offset);
+  if (const shm::GroupGeometry& kept = lane.kept_shapes->block; kept.v_bits > 0) {
+    out->mutable_value_codes()->set_bits(kept.v_bits);
+    for (const shm::LayerRowBytes& bytes : kept.row_bytes) {
+      out->mutable_value_codes()->add_row_bytes(bytes.v);
+    }
+  }
   if (lane.records == nullptr) return;
   v1::LaneRecords* const records = out->mutable_records();
   records->set_rows(lane.records->geometry.slots);

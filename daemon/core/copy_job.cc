@@ -2,6 +2,9 @@
 
 #include <cstring>
 
+#include "kernels/encoding/row_code.h"
+#include "kernels/row_convert.h"
+
 namespace kvasir::core {
 namespace {
 
@@ -16,7 +19,7 @@ struct PlaneCopy {
   uint64_t Offset(const shm::GroupGeometry& geometry) const {
     return plane == Plane::kKey ? geometry.k_off[layer] : geometry.v_off[layer];
   }
-  // Of the sources, which all lie as written.
+  // Of the sources, whose rows all lie as written, but for V in groups of coded values.
   uint64_t row_bytes() const {
     const shm::LayerRowBytes bytes = fill.sources.front().geometry->row_bytes[layer];
     return plane == Plane::kKey ? bytes.k : bytes.v;
@@ -43,6 +46,36 @@ void CopyHeads(const PlaneCopy& copy, uint32_t first_column, uint32_t kv_heads) 
   for (uint32_t head = 0; head < kv_heads; ++head) {
     kernels::GatherPieces(copy.Sources(first_column + head, head * piece), piece,
                           copy.destination() + head * piece, copy.row_bytes());
+  }
+}
+
+// Values in the group's code, a row of a kv head at a time: moved where they are coded already,
+// else coded, from what is read of the row once.
+void CodeValues(const PlaneCopy& copy, uint32_t first_column, bool heads_keep_own,
+                const kernels::RopeShape& shape) {
+  const shm::GroupGeometry& geometry = copy.fill.group->geometry();
+  const uint32_t stride = geometry.row_bytes[copy.layer].v;
+  const uint32_t bytes = stride / shape.kv_heads;
+  const kernels::RotatedRow code{.dims = (bytes - 1) * 8 / geometry.v_bits,
+                                 .bits = geometry.v_bits};
+  std::vector<float> row(code.dims);
+  for (uint32_t head = 0; head < shape.kv_heads; ++head) {
+    const size_t column = first_column + (heads_keep_own ? head : 0);
+    for (size_t i = 0; i < copy.fill.group->rows(); ++i) {
+      const SlotSource& source = copy.fill.sources[column * copy.fill.group->rows() + i];
+      const std::byte* const from =
+          source.group + copy.Offset(*source.geometry) +
+          uint64_t{source.slot} * source.geometry->row_bytes[copy.layer].v;
+      std::byte* const to = copy.destination() + i * stride + size_t{head} * bytes;
+      if (source.geometry->v_bits > 0) {
+        std::memcpy(to, from + size_t{head} * bytes, bytes);
+        continue;
+      }
+      for (uint32_t dim = 0; dim < code.dims; ++dim) {
+        row[dim] = kernels::LoadElement(shape.type, from, size_t{head} * code.dims + dim);
+      }
+      kernels::EncodeRotatedRow(code, row.data(), to);
+    }
   }
 }
 
@@ -110,7 +143,9 @@ void FillGroup(const GroupFill& fill, const LaneRope& rope) {
     for (const Plane plane : {Plane::kKey, Plane::kValue}) {
       const PlaneCopy copy{fill, layer, plane};
       if (copy.row_bytes() == 0) continue;
-      if (fill.group->records() != nullptr) {
+      if (plane == Plane::kValue && geometry.v_bits > 0) {
+        CodeValues(copy, column, rope.heads_keep_own, shape);
+      } else if (fill.group->records() != nullptr) {
         EncodeRecords(copy, *fill.group->records(), shape, deltas);
       } else if (rope.heads_keep_own) {
         CopyHeads(copy, column, shape.kv_heads);

@@ -17,9 +17,9 @@ struct LaneRope {
   std::vector<kernels::RopeShape> layers;  // in lane order
 };
 
-// Copies rows, or encodes them into records, and writes the trailer. Reads every source byte once,
-// and trusts none: an engine that writes meanwhile gets its own mixed rows. Thread-safe for
-// distinct groups.
+// Copies rows, or encodes them into records or their values one by one, and writes the trailer.
+// Reads every source byte once, and trusts none: an engine that writes meanwhile gets its own mixed
+// rows. Thread-safe for distinct groups.
 void FillGroup(const GroupFill& fill, const LaneRope& rope);
 
 }  // namespace kvasir::core

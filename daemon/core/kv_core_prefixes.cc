@@ -74,7 +74,8 @@ absl::Status KvCore::CheckAttachable(const Session& session, const Model& model,
                                      const Snapshot& snapshot, bool reads_records) const {
   KVASIR_RETURN_IF_ERROR(snapshot.CheckModel(model));
   for (const Snapshot::Lane& lane : snapshot.lanes) {
-    if (lane.records == nullptr || reads_records) continue;
+    const bool encoded = lane.records != nullptr || lane.kept_shapes->block.v_bits > 0;
+    if (!encoded || reads_records) continue;
     return FailedPrecondition("the engine does not read encoded rows: retention={}",
                               snapshot.retention);
   }

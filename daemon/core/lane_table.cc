@@ -2,7 +2,32 @@
 
 #include <algorithm>
 
+#include "base/error.h"
+#include "kernels/encoding/row_code.h"
+
 namespace kvasir::core {
+
+absl::StatusOr<KeptShapes> MakeKeptShapes(const Model& model, std::span<const uint32_t> layers,
+                                          const shm::TrailerShape& trailer, uint32_t v_bits) {
+  std::vector<shm::LayerRowBytes> bytes;
+  for (const uint32_t index : layers) {
+    bytes.push_back(model.row_bytes()[index]);
+    if (v_bits == 0) continue;
+    const LayerShape& layer = model.description().layers[index];
+    const kernels::RotatedRow code{.dims = layer.v_head_dim, .bits = v_bits};
+    const absl::Status status = kernels::CheckRotatedRow(code);
+    if (!status.ok()) {
+      return InvalidArgument("values of a layer cannot be coded row by row: layer={} reason={}",
+                             index, MessageOf(status));
+    }
+    bytes.back().v = layer.kv_heads * static_cast<uint32_t>(kernels::RotatedRowBytes(code));
+  }
+  const uint32_t slots = model.slots_per_block();
+  KeptShapes shapes{shm::MakeGroupGeometry(bytes, slots, trailer),
+                    shm::MakeGroupGeometry(bytes, shm::SmallGroupSlots(slots), trailer)};
+  shapes.block.v_bits = shapes.small.v_bits = v_bits;
+  return shapes;
+}
 
 uint64_t LaneTable::WindowFirst(uint64_t row) const {
   const uint64_t first =

@@ -6,20 +6,29 @@
 #include <cstdint>
 #include <memory>
 #include <set>
+#include <span>
 #include <vector>
 
+#include <absl/status/statusor.h>
+
 #include "daemon/core/kept_list.h"
+#include "daemon/core/model.h"
 #include "policies/retention_policy.h"
 #include "proto/shm/group_geometry.h"
 
 namespace kvasir::core {
 
-// How kept rows of a lane that lie as written are laid out. Immutable; shared by the lane, by
+// How kept rows of a lane that are in no records are laid out. Immutable; shared by the lane, by
 // snapshots of it and by the lanes opened from those, since groups that they share refer to it.
 struct KeptShapes {
   shm::GroupGeometry block;  // whole blocks
   shm::GroupGeometry small;  // and the rest
 };
+
+// `layers`: of the lane, ascending. `v_bits`: of an element of V, coded row by row; 0: as written.
+// Errors: kInvalidArgument naming the layer for values that have no such code.
+absl::StatusOr<KeptShapes> MakeKeptShapes(const Model& model, std::span<const uint32_t> layers,
+                                          const shm::TrailerShape& trailer, uint32_t v_bits);
 
 // A record of rows of the window: slot s holds row first_row + s.
 struct WindowRecord {

@@ -9,7 +9,7 @@
 namespace kvasir::core {
 
 absl::Status Sequence::MakeRecords(const std::optional<EncodingSpec>& encoding) {
-  if (!encoding) return absl::OkStatus();
+  if (!encoding || encoding->v_row_bits > 0) return absl::OkStatus();
   for (Lane& lane : lanes_) {
     if (lane.policy->encodable().rows == EncodableRows::kNone) continue;
     KVASIR_ASSIGN_OR_RETURN(LaneRecords records, MakeLaneRecords(*encoding, *context_.model,

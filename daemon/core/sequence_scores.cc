@@ -98,9 +98,11 @@ absl::Status Sequence::MakeLanes(PolicyLanes lanes) {
     lane.rope.heads_keep_own = scored && !lane.needs.shared_across_heads;
     const uint32_t slots = model.slots_per_block();
     lane.recent_block = shm::MakeGroupGeometry(bytes, slots, recent);
-    lane.kept_shapes = std::make_shared<const KeptShapes>(
-        KeptShapes{shm::MakeGroupGeometry(bytes, slots, kept),
-                   shm::MakeGroupGeometry(bytes, shm::SmallGroupSlots(slots), kept)});
+    const bool coded = lanes.encoding && lane.policy->encodable().rows == EncodableRows::kOneByOne;
+    KVASIR_ASSIGN_OR_RETURN(
+        KeptShapes shapes,
+        MakeKeptShapes(model, lane.layers, kept, coded ? lanes.encoding->v_row_bits : 0));
+    lane.kept_shapes = std::make_shared<const KeptShapes>(std::move(shapes));
     lane.recent_allocator = &context_.recent->For(lane.recent_block.bytes);
     SetKeptSizes(lane);
   }

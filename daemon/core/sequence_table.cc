@@ -11,6 +11,12 @@
 namespace kvasir::core {
 namespace {
 
+shm::RunEncoding EncodingOf(const KeptGroup& group) {
+  if (group.records() != nullptr) return shm::RunEncoding::kRecords;
+  return group.geometry().v_bits > 0 ? shm::RunEncoding::kCodedValues
+                                     : shm::RunEncoding::kAsWritten;
+}
+
 // Runs of one lane as the engine reads them: cut at span borders, since a run has one query
 // position.
 absl::StatusOr<std::vector<shm::RunEntry>> RunEntries(const LaneTable& table,
@@ -30,9 +36,7 @@ absl::StatusOr<std::vector<shm::RunEntry>> RunEntries(const LaneTable& table,
       entry.group_slots = run.group->geometry().slots;
       entry.first_slot = run.first_slot + done;
       entry.rows = rows;
-      entry.encoding =
-          static_cast<uint16_t>(run.group->records() == nullptr ? shm::RunEncoding::kAsWritten
-                                                                : shm::RunEncoding::kRecords);
+      entry.encoding = static_cast<uint16_t>(EncodingOf(*run.group));
       entry.query_offset = table.spans[span].query_offset;
       entry.query_max = table.spans[span].query_max;
       entries.push_back(entry);

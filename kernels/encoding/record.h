@@ -12,7 +12,9 @@
 //
 // No function here reads outside RecordBytes() bytes of a record, whatever they hold; but numbers
 // made of a damaged record mean nothing, so ask CheckRecord() before a record from elsewhere is
-// used.
+// used. Those in kept groups are not from elsewhere: only the daemon's mapping of their extents can
+// write (peers get a descriptor that is open for reading, sealed with F_SEAL_FUTURE_WRITE), and the
+// daemon never reads them back.
 #ifndef KVASIR_KERNELS_ENCODING_RECORD_H_
 #define KVASIR_KERNELS_ENCODING_RECORD_H_
 

@@ -9,6 +9,7 @@
 // There is one position set, or one for each column of a lane whose kv heads keep rows of their own
 // (kept groups); mass sets only in recent groups of lanes that report attention mass, one for each
 // kv head of each layer (retrieval: each query head).
+// Values of kept groups may be coded row by row: a V row is then [kv_head][code], and shorter.
 #ifndef KVASIR_PROTO_SHM_GROUP_GEOMETRY_H_
 #define KVASIR_PROTO_SHM_GROUP_GEOMETRY_H_
 
@@ -44,6 +45,7 @@ struct GroupGeometry {
   TrailerShape trailer;
   std::vector<uint64_t> k_off, v_off;    // per layer of the lane, in lane order
   std::vector<LayerRowBytes> row_bytes;  // per layer of the lane; groups of records: empty
+  uint32_t v_bits = 0;                   // of an element of a coded V row; 0: rows as written
   uint64_t pos_off = 0, tok_off = 0, mass_off = 0;
   uint64_t bytes = 0;
 };

@@ -1,4 +1,4 @@
-// The bytes that one session and the daemon share in memory, ABI 3. docs/shm_protocol.md has the
+// The bytes that one session and the daemon share in memory, ABI 4. docs/shm_protocol.md has the
 // states, the memory orders, and what happens when either side dies between two stores.
 //
 // Two segments a session. D: written by the daemon, mapped read-only by the engine. E: written by
@@ -17,7 +17,7 @@
 
 namespace kvasir::shm {
 
-inline constexpr uint32_t kAbiVersion = 3;
+inline constexpr uint32_t kAbiVersion = 4;
 inline constexpr uint64_t kDaemonMagic = 0x314D48535F53564BULL;  // "KVS_SHM1"
 inline constexpr uint64_t kEngineMagic = 0x31474E455F53564BULL;  // "KVS_ENG1"
 inline constexpr uint64_t kHeaderBytes = 4096;
@@ -114,9 +114,10 @@ struct LaneSpan {
 };
 static_assert(sizeof(LaneSpan) == 64);
 
-// How the rows of a run's group lie: as written, slot by slot, or as records of the sequence's
-// format (proto/kvasir/v1, LaneRecords), one for each layer, plane and kv head.
-enum class RunEncoding : uint16_t { kAsWritten = 0, kRecords = 1 };
+// How the rows of a run's group lie: as written, slot by slot; as records of the sequence's format
+// (proto/kvasir/v1, LaneRecords), one for each layer, plane and kv head; or slot by slot with V in
+// the lane's code (LaneValueCodes).
+enum class RunEncoding : uint16_t { kAsWritten = 0, kRecords = 1, kCodedValues = 2 };
 
 // Slot s holds row first_row + s of the stream, visible as far as the window reaches and not below
 // records_from; not one of the kept rows. Without it: all slots of the run are visible.

@@ -85,9 +85,12 @@ DoubleLlama::Vector DoubleLlama::Attend(uint32_t layer, uint64_t row, const Vect
       if (probe.probability) {
         probe.probability(layer, static_cast<uint32_t>(head), row, seen[a], scores[a] / sum);
       }
-      for (size_t i = 0; i < dim; ++i) {
-        out[head * dim + i] += scores[a] / sum * values[seen[a]][kv_at + i];
+      const auto from = values[seen[a]].begin() + static_cast<ptrdiff_t>(kv_at);
+      Vector value(from, from + static_cast<ptrdiff_t>(dim));
+      if (probe.value) {
+        probe.value(layer, static_cast<uint32_t>(kv_head), row, seen[a], value);
       }
+      for (size_t i = 0; i < dim; ++i) out[head * dim + i] += scores[a] / sum * value[i];
     }
   }
   return out;

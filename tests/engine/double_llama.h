@@ -36,6 +36,10 @@ class DoubleLlama {
     std::function<void(uint32_t layer, uint64_t row, const std::vector<double>& q,
                        const std::vector<double>& k)>
         rows = nullptr;
+    // The value of a key, head_dim elements, as the query sees it: may change it.
+    std::function<void(uint32_t layer, uint32_t kv_head, uint64_t query, uint64_t key,
+                       std::span<double> value)>
+        value = nullptr;
   };
 
   // REQUIRES: `model` has F32 weights; it must outlive this.

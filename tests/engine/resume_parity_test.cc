@@ -98,7 +98,9 @@ INSTANTIATE_TEST_SUITE_P(
                       "sepllm:form=static,init_cache_size=4,local_size=64",
                       "sepllm:form=sepcache,init_cache_size=3,sep_cache_size=12,local_size=40,"
                       "cache_size=96",
-                      "full+int8", "full:positions=unrotated"));
+                      "full+int8", "full:positions=unrotated",
+                      "sinks:size=4|stride:size=2|window:size=48+int8:rows=32",
+                      "knorm:max_capacity=90,recent_size=8,evict_interval=16+as_written/rot3"));
 
 // kvasir-generate as a process of its own.
 class SuspendedProgram : public ResumeParity {

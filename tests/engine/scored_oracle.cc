@@ -5,6 +5,8 @@
 #include <limits>
 #include <numeric>
 
+#include "kernels/encoding/row_code.h"
+
 #include <fmt/format.h>
 
 namespace kvasir::engine::testing {
@@ -64,6 +66,7 @@ ScoredOracle::ScoredOracle(const GgufModel& model, const DoubleLlama& llama, con
     for (Head& head : layer.heads) {
       head.visible.resize(tokens.size());
       head.mass.resize(tokens.size());
+      head.coded.resize(tokens.size());
     }
   }
 }
@@ -88,7 +91,26 @@ DoubleLlama::Probe ScoredOracle::Probe() {
     layers_[layer].queries.push_back(std::move(q));
     layers_[layer].keys.push_back(std::move(k));
   };
+  if (rule_.v_bits == 0) return probe;
+  probe.value = [this](uint32_t layer, uint32_t head, uint64_t, uint64_t key,
+                       std::span<double> value) { Code(layer, head, key, value); };
   return probe;
+}
+
+// Kept rows are coded once, from the value as written.
+void ScoredOracle::Code(uint32_t layer, uint32_t head, uint64_t key, std::span<double> value) {
+  if (key >= layers_[layer].kept_below) return;
+  std::vector<double>& coded = layers_[layer].heads[head].coded[key];
+  if (coded.empty()) {
+    const kernels::RotatedRow shape{.dims = p_.head_dim, .bits = rule_.v_bits};
+    const std::vector<float> row(value.begin(), value.end());
+    std::vector<std::byte> code(kernels::RotatedRowBytes(shape));
+    std::vector<float> decoded(row.size());
+    kernels::EncodeRotatedRow(shape, row.data(), code.data());
+    kernels::DecodeRotatedRow(shape, code.data(), decoded.data());
+    coded.assign(decoded.begin(), decoded.end());
+  }
+  std::copy(coded.begin(), coded.end(), value.begin());
 }
 
 // The next query of a layer: decides if it is time, and then sees its own row too.
@@ -115,6 +137,7 @@ void ScoredOracle::Decide(uint32_t layer, uint64_t query) {
   for (uint32_t h = 1; rule_.shared && h < p_.kv_heads; ++h) {
     for (size_t i = 0; i < scores[0].size(); ++i) scores[0][i] += scores[h][i];
   }
+  at.kept_below = query - std::min(query, rule_.recent);
   const auto step = seen_.find(query);
   for (uint32_t h = 0; h < p_.kv_heads; ++h) {
     Head& head = at.heads[h];

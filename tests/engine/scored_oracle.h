@@ -41,6 +41,7 @@ struct ScoredRule {
   bool maximum = false;                   // kQueries: pooled by maximum, not average
   uint64_t sinks = 0;                     // first rows that stay within the budget
   std::vector<uint32_t> separators = {};  // tokens that stay within the budget
+  uint32_t v_bits = 0;                    // of values that have been through a decision; 0: exact
 
   bool DecidesAt(uint64_t row) const;
 };
@@ -82,13 +83,15 @@ class ScoredOracle {
 
  private:
   struct Head {
-    std::vector<uint64_t> rows;  // visible, ascending
-    std::vector<bool> visible;   // by row
-    std::vector<double> mass;    // by row
+    std::vector<uint64_t> rows;              // visible, ascending
+    std::vector<bool> visible;               // by row
+    std::vector<double> mass;                // by row
+    std::vector<std::vector<double>> coded;  // by row: values behind the code; empty: as written
   };
   struct Layer {
     std::vector<Head> heads;
     uint64_t query = kNone;
+    uint64_t kept_below = 0;  // rows below it have been decided about: those visible are kept
     std::vector<std::vector<double>> keys;     // rotated, by row
     std::vector<std::vector<double>> queries;  // rotated, by row
   };
@@ -100,6 +103,7 @@ class ScoredOracle {
   std::vector<double> QueryScores(const Layer& layer, uint32_t head, uint64_t query) const;
   std::vector<double> KeyScores(const Layer& layer, uint32_t head) const;
   void Pool(const std::vector<double>& scores, std::vector<double>& into) const;
+  void Code(uint32_t layer, uint32_t head, uint64_t key, std::span<double> value);
   bool Stays(uint64_t row) const;
   // Why `kept` is no right choice among the candidates; empty if it is one.
   std::string Judge(const std::vector<uint64_t>& candidates, const std::vector<double>& scores,

@@ -95,6 +95,18 @@ std::vector<ScoredRule> PromptRules() {
   return rules;
 }
 
+// The same rules with values that are coded one by one, when their rows leave recent.
+std::vector<ScoredRule> CodedRules() {
+  std::vector<ScoredRule> rules;
+  for (const ScoredRule& rule : MassRules()) rules.push_back(rule);
+  for (const ScoredRule& rule : PromptRules()) rules.push_back(rule);
+  for (size_t i = 0; i < rules.size(); ++i) {
+    rules[i].v_bits = i % 2 == 0 ? 3 : 2;
+    rules[i].retention += fmt::format("+as_written/rot{}", rules[i].v_bits);
+  }
+  return rules;
+}
+
 class ScoredPolicies : public DaemonParity {
  protected:
   void SetUp() override {
@@ -163,6 +175,43 @@ std::string NameOf(const ::testing::TestParamInfo<ScoredRule>& one) { return one
 
 INSTANTIATE_TEST_SUITE_P(Mass, ScoredRules, ::testing::ValuesIn(MassRules()), NameOf);
 INSTANTIATE_TEST_SUITE_P(Prompt, ScoredRules, ::testing::ValuesIn(PromptRules()), NameOf);
+INSTANTIATE_TEST_SUITE_P(Coded, ScoredRules, ::testing::ValuesIn(CodedRules()), NameOf);
+
+// The code is not too small to be seen.
+TEST_F(ScoredPolicies, RowsAsWrittenAreNotTheCodedOnes) {
+  const std::vector<uint32_t> tokens = Prose(kTokens);
+  ScoredRule rule = CodedRules()[0];
+  const auto ours = MakeStore(rule.retention);
+  SeenStore seen(*ours, model_->parameters().kv_heads);
+  const std::vector<float> logits = Compute(seen, tokens);
+  const DoubleLlama llama(*model_);
+  rule.v_bits = 0;
+  ScoredOracle oracle(*model_, llama, rule, tokens, seen.seen());
+  Difference difference;
+  difference.Add(logits, llama.ForwardByHead(tokens, oracle.Sees(), oracle.Probe()),
+                 model_->parameters().vocabulary);
+  EXPECT_GT(difference.logit, 0.03);
+}
+
+// Fewer bytes are held and charged on both sides of the table, and none of them is lost.
+TEST_F(ScoredPolicies, CodedValuesTakeTheirOwnBytes) {
+  const std::vector<uint32_t> tokens = Prose(kTokens);
+  const std::string policy = "h2o:hh_size=250,recent_size=8,evict_interval=8";
+  const auto written = MakeStore(policy);
+  (void)ComputeAll(*engine_, *written, tokens, kBatch);
+  const KvUsage before = ValueOrDie(written->Usage());
+  ASSERT_TRUE(written->Close().ok());
+  const auto coded = MakeStore(policy + "+as_written/rot3");
+  (void)ComputeAll(*engine_, *coded, tokens, kBatch);
+  const KvUsage after = ValueOrDie(coded->Usage());
+  EXPECT_EQ(after.tokens_kept, before.tokens_kept);
+  EXPECT_LT(after.held_bytes * 10, before.held_bytes * 9);
+  const StepView step = ValueOrDie(coded->Begin(1));
+  const KeptRunView& run = step.layers[1].kept.front();
+  const HyperParameters& p = model_->parameters();
+  EXPECT_EQ(run.v_bits, 3U);
+  EXPECT_EQ(run.v_stride, p.kv_heads * (1 + p.head_dim * 3 / 8));
+}
 
 class GemFilterEngine : public DaemonParity {
  protected:

@@ -195,6 +195,8 @@ TEST(EncodingSpecTest, TheCanonicalTextHasEveryDefault) {
        "full+tm32:k_bits=3.25,v_bits=0.5,n_sink=4,recent=0,profile=off"},
       {"full+f16/tm64", "full+as_written/tm64:v_bits=2.75,n_sink=4,recent=32,profile=off"},
       {"full+tm64/int4", "full+tm64/int4:k_bits=3.25,n_sink=4,recent=32,profile=off"},
+      {"tova:max_capacity=9+f16/rot2",
+       "tova:max_capacity=9,evict_interval=64,start_size=0+as_written/rot2"},
       {"full+as_written", "full"},
       {"full+f16", "full"},
       {"window:size=9+int4", "window:size=9,positions=original+int4:rows=64,recent=32"}};
@@ -209,7 +211,7 @@ TEST(EncodingSpecTest, TheCanonicalTextHasEveryDefault) {
 
 TEST(EncodingSpecTest, BadOnesAreNamedWithTheirBound) {
   const std::pair<const char*, const char*> cases[] = {
-      {"full+int3", "encoding=int3 known=as_written,f16,int8,int4,tm64,tm32"},
+      {"full+int3", "encoding=int3 known=as_written,f16,int8,int4,tm64,tm32,rot3,rot2"},
       {"full+int4/int3", "encoding=int3"},
       {"full+int4/int8/int4", "spec"},
       {"full+int4:k_bits=3", "parameter=k_bits known=rows,n_sink,recent"},
@@ -225,7 +227,15 @@ TEST(EncodingSpecTest, BadOnesAreNamedWithTheirBound) {
       {"streamingllm+int8:n_sink=2", "n_sink does not apply to windows"},
       {"full+tm64:profile=sometimes", "value=sometimes known=on,off,digest"},
       {"full+tm64:profile=0123abcd", "no such profile: profile=0123abcd known=off"},
-      {"h2o+int4", "policy=h2o encoding=int4"},
+      {"h2o+int4",
+       "can only be encoded one by one: policy=h2o encoding=int4 known=as_written/rot3"},
+      {"h2o+rot3", "k=rot3 v=rot3 known=as_written/rot3"},
+      {"h2o+rot2/int8", "k=rot2 v=int8 known=as_written/rot2"},
+      {"h2o+int8/rot2", "k=int8 v=rot2 known=as_written/rot2"},
+      {"h2o+as_written/rot3:rows=64", "parameter=rows"},
+      {"sepllm+f16/rot3", "need not be encoded one by one: policy=sepllm encoding=f16/rot3"},
+      {"full+as_written/rot2", "policy=full encoding=as_written/rot2 known=int8,int4,tm64,tm32"},
+      {"gemfilter+as_written/rot2", "policy=gemfilter"},
       {"gemfilter+int4", "policy=gemfilter"},
       {"infllm+int4", "policy=infllm"},
       {"full:positions=unrotated+int4", "needs=rotated keys"}};

@@ -43,7 +43,7 @@ TEST(LayoutTest, TextAndHashAreTheGoldenOnes) {
   std::stringstream golden;
   golden << file.rdbuf();
   EXPECT_EQ(LayoutText(), golden.str());
-  EXPECT_EQ(LayoutHash(), 11191875865555745282ULL);
+  EXPECT_EQ(LayoutHash(), 11276541002552062365ULL);
 }
 
 TEST(LayoutTest, DaemonHeader) {
