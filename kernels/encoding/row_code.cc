@@ -1,6 +1,7 @@
 #include "kernels/encoding/row_code.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -62,8 +63,15 @@ unsigned CodeAt(const RotatedRow& shape, const std::byte* code, size_t dim) {
 const float* RotatedLevels(const RotatedRow& shape) { return kLevels[shape.bits - 2]; }
 
 float RotatedNorm(const std::byte* code) {
-  const auto norm = std::to_integer<int>(*code);
-  return norm == 0 ? 0.0F : std::exp2(static_cast<float>(norm - 128) / 16.0F);
+  // Attention asks once for each row and pass.
+  static const std::array<float, 256> norms = [] {
+    std::array<float, 256> table{};
+    for (size_t norm = 1; norm < table.size(); ++norm) {
+      table[norm] = std::exp2((static_cast<float>(norm) - 128.0F) / 16.0F);
+    }
+    return table;
+  }();
+  return norms[std::to_integer<size_t>(*code)];
 }
 
 void AddTurnedBack(float* turned, size_t dims, float* sum) {
