@@ -29,7 +29,7 @@ struct HostTierOptions {
   uint64_t fingerprint = 0;            // of the layout
   uint64_t chunk_bytes = 32ULL << 20;  // mapped and unmapped as one; multiple of 2 MiB
   uint64_t unit_bytes = 16ULL << 10;   // power of two, 4 KiB to 1 MiB
-  MemoryUse use;
+  MemoryUse use = {};
 };
 
 class HostTier final : public Tier {
