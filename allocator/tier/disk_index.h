@@ -1,7 +1,8 @@
 // DiskIndex: which block lies in which units of the segment files, kept in RocksDB.
 //
-// Thread-safe. A commit is atomic and survives the process's death at once, a loss of power after
-// Sync(). Every entry has a checksum of its own; what does not decode is left out and counted.
+// Thread-safe, but for Commit(): one at a time. A commit is atomic and survives the process's death
+// at once, a loss of power after Sync(). Every entry has a checksum of its own; what does not
+// decode is left out and counted.
 #ifndef KVASIR_ALLOCATOR_TIER_DISK_INDEX_H_
 #define KVASIR_ALLOCATOR_TIER_DISK_INDEX_H_
 
@@ -10,16 +11,20 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
+#include <absl/base/thread_annotations.h>
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
 #include "allocator/tier/space_map.h"
 #include "allocator/tier/tier_key.h"
+#include "base/mutex.h"
 
 namespace rocksdb {
 class DB;
-}
+class WriteBatch;
+}  // namespace rocksdb
 
 namespace kvasir {
 
@@ -37,18 +42,31 @@ class DiskIndex {
   ~DiskIndex();
 
   // Errors: kDataLoss when it ends early. `damaged` counts entries that were left out.
-  absl::Status ForEach(const std::function<void(IndexEntry)>& visit, uint64_t* damaged) const;
+  absl::Status ForEach(const std::function<void(IndexEntry)>& visit, uint64_t* damaged);
 
-  // All of it or nothing. After an error RocksDB refuses everything; the next commit tries to
-  // bring it back first. Errors: kResourceExhausted (no space), kDataLoss, kUnavailable.
+  // All of it or nothing. After an error RocksDB takes nothing more: the next call opens it anew
+  // first, and takes back what the failed commit may have left. Errors: kUnavailable (no
+  // space is one: erasing blocks does not help), kDataLoss.
   absl::Status Commit(std::span<const IndexEntry> puts, std::span<const TierKey> erased);
 
   absl::Status Sync();
 
  private:
-  explicit DiskIndex(std::unique_ptr<rocksdb::DB> db);
+  // Shared truly: a Sync() may run while a Commit() opens it anew.
+  using Database = std::shared_ptr<rocksdb::DB>;
 
-  std::unique_ptr<rocksdb::DB> db_;
+  DiskIndex(std::string path, Database database);
+
+  // The database, opened anew when it is broken.
+  absl::StatusOr<Database> Use();
+  absl::Status Write(rocksdb::WriteBatch& batch, bool sync, const char* what);
+
+  const std::string path_;
+  std::vector<TierKey> uncertain_;  // of failed commits; Commit() alone uses it
+
+  Mutex mutex_;  // not held while RocksDB writes, but while it is opened anew
+  Database database_ ABSL_GUARDED_BY(mutex_);
+  bool broken_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace kvasir
