@@ -16,6 +16,7 @@ namespace kvasir {
 namespace {
 
 constexpr std::string_view kKeysAtOnce = "1000";
+constexpr int64_t kValueBytesMax = int64_t{1} << 40;
 // A thousand million keys: a server that never comes to its end is not followed for ever.
 constexpr size_t kPagesMax = 1'000'000;
 
@@ -64,7 +65,7 @@ absl::Status RemoteTier::ForEach(const std::function<void(const TierKey&, uint64
     KVASIR_ASSIGN_OR_RETURN(const RemoteConnection::Tree tree, connection->ReadTree(deadline));
     KVASIR_ASSIGN_OR_RETURN(ScanPage page, ParsePage(*tree, prefix_));
     KVASIR_ASSIGN_OR_RETURN(const std::vector<int64_t> bytes,
-                            Ask(*connection, "STRLEN", page.keys, deadline));
+                            Ask(*connection, "STRLEN", page.keys, kValueBytesMax, deadline));
     for (size_t i = 0; i < page.keys.size(); ++i) {
       // Gone meanwhile, or too short to be a block.
       if (bytes[i] <= static_cast<int64_t>(kBlockHeaderBytes)) continue;

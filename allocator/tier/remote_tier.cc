@@ -97,7 +97,7 @@ std::string RemoteTier::KeyText(const TierKey& key) const {
 absl::StatusOr<std::vector<int64_t>> RemoteTier::Ask(RemoteConnection& connection,
                                                      std::string_view command,
                                                      std::span<const TierKey> keys,
-                                                     Instant deadline) {
+                                                     int64_t answer_max, Instant deadline) {
   std::vector<int64_t> answers;
   for (size_t sent = 0; answers.size() < keys.size();) {
     std::string text;
@@ -112,8 +112,10 @@ absl::StatusOr<std::vector<int64_t>> RemoteTier::Ask(RemoteConnection& connectio
     while (answers.size() < sent) {
       KVASIR_ASSIGN_OR_RETURN(const RemoteReply reply, connection.ReadReply(deadline));
       if (reply.kind == RemoteReply::Kind::kError) return RemoteErrorStatus(reply.text);
-      if (reply.kind != RemoteReply::Kind::kInteger) {
-        return DataLoss("server answers with no number: command={}", command);
+      if (reply.kind != RemoteReply::Kind::kInteger || reply.integer < 0 ||
+          reply.integer > answer_max) {
+        return DataLoss("server answers with no number in bounds: command={} max={}", command,
+                        answer_max);
       }
       answers.push_back(reply.integer);
     }
@@ -143,7 +145,7 @@ absl::Status RemoteTier::WriteAll(RemoteConnection& connection, std::span<const 
   std::vector<TierKey> keys;
   for (const WriteItem& item : items) keys.push_back(item.key);
   KVASIR_ASSIGN_OR_RETURN(const std::vector<int64_t> there,
-                          Ask(connection, "EXISTS", keys, deadline));
+                          Ask(connection, "EXISTS", keys, 1, deadline));
   BlockChecksum checksum;
   std::deque<size_t> waiting;  // for the answer
   const auto answer = [&batch](size_t i, absl::Status status) {
@@ -270,7 +272,7 @@ absl::Status RemoteTier::ReadAll(RemoteConnection& connection, std::span<const R
     }
     ++answered;
   }
-  return damaged.empty() ? absl::OkStatus() : Ask(connection, "DEL", damaged, deadline).status();
+  return damaged.empty() ? absl::OkStatus() : Ask(connection, "DEL", damaged, 1, deadline).status();
 }
 
 void RemoteTier::Read(std::span<const ReadItem> items, std::span<ReadOutcome> results,
@@ -295,7 +297,7 @@ void RemoteTier::Read(std::span<const ReadItem> items, std::span<ReadOutcome> re
 absl::Status RemoteTier::Erase(std::span<const TierKey> keys) {
   const Instant deadline = SystemClock().Now() + options_.batch_timeout;
   KVASIR_ASSIGN_OR_RETURN(Connection connection, TakeConnection());
-  const absl::StatusOr<std::vector<int64_t>> erased = Ask(*connection, "DEL", keys, deadline);
+  const absl::StatusOr<std::vector<int64_t>> erased = Ask(*connection, "DEL", keys, 1, deadline);
   ReturnConnection(std::move(connection), erased.status());
   if (!erased.ok()) return erased.status();
   counters_.CountErases(static_cast<uint64_t>(

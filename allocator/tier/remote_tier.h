@@ -64,9 +64,10 @@ class RemoteTier final : public Tier {
   void ReturnConnection(Connection connection, const absl::Status& status);
 
   std::string KeyText(const TierKey& key) const;
-  // `command` for each key, pipelined; the numbers that it answers.
+  // `command` for each key, pipelined; the numbers, 0 to `answer_max`, that it answers.
   absl::StatusOr<std::vector<int64_t>> Ask(RemoteConnection& connection, std::string_view command,
-                                           std::span<const TierKey> keys, Instant deadline);
+                                           std::span<const TierKey> keys, int64_t answer_max,
+                                           Instant deadline);
   struct WriteBatch {
     std::span<absl::Status> results;
     std::vector<bool> answered;
