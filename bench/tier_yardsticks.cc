@@ -146,8 +146,10 @@ absl::Status BlobStore::Erase(std::span<const TierKey> keys) {
   return absl::OkStatus();
 }
 
-absl::Status BlobStore::Settle() {
-  return FromRocks(db_->CompactRange(rocksdb::CompactRangeOptions(), nullptr, nullptr));
+uint64_t BlobStore::FileBytes() const {
+  uint64_t bytes = 0;
+  (void)db_->GetIntProperty("rocksdb.total-blob-file-size", &bytes);
+  return bytes;
 }
 
 uint64_t DiskBytesWritten() {

@@ -44,8 +44,8 @@ class BlobStore {
   absl::Status Write(std::span<const TierKey> keys, std::span<const std::byte> payload);
   absl::Status Read(std::span<const TierKey> keys, std::span<std::byte> into);
   absl::Status Erase(std::span<const TierKey> keys);
-  // Until compaction and collection have nothing more to do.
-  absl::Status Settle();
+  // Of all blob files that there are.
+  uint64_t FileBytes() const;
 
  private:
   explicit BlobStore(std::unique_ptr<rocksdb::DB> db);

@@ -73,8 +73,23 @@ void BlockTransfer::MakeRequests(bool write, std::span<const int> fds,
   slot.cut = false;
 }
 
-void BlockTransfer::Done(const IoDone& done) {
-  Slot& slot = slots_[done.tag >> kTagBits];
+void BlockTransfer::SubmitSome() {
+  for (const size_t i : busy_) {
+    Slot& slot = slots_[i];
+    if (slot.next == 0 && moving_ == blocks_) return;  // later ones have not begun either
+    while (slot.next < slot.requests.size()) {
+      if (!queue_->Submit(slot.requests[slot.next])) return;
+      if (slot.next == 0) ++moving_;
+      ++slot.next;
+      ++slot.open;
+    }
+  }
+}
+
+void BlockTransfer::WaitForOne() {
+  const IoDone done = queue_->Wait();
+  const size_t index = done.tag >> kTagBits;
+  Slot& slot = slots_[index];
   const IoRequest& request = slot.requests[done.tag & ((uint64_t{1} << kTagBits) - 1)];
   --slot.open;
   if (done.result < 0) {
@@ -82,50 +97,36 @@ void BlockTransfer::Done(const IoDone& done) {
   } else if (static_cast<uint64_t>(done.result) < BytesIn(request.parts)) {
     slot.cut = true;
   }
+  if (slot.open > 0 || slot.next < slot.requests.size()) return;
+  --moving_;
+  busy_.erase(std::find(busy_.begin(), busy_.end(), index));
+  ended_.push_back(index);
 }
 
 void BlockTransfer::Run(bool write, size_t count, std::span<const int> fds, const Prepare& prepare,
                         const Finish& finish) {
-  std::vector<size_t> idle, busy;
+  std::vector<size_t> idle;
   for (size_t i = slots_.size(); i-- > 0;) idle.push_back(i);
   std::vector<Piece> pieces;
   size_t item = 0;
-  bool full = false;  // the queue
-  while (item < count || !busy.empty()) {
-    // Requests first: the device works while the next block is prepared.
-    for (const size_t i : busy) {
-      Slot& slot = slots_[i];
-      while (!full && slot.next < slot.requests.size()) {
-        full = !queue_->Submit(slot.requests[slot.next]);
-        if (!full) {
-          ++slot.next;
-          ++slot.open;
-        }
-      }
-    }
-    if (!full && item < count && !idle.empty()) {
+  while (item < count || !busy_.empty() || !ended_.empty()) {
+    // The device first: it works while blocks are finished and prepared.
+    SubmitSome();
+    if (!ended_.empty()) {
+      finish(slots_[ended_.back()]);
+      idle.push_back(ended_.back());
+      ended_.pop_back();
+    } else if (item < count && !idle.empty()) {
       Slot& slot = slots_[idle.back()];
       slot.item = item++;
       pieces.clear();
       slot.stream.clear();
       if (!prepare(slot.item, slot, pieces)) continue;
       MakeRequests(write, fds, pieces, idle.back());
-      busy.push_back(idle.back());
+      busy_.push_back(idle.back());
       idle.pop_back();
-      continue;
-    }
-    if (busy.empty()) continue;
-    Done(queue_->Wait());
-    full = false;
-    for (size_t i = 0; i < busy.size();) {
-      Slot& slot = slots_[busy[i]];
-      if (slot.open > 0 || slot.next < slot.requests.size()) {
-        ++i;
-        continue;
-      }
-      finish(slot);
-      idle.push_back(busy[i]);
-      busy.erase(busy.begin() + static_cast<std::ptrdiff_t>(i));
+    } else {
+      WaitForOne();
     }
   }
 }

@@ -54,9 +54,10 @@ class BlockTransfer {
     size_t open = 0;  // requests in flight
   };
 
-  // `slots` blocks at once, at most `depth` requests in flight. REQUIRES: depth, slots >= 1.
-  BlockTransfer(std::unique_ptr<IoQueue> queue, size_t slots)
-      : queue_(std::move(queue)), slots_(slots) {}
+  // `blocks` on their way at once, and one more that waits with its checksum made. REQUIRES:
+  // blocks >= 1.
+  BlockTransfer(std::unique_ptr<IoQueue> queue, size_t blocks)
+      : queue_(std::move(queue)), blocks_(blocks), slots_(blocks + 1) {}
 
   // Fills the slot's `stream` and says where it goes; false: there is nothing to do for this item.
   using Prepare = std::function<bool(size_t item, Slot& slot, std::vector<Piece>& pieces)>;
@@ -70,10 +71,16 @@ class BlockTransfer {
  private:
   void MakeRequests(bool write, std::span<const int> fds, std::span<const Piece> pieces,
                     size_t slot_index);
-  void Done(const IoDone& done);
+  // Until the queue is full or enough blocks are on their way.
+  void SubmitSome();
+  void WaitForOne();
 
   std::unique_ptr<IoQueue> queue_;
+  const size_t blocks_;
   std::vector<Slot> slots_;
+  std::vector<size_t> busy_;   // prepared, in order, and not ended
+  std::vector<size_t> ended_;  // to be finished
+  size_t moving_ = 0;          // slots with requests submitted, not ended
 };
 
 }  // namespace kvasir
