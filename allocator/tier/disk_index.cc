@@ -175,10 +175,11 @@ absl::Status DiskIndex::ForEach(const std::function<void(IndexEntry)>& visit, ui
 absl::Status DiskIndex::Commit(std::span<const IndexEntry> puts, std::span<const TierKey> erased) {
   if (puts.empty() && erased.empty()) return absl::OkStatus();
   rocksdb::WriteBatch batch;
-  for (const std::span<const TierKey> keys : {std::span<const TierKey>(uncertain_), erased}) {
-    for (const TierKey& key : keys) {
-      KVASIR_RETURN_IF_ERROR(FromRocks(batch.Delete(SliceOf(key)), "index batch"));
-    }
+  for (const TierKey& key : uncertain_) {
+    KVASIR_RETURN_IF_ERROR(FromRocks(batch.Delete(SliceOf(key)), "index batch"));
+  }
+  for (const TierKey& key : erased) {
+    KVASIR_RETURN_IF_ERROR(FromRocks(batch.Delete(SliceOf(key)), "index batch"));
   }
   for (const IndexEntry& entry : puts) {
     KVASIR_RETURN_IF_ERROR(FromRocks(batch.Put(SliceOf(entry.key), Encode(entry)), "index batch"));
@@ -187,8 +188,10 @@ absl::Status DiskIndex::Commit(std::span<const IndexEntry> puts, std::span<const
   if (status.ok()) {
     uncertain_.clear();
   } else {
-    // They may be in the log all the same, and their units go to others.
-    for (const IndexEntry& entry : puts) uncertain_.push_back(entry.key);
+    // Puts may be in the log all the same, and erased keys may be in the index still; their units
+    // go to others. The next commit that succeeds takes them back before it names anything.
+    for (const IndexEntry& entry : puts) uncertain_.insert(entry.key);
+    uncertain_.insert(erased.begin(), erased.end());
   }
   return status;
 }

@@ -11,9 +11,9 @@
 #include <memory>
 #include <span>
 #include <string>
-#include <vector>
 
 #include <absl/base/thread_annotations.h>
+#include <absl/container/flat_hash_set.h>
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
@@ -45,8 +45,9 @@ class DiskIndex {
   absl::Status ForEach(const std::function<void(IndexEntry)>& visit, uint64_t* damaged);
 
   // All of it or nothing. After an error RocksDB takes nothing more: the next call opens it anew
-  // first, and takes back what the failed commit may have left. Errors: kUnavailable (no
-  // space is one: erasing blocks does not help), kDataLoss.
+  // first, and the next commit that succeeds takes out what the failed one put or was to erase,
+  // before it names anything else. Errors: kUnavailable (no space is one: erasing blocks does not
+  // help), kDataLoss.
   absl::Status Commit(std::span<const IndexEntry> puts, std::span<const TierKey> erased);
 
   absl::Status Sync();
@@ -62,7 +63,7 @@ class DiskIndex {
   absl::Status Write(rocksdb::WriteBatch& batch, bool sync, const char* what);
 
   const std::string path_;
-  std::vector<TierKey> uncertain_;  // of failed commits; Commit() alone uses it
+  absl::flat_hash_set<TierKey> uncertain_;  // of failed commits; Commit() alone uses it
 
   Mutex mutex_;  // not held while RocksDB writes, but while it is opened anew
   Database database_ ABSL_GUARDED_BY(mutex_);

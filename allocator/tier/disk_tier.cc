@@ -302,21 +302,22 @@ void DiskTier::Read(std::span<const ReadItem> items, std::span<ReadOutcome> resu
 void DiskTier::Forget(const TierKey& key, const PlacementRef& placement) {
   MutexLock lock(commit_mutex_);
   if (catalogue_.Remove(key, placement.get()) == nullptr) return;
-  // Where the index fails it names the block after a restart still, and a read finds it out again.
+  // Where the index fails, the next commit that succeeds takes the key out.
   (void)index_->Commit({}, std::span(&key, 1));
 }
 
 absl::Status DiskTier::Erase(std::span<const TierKey> keys) {
   std::vector<PlacementRef> erased;  // let go after the lock
   MutexLock lock(commit_mutex_);
-  // Before the units can be given to others.
-  KVASIR_RETURN_IF_ERROR(index_->Commit({}, keys));
+  // Before the units can be given to others. After an error the blocks go all the same: the index
+  // takes the keys out before it names another block.
+  absl::Status status = index_->Commit({}, keys);
   for (const TierKey& key : keys) {
     PlacementRef placement = catalogue_.Remove(key);
     if (placement != nullptr) erased.push_back(std::move(placement));
   }
   counters_.CountErases(erased.size());
-  return absl::OkStatus();
+  return status;
 }
 
 absl::Status DiskTier::ForEach(const std::function<void(const TierKey&, uint64_t)>& visit) {

@@ -76,6 +76,10 @@ TEST_F(FullDiskTest, ABlockThatTheIndexHasNoRoomForIsNotThere) {
   EXPECT_FALSE(WriteBlock(tier, 1000, 10).ok());
   EXPECT_EQ(OutcomeOf(tier, 0, kBytes), "hit");
   EXPECT_EQ(tier.Stats().blocks, number - 1);
+  // A block that is erased now is gone for good, though the index cannot say so yet.
+  const TierKey key = KeyOf(1);
+  EXPECT_FALSE(tier.Erase(std::span(&key, 1)).ok());
+  EXPECT_EQ(OutcomeOf(tier, 1, 10), "absent");
 
   std::filesystem::remove(filler());
   EXPECT_EQ(WriteBlock(tier, 1000, kBytes), absl::OkStatus());
@@ -86,7 +90,8 @@ TEST_F(FullDiskTest, ABlockThatTheIndexHasNoRoomForIsNotThere) {
   ASSERT_TRUE(opened.ok()) << opened.status();
   EXPECT_EQ(OutcomeOf(**opened, 0, kBytes), "hit");
   EXPECT_EQ(OutcomeOf(**opened, 1000, kBytes), "hit");
-  for (uint64_t each = 1; each + 1 < number; ++each)
+  EXPECT_EQ(OutcomeOf(**opened, 1, 10), "absent");
+  for (uint64_t each = 2; each + 1 < number; ++each)
     EXPECT_EQ(OutcomeOf(**opened, each, 10), "hit");
 }
 
