@@ -362,8 +362,9 @@ std::vector<ConfigKey> PeopleKeys() {
        .name = "public",
        .kind = ConfigKind::kBoolean,
        .value = Of<&C::Tenant::is_public>,
-       .description = "Prefixes that this tenant publishes are found by every tenant, which maps "
-                      "their memory to read it: such as system prompts. Nothing else of it is."},
+       .description = "Prefixes that this tenant publishes are found by every tenant, such as "
+                      "system prompts. All of its kept rows may lie in the memory that others map "
+                      "to read them: give it no private work."},
   };
 }
 

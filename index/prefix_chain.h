@@ -1,7 +1,8 @@
 // The keys of a prefix: one for each chunk of 16 tokens, chained from the root.
 //
-// What a token stands for beyond its id (the digest of an image behind a placeholder) is an extra:
-// it goes into the key of the chunk that its row lies in. Chunks are the same for every block size.
+// What a token stands for beyond its id (the digest of an image behind an id that only marks its
+// place) is an extra: it goes into the key of the chunk that its row lies in. Chunks are the same
+// for every block size.
 //
 // Thread-compatible. Cost: Append() about 100 ns a chunk; 1 byte a token.
 #ifndef KVASIR_INDEX_PREFIX_CHAIN_H_

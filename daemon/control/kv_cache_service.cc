@@ -2,15 +2,14 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 #include <optional>
 #include <utility>
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "base/posix.h"
 #include "base/status_macros.h"
 #include "daemon/control/model_convert.h"
+#include "daemon/control/snapshot_id.h"
 #include "daemon/control/status_convert.h"
 
 namespace kvasir {
@@ -91,23 +90,6 @@ void Fill(const core::Sequence& sequence, uint64_t prompt_rows, v1::OpenSequence
   out->set_rows(sequence.rows());
 }
 
-// Errors: kInvalidArgument for bytes that are no id.
-absl::StatusOr<core::SnapshotId> RequiredSnapshotIdOf(const std::string& bytes) {
-  core::SnapshotId id;
-  if (bytes.size() != id.bytes.size()) {
-    return InvalidArgument("snapshot_id has the wrong size: bytes={} expected={}", bytes.size(),
-                           id.bytes.size());
-  }
-  std::memcpy(id.bytes.data(), bytes.data(), bytes.size());
-  return id;
-}
-
-// Nothing where `bytes` is empty.
-absl::StatusOr<std::optional<core::SnapshotId>> SnapshotIdOf(const std::string& bytes) {
-  if (bytes.empty()) return std::nullopt;
-  return RequiredSnapshotIdOf(bytes);
-}
-
 static_assert(static_cast<int>(core::QualityClass::kCompacted) == v1::QUALITY_CLASS_COMPACTED &&
               static_cast<int>(core::QualityClass::kQuantised) == v1::QUALITY_CLASS_QUANTISED &&
               static_cast<int>(core::QualityClass::kFull) == v1::QUALITY_CLASS_FULL);
@@ -165,26 +147,6 @@ grpc::Status KvCacheService::Run(const grpc::ServerContext& context, const Verb&
   }
   if (options_.extents_taken) options_.extents_taken();
   return ToGrpc(status);
-}
-
-absl::StatusOr<std::optional<core::PrefixKeys>> KvCacheService::KeysOf(
-    const grpc::ServerContext& context, uint32_t model_id, const v1::PrefixKey* prefix) {
-  if (prefix == nullptr) return std::nullopt;
-  KVASIR_ASSIGN_OR_RETURN(const PeerCredentials peer, callers_.PeerOf(context));
-  KVASIR_ASSIGN_OR_RETURN(const core::SessionToken token, TokenOf(context));
-  core::PrefixScopes scopes;
-  {
-    MutexLock lock(shared_.mutex);
-    KVASIR_ASSIGN_OR_RETURN(core::Session* const session, SessionOf(shared_.core, token, peer));
-    KVASIR_ASSIGN_OR_RETURN(scopes, shared_.core.ScopesOf(*session, model_id, prefix->salt()));
-  }
-  core::PrefixRequest asked;
-  asked.tokens.assign(prefix->tokens().begin(), prefix->tokens().end());
-  for (const v1::TokenExtra& extra : prefix->extras()) {
-    asked.extras.push_back({extra.row(), extra.digest()});
-  }
-  asked.rows_max = prefix->rows_max();
-  return core::HashPrefix(scopes, std::move(asked));
 }
 
 grpc::Status KvCacheService::RegisterModel(grpc::ServerContext* context,
@@ -340,77 +302,6 @@ grpc::Status KvCacheService::Retrieve(grpc::ServerContext* context,
       out->set_offset(block.offset);
     }
     return answer.status;
-  });
-}
-
-grpc::Status KvCacheService::SaveSequence(grpc::ServerContext* context,
-                                          const v1::SaveSequenceRequest* request,
-                                          v1::SaveSequenceResponse* response) {
-  core::SnapshotId id;
-  const absl::Status random = FillRandom(id.bytes.data(), id.bytes.size());
-  bool asked = false;
-  return Run(*context, [&](core::Session& session, bool* done) -> absl::Status {
-    shared_.mutex.AssertHeld();
-    KVASIR_RETURN_IF_ERROR(random);
-    const core::KvCore::SaveAnswer answer = shared_.core.SaveSequence(
-        session, request->sequence(), request->uid(), id, SystemClock().Now(), &asked);
-    *done = answer.ready;
-    response->set_boot_epoch(options_.boot_epoch);
-    if (!answer.ready) return answer.status;
-    response->set_snapshot_id(id.bytes.data(), id.bytes.size());
-    response->set_rows(answer.rows);
-    response->set_held_bytes(answer.held_bytes);
-    return absl::OkStatus();
-  });
-}
-
-grpc::Status KvCacheService::MatchPrefix(grpc::ServerContext* context,
-                                         const v1::MatchPrefixRequest* request,
-                                         v1::MatchPrefixResponse* response) {
-  const absl::StatusOr<std::optional<core::PrefixKeys>> keys =
-      KeysOf(*context, request->model_id(), &request->prefix());
-  return Run(*context, [&](core::Session& session, bool*) -> absl::Status {
-    shared_.mutex.AssertHeld();
-    KVASIR_RETURN_IF_ERROR(keys.status());
-    KVASIR_ASSIGN_OR_RETURN(const std::vector<core::PrefixMatchOf> found,
-                            shared_.core.MatchPrefix(session, request->model_id(), **keys));
-    response->set_boot_epoch(options_.boot_epoch);
-    for (const core::PrefixMatchOf& one : found) {
-      v1::PrefixForm* const form = response->add_forms();
-      form->set_retention(one.hit.snapshot->retention);
-      form->set_quality(static_cast<v1::QualityClass>(one.quality));
-      form->set_rows(one.hit.rows);
-      form->set_is_public(one.tenant != &session.tenant);
-    }
-    return absl::OkStatus();
-  });
-}
-
-grpc::Status KvCacheService::PublishPrefix(grpc::ServerContext* context,
-                                           const v1::PublishPrefixRequest* request,
-                                           v1::PublishPrefixResponse* response) {
-  bool asked = false;
-  return Run(*context, [&](core::Session& session, bool* done) -> absl::Status {
-    shared_.mutex.AssertHeld();
-    const core::KvCore::SaveAnswer answer =
-        shared_.core.PublishPrefix(session, request->sequence(), request->uid(), &asked);
-    *done = answer.ready;
-    response->set_boot_epoch(options_.boot_epoch);
-    response->set_rows(answer.rows);
-    response->set_held_bytes(answer.held_bytes);
-    return answer.status;
-  });
-}
-
-grpc::Status KvCacheService::DropSnapshot(grpc::ServerContext* context,
-                                          const v1::DropSnapshotRequest* request,
-                                          v1::DropSnapshotResponse* response) {
-  const absl::StatusOr<core::SnapshotId> id = RequiredSnapshotIdOf(request->snapshot_id());
-  return Run(*context, [&](core::Session& session, bool*) -> absl::Status {
-    shared_.mutex.AssertHeld();
-    KVASIR_RETURN_IF_ERROR(id.status());
-    response->set_boot_epoch(options_.boot_epoch);
-    return shared_.core.DropSnapshot(session, *id);
   });
 }
 

@@ -134,41 +134,6 @@ absl::StatusOr<uint32_t> FakeEngine::RegisterModel(const ModelDescription& model
   return handle.model_id;
 }
 
-absl::StatusOr<FakeEngine::Stream> FakeEngine::Open(uint32_t model_id, const std::string& retention,
-                                                    uint64_t prompt_rows) {
-  KVASIR_ASSIGN_OR_RETURN(
-      const Sequence* sequence,
-      core_.OpenSequence(*session_, {model_id, retention, prompt_rows, "fake", 0, true, {}}));
-  return StreamOf(*sequence);
-}
-
-absl::StatusOr<FakeEngine::Stream> FakeEngine::Resume(uint32_t model_id,
-                                                      const std::string& retention,
-                                                      const SnapshotId& snapshot,
-                                                      const std::vector<uint32_t>& ids) {
-  KVASIR_ASSIGN_OR_RETURN(
-      const Sequence* sequence,
-      core_.OpenSequence(*session_, {model_id, retention, 0, "fake", 0, true, snapshot}));
-  Stream stream = StreamOf(*sequence);
-  stream.rows = sequence->rows();
-  stream.ids.assign(ids.begin(), ids.begin() + static_cast<ptrdiff_t>(stream.rows));
-  return stream;
-}
-
-absl::StatusOr<FakeEngine::Stream> FakeEngine::Attach(OpenRequest request, const std::string& salt,
-                                                      PrefixRequest prefix) {
-  KVASIR_ASSIGN_OR_RETURN(const PrefixScopes scopes,
-                          core_.ScopesOf(*session_, request.model_id, salt));
-  KVASIR_ASSIGN_OR_RETURN(const PrefixKeys keys, HashPrefix(scopes, std::move(prefix)));
-  request.prefix = &keys;
-  request.reads_records = true;
-  KVASIR_ASSIGN_OR_RETURN(const Sequence* sequence, core_.OpenSequence(*session_, request));
-  Stream stream = StreamOf(*sequence);
-  stream.rows = sequence->rows();
-  stream.ids.assign(keys.tokens.begin(), keys.tokens.begin() + static_cast<ptrdiff_t>(stream.rows));
-  return stream;
-}
-
 FakeEngine::Stream FakeEngine::StreamOf(const Sequence& sequence) {
   Stream stream;
   stream.slot = sequence.identity().slot;
