@@ -138,7 +138,8 @@ uint64_t KvCore::NamedBytes(const Tenant& tenant) const {
     snapshot->AddSharedGroups(&groups);
   }
   for (const KeptGroup* group : groups) {
-    if (tenant.kept.Owns(&group->allocator())) bytes += group->geometry().bytes;
+    const GroupAllocator* const of = &group->allocator();
+    if (tenant.kept.Owns(of) || tenant.outside.Owns(of)) bytes += group->geometry().bytes;
   }
   for (const auto& [id, session] : sessions_) {
     if (&session->tenant != &tenant) continue;

@@ -17,6 +17,8 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
+const std::string kDaemonAbi = "daemon=" + std::to_string(shm::kAbiVersion);
+
 class BadClientTest : public DaemonFixture {
  protected:
   void SetUp() override {
@@ -73,9 +75,9 @@ TEST_F(BadClientTest, Hellos) {
         h.abi_min = 5;
         h.abi_max = 9;
       },
-      sizeof(shm::Hello), version, {"client_min=5", "client_max=9", "daemon=3"});
+      sizeof(shm::Hello), version, {"client_min=5", "client_max=9", kDaemonAbi});
   ExpectRefusal([](shm::Hello& h) { h.abi_min = h.abi_max = 0; }, sizeof(shm::Hello), version,
-                {"client_max=0", "daemon=3"});
+                {"client_max=0", kDaemonAbi});
 }
 
 TEST_F(BadClientTest, ConnectionsWithoutAHelloAreClosed) {
