@@ -24,9 +24,25 @@ uint8_t* Put(uint8_t* at, uint32_t number) {
   return at + sizeof(number);
 }
 
+uint8_t* Put(uint8_t* at, std::span<const uint32_t> numbers) {
+  if constexpr (std::endian::native == std::endian::little) {
+    std::memcpy(at, numbers.data(), numbers.size_bytes());
+    return at + numbers.size_bytes();
+  } else {
+    for (const uint32_t number : numbers) at = Put(at, number);
+    return at;
+  }
+}
+
 uint8_t* Put(uint8_t* at, const ChainKey& key) {
-  const auto bytes = key.ToBytes();
-  return std::copy(bytes.begin(), bytes.end(), at);
+  if constexpr (std::endian::native == std::endian::little) {
+    std::memcpy(at, &key.low, sizeof(key.low));
+    std::memcpy(at + sizeof(key.low), &key.high, sizeof(key.high));
+  } else {
+    const auto bytes = key.ToBytes();
+    std::copy(bytes.begin(), bytes.end(), at);
+  }
+  return at + kChainKeyBytes;
 }
 
 }  // namespace
@@ -44,7 +60,7 @@ absl::StatusOr<ChainKey> ChainHasher::Hash(const ChainKey& parent, std::span<con
   message_.resize(2 * kChainKeyBytes + 2 * sizeof(uint32_t) + tokens.size_bytes() + extra.size());
   uint8_t* at = Put(Put(message_.data(), scope_), parent);
   at = Put(Put(at, static_cast<uint32_t>(tokens.size())), static_cast<uint32_t>(extra.size()));
-  for (const uint32_t token : tokens) at = Put(at, token);
+  at = Put(at, tokens);
   std::copy(extra.begin(), extra.end(), at);
 
   std::array<uint8_t, kChainKeyBytes> out;
