@@ -12,7 +12,8 @@ namespace kvasir {
 namespace {
 
 constexpr int kWatchersMax = 8;  // each takes a thread
-constexpr size_t kEventsAtOnce = 256;
+// Of one hold of the lock.
+constexpr size_t kEventsAtOnce = 256, kKeysAtOnce = 4096;
 constexpr std::chrono::milliseconds kWatchInterval{100};
 
 uint64_t MillisecondsOf(Instant::duration duration) {
@@ -146,9 +147,11 @@ bool AdminService::TakeEvents(const Scope& scope, const std::string& tenant, uin
     events->back().set_number(oldest - 1);
     *number = oldest;
   }
-  while (*number < all.next_number() && events->size() < kEventsAtOnce) {
+  size_t keys = 0;
+  while (*number < all.next_number() && events->size() < kEventsAtOnce && keys < kKeysAtOnce) {
     const core::PrefixEvents::Event& event = all.events()[*number - oldest];
     ++*number;
+    keys += event.change.keys.size();
     if (!scope.Sees(event.change.tenant)) continue;
     if (!tenant.empty() && tenant != event.change.tenant) continue;
     Fill(event, &events->emplace_back());

@@ -14,7 +14,7 @@ namespace {
 template <typename Entries>
 uint64_t BytesOfAll(const Entries& entries) {
   uint64_t bytes = 0;
-  std::set<const KeptGroup*> shared;
+  GroupSet shared;
   for (const auto& [id, entry] : entries) {
     bytes += entry.snapshot->own_bytes();
     entry.snapshot->AddSharedGroups(&shared);
@@ -116,7 +116,7 @@ absl::StatusOr<Inspection> KvCore::Inspect(const std::string* tenant, uint64_t s
 }
 
 uint64_t KvCore::NamedBytes(const Tenant& tenant) const {
-  std::set<const KeptGroup*> groups;  // sequences and snapshots share them
+  GroupSet groups;  // sequences and snapshots share them
   std::set<const Snapshot*> snapshots;
   uint64_t bytes = 0;
   // What a public tenant has given may be named by anybody.

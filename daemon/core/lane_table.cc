@@ -36,7 +36,7 @@ uint64_t LaneTable::WindowFirst(uint64_t row) const {
   return std::max(low, first);
 }
 
-void AddGroups(const TableVersion& version, std::set<const KeptGroup*>* groups) {
+void AddGroups(const TableVersion& version, GroupSet* groups) {
   for (const LaneTable& lane : version.lanes) {
     for (const KeptRun& run : lane.kept.runs()) groups->insert(run.group.get());
     for (const WindowRecord& record : lane.records) groups->insert(record.group.get());

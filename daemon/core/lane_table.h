@@ -5,10 +5,10 @@
 
 #include <cstdint>
 #include <memory>
-#include <set>
 #include <span>
 #include <vector>
 
+#include <absl/container/flat_hash_set.h>
 #include <absl/status/statusor.h>
 
 #include "daemon/core/kept_list.h"
@@ -17,6 +17,9 @@
 #include "proto/shm/group_geometry.h"
 
 namespace kvasir::core {
+
+// Filled groups that something names, each once.
+using GroupSet = absl::flat_hash_set<const KeptGroup*>;
 
 // How kept rows of a lane that are in no records are laid out. Immutable; shared by the lane, by
 // snapshots of it and by the lanes opened from those, since groups that they share refer to it.
@@ -69,7 +72,7 @@ struct TableVersion {
 };
 
 // Adds every group that the version names or that is being filled for it.
-void AddGroups(const TableVersion& version, std::set<const KeptGroup*>* groups);
+void AddGroups(const TableVersion& version, GroupSet* groups);
 
 }  // namespace kvasir::core
 

@@ -1,7 +1,7 @@
 // PrefixEvents: what was stored in and removed from the prefix caches, for those who watch.
 //
-// The newest events are kept, by ascending number; who asks too late is told that some are gone.
-// Not thread-safe. Cost: O(1) an event, beside the keys that it names.
+// The newest events are kept, by ascending number, as many as their bounds allow; who asks too late
+// is told that some are gone. Not thread-safe. Cost: O(1) an event, beside the keys that it names.
 #ifndef KVASIR_DAEMON_CORE_PREFIX_EVENTS_H_
 #define KVASIR_DAEMON_CORE_PREFIX_EVENTS_H_
 
@@ -47,11 +47,18 @@ class PrefixEvents {
 
  private:
   void Add(RemovalCause cause, PrefixChange change) {
+    keys_ += change.keys.size();
     events_.push_back({next_++, cause, std::move(change)});
-    if (events_.size() > events_max_) events_.pop_front();
+    while (events_.size() > events_max_ || (keys_ > kKeysMax && events_.size() > 1)) {
+      keys_ -= events_.front().change.keys.size();
+      events_.pop_front();
+    }
   }
 
+  static constexpr size_t kKeysMax = 1 << 20;  // 16 MiB, whatever the lengths of prompts
+
   const size_t events_max_;
+  size_t keys_ = 0;  // of all events
   std::deque<Event> events_;
   uint64_t next_ = 1;
 };

@@ -245,7 +245,7 @@ class Sequence {
   SequenceSummary Summary() const;
   // For the books: filled groups that it names, which others may name as well; snapshots that it
   // holds, as others may; bytes that are its own.
-  void AddHoldings(std::set<const KeptGroup*>* groups, std::set<const Snapshot*>* snapshots) const;
+  void AddHoldings(GroupSet* groups, std::set<const Snapshot*>* snapshots) const;
   uint64_t own_bytes() const;
   std::vector<uint32_t> LaneOfLayer() const;
   // REQUIRES: layer < model().layers().

@@ -13,7 +13,7 @@ SequenceSummary Sequence::Summary() const {
   summary.compactions = compactions_;
   summary.version = published_version();
   summary.rollback_floor = RollbackFloor();
-  std::set<const KeptGroup*> groups;
+  GroupSet groups;
   std::set<const Snapshot*> snapshots;  // of people's bytes they are none until they are handed out
   AddHoldings(&groups, &snapshots);
   if (retrieval_ != nullptr) summary.unseen_bytes = retrieval_->held_bytes();
@@ -31,8 +31,7 @@ SequenceSummary Sequence::Summary() const {
   return summary;
 }
 
-void Sequence::AddHoldings(std::set<const KeptGroup*>* groups,
-                           std::set<const Snapshot*>* snapshots) const {
+void Sequence::AddHoldings(GroupSet* groups, std::set<const Snapshot*>* snapshots) const {
   AddGroups(current_, groups);
   if (published_) AddGroups(*published_, groups);
   if (preparing_) AddGroups(*preparing_, groups);

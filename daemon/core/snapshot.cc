@@ -111,7 +111,7 @@ std::shared_ptr<const Snapshot> Snapshot::Cut(uint64_t at) const {
   return cut;
 }
 
-void Snapshot::AddSharedGroups(std::set<const KeptGroup*>* groups) const {
+void Snapshot::AddSharedGroups(GroupSet* groups) const {
   AddGroups(table, groups);
   if (next) AddGroups(*next, groups);
 }
@@ -129,7 +129,7 @@ uint64_t Snapshot::own_bytes(const std::function<bool(const GroupAllocator*)>& o
 }
 
 uint64_t Snapshot::held_bytes() const {
-  std::set<const KeptGroup*> groups;
+  GroupSet groups;
   AddSharedGroups(&groups);
   uint64_t bytes = own_bytes();
   for (const KeptGroup* group : groups) bytes += group->geometry().bytes;

@@ -14,7 +14,6 @@
 #include <functional>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -105,7 +104,7 @@ class Snapshot {
   std::shared_ptr<const Snapshot> Cut(uint64_t at) const;
 
   // Filled groups that it shares with others.
-  void AddSharedGroups(std::set<const KeptGroup*>* groups) const;
+  void AddSharedGroups(GroupSet* groups) const;
   uint64_t own_bytes() const;  // copies of recent blocks
   // The same of those allocators alone that `owns` says.
   uint64_t own_bytes(const std::function<bool(const GroupAllocator*)>& owns) const;

@@ -47,6 +47,21 @@ TEST_F(PrefixCoreTest, PrefixesMakeRoomFromTheirEnds) {
   EXPECT_GE(removed, 2U);
 }
 
+TEST(PrefixEventsTest, TheNewestAreKeptAsFarAsTheirBoundsAllow) {
+  PrefixEvents events(4);
+  for (uint64_t entry = 1; entry <= 6; ++entry) events.Stored({"a", "full", 16, {{}}, entry});
+  ASSERT_EQ(events.events().size(), 4U);
+  EXPECT_EQ(events.events().front().number, 3U);
+  EXPECT_EQ(events.next_number(), 7U);
+  const std::vector<ChainKey> many(1 << 20);
+  events.Removed({"a", "full", 0, many, 9}, RemovalCause::kEvicted);
+  ASSERT_EQ(events.events().size(), 1U);  // one is kept, however large
+  EXPECT_EQ(events.events().front().change.keys.size(), many.size());
+  events.Stored({"a", "full", 16, {{}}, 10});
+  ASSERT_EQ(events.events().size(), 1U);
+  EXPECT_EQ(events.events().front().number, 8U);
+}
+
 TEST_F(PrefixCoreTest, EveryMissHasItsReason) {
   uint32_t model = 0, other_model = 0;
   FakeEngine& engine = ConnectOwn(1, &model);
