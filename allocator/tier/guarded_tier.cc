@@ -22,7 +22,9 @@ bool IsFailure(const absl::Status& status) {
   }
 }
 
-absl::Status LeftOut() { return Unavailable("the tier fails and is left out for now"); }
+absl::Status LeftOut() {
+  return Unavailable("the tier fails and is left out until it is tried again");
+}
 
 }  // namespace
 

@@ -34,9 +34,9 @@ KvCore::KvCore(CoreConfig config, HostPool& pool) : config_(std::move(config)), 
     prefixes.eviction = config_.eviction;
     prefixes.entries_max = config_.prefixes_per_tenant_max;
     prefixes.blocks_max = PrefixBlocksFor(tenant.limit_bytes);
-    tenants_.push_back(
-        std::make_unique<Tenant>(tenant, pool_, config_.first_extent_bytes, config_.extent_bytes,
-                                 PrefixCache(std::move(prefixes), &prefix_events_, tenant.name)));
+    tenants_.push_back(std::make_unique<Tenant>(
+        tenant, pool_, config_.first_extent_bytes, config_.extent_bytes,
+        PrefixCache(std::move(prefixes), prefix_events_, now_, tenant.name)));
     for (const uint32_t uid : tenant.uids) tenant_of_uid_[uid] = tenants_.back().get();
     if (tenant.name == config_.default_tenant) default_tenant_ = tenants_.back().get();
   }
@@ -50,11 +50,6 @@ KvCore::~KvCore() {
   }
   // Before any tenant goes: they may name groups of public ones.
   for (const auto& tenant : tenants_) tenant->DropCached();
-}
-
-void KvCore::set_now(Instant now) {
-  now_ = now;
-  for (const auto& tenant : tenants_) tenant->prefixes.set_now(now);
 }
 
 absl::StatusOr<Tenant*> KvCore::TenantOf(uint32_t uid) {

@@ -282,7 +282,7 @@ class KvCore {
   absl::StatusOr<uint64_t> DropPrefixes(const std::string& tenant);
 
   // The time, for what is learned from traffic. Called before other verbs; never goes back.
-  void set_now(Instant now);
+  void set_now(Instant now) { now_ = now; }
   const PrefixEvents& prefix_events() const { return prefix_events_; }
 
   // Destroys extents that nobody holds any more; true if some are still held. Called from time to
@@ -345,6 +345,7 @@ class KvCore {
   const CoreConfig config_;
   HostPool& pool_;
   PrefixEvents prefix_events_{4096};
+  Instant now_;  // set_now()
   std::vector<std::unique_ptr<Tenant>> tenants_;
   std::map<uint32_t, Tenant*> tenant_of_uid_;
   Tenant* default_tenant_ = nullptr;
@@ -357,7 +358,6 @@ class KvCore {
   std::map<uint64_t, Place> sequence_places_;                         // by sequence id
   std::deque<std::unique_ptr<SequenceJob>> jobs_;                     // the older ones first
   uint64_t turn_ = 0;                                                 // of TakeJob()
-  Instant now_;                                                       // set_now()
   std::map<const Tenant*, std::deque<PrefixLookup>> prefix_lookups_;  // the newest last
   uint32_t next_session_id_ = 1;
   uint64_t next_sequence_id_ = 1;

@@ -70,8 +70,9 @@ PrefixUse::~PrefixUse() {
   if (cache_ != nullptr) cache_->End(*this);
 }
 
-PrefixCache::PrefixCache(Options options, PrefixEvents* events, std::string tenant)
-    : options_(std::move(options)), events_(events), tenant_(std::move(tenant)) {
+PrefixCache::PrefixCache(Options options, PrefixEvents& events, const Instant& now,
+                         std::string tenant)
+    : options_(std::move(options)), events_(&events), now_(&now), tenant_(std::move(tenant)) {
   absl::StatusOr<std::unique_ptr<eviction::EvictionPolicy>> policy =
       eviction::MakeEviction(options_.eviction, options_.blocks_max);
   KVASIR_CHECK(policy.ok(), "{}", MessageOf(policy.status()));
@@ -81,7 +82,7 @@ PrefixCache::PrefixCache(Options options, PrefixEvents* events, std::string tena
 PrefixCache::~PrefixCache() = default;
 
 int64_t PrefixCache::NowMicros() const {
-  return std::chrono::duration_cast<std::chrono::microseconds>(now_.time_since_epoch()).count();
+  return std::chrono::duration_cast<std::chrono::microseconds>(now_->time_since_epoch()).count();
 }
 
 PrefixCache::Hit PrefixCache::Match(const PrefixQuery& query, const ChainKey& form,
@@ -92,7 +93,7 @@ PrefixCache::Hit PrefixCache::Match(const PrefixQuery& query, const ChainKey& fo
   const auto take = [&](uint64_t id, uint64_t rows) {
     const Entry& entry = entries_.at(id);
     if (rows > rows_max || !fits(*entry.snapshot)) return false;
-    hit = {entry.snapshot, rows};
+    hit = {entry.snapshot, rows, id};
     return true;
   };
   for (uint64_t border = rows_max / kChunkTokens; border > 0; --border) {
@@ -114,9 +115,7 @@ PrefixCache::Hit PrefixCache::Match(const PrefixQuery& query, const ChainKey& fo
 PrefixUse PrefixCache::Use(const PrefixChain& chain, const ChainKey& form, const Hit& hit) {
   PrefixUse use;
   const uint64_t blocks = hit.rows / kChunkTokens;
-  for (auto& [id, entry] : entries_) {
-    if (entry.snapshot == hit.snapshot) ++entry.hits;
-  }
+  if (const auto entry = entries_.find(hit.entry); entry != entries_.end()) ++entry->second.hits;
   std::vector<ChainKey> keys;
   for (uint64_t border = 1; border <= blocks; ++border) {
     keys.push_back(NodeKey(chain, form, border));
@@ -209,13 +208,11 @@ absl::StatusOr<bool> PrefixCache::Add(std::shared_ptr<const Snapshot> snapshot, 
                              options_.entries_max);
   }
   Entry& entry = entries_[next_id_];
-  entry = {std::move(snapshot), next_id_, 0, now_};
+  entry = {std::move(snapshot), next_id_, 0, *now_};
   ++next_id_;
   Insert(entry);
-  if (events_ != nullptr) {
-    events_->Stored({tenant_, entry.snapshot->retention, entry.snapshot->rows,
-                     AttachableKeys(*entry.snapshot), entry.id});
-  }
+  events_->Stored({tenant_, entry.snapshot->retention, entry.snapshot->rows,
+                   AttachableKeys(*entry.snapshot), entry.id});
   return true;
 }
 
@@ -247,9 +244,7 @@ void PrefixCache::Drop(uint64_t id, RemovalCause cause) {
   const auto found = entries_.find(id);
   const Snapshot& snapshot = *found->second.snapshot;
   Remove(found->second, 1);
-  if (events_ != nullptr) {
-    events_->Removed({tenant_, snapshot.retention, 0, AttachableKeys(snapshot), id}, cause);
-  }
+  events_->Removed({tenant_, snapshot.retention, 0, AttachableKeys(snapshot), id}, cause);
   entries_.erase(found);
 }
 
@@ -275,7 +270,7 @@ uint64_t PrefixCache::Apply(std::span<const eviction::Eviction> evicted) {
   std::map<uint64_t, uint64_t> rows_left;  // by entry
   for (const eviction::Eviction& eviction : evicted) {
     if (evicted_at_.size() >= kEvictedRemembered) evicted_at_.clear();
-    evicted_at_[eviction.key] = now_;
+    evicted_at_[eviction.key] = *now_;
     const auto node = nodes_.find(eviction.key);
     if (node == nodes_.end()) continue;
     const auto lose = [&](uint64_t id, bool whole) {
@@ -305,10 +300,8 @@ uint64_t PrefixCache::Apply(std::span<const eviction::Eviction> evicted) {
     std::vector<ChainKey> keys = KeysInForm(*entry.snapshot);
     keys.erase(keys.begin(), keys.begin() + static_cast<ptrdiff_t>(border));
     entry.snapshot = entry.snapshot->Cut(rows);
-    if (events_ != nullptr) {
-      events_->Removed({tenant_, entry.snapshot->retention, rows, std::move(keys), id},
-                       RemovalCause::kEvicted);
-    }
+    events_->Removed({tenant_, entry.snapshot->retention, rows, std::move(keys), id},
+                     RemovalCause::kEvicted);
   }
   return rows_left.size();
 }

@@ -71,6 +71,7 @@ class PrefixCache {
   struct Hit {
     std::shared_ptr<const Snapshot> snapshot;  // null: none
     uint64_t rows = 0;
+    uint64_t entry = 0;
   };
   struct Entry {
     std::shared_ptr<const Snapshot> snapshot;  // shared with those who go on from it
@@ -79,8 +80,8 @@ class PrefixCache {
     Instant made_at;
   };
 
-  // `events`: null: nobody is told. It must outlive the cache.
-  PrefixCache(Options options, PrefixEvents* events, std::string tenant);
+  // `now`: the owner's, read at each call. It and `events` must outlive the cache.
+  PrefixCache(Options options, PrefixEvents& events, const Instant& now, std::string tenant);
   PrefixCache(PrefixCache&&) = default;  // before the first use
   ~PrefixCache();
 
@@ -101,7 +102,6 @@ class PrefixCache {
   // Gives up everything that nobody uses; what it was, in entries.
   uint64_t Clear();
 
-  void set_now(Instant now) { now_ = now; }
   const std::map<uint64_t, Entry>& entries() const { return entries_; }
   uint64_t blocks() const { return policy_->resident(); }
   uint64_t MetadataBytes() const;
@@ -132,13 +132,13 @@ class PrefixCache {
 
   Options options_;
   PrefixEvents* events_;
+  const Instant* now_;
   std::string tenant_;
   std::unique_ptr<eviction::EvictionPolicy> policy_;
   std::map<uint64_t, Entry> entries_;
   absl::flat_hash_map<ChainKey, Node> nodes_;  // by InForm(key of the chunk before the border)
   absl::flat_hash_map<ChainKey, Instant> evicted_at_;
   uint64_t next_id_ = 1;
-  Instant now_;
 };
 
 }  // namespace kvasir::core

@@ -68,23 +68,11 @@ absl::Status Snapshot::CheckModel(const Model& other) const {
 std::shared_ptr<const Snapshot> Snapshot::Cut(uint64_t at) const {
   KVASIR_CHECK(first_rows <= at && at <= rows, "a snapshot is cut where it cannot be: rows={}", at);
   auto cut = std::make_shared<Snapshot>();
-  cut->model = model;
-  cut->slots_per_block = slots_per_block;
-  cut->retention = retention;
-  cut->positions = positions;
-  cut->lane_of_layer = lane_of_layer;
-  cut->table = table;
-  cut->label = label;
+  static_cast<SnapshotFacts&>(*cut) = *this;
+  cut->next.reset();  // there is none where every row stays
   cut->rows = at;
-  cut->first_rows = first_rows;
   cut->tokens_base = std::min(at, tokens_base);
-  cut->tokens.assign(tokens.begin(),
-                     tokens.begin() + static_cast<ptrdiff_t>(at - cut->tokens_base));
-  cut->prompt = prompt;
-  cut->chosen = chosen;
-  cut->form = form;
-  cut->model_fingerprint = model_fingerprint;
-  cut->chain = chain;
+  cut->tokens.resize(at - cut->tokens_base);
   if (chain && at < rows) {
     if (at % kChunkTokens == 0) {
       cut->chain->Truncate(at, {});

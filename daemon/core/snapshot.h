@@ -64,24 +64,14 @@ class BlockList {
   std::vector<Group> groups_;
 };
 
-class Snapshot {
- public:
-  struct Lane {
-    std::shared_ptr<const KeptShapes> kept_shapes;  // of the groups that the tables name
-    std::shared_ptr<const LaneRecords> records;     // likewise; null: none is encoded
-    std::unique_ptr<const RetentionPolicy> policy;  // cloned by each who goes on
-    std::deque<RetentionPlan> pending;              // returned by the policy, in no table yet
-    uint64_t base_block = 0;                        // of the first of `recent`
-    BlockList recent;
-  };
-
+// What a snapshot says beside what its lanes own: copied as a whole where one is cut.
+struct SnapshotFacts {
   // The model as registered.
   ModelDescription model;
   uint32_t slots_per_block = 0;
   std::string retention;  // canonical
   PositionMode positions = PositionMode::kOriginal;
   std::vector<uint32_t> lane_of_layer;
-  std::vector<Lane> lanes;
   TableVersion table;                // of the query of row `rows`
   std::optional<TableVersion> next;  // published already, for later rows
   std::string label;                 // of the sequence it was made of
@@ -94,6 +84,20 @@ class Snapshot {
   std::optional<PrefixChain> chain;  // of its rows, where they may be shared as a prefix
   ChainKey form;                     // with a chain: what the retention made of the rows
   std::array<uint8_t, 16> model_fingerprint{};
+};
+
+class Snapshot : public SnapshotFacts {
+ public:
+  struct Lane {
+    std::shared_ptr<const KeptShapes> kept_shapes;  // of the groups that the tables name
+    std::shared_ptr<const LaneRecords> records;     // likewise; null: none is encoded
+    std::unique_ptr<const RetentionPolicy> policy;  // cloned by each who goes on
+    std::deque<RetentionPlan> pending;              // returned by the policy, in no table yet
+    uint64_t base_block = 0;                        // of the first of `recent`
+    BlockList recent;
+  };
+
+  std::vector<Lane> lanes;
 
   // Whether a sequence of `other` may go on from it. Errors: kFailedPrecondition naming the first
   // field that differs, without what stands in it.
