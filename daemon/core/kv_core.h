@@ -152,6 +152,12 @@ struct PrefixReport {
   Instant made_at;
 };
 
+// The hit-rate curve of a tenant.
+struct DemandReport {
+  std::string tenant;
+  PrefixDemandReport demand;
+};
+
 struct SnapshotReport {
   std::string tenant, model, retention, label;
   uint64_t rows = 0;
@@ -293,6 +299,7 @@ class KvCore {
   std::vector<SequenceReport> SequenceReports() const;
   std::vector<SnapshotReport> SnapshotReports() const;  // by tenant, the oldest first
   std::vector<PrefixReport> PrefixReports() const;      // by tenant, the oldest first
+  std::vector<DemandReport> DemandReports() const;
   // The last ones of a tenant, the oldest first. Errors: kNotFound.
   absl::StatusOr<std::vector<PrefixLookup>> PrefixLookups(const std::string& tenant) const;
   // `tenant`: the only one whose sequences the caller may know of; null: all.

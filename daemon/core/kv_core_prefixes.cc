@@ -171,6 +171,7 @@ void KvCore::SharePrefix(Sequence& sequence, const OpenRequest& request,
   tenant.counters.prefix_rows += keys.tokens.size();
   tenant.counters.prefix_rows_hit += rows;
   if (found) ++tenant.counters.prefix_hits;
+  tenant.demand.Asked(own, form, keys.rows_max, sequence.model().token_bytes());
 
   PrefixChain chain = own;
   const std::span<const TokenId> tokens = keys.tokens;
@@ -234,6 +235,7 @@ KvCore::SaveAnswer KvCore::PublishPrefix(Session& session, uint32_t slot, uint32
   if (!saved.ok() || *saved == nullptr) return answer;
   answer.rows = (*saved)->rows;
   answer.held_bytes = (*saved)->held_bytes();
+  session.tenant.demand.Published(**saved);
   answer.status = session.tenant.prefixes.Add(*std::move(saved), sequence.prefix_use()).status();
   answer.ready = answer.status.ok();
   return answer;

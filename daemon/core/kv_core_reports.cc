@@ -77,6 +77,14 @@ std::vector<TenantReport> KvCore::TenantReports() const {
   return reports;
 }
 
+std::vector<DemandReport> KvCore::DemandReports() const {
+  std::vector<DemandReport> reports;
+  for (const auto& tenant : tenants_) {
+    reports.push_back({tenant->config.name, tenant->demand.Report()});
+  }
+  return reports;
+}
+
 absl::StatusOr<Inspection> KvCore::Inspect(const std::string* tenant, uint64_t sequence_id,
                                            uint32_t layer, uint64_t first_row,
                                            uint32_t max_rows) const {

@@ -12,6 +12,7 @@
 #include "allocator/group_allocator.h"
 #include "daemon/core/account.h"
 #include "daemon/core/prefix_cache.h"
+#include "daemon/core/prefix_demand.h"
 #include "daemon/core/snapshot_store.h"
 
 namespace kvasir::core {
@@ -90,7 +91,8 @@ struct Tenant {
         account(config.name, config.limit_bytes, pool),
         kept(ExtentUse::kKept, first_extent_bytes, extent_bytes, account),
         outside(ExtentUse::kKept, first_extent_bytes, extent_bytes, account),
-        prefixes(std::move(prefix_cache)) {
+        prefixes(std::move(prefix_cache)),
+        demand(config.limit_bytes) {
     account.set_make_room([this] { return MakeRoom(); });
   }
   Tenant(const Tenant&) = delete;
@@ -112,6 +114,7 @@ struct Tenant {
   // After the sets that their groups are of.
   SnapshotStore snapshots;
   PrefixCache prefixes;
+  PrefixDemand demand;
   TenantCounters counters;
   uint32_t sessions = 0;
   uint64_t served_at = 0;  // turn in which a job of its was last taken
