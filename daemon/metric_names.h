@@ -40,6 +40,11 @@ inline constexpr Metric<StatsSnapshot> kDaemonMetrics[] = {
      [](const StatsSnapshot& s) { return static_cast<double>(s.late_faults); }},
 };
 
+// A gauge with labels tenant="name" and times="0.125" to "8".
+inline constexpr char kHitRatioName[] = "kvasir_prefix_hit_ratio_at";
+inline constexpr char kHitRatioHelp[] =
+    "Share of the prompts' chunks that memory of so many times the tenant's limit would have had.";
+
 inline constexpr Metric<TenantSnapshot> kTenantMetrics[] = {
     {"kvasir_tenant_held_bytes", MetricKind::kGauge, "Bytes of the tenant's block groups.",
      [](const TenantSnapshot& t) { return static_cast<double>(t.held_bytes); }},

@@ -49,6 +49,22 @@ prometheus::MetricFamily BuildInfo(const StatsSnapshot& snapshot) {
   return family;
 }
 
+prometheus::MetricFamily HitRatios(const StatsSnapshot& snapshot) {
+  prometheus::MetricFamily family;
+  family.name = kHitRatioName;
+  family.help = kHitRatioHelp;
+  family.type = prometheus::MetricType::Gauge;
+  for (const TenantSnapshot& tenant : snapshot.tenants) {
+    for (const auto& [times, ratio] : tenant.hit_ratios) {
+      prometheus::ClientMetric sample;
+      sample.label = {{"tenant", tenant.tenant}, {"times", fmt::format("{:g}", times)}};
+      sample.gauge.value = ratio;
+      family.metric.push_back(std::move(sample));
+    }
+  }
+  return family;
+}
+
 class SnapshotCollectable final : public prometheus::Collectable {
  public:
   explicit SnapshotCollectable(SnapshotFunction snapshot) : snapshot_(std::move(snapshot)) {}
@@ -97,6 +113,7 @@ std::vector<prometheus::MetricFamily> CollectMetrics(const StatsSnapshot& snapsh
     }
     out.push_back(std::move(family));
   }
+  out.push_back(HitRatios(snapshot));
   return out;
 }
 

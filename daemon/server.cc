@@ -232,9 +232,11 @@ StatsSnapshot Server::Snapshot() {
       std::chrono::duration_cast<std::chrono::milliseconds>(SystemClock().Now() - started_)
           .count());
   std::vector<core::TenantReport> tenants;
+  std::vector<core::DemandReport> demands;  // of the same tenants
   {
     MutexLock lock(shared_->mutex);
     tenants = shared_->core.TenantReports();
+    demands = shared_->core.DemandReports();
   }
   const HostPoolCounts pool = pool_->counts();
   snapshot.pool_bytes = pool.pool_bytes;
@@ -267,6 +269,9 @@ StatsSnapshot Server::Snapshot() {
                                 tenant.counters.prefix_rows_hit,
                                 tenant.prefix_chunks,
                                 tenant.prefix_metadata_bytes});
+    for (const core::HitRatePoint& point : demands[snapshot.tenants.size() - 1].demand.points) {
+      snapshot.tenants.back().hit_ratios.emplace_back(point.times, point.hit_ratio);
+    }
   }
   return snapshot;
 }

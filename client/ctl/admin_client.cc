@@ -46,6 +46,10 @@ class GrpcAdminClient final : public AdminClient {
     return Call<v1::ListPrefixLookupsResponse>(*admin_, &v1::Admin::Stub::ListPrefixLookups,
                                                request);
   }
+  absl::StatusOr<v1::GetHitRateCurvesResponse> GetHitRateCurves(
+      const v1::GetHitRateCurvesRequest& request) override {
+    return Call<v1::GetHitRateCurvesResponse>(*admin_, &v1::Admin::Stub::GetHitRateCurves, request);
+  }
   absl::StatusOr<v1::DropPrefixesResponse> DropPrefixes(
       const v1::DropPrefixesRequest& request) override {
     return Call<v1::DropPrefixesResponse>(*admin_, &v1::Admin::Stub::DropPrefixes, request);

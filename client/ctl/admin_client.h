@@ -29,6 +29,8 @@ class AdminClient {
       const v1::ListPrefixesRequest& request) = 0;
   virtual absl::StatusOr<v1::ListPrefixLookupsResponse> ListPrefixLookups(
       const v1::ListPrefixLookupsRequest& request) = 0;
+  virtual absl::StatusOr<v1::GetHitRateCurvesResponse> GetHitRateCurves(
+      const v1::GetHitRateCurvesRequest& request) = 0;
   virtual absl::StatusOr<v1::DropPrefixesResponse> DropPrefixes(
       const v1::DropPrefixesRequest& request) = 0;
   // Calls `take` for each event until it returns false. Without a deadline.

@@ -24,6 +24,7 @@ constexpr CommandText kCommands[] = {
     {Command::kSnapshots, "snapshots", "Saved sequences: rows, bytes, age"},
     {Command::kPrefixes, "prefixes", "Cached prefixes: rows, bytes, hits, age"},
     {Command::kExplain, "explain", "How much of the last prompts was cached, and why no more"},
+    {Command::kCurve, "curve", "What prefixes would hit with an eighth to eight times the memory"},
     {Command::kEvents, "events", "Watch prefixes being stored and removed"},
     {Command::kEvict, "evict", "Give up the cached prefixes of a tenant that nobody uses"},
     {Command::kInspect, "inspect", "Which tokens of a sequence are kept, as text"},
@@ -73,6 +74,8 @@ std::variant<CommandLine, EarlyEnd> ParseCommandLine(std::vector<std::string> ar
       sub->add_option("--tenant", line.tenant, "Only the snapshots of this tenant");
     } else if (entry.command == Command::kPrefixes) {
       sub->add_option("--tenant", line.tenant, "Only the prefixes of this tenant");
+    } else if (entry.command == Command::kCurve) {
+      sub->add_option("--tenant", line.tenant, "Only this tenant");
     } else if (entry.command == Command::kExplain) {
       sub->add_option("SEQUENCE", line.sequence_id, "Only the prompt of this sequence")
           ->check(DigitsOnly);

@@ -19,6 +19,7 @@ enum class Command {
   kSnapshots,
   kPrefixes,
   kExplain,
+  kCurve,
   kEvents,
   kEvict,
   kInspect,
@@ -34,7 +35,7 @@ struct CommandLine {
   std::chrono::milliseconds deadline{5000};  // of each call
   bool json = false;
   bool color = false;
-  std::string tenant;        // sequences, snapshots, prefixes: only this one's
+  std::string tenant;        // only this one's
   uint64_t sequence_id = 0;  // inspect, explain; 0: all
   uint64_t from_number = 0;  // events; 0: from now on
   uint64_t count = 0;        // events; 0: until it is stopped

@@ -158,6 +158,12 @@ absl::StatusOr<Outcome> Execute(const CommandLine& line, AdminClient& daemon) {
     case Command::kExplain:
       text = TextOf(line, Explain(line, daemon), RenderLookups);
       break;
+    case Command::kCurve: {
+      v1::GetHitRateCurvesRequest request;
+      request.set_tenant(line.tenant);
+      text = TextOf(line, daemon.GetHitRateCurves(request), RenderCurves);
+      break;
+    }
     case Command::kEvict: {
       v1::DropPrefixesRequest request;
       request.set_tenant(line.tenant);

@@ -203,6 +203,36 @@ std::string RenderLookups(const v1::ListPrefixLookupsResponse& lookups) {
   return table.empty() ? "no prompts\n" : table.Render();
 }
 
+std::string RenderCurves(const v1::GetHitRateCurvesResponse& curves) {
+  std::string out;
+  for (const v1::HitRateCurve& curve : curves.curves()) {
+    if (!out.empty()) out += "\n";
+    const std::string tenant = EscapeForTerminal(curve.tenant());
+    if (curve.points().empty()) {
+      out += fmt::format("tenant {}: no prompt was asked with\n", tenant);
+      continue;
+    }
+    out += fmt::format("tenant {}: {} chunks of {} asked for", tenant, curve.chunks_asked(),
+                       HumanBytes(curve.chunk_bytes()));
+    if (curve.stands_for() > 1) out += fmt::format(", one in {} followed", curve.stands_for());
+    Table table({{"TIMES", kRight},
+                 {"MEMORY", kRight},
+                 {"CHUNKS", kRight},
+                 {"HIT", kRight},
+                 {"GAIN", kRight}});
+    double before = 0;
+    for (const v1::HitRatePoint& point : curve.points()) {
+      table.AddRow({fmt::format("{:g}", point.times()), HumanBytes(point.bytes()),
+                    fmt::format("{}", point.chunks()),
+                    fmt::format("{:.1f}%", 100 * point.hit_ratio()),
+                    fmt::format("{:+.1f}", 100 * (point.hit_ratio() - before))});
+      before = point.hit_ratio();
+    }
+    out += "\n" + table.Render();
+  }
+  return out.empty() ? "no tenants\n" : out;
+}
+
 std::string RenderEvent(const v1::PrefixEvent& event) {
   if (event.kind() == v1::PrefixEvent::KIND_LOST) {
     return fmt::format("{} lost: earlier events are not remembered\n", event.number());

@@ -66,6 +66,22 @@ void Fill(const core::PrefixLookup& lookup, const std::string& tenant, Instant n
   out->set_age_ms(MillisecondsOf(now - lookup.at));
 }
 
+void Fill(const core::DemandReport& report, v1::HitRateCurve* out) {
+  out->set_tenant(report.tenant);
+  out->set_limit_bytes(report.demand.limit_bytes);
+  out->set_chunk_bytes(report.demand.chunk_bytes);
+  out->set_chunks_asked(report.demand.chunks_asked);
+  out->set_stands_for(report.demand.stands_for);
+  out->set_metadata_bytes(report.demand.metadata_bytes);
+  for (const core::HitRatePoint& point : report.demand.points) {
+    v1::HitRatePoint* const one = out->add_points();
+    one->set_times(point.times);
+    one->set_bytes(point.bytes);
+    one->set_chunks(point.chunks);
+    one->set_hit_ratio(point.hit_ratio);
+  }
+}
+
 }  // namespace
 
 grpc::Status AdminService::ListPrefixes(grpc::ServerContext* context,
@@ -114,6 +130,28 @@ grpc::Status AdminService::ListPrefixLookups(grpc::ServerContext* context,
     }
   }
   if (!known) return ToGrpc(NotFound("unknown tenant: tenant={}", request->tenant()));
+  return grpc::Status::OK;
+}
+
+grpc::Status AdminService::GetHitRateCurves(grpc::ServerContext* context,
+                                            const v1::GetHitRateCurvesRequest* request,
+                                            v1::GetHitRateCurvesResponse* response) {
+  const absl::StatusOr<Scope> scope = ScopeOf(*context);
+  if (!scope.ok()) return ToGrpc(scope.status());
+  std::vector<core::DemandReport> reports;
+  {
+    MutexLock lock(shared_.mutex);
+    reports = shared_.core.DemandReports();
+  }
+  response->set_boot_epoch(boot_epoch_);
+  for (const core::DemandReport& report : reports) {
+    if (!scope->Sees(report.tenant)) continue;
+    if (!request->tenant().empty() && request->tenant() != report.tenant) continue;
+    Fill(report, response->add_curves());
+  }
+  if (!request->tenant().empty() && response->curves().empty()) {
+    return ToGrpc(NotFound("unknown tenant: tenant={}", request->tenant()));
+  }
   return grpc::Status::OK;
 }
 

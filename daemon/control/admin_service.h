@@ -47,6 +47,9 @@ class AdminService final : public v1::Admin::Service {
                             v1::DropPrefixesResponse* response) override;
   grpc::Status WatchPrefixes(grpc::ServerContext* context, const v1::WatchPrefixesRequest* request,
                              grpc::ServerWriter<v1::PrefixEvent>* writer) override;
+  grpc::Status GetHitRateCurves(grpc::ServerContext* context,
+                                const v1::GetHitRateCurvesRequest* request,
+                                v1::GetHitRateCurvesResponse* response) override;
   grpc::Status InspectSequence(grpc::ServerContext* context,
                                const v1::InspectSequenceRequest* request,
                                v1::InspectSequenceResponse* response) override;

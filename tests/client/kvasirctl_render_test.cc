@@ -126,6 +126,35 @@ TEST(KvasirctlRenderTest, Sequences) {
       "12  a       4711  SmolLM2  1000   125  12.5%  2.0 KiB            3  sepllm     chat\n");
 }
 
+TEST(KvasirctlRenderTest, Curves) {
+  v1::GetHitRateCurvesResponse curves;
+  EXPECT_EQ(RenderCurves(curves), "no tenants\n");
+  curves.add_curves()->set_tenant("idle\x1b[2J");
+  auto* curve = curves.add_curves();
+  curve->set_tenant("a");
+  curve->set_chunk_bytes(2 << 20);
+  curve->set_chunks_asked(70'000);
+  curve->set_stands_for(4);
+  const auto add = [&](double times, uint64_t mib, double ratio) {
+    auto* point = curve->add_points();
+    point->set_times(times);
+    point->set_bytes(mib << 20);
+    point->set_chunks(mib / 2);
+    point->set_hit_ratio(ratio);
+  };
+  add(0.125, 128, 0.1);
+  add(1, 1024, 0.4567);
+  add(8, 8192, 0.4);
+  EXPECT_EQ(RenderCurves(curves),
+            "tenant idle\\x1b[2J: no prompt was asked with\n"
+            "\n"
+            "tenant a: 70000 chunks of 2.0 MiB asked for, one in 4 followed\n"
+            "TIMES     MEMORY  CHUNKS    HIT   GAIN\n"
+            "0.125  128.0 MiB      64  10.0%  +10.0\n"
+            "    1   1.00 GiB     512  45.7%  +35.7\n"
+            "    8   8.00 GiB    4096  40.0%   -5.7\n");
+}
+
 TEST(KvasirctlRenderTest, Snapshots) {
   v1::ListSnapshotsResponse snapshots;
   EXPECT_EQ(RenderSnapshots(snapshots), "no snapshots\n");

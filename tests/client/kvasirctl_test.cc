@@ -85,6 +85,12 @@ class FakeAdmin final : public v1::Admin::Service {
     return grpc::Status::OK;
   }
 
+  grpc::Status GetHitRateCurves(grpc::ServerContext*, const v1::GetHitRateCurvesRequest* request,
+                                v1::GetHitRateCurvesResponse* response) override {
+    response->add_curves()->set_tenant(request->tenant());
+    return grpc::Status::OK;
+  }
+
   grpc::Status DropPrefixes(grpc::ServerContext*, const v1::DropPrefixesRequest* request,
                             v1::DropPrefixesResponse* response) override {
     if (request->tenant() != "a") return {grpc::StatusCode::NOT_FOUND, "unknown tenant"};
@@ -255,6 +261,9 @@ TEST_F(KvasirctlTest, SnapshotsAreThoseOfTheTenant) {
   EXPECT_EQ(json::parse(Run({"explain", "12", "--output=json"}).out)["lookups"].size(), 1U);
   EXPECT_EQ(json::parse(Run({"explain", "--output=json"}).out)["lookups"].size(), 2U);
   EXPECT_EQ(Run({"explain", "13"}).exit_code, 1);
+  EXPECT_EQ(json::parse(Run({"curve", "--tenant=a", "--output=json"}).out)["curves"][0]["tenant"],
+            "a");
+  EXPECT_EQ(Run({"curve", "--tenant=a"}).out, "tenant a: no prompt was asked with\n");
   EXPECT_EQ(Run({"evict", "--tenant=a"}).out, "3 prefixes given up\n");
   EXPECT_EQ(Run({"evict", "--tenant=b"}).exit_code, 1);
   EXPECT_EQ(Run({"evict"}).exit_code, 2);

@@ -46,7 +46,8 @@ StatsSnapshot Example() {
                               .rows_kept = 17,
                               .compactions = 18,
                               .rejected_calls = 19,
-                              .violations = 20});
+                              .violations = 20,
+                              .hit_ratios = {{0.125, 0.25}, {8, 0.75}}});
   snapshot.tenants.push_back({.tenant = "b", .held_bytes = 9007199254740992});
   return snapshot;
 }
@@ -88,12 +89,14 @@ TEST(MetricsTest, ShowEveryCountOfTheDaemonAndOfEachTenant) {
       {"kvasir_tenant_rejected_calls_total{tenant=a}", 19},
       {"kvasir_tenant_violations_total{tenant=a}", 20},
       {"kvasir_tenant_held_bytes{tenant=b}", 9007199254740992},
+      {"kvasir_prefix_hit_ratio_at{tenant=a}{times=0.125}", 0.25},
+      {"kvasir_prefix_hit_ratio_at{tenant=a}{times=8}", 0.75},
   };
   for (const auto& [name, value] : expected) {
     ASSERT_TRUE(found.contains(name)) << name;
     EXPECT_EQ(found.at(name), value) << name;
   }
-  EXPECT_EQ(found.size(), 1 + std::size(kDaemonMetrics) + 2 * std::size(kTenantMetrics));
+  EXPECT_EQ(found.size(), 1 + std::size(kDaemonMetrics) + 2 * std::size(kTenantMetrics) + 2);
 }
 
 TEST(MetricsTest, NamesAreUniqueAndCountersEndInTotal) {

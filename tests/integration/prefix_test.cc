@@ -170,7 +170,21 @@ TEST_F(PrefixTest, OperatorsSeeWhatIsCachedAndWhyAPromptWasNot) {
   EXPECT_EQ(lookups.lookups(1).row(), 70U);
   EXPECT_EQ(lookups.lookups(1).rows_hit(), 64U);
   EXPECT_EQ(lookups.lookups(1).sequence_id(), id);
+  v1::GetHitRateCurvesRequest asked;
+  v1::GetHitRateCurvesResponse curves;
+  ASSERT_TRUE(calls.CallAdmin(&v1::Admin::Stub::GetHitRateCurves, asked, &curves).ok());
+  ASSERT_EQ(curves.curves_size(), 1);
+  EXPECT_EQ(curves.curves(0).chunks_asked(), 12U);  // of both prompts
+  ASSERT_EQ(curves.curves(0).points_size(), 7);
+  EXPECT_EQ(curves.curves(0).points(3).bytes(), curves.curves(0).limit_bytes());
+  EXPECT_DOUBLE_EQ(curves.curves(0).points(6).hit_ratio(), 4.0 / 12);
+  asked.set_tenant("nobody");
+  EXPECT_EQ(calls.CallAdmin(&v1::Admin::Stub::GetHitRateCurves, asked, &curves).error_code(),
+            grpc::StatusCode::NOT_FOUND);
   const StatsSnapshot stats = server_->Snapshot();
+  ASSERT_EQ(stats.tenants[0].hit_ratios.size(), 7U);
+  EXPECT_EQ(stats.tenants[0].hit_ratios[6],
+            std::pair(curves.curves(0).points(6).times(), curves.curves(0).points(6).hit_ratio()));
   EXPECT_EQ(stats.tenants[0].prefix_lookups, 2U);
   EXPECT_EQ(stats.tenants[0].prefix_hits, 1U);
   EXPECT_EQ(stats.tenants[0].prefix_rows, 200U);

@@ -209,6 +209,14 @@ TEST(Attacker, SeesItsOwnNumbersOnly) {
     ASSERT_TRUE(calls.CallAdmin(&v1::Admin::Stub::ListSequences, list, &listed).ok());
     EXPECT_EQ(listed.sequences_size(), 0);
   }
+  v1::GetHitRateCurvesRequest asked;
+  v1::GetHitRateCurvesResponse curves;
+  ASSERT_TRUE(calls.CallAdmin(&v1::Admin::Stub::GetHitRateCurves, asked, &curves).ok());
+  ASSERT_EQ(curves.curves_size(), 1);
+  EXPECT_EQ(curves.curves(0).tenant(), "attacker");
+  asked.set_tenant("victim");
+  EXPECT_EQ(calls.CallAdmin(&v1::Admin::Stub::GetHitRateCurves, asked, &curves).error_code(),
+            grpc::StatusCode::NOT_FOUND);
   v1::GetHostResponse host;
   EXPECT_EQ(calls.CallAdmin(&v1::Admin::Stub::GetHost, v1::GetHostRequest(), &host).error_code(),
             grpc::StatusCode::PERMISSION_DENIED);
