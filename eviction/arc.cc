@@ -1,7 +1,10 @@
 #include <algorithm>
+#include <bit>
 
+#include "base/error.h"
 #include "eviction/blockwise_policy.h"
 #include "eviction/fixed_policies.h"
+#include "eviction/learned_state.h"
 
 namespace kvasir::eviction {
 namespace {
@@ -36,6 +39,24 @@ class Arc final : public BlockwisePolicy {
   bool DropOne() override { return Replace(false); }
 
  private:
+  // The share of the room that T1 should have: of one capacity as of any.
+  std::optional<std::string> SaveBody() const override {
+    std::string body;
+    AppendNumber(body, std::bit_cast<uint64_t>(p_ / capacity()));
+    return body;
+  }
+  absl::Status RestoreBody(std::string_view body) override {
+    if (body.size() != 8) {
+      return DataLoss("learned state has another size: bytes={} expected=8", body.size());
+    }
+    const auto share = std::bit_cast<double>(TakeNumber(body));
+    if (!(share >= 0 && share <= 1)) {  // NaN is refused too
+      return DataLoss("learned state is out of bounds: share={} min=0 max=1", share);
+    }
+    p_ = share * capacity();
+    return absl::OkStatus();
+  }
+
   enum Where : uint8_t { kT1, kT2, kB1, kB2 };
 
   bool MissUnknown(BlockId block) {  // case IV

@@ -1,16 +1,28 @@
 #include "eviction/eviction_policy.h"
 
 #include "base/error.h"
+#include "base/status_macros.h"
+#include "eviction/learned_state.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 namespace kvasir::eviction {
 
+std::string EvictionPolicy::SaveLearned() const {
+  const std::optional<std::string> body = SaveBody();
+  return body ? SealLearned(name(), *body) : std::string();
+}
+
 absl::Status EvictionPolicy::RestoreLearned(std::string_view bytes) {
   if (bytes.empty()) return absl::OkStatus();
+  KVASIR_ASSIGN_OR_RETURN(const std::string_view body, OpenLearned(name(), bytes));
+  return RestoreBody(body);
+}
+
+absl::Status EvictionPolicy::RestoreBody(std::string_view body) {
   return InvalidArgument("this policy learns nothing: eviction={} bytes={} max=0", name(),
-                         bytes.size());
+                         body.size());
 }
 
 std::string Explain(const Eviction& eviction) {

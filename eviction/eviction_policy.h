@@ -107,15 +107,23 @@ class EvictionPolicy {
   // that is. For callers that take room away: another tenant's need, a smaller budget.
   virtual std::optional<Eviction> EvictOne(int64_t now_us) = 0;
 
-  // What was learned from traffic, as bytes for RestoreLearned() of the same policy; empty where
-  // nothing is.
-  virtual std::string SaveLearned() const { return {}; }
+  // What was learned from traffic, in the envelope of learned_state.h; empty for policies that
+  // learn nothing but about single keys. It has no keys and tells nothing of content, and an
+  // instance of any capacity can go on from it.
+  std::string SaveLearned() const;
 
-  // All or nothing. Errors: kInvalidArgument or kDataLoss naming the field and its bound.
-  virtual absl::Status RestoreLearned(std::string_view bytes);
+  // All or nothing; "" restores nothing. Errors: kInvalidArgument or kDataLoss naming the field and
+  // its bound.
+  absl::Status RestoreLearned(std::string_view bytes);
 
   // Everything allocated, the index included.
   virtual uint64_t MetadataBytes() const = 0;
+
+ private:
+  // What the envelope is put around; nothing: this policy learns nothing.
+  virtual std::optional<std::string> SaveBody() const { return std::nullopt; }
+  // REQUIRES: SaveBody() has something. Errors: RestoreLearned()'s.
+  virtual absl::Status RestoreBody(std::string_view body);
 };
 
 // One line for a log: "victim=... list=cell level=9 bucket=14 index=0.0003 features=0,3,...".

@@ -1,4 +1,6 @@
-// The textbook policies, as options and as the yardstick: they learn nothing that outlives a block.
+// The textbook policies, as options and as the yardstick. Beside what they know of single keys ARC
+// alone learns something: the room of each of its lists. W-TinyLFU's sketch is of keys, which are
+// others after a restart of whoever holds the secret that they are made with.
 //
 // `pin` as in blockwise_policy.h. REQUIRES: capacity in 1..kCapacityMax.
 #ifndef KVASIR_EVICTION_FIXED_POLICIES_H_

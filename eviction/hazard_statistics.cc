@@ -7,6 +7,7 @@
 #include <span>
 
 #include "base/error.h"
+#include "eviction/learned_state.h"
 #include "eviction/tail.h"
 
 namespace kvasir::eviction {
@@ -22,21 +23,10 @@ constexpr double kCountMax = 1e15;  // of a histogram: whole numbers are exact b
 constexpr std::string_view kMagic = "KVRHAZRD";
 constexpr uint64_t kVersion = 1;
 
-void Append(std::string& bytes, uint64_t number) {
-  for (int shift = 0; shift < 64; shift += 8) bytes += static_cast<char>(number >> shift & 0xFF);
-}
-
-uint64_t Take(std::string_view& bytes) {
-  uint64_t number = 0;
-  for (size_t i = 8; i-- > 0;) number = number << 8 | static_cast<uint8_t>(bytes[i]);
-  bytes.remove_prefix(8);
-  return number;
-}
-
 absl::Status TakeAll(std::string_view& bytes, const char* field, double min, double max,
                      std::span<double> into) {
   for (size_t i = 0; i < into.size(); ++i) {
-    into[i] = std::bit_cast<double>(Take(bytes));
+    into[i] = std::bit_cast<double>(TakeNumber(bytes));
     if (!(into[i] >= min && into[i] <= max)) {  // NaN is refused too
       return DataLoss("learned state is out of bounds: {}[{}]={} min={} max={}", field, i, into[i],
                       min, max);
@@ -100,12 +90,12 @@ uint32_t HazardStatistics::OldBucket() const {
 std::string HazardStatistics::Save() const {
   std::string bytes(kMagic);
   for (const uint64_t number : {kVersion, uint64_t{kBuckets}, uint64_t{kNumbers}}) {
-    Append(bytes, number);
+    AppendNumber(bytes, number);
   }
   for (const std::span<const double> values :
        {std::span<const double>(hit_), std::span<const double>(risk_),
         std::span<const double>(beta_), std::span<const double>(evidence_)}) {
-    for (const double value : values) Append(bytes, std::bit_cast<uint64_t>(value));
+    for (const double value : values) AppendNumber(bytes, std::bit_cast<uint64_t>(value));
   }
   return bytes;
 }
@@ -123,7 +113,7 @@ absl::Status HazardStatistics::Restore(std::string_view bytes) {
   };
   for (const Expected& expected : {Expected{"version", kVersion}, Expected{"buckets", kBuckets},
                                    Expected{"numbers", kNumbers}}) {
-    if (const uint64_t got = Take(bytes); got != expected.value) {
+    if (const uint64_t got = TakeNumber(bytes); got != expected.value) {
       return DataLoss("learned state is of another kind: {}={} expected={}", expected.field, got,
                       expected.value);
     }

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "eviction/learned_state.h"
 
 namespace kvasir::eviction {
 namespace {
@@ -293,8 +294,18 @@ std::optional<Eviction> ReturnHazard::EvictOne(int64_t now_us) {
   return one.front();
 }
 
-absl::Status ReturnHazard::RestoreLearned(std::string_view bytes) {
-  if (absl::Status status = statistics_.Restore(bytes); !status.ok()) return status;
+std::optional<std::string> ReturnHazard::SaveBody() const {
+  std::string body;
+  AppendNumber(body, completed_ % static_cast<uint64_t>(options_.relearn_every));
+  return body + statistics_.Save();
+}
+
+absl::Status ReturnHazard::RestoreBody(std::string_view body) {
+  if (body.size() < 8) return DataLoss("learned state is cut: bytes={} min=8", body.size());
+  // Another relearn_every may have been set since.
+  const uint64_t completed = TakeNumber(body) % static_cast<uint64_t>(options_.relearn_every);
+  if (absl::Status status = statistics_.Restore(body); !status.ok()) return status;
+  completed_ = completed;
   lists_.SetOldBucket(tails_, statistics_.OldBucket());
   lists_.Reindex(statistics_);
   return absl::OkStatus();

@@ -51,14 +51,16 @@ class ReturnHazard final : public EvictionPolicy {
                             std::vector<Eviction>& evicted) override;
   absl::Status Complete(SequenceId id, const SequenceEnd& end) override;
   std::optional<Eviction> EvictOne(int64_t now_us) override;
-  std::string SaveLearned() const override { return statistics_.Save(); }
-  absl::Status RestoreLearned(std::string_view bytes) override;
   uint64_t MetadataBytes() const override;
 
   // O(blocks); for tests. Errors: kInternal naming the invariant.
   absl::Status CheckInvariants() const;
 
  private:
+  // How far the next relearning is, then HazardStatistics.
+  std::optional<std::string> SaveBody() const override;
+  absl::Status RestoreBody(std::string_view body) override;
+
   struct OwnTail {
     TailId id = kNoTail;
     uint64_t serial = 0;

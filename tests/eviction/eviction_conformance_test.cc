@@ -1,4 +1,5 @@
 // What every eviction policy promises, whatever it evicts.
+#include <algorithm>
 #include <memory>
 #include <set>
 #include <string>
@@ -11,6 +12,7 @@
 #include "base/error.h"
 #include "eviction/eviction_registry.h"
 #include "eviction/fixed_policies.h"
+#include "eviction/learned_state.h"
 #include "tests/eviction/workload.h"
 
 namespace kvasir::eviction {
@@ -230,7 +232,60 @@ TEST_P(EvictionConformanceTest, ChainsThatCannotBeDoNoHarm) {
 TEST_P(EvictionConformanceTest, ForeignLearnedStateIsRefused) {
   auto policy = Make(4);
   EXPECT_TRUE(policy->RestoreLearned(policy->SaveLearned()).ok());
+  EXPECT_TRUE(policy->RestoreLearned("").ok());
   EXPECT_FALSE(policy->RestoreLearned("x").ok());
+  EXPECT_THAT(MessageOf(policy->RestoreLearned(SealLearned("clock", "x"))),
+              HasSubstr("another policy: eviction=" + GetParam()));
+  for (const char* body : {"", "x", "12345678901"}) {
+    EXPECT_FALSE(policy->RestoreLearned(SealLearned(GetParam(), body)).ok()) << body;
+  }
+}
+
+// What is saved is all that an instance goes on from: one that went on from it says the same again,
+// and two of them decide alike, also in a cache of another size.
+TEST_P(EvictionConformanceTest, WhatWasLearnedIsTheSameInEachThatGoesOnFromIt) {
+  const auto lessons = Requests(11), requests = Requests(12);
+  auto taught = Make(60, lessons);
+  std::vector<Eviction> evicted;
+  for (const auto& lesson : lessons) ASSERT_TRUE(Serve(*taught, lesson.View(), evicted).ok());
+  const std::string saved = taught->SaveLearned();
+  EXPECT_LE(saved.size(), kLearnedBytesMax);
+  EXPECT_EQ(saved, taught->SaveLearned());
+  auto one = Make(60, requests), two = Make(60, requests), small = Make(7, requests);
+  ASSERT_TRUE(one->RestoreLearned(saved).ok());
+  EXPECT_EQ(one->SaveLearned(), saved);
+  ASSERT_TRUE(two->RestoreLearned(one->SaveLearned()).ok());
+  ASSERT_TRUE(small->RestoreLearned(saved).ok());
+  std::vector<Eviction> of_one, of_two, of_small;
+  for (const auto& request : requests) {
+    ASSERT_TRUE(Serve(*one, request.View(), of_one).ok());
+    ASSERT_TRUE(Serve(*two, request.View(), of_two).ok());
+    ASSERT_TRUE(Serve(*small, request.View(), of_small).ok());
+    ASSERT_LE(small->resident(), 7U);
+  }
+  ASSERT_EQ(of_one.size(), of_two.size());
+  for (size_t i = 0; i < of_one.size(); ++i) ASSERT_EQ(Explain(of_one[i]), Explain(of_two[i]));
+}
+
+TEST_P(EvictionConformanceTest, DamagedLearnedStateIsRefusedAndChangesNothing) {
+  auto taught = Make(20, Requests(13));
+  std::vector<Eviction> evicted;
+  for (const auto& lesson : Requests(13)) ASSERT_TRUE(Serve(*taught, lesson.View(), evicted).ok());
+  const std::string saved = taught->SaveLearned();
+  auto policy = Make(20);
+  const std::string fresh = policy->SaveLearned();
+  // Every byte of what is small; of the numbers in between one in many.
+  const size_t step = std::max<size_t>(saved.size() / 1500, 1);
+  for (size_t at = 0; at < saved.size(); at += at < 64 || at + 64 > saved.size() ? 1 : step) {
+    std::string bytes = saved;
+    bytes[at] = static_cast<char>(bytes[at] ^ (1 << at % 8));
+    ASSERT_FALSE(policy->RestoreLearned(bytes).ok()) << at;
+    const std::string cut = saved.substr(0, at);
+    ASSERT_EQ(policy->RestoreLearned(cut).ok(), cut.empty()) << at;
+  }
+  EXPECT_FALSE(policy->RestoreLearned(saved + "x").ok());
+  EXPECT_FALSE(policy->RestoreLearned(std::string(kLearnedBytesMax + 1, 'x')).ok());
+  EXPECT_EQ(policy->SaveLearned(), fresh);
 }
 
 std::vector<std::string> AllNames() {

@@ -13,6 +13,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "eviction/learned_state.h"
 #include "tests/eviction/workload.h"
 
 namespace kvasir::eviction {
@@ -194,13 +195,20 @@ TEST(ReturnHazardTest, ARestoredStateActsAsTheSavedOne) {
 }
 
 TEST(ReturnHazardTest, DamagedStateIsRefusedWithTheFieldNamed) {
-  auto policy = Make(10);
-  const std::string good = policy->SaveLearned();
+  HazardStatistics statistics{ReturnHazardOptions()};
+  const std::string good = statistics.Save();
   ASSERT_EQ(good.size(), 8U + 8 * (3 + 72 + 2 * 8192));
   const auto message = [&](const std::string& bytes) {
-    const absl::Status status = policy->RestoreLearned(bytes);
+    const absl::Status status = statistics.Restore(bytes);
     EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
-    EXPECT_EQ(policy->SaveLearned(), good);  // all or nothing
+    EXPECT_EQ(statistics.Save(), good);  // all or nothing
+    // Nor does a right envelope around it help.
+    auto policy = Make(10);
+    const std::string fresh = policy->SaveLearned();
+    EXPECT_EQ(
+        policy->RestoreLearned(SealLearned("return-hazard", std::string(8, '\0') + bytes)).code(),
+        absl::StatusCode::kDataLoss);
+    EXPECT_EQ(policy->SaveLearned(), fresh);
     return MessageOf(status);
   };
   const auto with = [&](size_t number, double value) {
