@@ -19,10 +19,12 @@
 #include "base/clock.h"
 #include "daemon/core/prefix_explanation.h"
 #include "daemon/core/session.h"
+#include "eviction/learned_state.h"
 
 namespace kvasir::core {
 
 inline constexpr uint64_t kPrefixTokensMax = uint64_t{1} << 20;
+inline constexpr uint64_t kLearnedBytesMax = eviction::kLearnedBytesMax;  // of RestoreLearned()
 
 struct CoreConfig {
   std::vector<TenantConfig> tenants;
@@ -286,6 +288,12 @@ class KvCore {
   // Gives up the cached prefixes of a tenant, or of all (""), that nobody uses; how many it were.
   // Errors: kNotFound.
   absl::StatusOr<uint64_t> DropPrefixes(const std::string& tenant);
+
+  // What the eviction policy of a tenant has learned; "" where that is nothing, or nobody has this
+  // name.
+  std::string SaveLearned(const std::string& tenant) const;
+  // Errors: kNotFound, eviction_policy.h's; nothing has changed then.
+  absl::Status RestoreLearned(const std::string& tenant, std::string_view bytes);
 
   // The time, for what is learned from traffic. Called before other verbs; never goes back.
   void set_now(Instant now) { now_ = now; }

@@ -217,6 +217,20 @@ absl::StatusOr<uint64_t> KvCore::DropPrefixes(const std::string& name) {
   return dropped;
 }
 
+std::string KvCore::SaveLearned(const std::string& name) const {
+  for (const auto& tenant : tenants_) {
+    if (tenant->config.name == name) return tenant->prefixes.policy().SaveLearned();
+  }
+  return {};
+}
+
+absl::Status KvCore::RestoreLearned(const std::string& name, std::string_view bytes) {
+  for (const auto& tenant : tenants_) {
+    if (tenant->config.name == name) return tenant->prefixes.RestoreLearned(bytes);
+  }
+  return NotFound("unknown tenant: tenant={}", name);
+}
+
 KvCore::SaveAnswer KvCore::PublishPrefix(Session& session, uint32_t slot, uint32_t uid,
                                          bool* asked) {
   SaveAnswer answer;

@@ -17,6 +17,7 @@
 #include <set>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -106,6 +107,8 @@ class PrefixCache {
   uint64_t blocks() const { return policy_->resident(); }
   uint64_t MetadataBytes() const;
   const eviction::EvictionPolicy& policy() const { return *policy_; }
+  // What the policy had learned before. Errors: eviction_policy.h's.
+  absl::Status RestoreLearned(std::string_view bytes) { return policy_->RestoreLearned(bytes); }
   // When the block was given up, as far as that is remembered; nothing otherwise.
   std::optional<Instant> EvictedAt(const ChainKey& key_in_form) const;
 
