@@ -80,6 +80,7 @@ struct Config {
   struct Prefix {
     std::string eviction = "return-hazard";
     uint32_t per_tenant_max = 4096;
+    std::string state_dir;  // what eviction has learned; "": it is not kept
     friend bool operator==(const Prefix&, const Prefix&) = default;
   };
 

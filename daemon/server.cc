@@ -160,6 +160,12 @@ absl::Status Server::StartThreads() {
   KVASIR_ASSIGN_OR_RETURN(core.profiles, LoadProfiles(config_.retention.profile_dir));
   KVASIR_RETURN_IF_ERROR(FillRandom(core.prefix_secret.data(), core.prefix_secret.size()));
   shared_ = std::make_unique<SharedCore>(std::move(core), *pool_);
+  if (!config_.prefix.state_dir.empty()) {
+    LearnedFiles::Options learned;
+    learned.folder = config_.prefix.state_dir;
+    for (const Config::Tenant& tenant : config_.tenants) learned.tenants.push_back(tenant.name);
+    KVASIR_ASSIGN_OR_RETURN(learned_, LearnedFiles::Open(std::move(learned), *shared_));
+  }
   callers_ = std::make_unique<CallerRegistry>(config_.admin.uids);
   wake_ = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wake_) return ErrnoStatus(errno, "eventfd");
@@ -220,6 +226,7 @@ Server::~Server() {
   }
   if (workers_) workers_->Stop();
   data_server_.reset();
+  learned_.reset();  // sessions have ended, so that nothing is learned any more
   if (remove_control_) (void)::unlink(config_.server.control_socket.c_str());
   if (remove_data_) (void)::unlink(config_.server.data_socket.c_str());
 }

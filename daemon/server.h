@@ -18,6 +18,7 @@
 #include "daemon/control/admin_service.h"
 #include "daemon/control/caller.h"
 #include "daemon/control/kv_cache_service.h"
+#include "daemon/learned_files.h"
 #include "daemon/metrics.h"
 #include "daemon/shared_core.h"
 #include "daemon/shm/data_server.h"
@@ -61,6 +62,7 @@ class Server {
   bool remove_control_ = false, remove_data_ = false;
   std::unique_ptr<HostPool> pool_;
   std::unique_ptr<SharedCore> shared_;
+  std::unique_ptr<LearnedFiles> learned_;
   std::unique_ptr<CallerRegistry> callers_;
   std::unique_ptr<Workers> workers_;
   std::unique_ptr<DataServer> data_server_;
