@@ -298,6 +298,7 @@ class KvCore {
   // The time, for what is learned from traffic. Called before other verbs; never goes back.
   void set_now(Instant now) { now_ = now; }
   const PrefixEvents& prefix_events() const { return prefix_events_; }
+  TraceRecorder& traces() { return traces_; }
 
   // Destroys extents that nobody holds any more; true if some are still held. Called from time to
   // time.
@@ -361,6 +362,7 @@ class KvCore {
   HostPool& pool_;
   PrefixEvents prefix_events_{4096};
   Instant now_;  // set_now()
+  TraceRecorder traces_{now_};
   std::vector<std::unique_ptr<Tenant>> tenants_;
   std::map<uint32_t, Tenant*> tenant_of_uid_;
   Tenant* default_tenant_ = nullptr;

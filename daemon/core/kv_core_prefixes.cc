@@ -172,6 +172,7 @@ void KvCore::SharePrefix(Sequence& sequence, const OpenRequest& request,
   tenant.counters.prefix_rows_hit += rows;
   if (found) ++tenant.counters.prefix_hits;
   tenant.demand.Asked(own, form, keys.rows_max, sequence.model().token_bytes());
+  sequence.SetTraceTicket(traces_.Begin(tenant.config.name, own));
 
   PrefixChain chain = own;
   const std::span<const TokenId> tokens = keys.tokens;

@@ -69,6 +69,7 @@ absl::Status Sequence::Start(TableVersion first, std::optional<TableVersion> nex
 Sequence::~Sequence() {
   KVASIR_CHECK(!job_out() || job_, "a job of the sequence is out: id={}", identity_.id);
   prefix_use_.set_tokens(rows_);
+  trace_ticket_.set_rows(rows_);
   context_.board->uid.store(0, std::memory_order_release);
   context_.board->state.store(static_cast<uint32_t>(shm::BoardState::kFree),
                               std::memory_order_relaxed);

@@ -29,6 +29,7 @@
 #include "daemon/core/snapshot.h"
 #include "daemon/core/table_arena.h"
 #include "daemon/core/tenant.h"
+#include "daemon/core/trace_recorder.h"
 #include "policies/policy_registry.h"
 #include "policies/retention_policy.h"
 
@@ -230,6 +231,8 @@ class Sequence {
   // What it uses of the tenant's cache, until it goes.
   void SetPrefixUse(PrefixUse use) { prefix_use_ = std::move(use); }
   PrefixUse& prefix_use() { return prefix_use_; }
+  // Where its request is recorded; told of its end.
+  void SetTraceTicket(TraceTicket ticket) { trace_ticket_ = std::move(ticket); }
 
   // Report groups of the lanes, in lane order.
   std::vector<LaneReport> Reports() const;
@@ -339,6 +342,7 @@ class Sequence {
   uint64_t compactions_ = 0;
   std::optional<PrefixChain> chain_;  // of rows [0, rows_); none: they are not shared
   PrefixUse prefix_use_;
+  TraceTicket trace_ticket_;
   std::deque<TokenId> tokens_;  // ids of rows [tokens_base_, rows_)
   uint64_t tokens_base_ = 0;
 };
