@@ -57,13 +57,12 @@ class GrpcAdminClient final : public AdminClient {
   absl::Status WatchPrefixes(const v1::WatchPrefixesRequest& request,
                              const std::function<bool(const v1::PrefixEvent&)>& take) override {
     grpc::ClientContext context;
-    const auto reader = admin_->WatchPrefixes(&context, request);
-    v1::PrefixEvent event;
-    bool wanted = true;
-    while (wanted && reader->Read(&event)) wanted = take(event);
-    if (!wanted) context.TryCancel();
-    const grpc::Status status = reader->Finish();
-    return wanted && !status.ok() ? ToStatus(status) : absl::OkStatus();
+    return Follow<v1::PrefixEvent>(context, *admin_->WatchPrefixes(&context, request), take);
+  }
+  absl::Status RecordTrace(const v1::RecordTraceRequest& request,
+                           const std::function<bool(const v1::TraceRecord&)>& take) override {
+    grpc::ClientContext context;
+    return Follow<v1::TraceRecord>(context, *admin_->RecordTrace(&context, request), take);
   }
   absl::StatusOr<v1::InspectSequenceResponse> InspectSequence(
       const v1::InspectSequenceRequest& request) override {
@@ -85,6 +84,17 @@ class GrpcAdminClient final : public AdminClient {
   }
 
  private:
+  template <typename Record>
+  absl::Status Follow(grpc::ClientContext& context, grpc::ClientReader<Record>& reader,
+                      const std::function<bool(const Record&)>& take) const {
+    Record record;
+    bool wanted = true;
+    while (wanted && reader.Read(&record)) wanted = take(record);
+    if (!wanted) context.TryCancel();
+    const grpc::Status status = reader.Finish();
+    return wanted && !status.ok() ? ToStatus(status) : absl::OkStatus();
+  }
+
   template <typename Response, typename Stub, typename Request>
   absl::StatusOr<Response> Call(Stub& stub,
                                 grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,

@@ -36,6 +36,9 @@ class AdminClient {
   // Calls `take` for each event until it returns false. Without a deadline.
   virtual absl::Status WatchPrefixes(const v1::WatchPrefixesRequest& request,
                                      const std::function<bool(const v1::PrefixEvent&)>& take) = 0;
+  // Calls `take` for each record until it returns false. Without a deadline.
+  virtual absl::Status RecordTrace(const v1::RecordTraceRequest& request,
+                                   const std::function<bool(const v1::TraceRecord&)>& take) = 0;
   virtual absl::StatusOr<v1::InspectSequenceResponse> InspectSequence(
       const v1::InspectSequenceRequest& request) = 0;
   virtual absl::StatusOr<v1::ListPoliciesResponse> ListPolicies() = 0;

@@ -9,6 +9,7 @@ namespace kvasir::ctl {
 namespace {
 
 constexpr uint32_t kRowsMax = 1u << 24;
+constexpr uint32_t kSecondsMax = 86'400;
 constexpr size_t kSocketPathMax = 107;
 constexpr int kUsage = 2;
 
@@ -27,6 +28,7 @@ constexpr CommandText kCommands[] = {
     {Command::kCurve, "curve", "What prefixes would hit with an eighth to eight times the memory"},
     {Command::kEvents, "events", "Watch prefixes being stored and removed"},
     {Command::kEvict, "evict", "Give up the cached prefixes of a tenant that nobody uses"},
+    {Command::kTrace, "trace", "Record what a tenant's prompts ask for, without their content"},
     {Command::kInspect, "inspect", "Which tokens of a sequence are kept, as text"},
     {Command::kPolicies, "policies", "Retention policies with their parameters"},
     {Command::kDoctor, "doctor", "Check this host and the daemon, and say what to do"},
@@ -48,7 +50,7 @@ std::variant<CommandLine, EarlyEnd> ParseCommandLine(std::vector<std::string> ar
   if (!surroundings.socket.empty()) line.socket = surroundings.socket;
   std::string output = "table";
   std::string color = "auto";
-  std::string shell;
+  std::string shell, action;
   double deadline_s = 5;
 
   CLI::App app("Operator's tool of kvasird, the KV-cache manager.", "kvasirctl");
@@ -88,6 +90,13 @@ std::variant<CommandLine, EarlyEnd> ParseCommandLine(std::vector<std::string> ar
           ->check(DigitsOnly);
     } else if (entry.command == Command::kEvict) {
       sub->add_option("--tenant", line.tenant, "The tenant")->required();
+    } else if (entry.command == Command::kTrace) {
+      sub->add_option("ACTION", action, "record")->required()->check(CLI::IsMember({"record"}));
+      sub->add_option("--tenant", line.tenant, "The tenant")->required();
+      sub->add_option("--output", line.file, "File for kvasir-replay, replaced")->required();
+      sub->add_option("--seconds", line.seconds, "End after so long (default: never)")
+          ->check(DigitsOnly)
+          ->check(CLI::Range(1u, kSecondsMax));
     } else if (entry.command == Command::kInspect) {
       sub->add_option("SEQUENCE", line.sequence_id, "Id, as kvasirctl sequences shows it")
           ->required()

@@ -22,6 +22,7 @@ enum class Command {
   kCurve,
   kEvents,
   kEvict,
+  kTrace,
   kInspect,
   kPolicies,
   kDoctor,
@@ -39,6 +40,8 @@ struct CommandLine {
   uint64_t sequence_id = 0;  // inspect, explain; 0: all
   uint64_t from_number = 0;  // events; 0: from now on
   uint64_t count = 0;        // events; 0: until it is stopped
+  std::string file;          // trace
+  uint32_t seconds = 0;      // trace; 0: until it is stopped
   uint32_t layer = 0;
   uint64_t first_row = 0;
   uint32_t rows = 4096;

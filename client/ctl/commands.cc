@@ -10,6 +10,7 @@
 #include "client/ctl/host_facts.h"
 #include "client/ctl/render.h"
 #include "client/ctl/terminal_text.h"
+#include "client/ctl/trace_file.h"
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -173,7 +174,8 @@ absl::StatusOr<Outcome> Execute(const CommandLine& line, AdminClient& daemon) {
       break;
     }
     case Command::kEvents:
-      return Internal("events are written as they come");
+    case Command::kTrace:
+      return Internal("what comes is written as it comes");
     case Command::kInspect:
       text = TextOf(line, Inspect(line, daemon), [&line](const auto& response) {
         return RenderInspection(response, line.layer, line.color);
@@ -200,6 +202,8 @@ int RunCommand(const CommandLine& line, AdminClient& daemon, std::ostream& out, 
   absl::StatusOr<Outcome> outcome = Outcome();
   if (line.command == Command::kEvents) {
     if (absl::Status watched = Watch(line, daemon, out); !watched.ok()) outcome = watched;
+  } else if (line.command == Command::kTrace) {
+    if (absl::Status done = RecordTrace(line, daemon, out, err); !done.ok()) outcome = done;
   } else {
     outcome = Execute(line, daemon);
   }

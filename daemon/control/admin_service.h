@@ -50,6 +50,8 @@ class AdminService final : public v1::Admin::Service {
   grpc::Status GetHitRateCurves(grpc::ServerContext* context,
                                 const v1::GetHitRateCurvesRequest* request,
                                 v1::GetHitRateCurvesResponse* response) override;
+  grpc::Status RecordTrace(grpc::ServerContext* context, const v1::RecordTraceRequest* request,
+                           grpc::ServerWriter<v1::TraceRecord>* writer) override;
   grpc::Status InspectSequence(grpc::ServerContext* context,
                                const v1::InspectSequenceRequest* request,
                                v1::InspectSequenceResponse* response) override;
@@ -66,6 +68,8 @@ class AdminService final : public v1::Admin::Service {
     bool Sees(const std::string& name) const { return all || name == tenant; }
   };
   absl::StatusOr<Scope> ScopeOf(const grpc::ServerContext& context);
+  // Errors: kNotFound for a tenant that the scope does not see, TraceRecorder::Start()'s.
+  absl::StatusOr<uint64_t> StartRecording(const Scope& scope, const std::string& tenant);
   // Events from `number` on that the scope sees, at most a batch; advances `number`. False: the
   // daemon is stopping. Waits a little where there are none.
   bool TakeEvents(const Scope& scope, const std::string& tenant, uint64_t* number,

@@ -2,7 +2,7 @@
 # /usr/share/bash-completion/completions/kvasirctl. `kvasirctl completion bash` prints this file.
 _kvasirctl() {
   local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
-  local commands="stats tenants sequences snapshots prefixes explain curve events evict inspect policies doctor health completion"
+  local commands="stats tenants sequences snapshots prefixes explain curve events evict trace inspect policies doctor health completion"
   local options="--socket --output --color --deadline --help --version"
   local command="" word
   # bash cuts --name=value at "=": complete the value as if a space stood there.
@@ -24,7 +24,7 @@ _kvasirctl() {
       mapfile -t COMPREPLY < <(compgen -W "auto always never" -- "$current")
       return
       ;;
-    --deadline | --tenant | --layer | --from | --rows | --count)
+    --deadline | --tenant | --layer | --from | --rows | --count | --seconds)
       COMPREPLY=()
       return
       ;;
@@ -39,6 +39,7 @@ _kvasirctl() {
     "") options="$commands $options" ;;
     sequences | snapshots | prefixes | explain | curve | evict) options="--tenant $options" ;;
     events) options="--tenant --from --count $options" ;;
+    trace) options="record --tenant --output --seconds $options" ;;
     inspect) options="--layer --from --rows $options" ;;
     completion) options="bash $options" ;;
   esac

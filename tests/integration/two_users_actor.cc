@@ -217,6 +217,12 @@ TEST(Attacker, SeesItsOwnNumbersOnly) {
   asked.set_tenant("victim");
   EXPECT_EQ(calls.CallAdmin(&v1::Admin::Stub::GetHitRateCurves, asked, &curves).error_code(),
             grpc::StatusCode::NOT_FOUND);
+  v1::RecordTraceRequest record;
+  record.set_tenant("victim");
+  grpc::ClientContext context;
+  const auto admin = v1::Admin::NewStub(calls.channel());
+  EXPECT_EQ(admin->RecordTrace(&context, record)->Finish().error_code(),
+            grpc::StatusCode::NOT_FOUND);
   v1::GetHostResponse host;
   EXPECT_EQ(calls.CallAdmin(&v1::Admin::Stub::GetHost, v1::GetHostRequest(), &host).error_code(),
             grpc::StatusCode::PERMISSION_DENIED);
