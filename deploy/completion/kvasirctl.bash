@@ -17,7 +17,11 @@ _kvasirctl() {
       return
       ;;
     --output)
-      mapfile -t COMPREPLY < <(compgen -W "table json" -- "$current")
+      if [[ " ${COMP_WORDS[*]} " == *" trace "* ]]; then
+        mapfile -t COMPREPLY < <(compgen -f -- "$current")
+      else
+        mapfile -t COMPREPLY < <(compgen -W "table json" -- "$current")
+      fi
       return
       ;;
     --color)
