@@ -4,12 +4,10 @@
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <fstream>
-#include <sstream>
 #include <string>
 #include <utility>
 
-#include "base/bytes.h"
+#include "allocator/host_memory.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/status_macros.h"
@@ -18,20 +16,6 @@
 
 namespace kvasir {
 namespace {
-
-std::string ReadSmallFile(const std::string& path) {
-  std::ifstream file(path);
-  std::stringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
-
-// Value in bytes of a `Name:   123 kB` line, or 0.
-uint64_t MeminfoBytes(const std::string& text, const std::string& name) {
-  const auto at = text.find(name + ":");
-  if (at == std::string::npos) return 0;
-  return std::strtoull(text.c_str() + at + name.size() + 1, nullptr, 10) * kKiB;
-}
 
 uint64_t MemlockLimit() {
   rlimit limit{};
@@ -49,27 +33,40 @@ bool MayLock(uint64_t bytes) {
   return locked;
 }
 
-absl::Status CheckHost(const HostPoolOptions& options) {
+// Whether the host has room for `untouched_bytes` more of a pool of this size.
+absl::Status CheckRoom(uint64_t pool_bytes, uint64_t untouched_bytes) {
   const HostMemory host = ReadHostMemory();
-  if (options.pool_bytes > host.available_bytes) {
+  if (untouched_bytes > host.available_bytes) {
     return ResourceExhausted(
-        "the host has too little memory for the pool: memory.pool_bytes={} available_bytes={} "
-        "total_bytes={}",
-        options.pool_bytes, host.available_bytes, host.total_bytes);
+        "the host has too little memory for the pool: memory.pool_bytes={} untouched_bytes={} "
+        "available_bytes={} total_bytes={}",
+        pool_bytes, untouched_bytes, host.available_bytes, host.total_bytes);
   }
   if (host.cgroup_limit_bytes > 0 &&
-      host.cgroup_used_bytes + options.pool_bytes > host.cgroup_limit_bytes) {
+      host.cgroup_used_bytes + untouched_bytes > host.cgroup_limit_bytes) {
     return ResourceExhausted(
-        "the daemon's cgroup is too small for the pool: memory.pool_bytes={} cgroup_limit_bytes={} "
-        "cgroup_used_bytes={}",
-        options.pool_bytes, host.cgroup_limit_bytes, host.cgroup_used_bytes);
+        "the daemon's cgroup is too small for the pool: memory.pool_bytes={} untouched_bytes={} "
+        "cgroup_limit_bytes={} cgroup_used_bytes={}",
+        pool_bytes, untouched_bytes, host.cgroup_limit_bytes, host.cgroup_used_bytes);
   }
+  return absl::OkStatus();
+}
+
+absl::Status LockingIsRefused(uint64_t pool_bytes) {
+  return ResourceExhausted(
+      "memory.lock=require, but memory cannot be locked: raise LimitMEMLOCK (systemd) or "
+      "`ulimit -l` to at least pool_bytes={}, or set memory.lock=try; limit_bytes={}",
+      pool_bytes, MemlockLimit());
+}
+
+absl::Status CheckHost(const HostPoolOptions& options) {
+  KVASIR_RETURN_IF_ERROR(CheckRoom(options.pool_bytes, options.pool_bytes));
   if (options.numa_node >= 0 &&
       (::numa_available() < 0 || options.numa_node > ::numa_max_node() || options.numa_node > 63)) {
     return FailedPrecondition("the host has no such NUMA node: memory.numa_node={} max_node={}",
                               options.numa_node, ::numa_available() < 0 ? -1 : ::numa_max_node());
   }
-  const std::string shmem = ReadSmallFile("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
+  const std::string shmem = ReadKernelFile("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
   const bool off = shmem.empty() || shmem.find("[never]") != std::string::npos ||
                    shmem.find("[deny]") != std::string::npos;
   if (options.huge_pages != Demand::kOff && off) {
@@ -87,42 +84,16 @@ absl::Status CheckHost(const HostPoolOptions& options) {
 
 }  // namespace
 
-HostMemory ReadHostMemory() {
-  HostMemory host;
-  const std::string meminfo = ReadSmallFile("/proc/meminfo");
-  host.total_bytes = MeminfoBytes(meminfo, "MemTotal");
-  host.available_bytes = MeminfoBytes(meminfo, "MemAvailable");
-  // cgroup v2: one line `0::/path`.
-  std::string group = ReadSmallFile("/proc/self/cgroup");
-  const auto colon = group.find("0::");
-  if (colon != std::string::npos) {
-    group = group.substr(colon + 3, group.find('\n', colon) - colon - 3);
-    const std::string folder = "/sys/fs/cgroup" + group;
-    const std::string limit = ReadSmallFile(folder + "/memory.max");
-    if (!limit.empty() && limit[0] != 'm') {
-      host.cgroup_limit_bytes = std::strtoull(limit.c_str(), nullptr, 10);
-      host.cgroup_used_bytes =
-          std::strtoull(ReadSmallFile(folder + "/memory.current").c_str(), nullptr, 10);
-    }
-  }
-  return host;
-}
-
 absl::StatusOr<std::unique_ptr<HostPool>> HostPool::Create(const HostPoolOptions& options,
                                                            const Progress& progress) {
   KVASIR_RETURN_IF_ERROR(CheckHost(options));
   std::unique_ptr<HostPool> pool(new HostPool(options));
   {
     MutexLock lock(pool->mutex_);
-    pool->idle_ = options.pool_bytes;
+    pool->pool_bytes_ = pool->idle_ = options.pool_bytes;
   }
   if (options.lock != Demand::kOff && !MayLock(options.pool_bytes)) {
-    if (options.lock == Demand::kRequire) {
-      return ResourceExhausted(
-          "memory.lock=require, but memory cannot be locked: raise LimitMEMLOCK (systemd) or "
-          "`ulimit -l` to at least pool_bytes={}, or set memory.lock=try; limit_bytes={}",
-          options.pool_bytes, MemlockLimit());
-    }
+    if (options.lock == Demand::kRequire) return LockingIsRefused(options.pool_bytes);
     spdlog::warn("memory is not locked and may be swapped: pool_bytes={} limit_bytes={}",
                  options.pool_bytes, MemlockLimit());
     MutexLock lock(pool->mutex_);
@@ -180,6 +151,44 @@ uint64_t HostPool::NextStockBytesLocked() const {
   return idle_ >= options_.small_extent_bytes ? options_.small_extent_bytes : 0;
 }
 
+void HostPool::FreeLocked(uint64_t bytes) {
+  const uint64_t paid = std::min(over_, bytes);
+  over_ -= paid;
+  idle_ += bytes - paid;
+}
+
+std::unique_ptr<Extent> HostPool::UnstockLocked() {
+  const auto last = std::prev(stock_.end());
+  ready_ -= last->first;
+  FreeLocked(last->first);
+  std::unique_ptr<Extent> extent = std::move(last->second);
+  stock_.erase(last);
+  return extent;
+}
+
+absl::Status HostPool::Resize(uint64_t pool_bytes) {
+  const HostPoolCounts now = counts();
+  const uint64_t touched = now.charged_bytes + now.ready_bytes;
+  if (pool_bytes > now.pool_bytes && pool_bytes > touched) {
+    KVASIR_RETURN_IF_ERROR(CheckRoom(pool_bytes, pool_bytes - touched));
+    if (options_.lock == Demand::kRequire && !MayLock(pool_bytes - touched)) {
+      return LockingIsRefused(pool_bytes);
+    }
+  }
+  std::vector<std::unique_ptr<Extent>> given_up;  // destroyed outside the lock
+  MutexLock lock(mutex_);
+  if (pool_bytes >= pool_bytes_) {
+    FreeLocked(pool_bytes - std::exchange(pool_bytes_, pool_bytes));
+    return absl::OkStatus();
+  }
+  const uint64_t less = std::exchange(pool_bytes_, pool_bytes);
+  while (idle_ < less - pool_bytes && !stock_.empty()) given_up.push_back(UnstockLocked());
+  const uint64_t from_idle = std::min(idle_, less - pool_bytes);
+  idle_ -= from_idle;
+  over_ += less - pool_bytes - from_idle;
+  return absl::OkStatus();
+}
+
 bool HostPool::RefillOnce() {
   uint64_t bytes = 0;
   {
@@ -193,9 +202,13 @@ bool HostPool::RefillOnce() {
   MutexLock lock(mutex_);
   charged_ -= bytes;
   if (!extent.ok()) {
-    idle_ += bytes;
+    FreeLocked(bytes);
     spdlog::error("the pool's stock cannot be filled: bytes={} {}", bytes,
                   MessageOf(extent.status()));
+    return false;
+  }
+  if (over_ > 0) {  // the pool was made smaller meanwhile
+    FreeLocked(bytes);
     return false;
   }
   ready_ += bytes;
@@ -218,16 +231,10 @@ absl::StatusOr<std::unique_ptr<Extent>> HostPool::Take(uint64_t bytes, ExtentUse
       if (idle_ + ready_ < bytes) {
         return ResourceExhausted(
             "the host pool is full: wanted_bytes={} free_bytes={} charged_bytes={} pool_bytes={}",
-            bytes, idle_ + ready_, charged_, options_.pool_bytes);
+            bytes, idle_ + ready_, charged_, pool_bytes_);
       }
       // None in stock is large enough: turn stock back into budget, then make one.
-      while (idle_ < bytes) {
-        const auto last = std::prev(stock_.end());
-        ready_ -= last->first;
-        idle_ += last->first;
-        sacrificed.push_back(std::move(last->second));
-        stock_.erase(last);
-      }
+      while (idle_ < bytes) sacrificed.push_back(UnstockLocked());
       idle_ -= bytes;
       ++late_faults_;
     }
@@ -249,7 +256,7 @@ absl::StatusOr<std::unique_ptr<Extent>> HostPool::Take(uint64_t bytes, ExtentUse
   if (status.ok()) return extent;
   MutexLock lock(mutex_);
   charged_ -= bytes;
-  idle_ += bytes;
+  FreeLocked(bytes);
   return status;
 }
 
@@ -258,15 +265,16 @@ void HostPool::Return(std::unique_ptr<Extent> extent) {
   extent.reset();
   MutexLock lock(mutex_);
   charged_ -= bytes;
-  idle_ += bytes;
+  FreeLocked(bytes);
 }
 
 HostPoolCounts HostPool::counts() const {
   MutexLock lock(mutex_);
-  return {options_.pool_bytes,
+  return {pool_bytes_,
           charged_,
           ready_,
           idle_,
+          over_,
           late_faults_,
           locked_ && options_.lock != Demand::kOff};
 }
@@ -278,9 +286,9 @@ absl::Status HostPool::CheckConservation() const {
   if (in_stock != ready_) {
     return Internal("stock and its count differ: stock_bytes={} ready_bytes={}", in_stock, ready_);
   }
-  if (charged_ + ready_ + idle_ != options_.pool_bytes) {
-    return Internal("pool bytes do not add up: charged={} ready={} idle={} pool={}", charged_,
-                    ready_, idle_, options_.pool_bytes);
+  if (charged_ + ready_ + idle_ != pool_bytes_ + over_ || (over_ > 0 && ready_ + idle_ > 0)) {
+    return Internal("pool bytes do not add up: charged={} ready={} idle={} pool={} over={}",
+                    charged_, ready_, idle_, pool_bytes_, over_);
   }
   return absl::OkStatus();
 }

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "allocator/host_pool.h"
+#include "allocator/host_memory.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/status_macros.h"

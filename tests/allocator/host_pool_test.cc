@@ -100,18 +100,22 @@ TEST(HostPoolTest, AFullPoolSaysSoAndKeepsItsStock) {
   pool->Return(*std::move(most));
 }
 
-TEST(HostPoolTest, RandomTakesAndReturnsConserveBytes) {
+TEST(HostPoolTest, RandomTakesReturnsAndSizesConserveBytes) {
   const char* text = std::getenv("KVASIR_SEED");
   const uint64_t seed = text != nullptr ? std::strtoull(text, nullptr, 10) : 20240501;
   fmt::print("KVASIR_SEED={}\n", seed);
   std::mt19937_64 random(seed);
   const std::unique_ptr<HostPool> pool = Make(SmallOptions(kMiB));
   std::vector<std::unique_ptr<Extent>> taken;
-  uint64_t charged = 0, refused = 0;
+  uint64_t charged = 0, refused = 0, size = 4 * kMiB, times_over = 0;
   for (int step = 0; step < 2000; ++step) {
     const uint64_t bytes = (1 + random() % 160) * kPageBytes;
     if (random() % 3 == 0) (void)pool->RefillOnce();
-    if (random() % 2 == 0 && !taken.empty()) {
+    if (random() % 16 == 0) {
+      size = random() % (6 * kMiB) / kPageBytes * kPageBytes;
+      ASSERT_TRUE(pool->Resize(size).ok());
+      times_over += charged > size ? 1 : 0;
+    } else if (random() % 2 == 0 && !taken.empty()) {
       const size_t at = random() % taken.size();
       charged -= taken[at]->bytes();
       std::swap(taken[at], taken.back());
@@ -119,7 +123,7 @@ TEST(HostPoolTest, RandomTakesAndReturnsConserveBytes) {
       taken.pop_back();
     } else {
       absl::StatusOr<std::unique_ptr<Extent>> extent = pool->Take(bytes, ExtentUse::kRecent);
-      ASSERT_EQ(extent.ok(), charged + bytes <= 4 * kMiB) << MessageOf(extent.status());
+      ASSERT_EQ(extent.ok(), charged + bytes <= size) << MessageOf(extent.status());
       refused += extent.ok() ? 0 : 1;
       if (extent.ok()) {
         ASSERT_EQ((*extent)->bytes(), bytes);
@@ -127,13 +131,71 @@ TEST(HostPoolTest, RandomTakesAndReturnsConserveBytes) {
         taken.push_back(*std::move(extent));
       }
     }
+    ASSERT_EQ(pool->counts().pool_bytes, size);
     ASSERT_EQ(pool->counts().charged_bytes, charged);
+    ASSERT_EQ(pool->counts().over_bytes, charged > size ? charged - size : 0);
     ASSERT_TRUE(pool->CheckConservation().ok());
   }
   EXPECT_GT(refused, 0U);
+  EXPECT_GT(times_over, 0U);
   for (std::unique_ptr<Extent>& extent : taken) pool->Return(std::move(extent));
   EXPECT_EQ(pool->counts().charged_bytes, 0U);
   ExpectConserved(*pool);
+}
+
+TEST(HostPoolTest, ALargerPoolGivesMoreAtOnce) {
+  const std::unique_ptr<HostPool> pool = Make(SmallOptions(0));
+  EXPECT_FALSE(pool->Take(5 * kMiB, ExtentUse::kRecent).ok());
+  ASSERT_TRUE(pool->Resize(6 * kMiB).ok());
+  EXPECT_EQ(pool->counts().pool_bytes, 6 * kMiB);
+  absl::StatusOr<std::unique_ptr<Extent>> extent = pool->Take(5 * kMiB, ExtentUse::kRecent);
+  ASSERT_TRUE(extent.ok()) << MessageOf(extent.status());
+  ExpectConserved(*pool);
+  pool->Return(*std::move(extent));
+}
+
+TEST(HostPoolTest, ASmallerPoolGivesUpStockOnlyAsFarAsItMust) {
+  const std::unique_ptr<HostPool> pool = Make(SmallOptions(2 * kMiB));
+  const uint64_t ready = pool->counts().ready_bytes;
+  ASSERT_TRUE(pool->Resize(ready).ok());
+  EXPECT_EQ(pool->counts().ready_bytes, ready);
+  ASSERT_TRUE(pool->Resize(ready - kPageBytes).ok());
+  EXPECT_EQ(pool->counts().ready_bytes, ready - 512 * kKiB) << "the largest one went";
+  EXPECT_EQ(pool->counts().idle_bytes, 512 * kKiB - kPageBytes);
+  EXPECT_EQ(pool->counts().over_bytes, 0U);
+  ExpectConserved(*pool);
+}
+
+TEST(HostPoolTest, WhatIsChargedStaysAndIsPaidBackBeforeAnythingIsGiven) {
+  const std::unique_ptr<HostPool> pool = Make(SmallOptions(kMiB));
+  absl::StatusOr<std::unique_ptr<Extent>> one = pool->Take(kMiB, ExtentUse::kRecent);
+  absl::StatusOr<std::unique_ptr<Extent>> two = pool->Take(2 * kMiB, ExtentUse::kRecent);
+  ASSERT_TRUE(one.ok() && two.ok());
+  ASSERT_TRUE(pool->Resize(kMiB + kMiB / 2).ok());
+  HostPoolCounts counts = pool->counts();
+  EXPECT_EQ(counts.charged_bytes, 3 * kMiB);
+  EXPECT_EQ(counts.over_bytes, kMiB + kMiB / 2);
+  EXPECT_EQ(counts.ready_bytes + counts.idle_bytes, 0U);
+  ExpectConserved(*pool);
+  EXPECT_FALSE(pool->Take(kPageBytes, ExtentUse::kRecent).ok());
+  EXPECT_FALSE(pool->RefillOnce()) << "stock is made of what there is none of";
+  pool->Return(*std::move(one));
+  EXPECT_EQ(pool->counts().over_bytes, kMiB / 2);
+  EXPECT_FALSE(pool->Take(kPageBytes, ExtentUse::kRecent).ok());
+  pool->Return(*std::move(two));
+  counts = pool->counts();
+  EXPECT_EQ(counts.over_bytes, 0U);
+  EXPECT_EQ(counts.idle_bytes, kMiB + kMiB / 2);
+  ExpectConserved(*pool);
+}
+
+TEST(HostPoolTest, APoolIsNotMadeLargerThanTheHost) {
+  const std::unique_ptr<HostPool> pool = Make(SmallOptions(0));
+  const absl::Status status = pool->Resize(uint64_t{1} << 50);
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(MessageOf(status), AllOf(HasSubstr("memory.pool_bytes=1125899906842624"),
+                                       HasSubstr("available_bytes=")));
+  EXPECT_EQ(pool->counts().pool_bytes, 4 * kMiB);
 }
 
 TEST(HostPoolTest, APoolLargerThanTheHostIsRefused) {
@@ -143,6 +205,24 @@ TEST(HostPoolTest, APoolLargerThanTheHostIsRefused) {
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(MessageOf(status), AllOf(HasSubstr("memory.pool_bytes=1125899906842624"),
                                        HasSubstr("available_bytes=")));
+}
+
+// With a limit that covers the first size and no larger one.
+TEST(HostPoolDeathTest, ASizeThatCannotBeLockedIsRefused) {
+  const auto grow = [] {
+    const rlimit some{8 * kMiB, 8 * kMiB};
+    if (::setrlimit(RLIMIT_MEMLOCK, &some) != 0) _exit(9);
+    if (::geteuid() == 0 && (::setgid(12001) != 0 || ::setuid(12001) != 0)) _exit(9);
+    HostPoolOptions options = SmallOptions(kMiB);
+    options.lock = Demand::kRequire;
+    const absl::StatusOr<std::unique_ptr<HostPool>> pool = HostPool::Create(options, {});
+    if (!pool.ok() || !(*pool)->Resize(6 * kMiB).ok()) _exit(8);
+    const absl::Status status = (*pool)->Resize(16 * kMiB);
+    fmt::print(stderr, "{} pool={}\n", MessageOf(status), (*pool)->counts().pool_bytes);
+    _exit(status.ok() ? 7 : 0);
+  };
+  EXPECT_EXIT(grow(), ::testing::ExitedWithCode(0),
+              "memory.lock=require.*pool_bytes=16777216.*limit_bytes=8388608.*pool=6291456");
 }
 
 // Locking is refused in a child that gave up its right to lock.
