@@ -36,6 +36,12 @@ void GroupAllocator::ReturnIdleExtents() {
   }
 }
 
+bool GroupAllocator::AnyUnmapped() const {
+  return std::any_of(slabs_.begin(), slabs_.end(), [](const std::unique_ptr<Slab>& slab) {
+    return slab->extent->Probe() != ProbeResult::kHeld;
+  });
+}
+
 absl::Status GroupAllocator::AddExtent() {
   uint64_t groups = std::max<uint64_t>(1, next_extent_bytes_ / options_.group_bytes);
   for (;;) {

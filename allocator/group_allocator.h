@@ -73,6 +73,10 @@ class GroupAllocator {
   // mapped: others would stay charged, and could not be used. Cost: a probe for each idle extent.
   void ReturnIdleExtents();
 
+  // Whether there is an extent that nobody else has open or mapped, so that it could be returned if
+  // its groups were freed. Cost: a probe for each extent up to the first such one.
+  bool AnyUnmapped() const;
+
   uint64_t held_bytes() const { return held_groups_ * options_.group_bytes; }
   uint64_t charged_bytes() const { return charged_bytes_; }
   uint64_t group_bytes() const { return options_.group_bytes; }

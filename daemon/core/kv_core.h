@@ -294,6 +294,11 @@ class KvCore {
   std::string SaveLearned(const std::string& tenant) const;
   // Errors: kNotFound, eviction_policy.h's; nothing has changed then.
   absl::Status RestoreLearned(const std::string& tenant, std::string_view bytes);
+  // Gives up what tenants hold for later only, until they are charged at most `charged_max` in all:
+  // prefixes and snapshots that nobody uses, of the tenant that is furthest above its share (by
+  // limits) first. Nothing that a sequence uses, and nothing that would free no extent. Each call
+  // does a part; true: call again.
+  bool GiveUpCached(uint64_t charged_max);
 
   // The time, for what is learned from traffic. Called before other verbs; never goes back.
   void set_now(Instant now) { now_ = now; }

@@ -1,6 +1,11 @@
 #include "daemon/core/tenant.h"
 
 namespace kvasir::core {
+namespace {
+
+constexpr int kRoomsAtOnce = 16;  // of one hold of the core's lock
+
+}  // namespace
 
 bool Tenant::ReturnIdle() {
   const uint64_t before = account.charged_bytes();
@@ -40,6 +45,19 @@ uint64_t Tenant::DropPrefixes() {
     (void)ReturnIdle();
   }
   return dropped;
+}
+
+bool Tenant::ShedCached() {
+  const uint64_t before = account.charged_bytes();
+  bool shed = ReturnIdle();
+  for (int i = 0; i < kRoomsAtOnce && account.charged_bytes() >= before; ++i) {
+    if (!kept.AnyUnmapped() && !outside.AnyUnmapped()) break;
+    if (!MakeRoom()) break;
+    shed = true;
+  }
+  // Where the kernel cannot be asked who has an extent, the end of all sessions has to do.
+  if (sessions == 0) ReturnExtents();
+  return shed;
 }
 
 void Tenant::DropCached() {

@@ -68,6 +68,10 @@ class AllocatorSet {
     return std::any_of(by_bytes_.begin(), by_bytes_.end(),
                        [&](const auto& one) { return one.second.get() == allocator; });
   }
+  bool AnyUnmapped() const {
+    return std::any_of(by_bytes_.begin(), by_bytes_.end(),
+                       [](const auto& one) { return one.second->AnyUnmapped(); });
+  }
   // Gives extents that hold nothing and that nobody else has to the source.
   void ReturnIdleExtents() {
     for (const auto& [size, allocator] : by_bytes_) allocator->ReturnIdleExtents();
@@ -103,6 +107,9 @@ struct Tenant {
   void ReturnExtents();
   // Gives up the prefixes that nobody uses; how many it were.
   uint64_t DropPrefixes();
+  // Gives up a little of what it holds for later only, for a pool that has become too small; false
+  // if that would free no extent: there is nothing, or engines have all of its extents mapped.
+  bool ShedCached();
   // Gives up every snapshot and prefix.
   void DropCached();
 

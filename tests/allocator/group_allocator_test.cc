@@ -156,6 +156,12 @@ TEST(GroupAllocatorTest, IdleExtentsGoBackUnlessAPeerHasThem) {
   EXPECT_EQ(allocator.extent_count(), 2U);  // the one in use and the one that a peer has
   EXPECT_EQ(allocator.charged_bytes(), first->bytes() + last_bytes);
   EXPECT_EQ(source.left() + allocator.charged_bytes(), 8 * kMiB);
+  EXPECT_TRUE(allocator.AnyUnmapped());
+  {
+    const absl::StatusOr<UniqueFd> other = last->OpenForPeer();
+    ASSERT_TRUE(other.ok());
+    EXPECT_FALSE(allocator.AnyUnmapped()) << "peers have both";
+  }
   while (allocator.extent_count() == 2) {  // what is left has its room
     groups.push_back(*allocator.Allocate());
     if (groups.back().extent == first) break;

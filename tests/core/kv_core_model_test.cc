@@ -72,9 +72,11 @@ struct Client {
   std::vector<Stream> streams;
 };
 
+constexpr uint64_t kPoolBytes = 2 * kMiB;
+
 class Model {
  public:
-  explicit Model(uint64_t seed) : random_(seed), pool_(MakeTestPool(2 * kMiB)) {
+  explicit Model(uint64_t seed) : random_(seed), pool_(MakeTestPool(kPoolBytes)) {
     CoreConfig config;
     config.tenants = {{"a", {1}, 640 * kKiB, "full"}, {"b", {2}, 1280 * kKiB, "full"}};
     config.session_limits = limits_;
@@ -123,6 +125,9 @@ class Model {
         break;
       case 14:
         if (random_() % 8 == 0) Drop();
+        break;
+      case 15:
+        if (random_() % 8 == 0) Resize();
         break;
       default:
         Compute();
@@ -280,6 +285,18 @@ class Model {
     client->engine->WriteDesk(at);
   }
 
+  // Smaller and back: nothing that somebody uses goes, whatever the size.
+  void Resize() {
+    const bool small = pool_->counts().pool_bytes < kPoolBytes;
+    const uint64_t bytes = small ? kPoolBytes : random_() % kPoolBytes / kPageBytes * kPageBytes;
+    ASSERT_TRUE(pool_->Resize(bytes).ok());
+    while (core_->GiveUpCached(bytes)) {
+    }
+    const HostPoolCounts pool = pool_->counts();
+    ASSERT_EQ(pool.over_bytes > 0, pool.charged_bytes > bytes);
+    ++counts[pool.over_bytes > 0 ? "smaller than what is used" : "resized"];
+  }
+
   void TakeJob() {
     if (std::unique_ptr<SequenceJob> job = core_->TakeJob()) out_.push_back(std::move(job));
   }
@@ -344,10 +361,10 @@ TEST(KvCoreModelTest, RandomOperationsKeepTheBooks) {
     if (::testing::Test::HasFailure()) return;
   }
   for (const auto& [name, count] : counts) fmt::print("{}: {}\n", name, count);
-  for (const char* name :
-       {"rows", "records", "compacted", "truncated", "closed", "grant refused", "open refused",
-        "ended with a copy out", "saved", "save refused", "resumed", "resume refused",
-        "snapshot gone", "snapshot of another", "snapshots dropped for room"}) {
+  for (const char* name : {"rows", "records", "compacted", "truncated", "closed", "grant refused",
+                           "open refused", "ended with a copy out", "saved", "save refused",
+                           "resumed", "resume refused", "snapshot gone", "snapshot of another",
+                           "snapshots dropped for room", "resized", "smaller than what is used"}) {
     EXPECT_GT(counts[name], 0U) << name;  // else the test looks at less than it says
   }
 }
