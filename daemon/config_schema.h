@@ -13,14 +13,15 @@
 #include <variant>
 #include <vector>
 
+#include "base/byte_size.h"
 #include "daemon/config.h"
 
 namespace kvasir {
 
 // Where the value of a key lives. An enumerator's number is the index of its word in `choices`.
-using ConfigValue =
-    std::variant<std::string*, bool*, int32_t*, uint32_t*, uint64_t*, std::vector<uint32_t>*,
-                 LogFormat*, Config::Memory::Lock*, Config::Memory::HugePages*>;
+using ConfigValue = std::variant<std::string*, bool*, int32_t*, uint32_t*, uint64_t*,
+                                 std::vector<uint32_t>*, LogFormat*, Config::Memory::Lock*,
+                                 Config::Memory::HugePages*>;
 
 // How the text of a value is read and checked, beyond the type of its field.
 enum class ConfigKind {
@@ -59,13 +60,6 @@ std::span<const ConfigKey> ConfigSchema();
 
 // The row of a key, or null.
 const ConfigKey* FindConfigKey(std::string_view table, std::string_view name);
-
-// "512MiB", "4096B" as bytes: a whole number and B, KiB, MiB, GiB or TiB, exactly.
-// Empty for anything else, and for what does not fit 63 bits (TOML's own integers end there).
-std::optional<uint64_t> ParseByteSize(std::string_view text);
-
-// The largest unit that divides exactly: 536870912 -> "512MiB", 4097 -> "4097B".
-std::string FormatByteSize(uint64_t bytes);
 
 // The value of a row as TOML text, e.g. `"512MiB"`, `[1000, 1001]`.
 std::string FormatConfigValue(const ConfigKey& key, const ConfigValue& value);

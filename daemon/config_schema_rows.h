@@ -1,0 +1,37 @@
+// How rows of the schema reach their fields, for the files that have rows.
+#ifndef KVASIR_DAEMON_CONFIG_SCHEMA_ROWS_H_
+#define KVASIR_DAEMON_CONFIG_SCHEMA_ROWS_H_
+
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "daemon/config_schema.h"
+
+namespace kvasir::schema {
+
+template <auto kTable, auto kField>
+ConfigValue At(Config& config, Config::Tenant&) {
+  return &((config.*kTable).*kField);
+}
+
+template <auto kField>
+ConfigValue Of(Config&, Config::Tenant& tenant) {
+  return &(tenant.*kField);
+}
+
+using C = Config;
+inline constexpr int64_t kMax32 = std::numeric_limits<uint32_t>::max();
+inline constexpr auto kPage = static_cast<int64_t>(kPageBytes);
+inline constexpr auto kMi = static_cast<int64_t>(kMiB);
+inline constexpr auto kGi = static_cast<int64_t>(kGiB);
+inline constexpr int64_t kTi = 1024 * kGi;
+inline constexpr int64_t kSocketPathMax = 107;  // sun_path of sockaddr_un, less the closing zero
+inline constexpr int64_t kPathMax = 4096;
+inline constexpr int64_t kSpecMax = 4096;  // characters of a retention spec
+
+std::vector<ConfigKey> MemoryKeys();
+
+}  // namespace kvasir::schema
+
+#endif  // KVASIR_DAEMON_CONFIG_SCHEMA_ROWS_H_
