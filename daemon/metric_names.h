@@ -23,7 +23,7 @@ struct Metric {
 inline constexpr Metric<StatsSnapshot> kDaemonMetrics[] = {
     {"kvasir_uptime_seconds", MetricKind::kGauge, "Time since the daemon started.",
      [](const StatsSnapshot& s) { return static_cast<double>(s.uptime_ms) / 1000.0; }},
-    {"kvasir_pool_bytes", MetricKind::kGauge, "Configured size of the host pool.",
+    {"kvasir_pool_bytes", MetricKind::kGauge, "Size of the host pool now.",
      [](const StatsSnapshot& s) { return static_cast<double>(s.pool_bytes); }},
     {"kvasir_pool_free_bytes", MetricKind::kGauge, "Pool memory that is charged to nobody.",
      [](const StatsSnapshot& s) { return static_cast<double>(s.pool_free_bytes); }},
@@ -38,6 +38,12 @@ inline constexpr Metric<StatsSnapshot> kDaemonMetrics[] = {
     {"kvasir_late_faults_total", MetricKind::kCounter,
      "Extents that had to be faulted while somebody waited.",
      [](const StatsSnapshot& s) { return static_cast<double>(s.late_faults); }},
+    {"kvasir_pool_wanted_bytes", MetricKind::kGauge,
+     "Size of the host pool without memory pressure: as configured, or as set since.",
+     [](const StatsSnapshot& s) { return static_cast<double>(s.pool_wanted_bytes); }},
+    {"kvasir_memory_pressure_shrinks_total", MetricKind::kCounter,
+     "Times that the pool was made smaller for memory pressure.",
+     [](const StatsSnapshot& s) { return static_cast<double>(s.memory_pressure_shrinks); }},
 };
 
 // A gauge with labels tenant="name" and times="0.125" to "8".

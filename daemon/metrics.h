@@ -58,6 +58,9 @@ struct StatsSnapshot {
   uint64_t charged_bytes = 0;
   bool memory_locked = false;
   uint64_t late_faults = 0;
+  uint64_t pool_wanted_bytes = 0;      // without memory pressure
+  uint64_t pool_configured_bytes = 0;  // memory.pool_bytes
+  uint64_t memory_pressure_shrinks = 0;
   std::vector<TenantSnapshot> tenants;
 };
 

@@ -171,6 +171,7 @@ absl::Status Server::StartThreads() {
   if (!wake_) return ErrnoStatus(errno, "eventfd");
   shared_->wake_data_server = [fd = wake_.get()] { (void)::eventfd_write(fd, 1); };
   workers_ = std::make_unique<Workers>(*shared_, *pool_, config_.server.worker_threads);
+  pool_size_ = std::make_unique<PoolSize>(*pool_, *shared_, [this] { workers_->WakeRefill(); });
   return absl::OkStatus();
 }
 
@@ -180,7 +181,7 @@ absl::Status Server::StartGrpc() {
       KvCacheServiceOptions{boot_epoch_, config_.limits.rpc_deadline_max_ms,
                             [this] { workers_->WakeRefill(); }});
   admin_ = std::make_unique<AdminService>(
-      *shared_, *callers_, [this] { return Snapshot(); },
+      *shared_, *pool_size_, *callers_, [this] { return Snapshot(); },
       HostReport{NameOf(ToDemand(config_.memory.lock)), NameOf(ToDemand(config_.memory.huge_pages)),
                  config_.memory.numa_node},
       boot_epoch_);
@@ -251,6 +252,9 @@ StatsSnapshot Server::Snapshot() {
   snapshot.pool_ready_bytes = pool.ready_bytes;
   snapshot.memory_locked = pool.locked;
   snapshot.late_faults = pool.late_faults;
+  snapshot.pool_wanted_bytes = pool_size_->wanted_bytes();
+  snapshot.pool_configured_bytes = config_.memory.pool_bytes;
+  snapshot.memory_pressure_shrinks = pool_size_->pressure_shrinks();
   for (const core::TenantReport& tenant : tenants) {
     snapshot.held_bytes += tenant.held_bytes;
     snapshot.charged_bytes += tenant.charged_bytes;

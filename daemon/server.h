@@ -20,6 +20,7 @@
 #include "daemon/control/kv_cache_service.h"
 #include "daemon/learned_files.h"
 #include "daemon/metrics.h"
+#include "daemon/pool_size.h"
 #include "daemon/shared_core.h"
 #include "daemon/shm/data_server.h"
 #include "daemon/workers.h"
@@ -65,6 +66,7 @@ class Server {
   std::unique_ptr<LearnedFiles> learned_;
   std::unique_ptr<CallerRegistry> callers_;
   std::unique_ptr<Workers> workers_;
+  std::unique_ptr<PoolSize> pool_size_;
   std::unique_ptr<DataServer> data_server_;
   std::unique_ptr<KvCacheService> kv_cache_;
   std::unique_ptr<AdminService> admin_;

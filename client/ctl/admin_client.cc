@@ -54,6 +54,10 @@ class GrpcAdminClient final : public AdminClient {
       const v1::DropPrefixesRequest& request) override {
     return Call<v1::DropPrefixesResponse>(*admin_, &v1::Admin::Stub::DropPrefixes, request);
   }
+  absl::StatusOr<v1::SetPoolSizeResponse> SetPoolSize(
+      const v1::SetPoolSizeRequest& request) override {
+    return Call<v1::SetPoolSizeResponse>(*admin_, &v1::Admin::Stub::SetPoolSize, request);
+  }
   absl::Status WatchPrefixes(const v1::WatchPrefixesRequest& request,
                              const std::function<bool(const v1::PrefixEvent&)>& take) override {
     grpc::ClientContext context;

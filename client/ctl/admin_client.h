@@ -33,6 +33,8 @@ class AdminClient {
       const v1::GetHitRateCurvesRequest& request) = 0;
   virtual absl::StatusOr<v1::DropPrefixesResponse> DropPrefixes(
       const v1::DropPrefixesRequest& request) = 0;
+  virtual absl::StatusOr<v1::SetPoolSizeResponse> SetPoolSize(
+      const v1::SetPoolSizeRequest& request) = 0;
   // Calls `take` for each event until it returns false. Without a deadline.
   virtual absl::Status WatchPrefixes(const v1::WatchPrefixesRequest& request,
                                      const std::function<bool(const v1::PrefixEvent&)>& take) = 0;

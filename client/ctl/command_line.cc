@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <sstream>
 
+#include "base/byte_size.h"
+
 #include <CLI/CLI.hpp>
 
 namespace kvasir::ctl {
@@ -29,6 +31,7 @@ constexpr CommandText kCommands[] = {
     {Command::kEvents, "events", "Watch prefixes being stored and removed"},
     {Command::kEvict, "evict", "Give up the cached prefixes of a tenant that nobody uses"},
     {Command::kTrace, "trace", "Record what a tenant's prompts ask for, without their content"},
+    {Command::kResize, "resize", "Change the size of the host pool until the daemon ends"},
     {Command::kInspect, "inspect", "Which tokens of a sequence are kept, as text"},
     {Command::kPolicies, "policies", "Retention policies with their parameters"},
     {Command::kDoctor, "doctor", "Check this host and the daemon, and say what to do"},
@@ -42,6 +45,12 @@ std::string DigitsOnly(const std::string& text) {
   return digits && text.size() <= 19 ? "" : "not a number of at most 19 digits: " + text;
 }
 
+// CLI11 has units of its own; these are the configuration's.
+std::string SizeOnly(const std::string& text) {
+  const bool size = ParseByteSize(text).has_value();
+  return size ? "" : "not a size such as 512MiB (B, KiB, MiB, GiB, TiB): " + text;
+}
+
 }  // namespace
 
 std::variant<CommandLine, EarlyEnd> ParseCommandLine(std::vector<std::string> arguments,
@@ -51,6 +60,7 @@ std::variant<CommandLine, EarlyEnd> ParseCommandLine(std::vector<std::string> ar
   std::string output = "table";
   std::string color = "auto";
   std::string shell, action;
+  std::string shell, pool_size;
   double deadline_s = 5;
 
   CLI::App app("Operator's tool of kvasird, the KV-cache manager.", "kvasirctl");
@@ -97,6 +107,8 @@ std::variant<CommandLine, EarlyEnd> ParseCommandLine(std::vector<std::string> ar
       sub->add_option("--seconds", line.seconds, "End after so long (default: never)")
           ->check(DigitsOnly)
           ->check(CLI::Range(1u, kSecondsMax));
+    } else if (entry.command == Command::kResize) {
+      sub->add_option("--pool-bytes", pool_size, "Size, e.g. 512MiB")->required()->check(SizeOnly);
     } else if (entry.command == Command::kInspect) {
       sub->add_option("SEQUENCE", line.sequence_id, "Id, as kvasirctl sequences shows it")
           ->required()
@@ -124,6 +136,7 @@ std::variant<CommandLine, EarlyEnd> ParseCommandLine(std::vector<std::string> ar
     return EarlyEnd{kUsage, "--socket: length out of bounds: length=" +
                                 std::to_string(line.socket.size()) + " min=1 max=107\n"};
   }
+  line.pool_bytes = ParseByteSize(pool_size).value_or(0);
   line.json = output == "json";
   line.color = color == "always" || (color == "auto" && surroundings.terminal);
   line.deadline = std::chrono::milliseconds(static_cast<int64_t>(deadline_s * 1000));

@@ -23,6 +23,7 @@ enum class Command {
   kEvents,
   kEvict,
   kTrace,
+  kResize,
   kInspect,
   kPolicies,
   kDoctor,
@@ -42,6 +43,7 @@ struct CommandLine {
   uint64_t count = 0;        // events; 0: until it is stopped
   std::string file;          // trace
   uint32_t seconds = 0;      // trace; 0: until it is stopped
+  uint64_t pool_bytes = 0;   // resize
   uint32_t layer = 0;
   uint64_t first_row = 0;
   uint32_t rows = 4096;

@@ -173,6 +173,12 @@ absl::StatusOr<Outcome> Execute(const CommandLine& line, AdminClient& daemon) {
       });
       break;
     }
+    case Command::kResize: {
+      v1::SetPoolSizeRequest request;
+      request.set_pool_bytes(line.pool_bytes);
+      text = TextOf(line, daemon.SetPoolSize(request), RenderResize);
+      break;
+    }
     case Command::kEvents:
     case Command::kTrace:
       return Internal("what comes is written as it comes");

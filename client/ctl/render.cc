@@ -66,6 +66,13 @@ std::string RenderStats(const v1::GetStatsResponse& stats) {
   totals.AddRow({"boot epoch", fmt::format("{}", stats.boot_epoch())});
   totals.AddRow({"pool", fmt::format("{}, {}", HumanBytes(stats.pool_bytes()),
                                      stats.memory_locked() ? "locked" : "not locked")});
+  if (stats.pool_wanted_bytes() > stats.pool_bytes()) {
+    totals.AddRow({"  wanted", fmt::format("{}: smaller for memory pressure",
+                                           HumanBytes(stats.pool_wanted_bytes()))});
+  }
+  if (stats.pool_configured_bytes() != stats.pool_wanted_bytes()) {
+    totals.AddRow({"  configured", HumanBytes(stats.pool_configured_bytes())});
+  }
   totals.AddRow({"  free", fmt::format("{}, of these ready {}", HumanBytes(stats.pool_free_bytes()),
                                        HumanBytes(stats.pool_ready_bytes()))});
   totals.AddRow({"  charged", HumanBytes(stats.charged_bytes())});
@@ -122,6 +129,26 @@ std::string RenderSequences(const v1::ListSequencesResponse& sequences) {
                   EscapeForTerminal(info.label())});
   }
   return table.empty() ? "no open sequences\n" : table.Render();
+}
+
+std::string RenderResize(const v1::SetPoolSizeResponse& response) {
+  if (response.reached_bytes() <= response.asked_bytes()) {
+    return fmt::format("the pool has {}\n", HumanBytes(response.asked_bytes()));
+  }
+  Table table({{"TENANT"},
+               {"SESSIONS", kRight},
+               {"SEQUENCES", kRight},
+               {"HELD", kRight},
+               {"CHARGED", kRight}});
+  for (const v1::PoolHolder& holder : response.holders()) {
+    table.AddRow({EscapeForTerminal(holder.tenant()), fmt::format("{}", holder.sessions()),
+                  fmt::format("{}", holder.sequences()), HumanBytes(holder.host().held_bytes()),
+                  HumanBytes(holder.host().charged_bytes())});
+  }
+  return fmt::format(
+      "the pool may have {} and has {} still: what sequences use stays, and extents that engines "
+      "have mapped; nothing is given out until it fits\n\n{}",
+      HumanBytes(response.asked_bytes()), HumanBytes(response.reached_bytes()), table.Render());
 }
 
 std::string RenderSnapshots(const v1::ListSnapshotsResponse& snapshots) {

@@ -21,6 +21,7 @@ std::string RenderSequences(const v1::ListSequencesResponse& sequences);
 std::string RenderPrefixes(const v1::ListPrefixesResponse& prefixes);
 std::string RenderLookups(const v1::ListPrefixLookupsResponse& lookups);
 std::string RenderCurves(const v1::GetHitRateCurvesResponse& curves);
+std::string RenderResize(const v1::SetPoolSizeResponse& response);
 std::string RenderEvent(const v1::PrefixEvent& event);
 std::string RenderJsonLine(const google::protobuf::Message& message);
 std::string RenderSnapshots(const v1::ListSnapshotsResponse& snapshots);

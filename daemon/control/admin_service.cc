@@ -100,6 +100,9 @@ grpc::Status AdminService::GetStats(grpc::ServerContext* context, const v1::GetS
     response->set_held_bytes(snapshot.held_bytes);
     response->set_charged_bytes(snapshot.charged_bytes);
     response->set_late_faults(snapshot.late_faults);
+    response->set_pool_wanted_bytes(snapshot.pool_wanted_bytes);
+    response->set_pool_configured_bytes(snapshot.pool_configured_bytes);
+    response->set_memory_pressure_shrinks(snapshot.memory_pressure_shrinks);
   }
   for (const TenantSnapshot& tenant : snapshot.tenants) {
     if (!scope->Sees(tenant.tenant)) continue;

@@ -9,6 +9,7 @@
 
 #include "daemon/control/caller.h"
 #include "daemon/metrics.h"
+#include "daemon/pool_size.h"
 #include "daemon/shared_core.h"
 #include "kvasir/v1/admin.grpc.pb.h"
 
@@ -24,9 +25,10 @@ struct HostReport {
 // Thread-safe. Everything given must outlive it.
 class AdminService final : public v1::Admin::Service {
  public:
-  AdminService(SharedCore& shared, const CallerRegistry& callers, SnapshotFunction snapshot,
-               HostReport host, uint64_t boot_epoch)
+  AdminService(SharedCore& shared, PoolSize& pool_size, const CallerRegistry& callers,
+               SnapshotFunction snapshot, HostReport host, uint64_t boot_epoch)
       : shared_(shared),
+        pool_size_(pool_size),
         callers_(callers),
         snapshot_(std::move(snapshot)),
         host_(std::move(host)),
@@ -45,6 +47,8 @@ class AdminService final : public v1::Admin::Service {
                                  v1::ListPrefixLookupsResponse* response) override;
   grpc::Status DropPrefixes(grpc::ServerContext* context, const v1::DropPrefixesRequest* request,
                             v1::DropPrefixesResponse* response) override;
+  grpc::Status SetPoolSize(grpc::ServerContext* context, const v1::SetPoolSizeRequest* request,
+                           v1::SetPoolSizeResponse* response) override;
   grpc::Status WatchPrefixes(grpc::ServerContext* context, const v1::WatchPrefixesRequest* request,
                              grpc::ServerWriter<v1::PrefixEvent>* writer) override;
   grpc::Status GetHitRateCurves(grpc::ServerContext* context,
@@ -76,6 +80,7 @@ class AdminService final : public v1::Admin::Service {
                   std::vector<v1::PrefixEvent>* events);
 
   SharedCore& shared_;
+  PoolSize& pool_size_;
   const CallerRegistry& callers_;
   const SnapshotFunction snapshot_;
   const HostReport host_;

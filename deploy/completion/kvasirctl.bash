@@ -3,6 +3,7 @@
 _kvasirctl() {
   local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
   local commands="stats tenants sequences snapshots prefixes explain curve events evict trace inspect policies doctor health completion"
+  local commands="stats tenants sequences snapshots prefixes explain events evict resize inspect policies doctor health completion"
   local options="--socket --output --color --deadline --help --version"
   local command="" word
   # bash cuts --name=value at "=": complete the value as if a space stood there.
@@ -29,6 +30,7 @@ _kvasirctl() {
       return
       ;;
     --deadline | --tenant | --layer | --from | --rows | --count | --seconds)
+    --deadline | --tenant | --layer | --from | --rows | --count | --pool-bytes)
       COMPREPLY=()
       return
       ;;
@@ -44,6 +46,7 @@ _kvasirctl() {
     sequences | snapshots | prefixes | explain | curve | evict) options="--tenant $options" ;;
     events) options="--tenant --from --count $options" ;;
     trace) options="record --tenant --output --seconds $options" ;;
+    resize) options="--pool-bytes $options" ;;
     inspect) options="--layer --from --rows $options" ;;
     completion) options="bash $options" ;;
   esac

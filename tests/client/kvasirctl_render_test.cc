@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/bytes.h"
 #include "client/ctl/render.h"
 #include "client/ctl/table.h"
 #include "client/ctl/terminal_text.h"
@@ -64,6 +65,19 @@ team-a         1          2  4096   512  9.0 MiB  64.0 MiB  )"
 b              0          0     0     0      0 B       0 B  )"
             R"(      0 B      -            0         0           0
 )");
+}
+
+TEST(KvasirctlRenderTest, APoolThatIsNotAsConfiguredSaysWhy) {
+  v1::GetStatsResponse stats = ExampleStats();
+  stats.set_pool_wanted_bytes(2 * kGiB);
+  stats.set_pool_configured_bytes(4 * kGiB);
+  EXPECT_THAT(RenderStats(stats), HasSubstr("\npool          1.00 GiB, not locked\n"
+                                            "  wanted      2.00 GiB: smaller for memory pressure\n"
+                                            "  configured  4.00 GiB\n"));
+  stats.set_pool_wanted_bytes(kGiB);
+  EXPECT_THAT(RenderStats(stats), Not(HasSubstr("wanted")));
+  stats.set_pool_configured_bytes(kGiB);
+  EXPECT_THAT(RenderStats(stats), Not(HasSubstr("configured")));
 }
 
 TEST(KvasirctlRenderTest, StatsAsJsonHaveExactBytesAndEveryField) {
