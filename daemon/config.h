@@ -45,6 +45,7 @@ struct Config {
   struct Memory {
     enum class Lock { kRequire, kTry, kOff };
     enum class HugePages { kOff, kTry, kRequire };
+    enum class Pressure { kOff, kTry };
 
     uint64_t pool_bytes = kGiB;
     uint64_t extent_bytes = 32 * kMiB;
@@ -54,6 +55,9 @@ struct Config {
     HugePages huge_pages = HugePages::kOff;
     bool prefault = true;
     uint64_t ready_bytes = 256 * kMiB;
+    Pressure pressure = Pressure::kTry;
+    std::string pressure_dir;  // "": the daemon's own cgroup
+    uint32_t pressure_quiet_ms = 60'000;
     friend bool operator==(const Memory&, const Memory&) = default;
   };
 

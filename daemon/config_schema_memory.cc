@@ -76,6 +76,34 @@ std::vector<ConfigKey> MemoryKeys() {
        .description = "Prefaulted memory that is kept ready for the next extents, as far as the "
                       "pool has free memory. At most pool_bytes.",
        .default_note = "256MiB, at most memory.pool_bytes"},
+      {.table = "memory",
+       .name = "pressure",
+       .kind = ConfigKind::kChoice,
+       .value = At<&C::memory, &C::Memory::pressure>,
+       .choices = {"off", "try"},
+       .description = "Makes the pool smaller while the kernel tells of memory pressure, by stock "
+                      "and cached content that nobody uses, and lets it grow back after. try: what "
+                      "the kernel does not tell is said once in the log."},
+      {.table = "memory",
+       .name = "pressure_dir",
+       .kind = ConfigKind::kFolder,
+       .value = At<&C::memory, &C::Memory::pressure_dir>,
+       .unit = "path",
+       .min = 0,
+       .max = kPathMax,
+       .description = "Folder with memory.pressure, memory.events, memory.high and memory.current "
+                      "that are watched, as far as they are there. Empty: that of the daemon's "
+                      "cgroup; for memory.pressure, $MEMORY_PRESSURE_WATCH comes before it and "
+                      "/proc/pressure/memory of the host after."},
+      {.table = "memory",
+       .name = "pressure_quiet_ms",
+       .kind = ConfigKind::kInteger,
+       .value = At<&C::memory, &C::Memory::pressure_quiet_ms>,
+       .unit = "ms",
+       .min = 10,
+       .max = 3'600'000,
+       .description = "Time without pressure after which the pool grows by an eighth of its size. "
+                      "Doubles, up to 16 times, where pressure comes back so soon."},
   };
 }
 

@@ -172,6 +172,11 @@ absl::Status Server::StartThreads() {
   shared_->wake_data_server = [fd = wake_.get()] { (void)::eventfd_write(fd, 1); };
   workers_ = std::make_unique<Workers>(*shared_, *pool_, config_.server.worker_threads);
   pool_size_ = std::make_unique<PoolSize>(*pool_, *shared_, [this] { workers_->WakeRefill(); });
+  if (config_.memory.pressure == Config::Memory::Pressure::kTry) {
+    pressure_ = MemoryPressure::Start(
+        {config_.memory.pressure_dir, std::chrono::milliseconds(config_.memory.pressure_quiet_ms)},
+        *pool_size_);
+  }
   return absl::OkStatus();
 }
 
@@ -225,6 +230,7 @@ Server::~Server() {
     grpc_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(2));
     grpc_->Wait();
   }
+  pressure_.reset();
   if (workers_) workers_->Stop();
   data_server_.reset();
   learned_.reset();  // sessions have ended, so that nothing is learned any more

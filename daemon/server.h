@@ -19,6 +19,7 @@
 #include "daemon/control/caller.h"
 #include "daemon/control/kv_cache_service.h"
 #include "daemon/learned_files.h"
+#include "daemon/memory_pressure.h"
 #include "daemon/metrics.h"
 #include "daemon/pool_size.h"
 #include "daemon/shared_core.h"
@@ -67,6 +68,7 @@ class Server {
   std::unique_ptr<CallerRegistry> callers_;
   std::unique_ptr<Workers> workers_;
   std::unique_ptr<PoolSize> pool_size_;
+  std::unique_ptr<MemoryPressure> pressure_;
   std::unique_ptr<DataServer> data_server_;
   std::unique_ptr<KvCacheService> kv_cache_;
   std::unique_ptr<AdminService> admin_;

@@ -17,10 +17,12 @@ UNITS = ("kvasird.service", "kvasird.socket", "kvasird-data.socket")
 EXPOSURE_MAX = 2.0
 # Set, they would hide peers' uids and cgroups, or the GPUs, from the daemon.
 MUST_STAY_UNSET = ("PrivateUsers", "ProtectProc", "ProcSubset", "PrivateDevices")
-# What the daemon calls beyond the everyday: placement, locking, descriptors, waiting for peers.
+# What the daemon calls beyond the everyday: placement, locking, descriptors, waiting for peers and
+# for memory pressure.
 NEEDED_CALLS = {
     "mbind", "set_mempolicy", "mlock", "mlock2", "madvise", "memfd_create", "ftruncate",
-    "fallocate", "fcntl", "sendmsg", "recvmsg", "futex", "pidfd_open", "eventfd2", "epoll_wait",
+    "fallocate", "fcntl", "sendmsg", "recvmsg", "futex", "pidfd_open", "eventfd2", "epoll_wait", "poll",
+    "inotify_init1", "inotify_add_watch",
     "prlimit64", "sched_setaffinity", "getrandom",
 }
 
@@ -115,6 +117,13 @@ class UnitTest(unittest.TestCase):
         calls = allowed_calls(self.text)
         for name in ("reboot", "init_module", "ptrace", "mount", "setuid", "bpf", "swapon"):
             self.assertNotIn(name, calls)
+
+    def test_memory_pressure_can_be_watched(self):
+        """Figures of the cgroup are read there, and a trigger is written to /proc/pressure."""
+        values = dict(settings(self.text))
+        self.assertEqual(values["ProtectControlGroups"], "yes")  # not "private" or "strict"
+        for key in ("InaccessiblePaths", "TemporaryFileSystem", "RootDirectory"):
+            self.assertNotIn(key, values)
 
     def test_limits_and_identity(self):
         values = dict(settings(self.text))

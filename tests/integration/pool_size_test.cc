@@ -1,7 +1,10 @@
 // The size of the pool over the sockets: larger, smaller under cached prefixes, smaller than what
-// sequences hold.
+// sequences hold; and smaller by itself while memory is short.
+#include <sys/stat.h>
+
 #include <chrono>
 #include <cstdint>
+#include <fstream>
 #include <functional>
 #include <memory>
 #include <string>
@@ -186,6 +189,70 @@ TEST_F(PoolSizeTest, WhatComesBackLaterPaysFirst) {
   sequence = Written(Tokens(1000, 2));
   EXPECT_TRUE(sequence.ok()) << MessageOf(sequence.status());
   sequence = absl::CancelledError();
+}
+
+// A FIFO stands for the kernel's trigger.
+class MemoryPressureTest : public PoolSizeTest {
+ protected:
+  void SetUp() override {
+    ASSERT_EQ(::mkfifo(Path("memory.pressure").c_str(), 0600), 0);
+    std::ofstream(Path("memory.events")) << "low 0\nhigh 0\n";
+    std::ofstream(Path("memory.high")) << "max\n";
+    std::ofstream(Path("memory.current")) << "0\n";
+    Config config = MakeConfig();
+    config.memory.pressure = Config::Memory::Pressure::kTry;
+    config.memory.pressure_dir = folder_.path();
+    config.memory.pressure_quiet_ms = quiet_ms_;
+    StartServer(config);
+    if (!HasFatalFailure()) PoolSizeTest::Connect();
+  }
+  std::string Path(const std::string& name) const { return folder_.path() + "/" + name; }
+  void Press() { std::ofstream(Path("memory.pressure")) << "x"; }
+
+  uint32_t quiet_ms_ = 3'600'000;
+};
+
+TEST_F(MemoryPressureTest, CachedContentGoesStepByStepAndSequencesStay) {
+  StorePrefixes(16);
+  if (HasFatalFailure()) return;
+  absl::StatusOr<Sequence> sequence = Written(Tokens(500, 99));
+  ASSERT_TRUE(sequence.ok());
+  const uint64_t touched = Stats().charged_bytes() + Stats().pool_ready_bytes();
+  Press();
+  WaitFor([this] { return server_->Snapshot().memory_pressure_shrinks == 1; });
+  std::ofstream(Path("memory.events")) << "low 0\nhigh 1\n";  // the other source
+  WaitFor([this] { return server_->Snapshot().memory_pressure_shrinks == 2; });
+  v1::GetStatsResponse stats = Stats();
+  EXPECT_LE(stats.pool_bytes(), touched - 16 * kMiB + 8 * kMiB);
+  EXPECT_EQ(stats.pool_wanted_bytes(), 64 * kMiB);
+  // The last step's work may be under way still.
+  WaitFor([this] { return server_->Snapshot().charged_bytes <= server_->Snapshot().pool_bytes; });
+  stats = Stats();
+  EXPECT_LT(stats.tenants(0).prefixes(), 16U);
+  EXPECT_EQ(stats.tenants(0).sequences(), 1U);
+  absl::StatusOr<StepView> step = sequence->Begin(1);
+  ASSERT_TRUE(step.ok()) << MessageOf(step.status());
+  WriteTestRows(*step, TinySpec(kLayers));
+  EXPECT_EQ(VisibleRows(step->layers[2], step->row, 2, TinySpec(kLayers)).size(), 501U);
+  // An operator's word ends it.
+  v1::SetPoolSizeResponse response;
+  ASSERT_TRUE(SetPoolSize(64 * kMiB, &response).ok());
+  EXPECT_EQ(Stats().pool_bytes(), 64 * kMiB);
+}
+
+class ShortQuietTest : public MemoryPressureTest {
+ protected:
+  ShortQuietTest() { quiet_ms_ = 10; }
+};
+
+TEST_F(ShortQuietTest, ThePoolGrowsBackToWhatAnOperatorWants) {
+  v1::SetPoolSizeResponse response;
+  ASSERT_TRUE(SetPoolSize(48 * kMiB, &response).ok());
+  Press();
+  WaitFor([this] { return server_->Snapshot().memory_pressure_shrinks == 1; });
+  WaitFor([this] { return server_->Snapshot().pool_bytes == 48 * kMiB; });
+  EXPECT_EQ(Stats().pool_wanted_bytes(), 48 * kMiB);
+  EXPECT_EQ(Stats().pool_configured_bytes(), 64 * kMiB);
 }
 
 }  // namespace

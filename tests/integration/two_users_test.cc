@@ -53,6 +53,7 @@ class TwoUsersTest : public ::testing::Test {
     config.memory.recent_extent_bytes = kMiB;
     config.memory.ready_bytes = 8 * kMiB;
     config.memory.lock = Config::Memory::Lock::kOff;
+    config.memory.pressure = Config::Memory::Pressure::kOff;
     config.limits.rows_max = 1 << 16;
     config.tenants = {{"victim", {kVictimUid}, 16 * kMiB, "full"},
                       {"attacker", {kAttackerUid}, 4 * kMiB, "full"}};

@@ -34,6 +34,7 @@ Config DaemonFixture::MakeConfig() const {
   config.memory.recent_extent_bytes = kMiB;
   config.memory.ready_bytes = 8 * kMiB;
   config.memory.lock = Config::Memory::Lock::kOff;
+  config.memory.pressure = Config::Memory::Pressure::kOff;  // the host's is no matter of tests
   config.limits.table_arena_bytes = 4 * kMiB;
   config.limits.rows_max = 1 << 16;
   Config::Tenant tenant;
