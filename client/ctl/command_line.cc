@@ -59,8 +59,7 @@ std::variant<CommandLine, EarlyEnd> ParseCommandLine(std::vector<std::string> ar
   if (!surroundings.socket.empty()) line.socket = surroundings.socket;
   std::string output = "table";
   std::string color = "auto";
-  std::string shell, action;
-  std::string shell, pool_size;
+  std::string shell, action, pool_size;
   double deadline_s = 5;
 
   CLI::App app("Operator's tool of kvasird, the KV-cache manager.", "kvasirctl");

@@ -2,8 +2,7 @@
 # /usr/share/bash-completion/completions/kvasirctl. `kvasirctl completion bash` prints this file.
 _kvasirctl() {
   local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
-  local commands="stats tenants sequences snapshots prefixes explain curve events evict trace inspect policies doctor health completion"
-  local commands="stats tenants sequences snapshots prefixes explain events evict resize inspect policies doctor health completion"
+  local commands="stats tenants sequences snapshots prefixes explain curve events evict trace resize inspect policies doctor health completion"
   local options="--socket --output --color --deadline --help --version"
   local command="" word
   # bash cuts --name=value at "=": complete the value as if a space stood there.
@@ -29,8 +28,7 @@ _kvasirctl() {
       mapfile -t COMPREPLY < <(compgen -W "auto always never" -- "$current")
       return
       ;;
-    --deadline | --tenant | --layer | --from | --rows | --count | --seconds)
-    --deadline | --tenant | --layer | --from | --rows | --count | --pool-bytes)
+    --deadline | --tenant | --layer | --from | --rows | --count | --seconds | --pool-bytes)
       COMPREPLY=()
       return
       ;;
