@@ -35,6 +35,9 @@ struct ModelSpec {
   uint32_t slots_per_block = 0;  // 0: the daemon chooses
   std::string weights_digest;    // 16 to 64 bytes, see DigestFile()
   std::vector<std::string> adapter_digests;
+  // Rows of prefill in a second; 0: unknown. A prefix that would take longer to read back from a
+  // disk or another host is then not offered.
+  double prefill_rows_per_s = 0;
 };
 
 // BLAKE2b-256 of a file's bytes: the weights digest of a model in one file.

@@ -128,6 +128,7 @@ void Fill(const ModelSpec& spec, v1::ModelSpec* out) {
   out->set_slots_per_block(spec.slots_per_block);
   out->set_weights_digest(spec.weights_digest);
   for (const std::string& digest : spec.adapter_digests) out->add_adapter_digests(digest);
+  out->set_prefill_rows_per_s(spec.prefill_rows_per_s);
 }
 
 // Writes the client's pattern into slots [0, S/2), or checks the daemon's in [S/2, S).
@@ -265,9 +266,11 @@ absl::StatusOr<Sequence> Session::OpenSequence(const OpenOptions& options) {
 }
 
 absl::StatusOr<std::vector<PrefixForm>> Session::MatchPrefix(const ModelHandle& model,
-                                                             const PrefixOptions& prefix) {
+                                                             const PrefixOptions& prefix,
+                                                             bool prefetch) {
   v1::MatchPrefixRequest request;
   request.set_model_id(model.id);
+  request.set_prefetch(prefetch);
   Fill(prefix, request.mutable_prefix());
   v1::MatchPrefixResponse response;
   KVASIR_RETURN_IF_ERROR(
@@ -275,7 +278,7 @@ absl::StatusOr<std::vector<PrefixForm>> Session::MatchPrefix(const ModelHandle& 
   std::vector<PrefixForm> forms;
   for (const v1::PrefixForm& form : response.forms()) {
     forms.push_back({form.retention(), static_cast<PrefixQuality>(form.quality()), form.rows(),
-                     form.is_public()});
+                     form.is_public(), form.place()});
   }
   return forms;
 }

@@ -69,6 +69,7 @@ struct PrefixForm {
   PrefixQuality quality = PrefixQuality::kFull;
   uint64_t rows = 0;
   bool is_public = false;
+  std::string place;  // "memory", "disk" or "remote"
 };
 
 struct OpenOptions {
@@ -114,9 +115,11 @@ class Session {
 
   // Every form of the prompt's beginning that is cached, the longest first, then the best; what
   // `least_quality` says is not looked at. Takes nothing: a later OpenSequence() may find less.
-  // Errors: kInvalidArgument, kNotFound (model).
+  // With `prefetch` the longest form that lies in a tier begins to come up, and nobody waits for
+  // it. Errors: kInvalidArgument, kNotFound (model).
   absl::StatusOr<std::vector<PrefixForm>> MatchPrefix(const ModelHandle& model,
-                                                      const PrefixOptions& prefix);
+                                                      const PrefixOptions& prefix,
+                                                      bool prefetch = false);
 
   // Forgets a snapshot of this tenant. Errors: kNotFound.
   absl::Status DropSnapshot(const std::string& snapshot_id);

@@ -88,6 +88,21 @@ struct Config {
     friend bool operator==(const Prefix&, const Prefix&) = default;
   };
 
+  // Where cached prefixes go when memory is scarce, and where they are found after a restart.
+  struct Tier {
+    std::string disk_path;  // "": none
+    uint64_t disk_bytes = 16 * kGiB;
+    std::string redis_servers;  // "host:port" or "unix:/path", with commas between; "": none
+    std::string redis_password_file;
+    uint64_t redis_tenant_bytes = 64 * kGiB;  // that this host knows of
+    uint32_t redis_refresh_ms = 60'000;
+    std::string key_file;  // "": in disk_path, or drawn at each start
+    uint32_t write_down_high_percent = 80;
+    uint32_t write_down_low_percent = 60;
+    uint32_t stop_drain_ms = 10'000;
+    friend bool operator==(const Tier&, const Tier&) = default;
+  };
+
   struct Admin {
     std::vector<uint32_t> uids;
     friend bool operator==(const Admin&, const Admin&) = default;
@@ -101,6 +116,7 @@ struct Config {
     uint64_t limit_bytes = 0;
     std::string retention;
     bool is_public = false;
+    uint64_t disk_bytes = 0;  // as parsed, of a configuration with a disk tier never 0
     friend bool operator==(const Tenant&, const Tenant&) = default;
   };
 
@@ -109,6 +125,7 @@ struct Config {
   Limits limits;
   Retention retention;
   Prefix prefix;
+  Tier tier;
   Admin admin;
   std::vector<Tenant> tenants;
   friend bool operator==(const Config&, const Config&) = default;

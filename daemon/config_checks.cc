@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "daemon/server_addresses.h"
 
 #include <arpa/inet.h>
 #include <fmt/format.h>
@@ -25,6 +26,7 @@ class Checker {
   void Run() {
     CheckServer();
     CheckMemory();
+    CheckTier();
     CheckTenants();
   }
 
@@ -88,6 +90,21 @@ class Checker {
       findings_.Add(line != 0 ? line : LineOf("memory.huge_pages"),
                     fmt::format("not whole huge pages: key={} given_bytes={} multiple_of_bytes={}",
                                 key, value, kHugePageBytes));
+    }
+  }
+
+  void CheckTier() {
+    const Config::Tier& tier = config_.tier;
+    if (tier.write_down_low_percent >= tier.write_down_high_percent) {
+      findings_.Add(LineOf("tier.write_down_low_percent"),
+                    fmt::format("no room between the watermarks: key=tier.write_down_low_percent "
+                                "given={} max={} (tier.write_down_high_percent - 1)",
+                                tier.write_down_low_percent, tier.write_down_high_percent - 1));
+    }
+    const absl::Status servers = ParseServerAddresses(tier.redis_servers).status();
+    if (!servers.ok()) {
+      findings_.Add(LineOf("tier.redis_servers"),
+                    fmt::format("key=tier.redis_servers: {}", MessageOf(servers)));
     }
   }
 

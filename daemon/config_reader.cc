@@ -83,9 +83,10 @@ class Reader {
   void ReadTable(const std::string& table, uint32_t line, const toml::node& node) {
     const std::string known = KnownKeys(table);
     if (known.empty()) {
-      findings_.Add(line, fmt::format("unknown {}: key={} "
-                                      "known=server,memory,limits,retention,prefix,admin,tenant",
-                                      node.is_table() ? "table" : "key", table));
+      findings_.Add(line,
+                    fmt::format("unknown {}: key={} "
+                                "known=server,memory,limits,retention,prefix,tier,admin,tenant",
+                                node.is_table() ? "table" : "key", table));
     } else if (!node.is_table()) {
       findings_.Add(
           line, fmt::format("wrong type: key={} given={} expected=a table", table, Shown(node)));
@@ -318,11 +319,23 @@ class Reader {
     if (!lines_.contains("memory.ready_bytes")) {
       memory.ready_bytes = std::min(memory.ready_bytes, memory.pool_bytes);
     }
+    Config::Tier& tier = config_.tier;
+    if (!lines_.contains("tier.write_down_low_percent")) {
+      tier.write_down_low_percent =
+          std::min(tier.write_down_low_percent, tier.write_down_high_percent - 1);
+    }
+    if (!lines_.contains("tier.write_down_high_percent")) {
+      tier.write_down_high_percent =
+          std::max(tier.write_down_high_percent, tier.write_down_low_percent + 1);
+    }
     for (size_t i = 0; i < config_.tenants.size(); ++i) {
       Config::Tenant& tenant = config_.tenants[i];
       const std::string prefix = fmt::format("tenant[{}].", i);
       if (!lines_.contains(prefix + "limit_bytes")) tenant.limit_bytes = memory.pool_bytes;
       if (tenant.retention.empty()) tenant.retention = config_.retention.default_spec;
+      if (!lines_.contains(prefix + "disk_bytes")) {
+        tenant.disk_bytes = config_.tier.disk_bytes / config_.tenants.size();
+      }
     }
   }
 

@@ -279,6 +279,15 @@ std::vector<ConfigKey> PeopleKeys() {
        .description = "Prefixes that this tenant publishes are found by every tenant, such as "
                       "system prompts. All of its kept rows may lie in the memory that others map "
                       "to read them: give it no private work."},
+      {.table = "tenant",
+       .name = "disk_bytes",
+       .kind = ConfigKind::kBytes,
+       .value = Of<&C::Tenant::disk_bytes>,
+       .unit = "bytes",
+       .min = 0,
+       .max = 4 * kTi,
+       .description = "What this tenant may have in the disk tier.",
+       .default_note = "an equal share of tier.disk_bytes"},
   };
 }
 
@@ -288,8 +297,8 @@ std::vector<ConfigKey> PeopleKeys() {
 std::span<const ConfigKey> ConfigSchema() {
   static const std::vector<ConfigKey> rows = [] {
     std::vector<ConfigKey> all;
-    for (auto keys :
-         {schema::ServerKeys(), schema::MemoryKeys(), schema::LimitKeys(), schema::PeopleKeys()}) {
+    for (auto keys : {schema::ServerKeys(), schema::MemoryKeys(), schema::LimitKeys(),
+                      schema::TierKeys(), schema::PeopleKeys()}) {
       all.insert(all.end(), keys.begin(), keys.end());
     }
     return all;

@@ -32,6 +32,7 @@ enum class ConfigKind {
   kChoice,     // string, one of `choices`
   kSocket,     // absolute path that fits sockaddr_un
   kFolder,     // "" or an absolute path
+  kServers,    // text, checked as ParseServerAddresses() says
   kName,       // tenant name
   kListen,     // "" or "address:port" with a numeric address
   kRetention,  // policy grammar

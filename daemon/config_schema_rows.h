@@ -31,6 +31,7 @@ inline constexpr int64_t kPathMax = 4096;
 inline constexpr int64_t kSpecMax = 4096;  // characters of a retention spec
 
 std::vector<ConfigKey> MemoryKeys();
+std::vector<ConfigKey> TierKeys();
 
 }  // namespace kvasir::schema
 

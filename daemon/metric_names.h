@@ -107,6 +107,33 @@ inline constexpr Metric<TenantSnapshot> kTenantMetrics[] = {
      [](const TenantSnapshot& t) { return static_cast<double>(t.prefix_metadata_bytes); }},
 };
 
+inline constexpr Metric<StoredSnapshot> kStoredMetrics[] = {
+    {"kvasir_tier_prefixes", MetricKind::kGauge, "Prefixes that lie in the tier.",
+     [](const StoredSnapshot& s) { return static_cast<double>(s.prefixes); }},
+    {"kvasir_tier_stored_bytes", MetricKind::kGauge, "Bytes of the tenant's values in the tier.",
+     [](const StoredSnapshot& s) { return static_cast<double>(s.stored_bytes); }},
+    {"kvasir_tier_stores_total", MetricKind::kCounter, "Prefixes written to the tier.",
+     [](const StoredSnapshot& s) { return static_cast<double>(s.stores); }},
+    {"kvasir_tier_store_failures_total", MetricKind::kCounter,
+     "Prefixes that the tier could not take.",
+     [](const StoredSnapshot& s) { return static_cast<double>(s.store_failures); }},
+    {"kvasir_tier_loads_total", MetricKind::kCounter, "Prefixes read back from the tier.",
+     [](const StoredSnapshot& s) { return static_cast<double>(s.loads); }},
+    {"kvasir_tier_load_rows_total", MetricKind::kCounter, "Tokens of those.",
+     [](const StoredSnapshot& s) { return static_cast<double>(s.load_rows); }},
+    {"kvasir_tier_load_failures_total", MetricKind::kCounter,
+     "Prefixes of which reading back was begun that were a miss after all.",
+     [](const StoredSnapshot& s) { return static_cast<double>(s.load_failures); }},
+    {"kvasir_tier_loads_declined_total", MetricKind::kCounter,
+     "Prefixes not read back, since computing was said to be faster.",
+     [](const StoredSnapshot& s) { return static_cast<double>(s.loads_declined); }},
+};
+
+inline constexpr char kTierReadsName[] = "kvasir_tier_blocks_read_total";
+inline constexpr char kTierReadsHelp[] = "Blocks asked of a tier, by what came of it.";
+inline constexpr char kTierLeftOutName[] = "kvasir_tier_left_out";
+inline constexpr char kTierLeftOutHelp[] = "1 while the tier fails and is not asked.";
+
 }  // namespace kvasir
 
 #endif  // KVASIR_DAEMON_METRIC_NAMES_H_

@@ -65,6 +65,41 @@ prometheus::MetricFamily HitRatios(const StatsSnapshot& snapshot) {
   return family;
 }
 
+void AddTiers(const StatsSnapshot& snapshot, std::vector<prometheus::MetricFamily>* out) {
+  for (const auto& metric : kStoredMetrics) {
+    prometheus::MetricFamily family = NewFamily(metric);
+    for (const TierSnapshot& tier : snapshot.tiers) {
+      for (const StoredSnapshot& tenant : tier.tenants) {
+        prometheus::ClientMetric sample = NewSample(metric, tenant);
+        sample.label = {{"tier", tier.tier}, {"tenant", tenant.tenant}};
+        family.metric.push_back(std::move(sample));
+      }
+    }
+    out->push_back(std::move(family));
+  }
+  prometheus::MetricFamily reads, left_out;
+  reads.name = kTierReadsName;
+  reads.help = kTierReadsHelp;
+  reads.type = prometheus::MetricType::Counter;
+  left_out.name = kTierLeftOutName;
+  left_out.help = kTierLeftOutHelp;
+  left_out.type = prometheus::MetricType::Gauge;
+  for (const TierSnapshot& tier : snapshot.tiers) {
+    for (const auto& [outcome, blocks] : tier.reads) {
+      prometheus::ClientMetric sample;
+      sample.label = {{"tier", tier.tier}, {"outcome", outcome}};
+      sample.counter.value = static_cast<double>(blocks);
+      reads.metric.push_back(std::move(sample));
+    }
+    prometheus::ClientMetric sample;
+    sample.label = {{"tier", tier.tier}};
+    sample.gauge.value = tier.left_out ? 1.0 : 0.0;
+    left_out.metric.push_back(std::move(sample));
+  }
+  out->push_back(std::move(reads));
+  out->push_back(std::move(left_out));
+}
+
 class SnapshotCollectable final : public prometheus::Collectable {
  public:
   explicit SnapshotCollectable(SnapshotFunction snapshot) : snapshot_(std::move(snapshot)) {}
@@ -114,6 +149,7 @@ std::vector<prometheus::MetricFamily> CollectMetrics(const StatsSnapshot& snapsh
     out.push_back(std::move(family));
   }
   out.push_back(HitRatios(snapshot));
+  AddTiers(snapshot, &out);
   return out;
 }
 

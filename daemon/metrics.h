@@ -47,6 +47,26 @@ struct TenantSnapshot {
   std::vector<std::pair<double, double>> hit_ratios = {};
 };
 
+// What one tenant has in one tier.
+struct StoredSnapshot {
+  std::string tenant;
+  uint64_t prefixes = 0;
+  uint64_t stored_bytes = 0;
+  uint64_t stores = 0;
+  uint64_t store_failures = 0;
+  uint64_t loads = 0;
+  uint64_t load_rows = 0;
+  uint64_t load_failures = 0;
+  uint64_t loads_declined = 0;
+};
+
+struct TierSnapshot {
+  std::string tier;
+  bool left_out = false;
+  std::vector<std::pair<std::string, uint64_t>> reads;  // blocks by outcome
+  std::vector<StoredSnapshot> tenants;
+};
+
 struct StatsSnapshot {
   uint64_t boot_epoch = 0;
   std::string version;
@@ -62,6 +82,7 @@ struct StatsSnapshot {
   uint64_t pool_configured_bytes = 0;  // memory.pool_bytes
   uint64_t memory_pressure_shrinks = 0;
   std::vector<TenantSnapshot> tenants;
+  std::vector<TierSnapshot> tiers;
 };
 
 // Called on the endpoint's threads; must be thread-safe and must not wait.

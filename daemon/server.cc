@@ -63,8 +63,8 @@ std::string NameOf(Demand demand) {
 core::CoreConfig CoreConfigOf(const Config& config) {
   core::CoreConfig core;
   for (const Config::Tenant& tenant : config.tenants) {
-    core.tenants.push_back(
-        {tenant.name, tenant.uids, tenant.limit_bytes, tenant.retention, tenant.is_public});
+    core.tenants.push_back({tenant.name, tenant.uids, tenant.limit_bytes, tenant.retention,
+                            tenant.is_public, tenant.disk_bytes});
   }
   core.default_tenant = config.server.default_tenant;
   core.session_limits = {config.limits.sequences_per_session_max,
@@ -76,6 +76,8 @@ core::CoreConfig CoreConfigOf(const Config& config) {
   core.snapshots_per_tenant_max = config.limits.snapshots_per_tenant_max;
   core.eviction = config.prefix.eviction;
   core.prefixes_per_tenant_max = config.prefix.per_tenant_max;
+  core.write_down_high_percent = config.tier.write_down_high_percent;
+  core.write_down_low_percent = config.tier.write_down_low_percent;
   core.sessions_max = config.limits.sessions_max;
   core.first_extent_bytes = config.memory.recent_extent_bytes;
   core.extent_bytes = config.memory.extent_bytes;
@@ -158,7 +160,10 @@ absl::Status Server::MakePool() {
 absl::Status Server::StartThreads() {
   core::CoreConfig core = CoreConfigOf(config_);
   KVASIR_ASSIGN_OR_RETURN(core.profiles, LoadProfiles(config_.retention.profile_dir));
-  KVASIR_RETURN_IF_ERROR(FillRandom(core.prefix_secret.data(), core.prefix_secret.size()));
+  KVASIR_ASSIGN_OR_RETURN(std::vector<TierPlace> tiers, OpenTiers(config_.tier));
+  for (const TierPlace& tier : tiers) core.tiers.push_back(tier.config);
+  KVASIR_ASSIGN_OR_RETURN(core.prefix_secret, PrefixSecret(config_.tier));
+  const ChainHasher::Secret secret = core.prefix_secret;
   shared_ = std::make_unique<SharedCore>(std::move(core), *pool_);
   if (!config_.prefix.state_dir.empty()) {
     LearnedFiles::Options learned;
@@ -171,6 +176,9 @@ absl::Status Server::StartThreads() {
   if (!wake_) return ErrnoStatus(errno, "eventfd");
   shared_->wake_data_server = [fd = wake_.get()] { (void)::eventfd_write(fd, 1); };
   workers_ = std::make_unique<Workers>(*shared_, *pool_, config_.server.worker_threads);
+  tier_workers_ = std::make_unique<TierWorkers>(
+      *shared_, std::move(tiers),
+      TierWorkers::Options{secret, std::chrono::milliseconds(config_.tier.redis_refresh_ms)});
   pool_size_ = std::make_unique<PoolSize>(*pool_, *shared_, [this] { workers_->WakeRefill(); });
   if (config_.memory.pressure == Config::Memory::Pressure::kTry) {
     pressure_ = MemoryPressure::Start(
@@ -186,7 +194,7 @@ absl::Status Server::StartGrpc() {
       KvCacheServiceOptions{boot_epoch_, config_.limits.rpc_deadline_max_ms,
                             [this] { workers_->WakeRefill(); }});
   admin_ = std::make_unique<AdminService>(
-      *shared_, *pool_size_, *callers_, [this] { return Snapshot(); },
+      *shared_, *pool_size_, *callers_, tier_workers_->places(), [this] { return Snapshot(); },
       HostReport{NameOf(ToDemand(config_.memory.lock)), NameOf(ToDemand(config_.memory.huge_pages)),
                  config_.memory.numa_node},
       boot_epoch_);
@@ -233,6 +241,9 @@ Server::~Server() {
   pressure_.reset();
   if (workers_) workers_->Stop();
   data_server_.reset();
+  if (tier_workers_) {
+    tier_workers_->Stop(std::chrono::milliseconds(config_.tier.stop_drain_ms));
+  }
   learned_.reset();  // sessions have ended, so that nothing is learned any more
   if (remove_control_) (void)::unlink(config_.server.control_socket.c_str());
   if (remove_data_) (void)::unlink(config_.server.data_socket.c_str());
@@ -252,6 +263,7 @@ StatsSnapshot Server::Snapshot() {
     tenants = shared_->core.TenantReports();
     demands = shared_->core.DemandReports();
   }
+  snapshot.tiers = tier_workers_->Snapshots();
   const HostPoolCounts pool = pool_->counts();
   snapshot.pool_bytes = pool.pool_bytes;
   snapshot.pool_free_bytes = pool.ready_bytes + pool.idle_bytes;

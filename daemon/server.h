@@ -24,6 +24,7 @@
 #include "daemon/pool_size.h"
 #include "daemon/shared_core.h"
 #include "daemon/shm/data_server.h"
+#include "daemon/store/tier_workers.h"
 #include "daemon/workers.h"
 
 namespace kvasir {
@@ -67,6 +68,7 @@ class Server {
   std::unique_ptr<LearnedFiles> learned_;
   std::unique_ptr<CallerRegistry> callers_;
   std::unique_ptr<Workers> workers_;
+  std::unique_ptr<TierWorkers> tier_workers_;
   std::unique_ptr<PoolSize> pool_size_;
   std::unique_ptr<MemoryPressure> pressure_;
   std::unique_ptr<DataServer> data_server_;

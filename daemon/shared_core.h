@@ -1,4 +1,4 @@
-// SharedCore: the one lock around KvCore, and the two conditions that threads wait for.
+// SharedCore: the one lock around KvCore, and the conditions that threads wait for.
 #ifndef KVASIR_DAEMON_SHARED_CORE_H_
 #define KVASIR_DAEMON_SHARED_CORE_H_
 
@@ -17,8 +17,9 @@ struct SharedCore {
   Mutex mutex;
   core::KvCore core ABSL_GUARDED_BY(mutex);
   bool stopping ABSL_GUARDED_BY(mutex) = false;
-  CondVar work;      // a copy job waits, or stopping
-  CondVar progress;  // a job is finished, a session has ended, or stopping
+  CondVar work;       // a copy job waits, or stopping
+  CondVar tier_work;  // there may be work for tiers
+  CondVar progress;   // a job is finished, a session has ended, or stopping
 
   // Wakes the data server's thread, which takes leave of sessions that the core has ended. Set
   // once, before threads start.

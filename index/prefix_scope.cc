@@ -48,4 +48,11 @@ ChainKey PrefixForm(const ChainHasher::Secret& secret, std::string_view retentio
   return Digest(secret, message);
 }
 
+ChainKey TenantKey(const ChainHasher::Secret& secret, std::string_view tenant) {
+  std::string message;
+  AppendField("tenant", &message);
+  AppendField(tenant, &message);
+  return Digest(secret, message);
+}
+
 }  // namespace kvasir

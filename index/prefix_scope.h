@@ -27,6 +27,9 @@ ChainKey PrefixScope(const ChainHasher::Secret& secret, std::string_view tenant,
 ChainKey PrefixForm(const ChainHasher::Secret& secret, std::string_view retention,
                     uint64_t prompt_rows);
 
+// Stands for a tenant where its name is not to be read.
+ChainKey TenantKey(const ChainHasher::Secret& secret, std::string_view tenant);
+
 // Keys are outputs of a keyed hash, so those of two forms are as different as any two.
 inline ChainKey InForm(const ChainKey& key, const ChainKey& form) {
   return {key.low ^ form.low, key.high ^ form.high};

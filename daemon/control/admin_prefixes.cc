@@ -40,6 +40,7 @@ void Fill(const core::PrefixEvents::Event& event, v1::PrefixEvent* out) {
   out->set_retention(event.change.retention);
   out->set_entry(event.change.entry);
   out->set_rows(event.change.rows);
+  out->set_place(event.change.place);
   for (const ChainKey& key : event.change.keys) {
     const auto bytes = key.ToBytes();
     out->add_keys(bytes.data(), bytes.size());
@@ -105,6 +106,7 @@ grpc::Status AdminService::ListPrefixes(grpc::ServerContext* context,
     info->set_held_bytes(report.held_bytes);
     info->set_hits(report.hits);
     info->set_entry(report.entry);
+    info->set_place(report.place);
     info->set_age_ms(MillisecondsOf(now - report.made_at));
   }
   return grpc::Status::OK;
@@ -168,6 +170,7 @@ grpc::Status AdminService::DropPrefixes(grpc::ServerContext* context,
   if (!dropped.ok()) return ToGrpc(dropped.status());
   response->set_boot_epoch(boot_epoch_);
   response->set_dropped(*dropped);
+  shared_.tier_work.NotifyAll();  // what is stored is forgotten
   return grpc::Status::OK;
 }
 

@@ -11,6 +11,7 @@
 #include "daemon/metrics.h"
 #include "daemon/pool_size.h"
 #include "daemon/shared_core.h"
+#include "daemon/store/tier_place.h"
 #include "kvasir/v1/admin.grpc.pb.h"
 
 namespace kvasir {
@@ -26,10 +27,12 @@ struct HostReport {
 class AdminService final : public v1::Admin::Service {
  public:
   AdminService(SharedCore& shared, PoolSize& pool_size, const CallerRegistry& callers,
-               SnapshotFunction snapshot, HostReport host, uint64_t boot_epoch)
+               const std::vector<TierPlace>& tiers, SnapshotFunction snapshot, HostReport host,
+               uint64_t boot_epoch)
       : shared_(shared),
         pool_size_(pool_size),
         callers_(callers),
+        tiers_(tiers),
         snapshot_(std::move(snapshot)),
         host_(std::move(host)),
         boot_epoch_(boot_epoch) {}
@@ -49,6 +52,10 @@ class AdminService final : public v1::Admin::Service {
                             v1::DropPrefixesResponse* response) override;
   grpc::Status SetPoolSize(grpc::ServerContext* context, const v1::SetPoolSizeRequest* request,
                            v1::SetPoolSizeResponse* response) override;
+  grpc::Status DrainPrefixes(grpc::ServerContext* context, const v1::DrainPrefixesRequest* request,
+                             v1::DrainPrefixesResponse* response) override;
+  grpc::Status ListTiers(grpc::ServerContext* context, const v1::ListTiersRequest* request,
+                         v1::ListTiersResponse* response) override;
   grpc::Status WatchPrefixes(grpc::ServerContext* context, const v1::WatchPrefixesRequest* request,
                              grpc::ServerWriter<v1::PrefixEvent>* writer) override;
   grpc::Status GetHitRateCurves(grpc::ServerContext* context,
@@ -82,6 +89,7 @@ class AdminService final : public v1::Admin::Service {
   SharedCore& shared_;
   PoolSize& pool_size_;
   const CallerRegistry& callers_;
+  const std::vector<TierPlace>& tiers_;
   const SnapshotFunction snapshot_;
   const HostReport host_;
   const uint64_t boot_epoch_;

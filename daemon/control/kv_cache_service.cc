@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "daemon/control/deadline.h"
 #include "daemon/control/model_convert.h"
 #include "daemon/control/snapshot_id.h"
 #include "daemon/control/status_convert.h"
@@ -18,15 +19,6 @@ namespace {
 constexpr int kNeedsMax = 1024;
 constexpr uint64_t kTextsBytesMax = 1 << 20;  // of one call
 constexpr uint32_t kRetryMs = 100;
-
-// The earlier of the call's deadline and the daemon's bound.
-Instant WaitDeadline(const grpc::ServerContext& context, uint32_t bound_ms) {
-  const auto bound = std::chrono::milliseconds(bound_ms);
-  const auto left = context.deadline() - std::chrono::system_clock::now();
-  const auto now = std::chrono::steady_clock::now();
-  return now + std::min<std::chrono::steady_clock::duration>(
-                   bound, std::max(left, std::chrono::system_clock::duration::zero()));
-}
 
 // The wire says codecs as the kernels do.
 static_assert(static_cast<int>(kernels::Codec::kAsWritten) == v1::RECORD_CODEC_AS_WRITTEN &&
@@ -109,7 +101,8 @@ grpc::Status KvCacheService::Run(const grpc::ServerContext& context, const Verb&
   const absl::StatusOr<PeerCredentials> peer = callers_.PeerOf(context);
   if (!peer.ok()) return ToGrpc(peer.status());
   const absl::StatusOr<core::SessionToken> token = TokenOf(context);
-  const Instant deadline = WaitDeadline(context, options_.rpc_deadline_max_ms);
+  const Instant deadline =
+      WaitDeadline(context, std::chrono::milliseconds(options_.rpc_deadline_max_ms));
   absl::Status status;
   {
     MutexLock lock(shared_.mutex);
@@ -125,6 +118,7 @@ grpc::Status KvCacheService::Run(const grpc::ServerContext& context, const Verb&
       done = true;
       status = verb(**session, &done);
       if (shared_.core.HasWork()) shared_.work.NotifyOne();
+      if (shared_.core.TakeTierHint()) shared_.tier_work.NotifyAll();
       if (!status.ok()) {
         shared_.core.CountRejected(tenant);
         shared_.progress.NotifyAll();
@@ -191,6 +185,7 @@ grpc::Status KvCacheService::OpenSequence(grpc::ServerContext* context,
   const absl::StatusOr<std::optional<core::PrefixKeys>> keys =
       KeysOf(*context, request->model_id(), request->has_prefix() ? &request->prefix() : nullptr);
   uint64_t opened = 0;  // id of the sequence, once it is there
+  core::PrefixLoading loading;
   const grpc::Status status =
       Run(*context, [&](core::Session& session, bool* done) -> absl::Status {
         shared_.mutex.AssertHeld();
@@ -203,7 +198,10 @@ grpc::Status KvCacheService::OpenSequence(grpc::ServerContext* context,
               request->label(),    request->max_rows(),      request->reads_records(),
               *snapshot,           request->snapshot_rows(), *keys ? &**keys : nullptr};
           KVASIR_ASSIGN_OR_RETURN(open.least_quality, QualityOf(request->least_quality()));
+          open.loading = &loading;
           KVASIR_ASSIGN_OR_RETURN(sequence, shared_.core.OpenSequence(session, open));
+          *done = sequence != nullptr;
+          if (!*done) return absl::OkStatus();  // its prefix is on its way up from a tier
           opened = sequence->identity().id;
         } else {
           sequence = shared_.core.OpenedSequence(session, opened);

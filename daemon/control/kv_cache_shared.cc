@@ -59,6 +59,9 @@ grpc::Status KvCacheService::MatchPrefix(grpc::ServerContext* context,
   return Run(*context, [&](core::Session& session, bool*) -> absl::Status {
     shared_.mutex.AssertHeld();
     KVASIR_RETURN_IF_ERROR(keys.status());
+    if (request->prefetch()) {
+      KVASIR_RETURN_IF_ERROR(shared_.core.PrefetchPrefix(session, request->model_id(), **keys));
+    }
     KVASIR_ASSIGN_OR_RETURN(const std::vector<core::PrefixMatchOf> found,
                             shared_.core.MatchPrefix(session, request->model_id(), **keys));
     response->set_boot_epoch(options_.boot_epoch);
@@ -68,6 +71,7 @@ grpc::Status KvCacheService::MatchPrefix(grpc::ServerContext* context,
       form->set_quality(static_cast<v1::QualityClass>(one.quality));
       form->set_rows(one.hit.rows);
       form->set_is_public(one.tenant != &session.tenant);
+      form->set_place(one.tier ? shared_.core.TierName(*one.tier) : "memory");
     }
     return absl::OkStatus();
   });

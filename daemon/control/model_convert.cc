@@ -1,5 +1,7 @@
 #include "daemon/control/model_convert.h"
 
+#include <cmath>
+
 #include "base/error.h"
 #include "base/status_macros.h"
 
@@ -16,6 +18,17 @@ absl::StatusOr<kernels::RowType> ToRowType(v1::DataType type) {
       return kernels::RowType::kF32;
     default:
       return InvalidArgument("dtype is none of F16, BF16, F32: value={}", static_cast<int>(type));
+  }
+}
+
+v1::DataType ToDataType(kernels::RowType type) {
+  switch (type) {
+    case kernels::RowType::kF16:
+      return v1::DATA_TYPE_F16;
+    case kernels::RowType::kBF16:
+      return v1::DATA_TYPE_BF16;
+    default:
+      return v1::DATA_TYPE_F32;
   }
 }
 
@@ -74,7 +87,43 @@ absl::StatusOr<core::ModelDescription> ToModelDescription(const v1::ModelSpec& s
   model.slots_per_block = spec.slots_per_block();
   model.weights_digest = spec.weights_digest();
   model.adapter_digests.assign(spec.adapter_digests().begin(), spec.adapter_digests().end());
+  if (!(spec.prefill_rows_per_s() >= 0) || !std::isfinite(spec.prefill_rows_per_s())) {
+    return InvalidArgument("prefill_rows_per_s is no rate: value={} min=0",
+                           spec.prefill_rows_per_s());
+  }
+  model.prefill_rows_per_s = spec.prefill_rows_per_s();
   return model;
+}
+
+v1::ModelSpec ToModelSpec(const core::ModelDescription& model) {
+  v1::ModelSpec spec;
+  spec.set_name(model.name);
+  spec.set_dtype(ToDataType(model.dtype));
+  for (const core::LayerShape& layer : model.layers) {
+    v1::LayerSpec* const out = spec.add_layers();
+    out->set_kv_heads(layer.kv_heads);
+    out->set_k_head_dim(layer.k_head_dim);
+    out->set_v_head_dim(layer.v_head_dim);
+    out->set_query_heads(layer.query_heads);
+    out->set_sliding_window(layer.sliding_window);
+    out->set_attention(layer.sliding_window > 0 ? v1::ATTENTION_KIND_SLIDING_WINDOW
+                                                : v1::ATTENTION_KIND_FULL);
+  }
+  if (model.rope.present) {
+    v1::RopeSpec* const rope = spec.mutable_rope();
+    rope->set_pairing(model.rope.pairing == kernels::RopePairing::kInterleaved
+                          ? v1::RopeSpec::PAIRING_INTERLEAVED
+                          : v1::RopeSpec::PAIRING_HALF_SPLIT);
+    rope->set_theta(model.rope.theta);
+    rope->set_rotated_dims(model.rope.rotated_dims);
+  }
+  spec.mutable_separator_token_ids()->Assign(model.separators.begin(), model.separators.end());
+  spec.set_vocabulary_size(model.vocabulary_size);
+  spec.set_slots_per_block(model.slots_per_block);
+  spec.set_weights_digest(model.weights_digest);
+  for (const std::string& digest : model.adapter_digests) spec.add_adapter_digests(digest);
+  spec.set_prefill_rows_per_s(model.prefill_rows_per_s);
+  return spec;
 }
 
 }  // namespace kvasir

@@ -1,4 +1,4 @@
-// v1::ModelSpec -> core::ModelDescription. Checks enums; bounds are checked by
+// v1::ModelSpec <-> core::ModelDescription. Checks enums; bounds are checked by
 // core::Model::Create().
 #ifndef KVASIR_DAEMON_CONTROL_MODEL_CONVERT_H_
 #define KVASIR_DAEMON_CONTROL_MODEL_CONVERT_H_
@@ -12,6 +12,9 @@ namespace kvasir {
 
 // Errors: kInvalidArgument naming the field.
 absl::StatusOr<core::ModelDescription> ToModelDescription(const v1::ModelSpec& spec);
+
+// ENSURES: ToModelDescription() of it is `model` again.
+v1::ModelSpec ToModelSpec(const core::ModelDescription& model);
 
 }  // namespace kvasir
 

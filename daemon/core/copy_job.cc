@@ -118,12 +118,14 @@ std::vector<int64_t> Deltas(const GroupFill& fill, const LaneRope& rope) {
   return deltas;
 }
 
-void WriteTrailer(const GroupFill& fill) {
-  const shm::GroupGeometry& geometry = fill.group->geometry();
-  std::byte* const base = fill.group->group().data();
-  for (uint32_t column = 0; column < fill.group->columns(); ++column) {
-    for (uint32_t i = 0; i < fill.group->rows(); ++i) {
-      const KeptSlot& slot = fill.group->Slot(column, i);
+}  // namespace
+
+void WriteTrailer(const KeptGroup& group) {
+  const shm::GroupGeometry& geometry = group.geometry();
+  std::byte* const base = group.group().data();
+  for (uint32_t column = 0; column < group.columns(); ++column) {
+    for (uint32_t i = 0; i < group.rows(); ++i) {
+      const KeptSlot& slot = group.Slot(column, i);
       const auto row = static_cast<uint32_t>(slot.row);
       const uint64_t at = 4 * (uint64_t{column} * geometry.slots + i);
       std::memcpy(base + geometry.pos_off + at, &row, 4);
@@ -131,8 +133,6 @@ void WriteTrailer(const GroupFill& fill) {
     }
   }
 }
-
-}  // namespace
 
 void FillGroup(const GroupFill& fill, const LaneRope& rope) {
   const shm::GroupGeometry& geometry = fill.group->geometry();
@@ -155,7 +155,7 @@ void FillGroup(const GroupFill& fill, const LaneRope& rope) {
     }
     if (fill.group->columns() > 1) column += rope.heads_keep_own ? shape.kv_heads : 1;
   }
-  WriteTrailer(fill);
+  WriteTrailer(*fill.group);
 }
 
 }  // namespace kvasir::core

@@ -22,6 +22,9 @@ struct LaneRope {
 // rows. Thread-safe for distinct groups.
 void FillGroup(const GroupFill& fill, const LaneRope& rope);
 
+// The trailer alone: rows and tokens of the group's slots.
+void WriteTrailer(const KeptGroup& group);
+
 }  // namespace kvasir::core
 
 #endif  // KVASIR_DAEMON_CORE_COPY_JOB_H_

@@ -160,6 +160,13 @@ absl::StatusOr<KeptList> KeptList::Edit(std::span<const uint32_t> drop,
   return list;
 }
 
+KeptList KeptList::Of(std::vector<KeptRun> runs) {
+  KeptList list;
+  for (const KeptRun& run : runs) list.rows_ += run.rows;
+  list.runs_ = std::move(runs);
+  return list;
+}
+
 KeptList KeptList::First(uint64_t rows) const {
   KeptList list;
   for (const KeptRun& run : runs_) {

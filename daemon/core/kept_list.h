@@ -118,6 +118,9 @@ class KeptList {
   // Its first `rows` rows, in the same groups. REQUIRES: rows <= rows().
   KeptList First(uint64_t rows) const;
 
+  // Of these runs, in this order.
+  static KeptList Of(std::vector<KeptRun> runs);
+
   const std::vector<KeptRun>& runs() const { return runs_; }
   uint64_t rows() const { return rows_; }
 

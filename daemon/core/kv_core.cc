@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "index/prefix_scope.h"
 #include "proto/shm/layout_hash.h"
 #include "proto/shm/probe_pattern.h"
 
@@ -34,12 +35,22 @@ KvCore::KvCore(CoreConfig config, HostPool& pool) : config_(std::move(config)), 
     prefixes.eviction = config_.eviction;
     prefixes.entries_max = config_.prefixes_per_tenant_max;
     prefixes.blocks_max = PrefixBlocksFor(tenant.limit_bytes);
-    tenants_.push_back(std::make_unique<Tenant>(
-        tenant, pool_, config_.first_extent_bytes, config_.extent_bytes,
-        PrefixCache(std::move(prefixes), prefix_events_, now_, tenant.name)));
+    prefixes.place = "memory";
+    tenants_.push_back(
+        std::make_unique<Tenant>(tenant, pool_, config_.first_extent_bytes, config_.extent_bytes,
+                                 TenantKey(config_.prefix_secret, tenant.name),
+                                 PrefixCache(prefixes, prefix_events_, now_, tenant.name)));
+    for (const TierConfig& tier : config_.tiers) {
+      const uint64_t bytes = tier.shared ? tier.tenant_bytes : tenant.stored_bytes;
+      prefixes.place = tier.name;
+      prefixes.blocks_max = PrefixBlocksFor(bytes);
+      tenants_.back()->stores.push_back(
+          std::make_unique<PrefixStore>(prefixes, prefix_events_, now_, tenant.name, bytes));
+    }
     for (const uint32_t uid : tenant.uids) tenant_of_uid_[uid] = tenants_.back().get();
     if (tenant.name == config_.default_tenant) default_tenant_ = tenants_.back().get();
   }
+  for (size_t i = 0; i < config_.tiers.size(); ++i) tiers_.emplace_back();
 }
 
 KvCore::~KvCore() {
@@ -48,6 +59,8 @@ KvCore::~KvCore() {
     EndSession(id);
     sessions_.erase(id);
   }
+  tiers_.clear();
+  moving_.clear();
   // Before any tenant goes: they may name groups of public ones.
   for (const auto& tenant : tenants_) tenant->DropCached();
 }

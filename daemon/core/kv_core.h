@@ -17,168 +17,10 @@
 #include <absl/status/statusor.h>
 
 #include "base/clock.h"
-#include "daemon/core/prefix_explanation.h"
-#include "daemon/core/session.h"
-#include "eviction/learned_state.h"
+#include "daemon/core/kv_core_types.h"
+#include "daemon/core/tier_job.h"
 
 namespace kvasir::core {
-
-inline constexpr uint64_t kPrefixTokensMax = uint64_t{1} << 20;
-inline constexpr uint64_t kLearnedBytesMax = eviction::kLearnedBytesMax;  // of RestoreLearned()
-
-struct CoreConfig {
-  std::vector<TenantConfig> tenants;
-  std::string default_tenant;  // for uids that no tenant names; "": refused
-  SessionLimits session_limits;
-  uint32_t sessions_max = 1024;
-  uint64_t first_extent_bytes = 4ULL << 20;
-  uint64_t extent_bytes = 32ULL << 20;
-  std::vector<std::shared_ptr<const ModelProfile>> profiles;  // of different weights
-  uint32_t snapshots_per_tenant_max = 64;
-  ChainHasher::Secret prefix_secret{};  // random, so that nobody can search for equal keys
-  std::string eviction = "return-hazard";
-  uint32_t prefixes_per_tenant_max = 4096;
-};
-
-// What is left of a prefix, the better the larger.
-enum class QualityClass {
-  kCompacted = 1,  // rows were dropped
-  kQuantised = 2,  // every row, encoded
-  kFull = 3,       // every row as written
-};
-QualityClass QualityOf(const Snapshot& snapshot);
-
-// The scopes in which a session may find prefixes: its tenant's, then those of public tenants.
-struct PrefixScopes {
-  ChainHasher::Secret secret{};
-  uint32_t vocabulary_size = 0;
-  std::vector<std::pair<Tenant*, ChainKey>> scopes;  // tenants live as long as the core
-};
-
-// What an engine says about a prefix, unchecked.
-struct PrefixRequest {
-  std::vector<TokenId> tokens;
-  std::vector<TokenExtra> extras;
-  uint64_t rows_max = 0;  // no more are wanted; 0: as many as there are tokens
-};
-
-struct PrefixKeys {
-  std::vector<TokenId> tokens;
-  uint64_t rows_max = 0;
-  std::vector<std::pair<Tenant*, PrefixChain>> chains;  // the session's tenant first
-};
-
-// Takes no lock and needs none. Errors: kInvalidArgument naming field and bound. Cost: about 100 ns
-// a chunk and scope.
-absl::StatusOr<PrefixKeys> HashPrefix(const PrefixScopes& scopes, PrefixRequest request);
-
-// A form in which a prefix was found. `chain` points into the keys that were asked with.
-struct PrefixMatchOf {
-  Tenant* tenant = nullptr;
-  const PrefixChain* chain = nullptr;
-  ChainKey form;
-  PrefixCache::Hit hit;
-  QualityClass quality = QualityClass::kFull;
-};
-
-struct ModelHandle {
-  uint32_t model_id = 0;
-  const Model* model = nullptr;
-  ExtentTable::Ref probe_extent;
-  uint64_t probe_offset = 0;
-};
-
-struct OpenRequest {
-  uint32_t model_id = 0;
-  std::string retention;  // "": the tenant's default
-  uint64_t prompt_rows = 0;
-  std::string label;
-  uint64_t max_rows = 0;  // 0: no bound
-  bool reads_records = false;
-  std::optional<SnapshotId> snapshot = {};  // go on from it
-  uint64_t snapshot_rows = 0;               // at this row; 0: its last
-  const PrefixKeys* prefix =
-      nullptr;  // go on from the longest cached prefix; null: rows are private
-  // Also from other forms of it that are at least this good, where they are longer.
-  std::optional<QualityClass> least_quality = {};
-};
-
-struct SyncNeed {
-  uint32_t slot = 0;
-  uint32_t uid = 0;
-  uint64_t granted_rows = 0;
-  std::optional<uint64_t> table_row;
-};
-
-struct SyncAnswer {
-  absl::Status status;
-  bool ready = false;  // false and OK: wait for a job, then ask again
-  uint64_t granted_rows = 0;
-  uint64_t published_version = 0;
-  uint64_t unseen_bytes = 0;  // held for the sequence and named by no table
-};
-
-struct SequenceReport {
-  Sequence::Identity identity;
-  SequenceSummary summary;
-  std::string tenant, model;
-  uint32_t session_id = 0, pid = 0, layers = 0;
-};
-
-struct TenantReport {
-  std::string name;
-  uint64_t held_bytes = 0, charged_bytes = 0, limit_bytes = 0;
-  uint32_t sessions = 0, sequences = 0;
-  uint64_t rows_seen = 0, rows_kept = 0;
-  uint64_t snapshots = 0, snapshot_bytes = 0;  // groups that they share are counted once
-  uint64_t prefixes = 0, prefix_bytes = 0;     // likewise
-  uint64_t prefix_chunks = 0, prefix_metadata_bytes = 0;
-  TenantCounters counters;
-};
-
-// How much of a prompt was there when its sequence was opened.
-struct PrefixLookup {
-  uint64_t sequence_id = 0;
-  std::string model, retention, label;
-  std::string form;        // retention of what it goes on from; "": nothing was there
-  bool is_public = false;  // that is of a public tenant
-  uint64_t rows = 0;       // that were asked with
-  uint64_t rows_hit = 0;
-  PrefixExplanation why;
-  Instant at;
-};
-
-struct PrefixReport {
-  std::string tenant, model, retention, label;
-  uint64_t entry = 0, rows = 0, first_rows = 0, held_bytes = 0, hits = 0;
-  Instant made_at;
-};
-
-// The hit-rate curve of a tenant.
-struct DemandReport {
-  std::string tenant;
-  PrefixDemandReport demand;
-};
-
-struct SnapshotReport {
-  std::string tenant, model, retention, label;
-  uint64_t rows = 0;
-  uint64_t held_bytes = 0;  // of all that it names, what others name as well included
-  Instant made_at;
-};
-
-struct InspectedRow {
-  RowReport row;
-  std::string text;
-};
-
-struct Inspection {
-  SequenceReport sequence;
-  uint32_t kv_heads = 0;  // of the layer
-  std::vector<InspectedRow> rows;
-  std::vector<InspectedRow> prompt;  // selection policies: what was chosen from
-  uint64_t prompt_rows = 0;          // of it in all
-};
 
 class KvCore {
  public:
@@ -220,6 +62,7 @@ class KvCore {
   // With a snapshot: nobody may be told of the sequence while its job is out (OpenedSequence()).
   // Errors: kNotFound for a snapshot that is unknown or another tenant's, kFailedPrecondition where
   // model or retention are not the snapshot's, else those of Sequence::Open() and of the spec.
+  // Null: a prefix is on its way up from a tier, and the caller asks again after some progress.
   absl::StatusOr<Sequence*> OpenSequence(Session& session, const OpenRequest& request);
   // The sequence with this id, or null: the session has ended, or somebody has closed it.
   Sequence* OpenedSequence(const Session& session, uint64_t sequence_id);
@@ -263,10 +106,13 @@ class KvCore {
   // Errors: kNotFound for a model that is unknown, kInvalidArgument for a salt that is too long.
   absl::StatusOr<PrefixScopes> ScopesOf(Session& session, uint32_t model_id,
                                         const std::string& salt) const;
-  // Every form of the prefix that is cached, the longest first, then the best. No side effect.
-  // Errors: kNotFound.
+  // Every form of the prefix that is cached, in memory or in a tier, the longest first, then the
+  // best, then what is nearest. No side effect. Errors: kNotFound.
   absl::StatusOr<std::vector<PrefixMatchOf>> MatchPrefix(Session& session, uint32_t model_id,
                                                          const PrefixKeys& keys) const;
+  // The longest form of the prefix that lies in a tier begins to come up, where it is longer than
+  // what is in memory. Errors: kNotFound.
+  absl::Status PrefetchPrefix(Session& session, uint32_t model_id, const PrefixKeys& keys);
   // Offers the rows so far to the tenant's later sequences. Errors: kFailedPrecondition (the
   // sequence has no prefix, fewer rows than a chunk, or SaveSequence()'s), kResourceExhausted.
   SaveAnswer PublishPrefix(Session& session, uint32_t slot, uint32_t uid, bool* asked);
@@ -284,6 +130,25 @@ class KvCore {
   // that it names belong to the core's books, and the session may end here.
   void FinishJob(std::unique_ptr<SequenceJob> job);
   bool HasWork() const { return !jobs_.empty(); }
+
+  // Work for a thread that serves one lane of a tier, or null. What is asked for first, then what
+  // may be forgotten, then what should go down: tenants in turn, a prefix each.
+  std::unique_ptr<TierJob> TakeTierJob(size_t tier, TierLane lane);
+  void FinishTierJob(std::unique_ptr<TierJob> job);
+  // There may be work for tiers that was not there before; asked once.
+  bool TakeTierHint() { return std::exchange(tier_hint_, false); }
+  // Adds a prefix that the tier has. Errors: of the tenant's cache of that tier.
+  absl::Status AddStored(size_t tier, Tenant& tenant, StoredPrefix prefix);
+  // A value that a prefix of the tier's is made of.
+  bool NamesStored(size_t tier, const TierKey& key) const;
+  const std::string& TierName(size_t tier) const { return config_.tiers[tier].name; }
+  // Null: of none that is configured.
+  Tenant* TenantOfKey(const TierKey& key) const;
+  // Everything of a tenant, or of all (""), that can go down is to be written. Errors: kNotFound,
+  // kFailedPrecondition (there is no tier).
+  absl::Status StartDrain(const std::string& tenant);
+  DrainState DrainStateOf(const std::string& tenant) const;
+  std::vector<TierReport> TierReports() const;  // by tier, then by tenant
 
   // Gives up the cached prefixes of a tenant, or of all (""), that nobody uses; how many it were.
   // Errors: kNotFound.
@@ -345,10 +210,33 @@ class KvCore {
   absl::Status CheckAttachable(const Session& session, const Model& model, const Snapshot& snapshot,
                                bool reads_records) const;
   std::vector<PrefixMatchOf> MatchForms(const Session& session, const Model& model,
-                                        const PrefixKeys& keys, bool reads_records) const;
+                                        const PrefixKeys& keys, bool reads_records,
+                                        bool with_tiers) const;
   // What the request's prefix leads to, in `form` or in another that is good enough.
   std::optional<PrefixMatchOf> FindPrefix(const Session& session, const Model& model,
                                           const OpenRequest& request, const ChainKey& form) const;
+  // Likewise in the tiers, longer than `rows_above`.
+  std::optional<PrefixMatchOf> FindStored(const Session& session, const Model& model,
+                                          const OpenRequest& request, const ChainKey& form,
+                                          uint64_t rows_above) const;
+  // The caller waits for what the tiers have beyond `rows_there`.
+  bool AwaitsLoad(const Session& session, const Model& model, const OpenRequest& request,
+                  const ChainKey& form, uint64_t rows_there);
+  // Begins to load what was found, or joins a load of it; 0: it is not worth it, or has no room.
+  uint64_t LoadPrefix(const Session& session, const Model& model, const PrefixMatchOf& match,
+                      std::span<const TokenId> tokens, uint64_t rows_there);
+  // Reading so many bytes is faster than computing the rows, by what was measured and declared.
+  bool IsWorthLoading(size_t tier, const Model& model, uint64_t bytes, uint64_t rows) const;
+  // The snapshot that a stored one will be, in new groups that wait to be filled (`items`).
+  absl::StatusOr<std::shared_ptr<const Snapshot>> MakeLoadable(
+      const Session& session, const Model& model, Tenant& tenant, const Snapshot& stored,
+      std::span<const TokenId> tokens, std::vector<TierJob::Item>* items) const;
+  bool AskForStoreOf(size_t tier, Tenant& tenant);
+  void AskForStore(size_t tier, Tenant& tenant, const PrefixCache::Entry& entry);
+  bool IsPressed(Tenant& tenant) const;
+  void DropBelowLowWatermark();
+  void FinishStore(TierJob& job);
+  void FinishLoad(TierJob& job);
   // The sequence, just opened, has the chain of its own tenant and uses what was found.
   void SharePrefix(Sequence& sequence, const OpenRequest& request, const std::string& retention,
                    const ChainKey& form, const std::optional<PrefixMatchOf>& found);
@@ -381,6 +269,21 @@ class KvCore {
   std::deque<std::unique_ptr<SequenceJob>> jobs_;                     // the older ones first
   uint64_t turn_ = 0;                                                 // of TakeJob()
   std::map<const Tenant*, std::deque<PrefixLookup>> prefix_lookups_;  // the newest last
+  struct TierQueue {
+    std::deque<std::unique_ptr<TierJob>> reads, writes;  // the older ones first
+    double read_bytes_per_s = 0;                         // measured; 0: not yet
+    size_t turn = 0;                                     // of the tenants
+  };
+  struct Load {
+    size_t tier = 0;
+    const Tenant* tenant = nullptr;
+    uint64_t entry = 0, rows = 0, bytes = 0;
+  };
+  std::deque<TierQueue> tiers_;                                 // as in the configuration
+  std::map<uint64_t, Load> loads_;                              // that are not finished, by job
+  std::map<uint64_t, std::shared_ptr<const Snapshot>> moving_;  // of tier jobs, for the books
+  bool tier_hint_ = false;
+  uint64_t next_tier_job_id_ = 1;
   uint32_t next_session_id_ = 1;
   uint64_t next_sequence_id_ = 1;
 };

@@ -34,7 +34,11 @@ absl::StatusOr<PrefixScopes> KvCore::ScopesOf(Session& session, uint32_t model_i
   add(session.tenant);
   for (const auto& tenant : tenants_) {
     if (!tenant->config.is_public || tenant.get() == &session.tenant) continue;
-    if (!tenant->prefixes.entries().empty()) add(*tenant);
+    const bool has_some =
+        !tenant->prefixes.entries().empty() ||
+        std::any_of(tenant->stores.begin(), tenant->stores.end(),
+                    [](const auto& store) { return !store->cache().entries().empty(); });
+    if (has_some) add(*tenant);
   }
   return scopes;
 }
@@ -87,23 +91,26 @@ absl::Status KvCore::CheckAttachable(const Session& session, const Model& model,
 }
 
 std::vector<PrefixMatchOf> KvCore::MatchForms(const Session& session, const Model& model,
-                                              const PrefixKeys& keys, bool reads_records) const {
+                                              const PrefixKeys& keys, bool reads_records,
+                                              bool with_tiers) const {
   const auto fits = [&](const Snapshot& snapshot) {
     return CheckAttachable(session, model, snapshot, reads_records).ok();
   };
   std::vector<PrefixMatchOf> found;
   for (const auto& [tenant, chain] : keys.chains) {
-    std::map<std::pair<uint64_t, uint64_t>, ChainKey> forms;
-    for (const auto& [id, entry] : tenant->prefixes.entries()) {
-      const ChainKey& form = entry.snapshot->form;
-      forms.emplace(std::pair{form.low, form.high}, form);
-    }
-    for (const auto& [bits, form] : forms) {
-      PrefixCache::Hit hit =
-          tenant->prefixes.Match({&chain, keys.tokens, keys.rows_max}, form, fits);
-      if (hit.snapshot == nullptr) continue;
-      const QualityClass quality = QualityOf(*hit.snapshot);
-      found.push_back({tenant, &chain, form, std::move(hit), quality});
+    const auto add_of = [&, tenant = tenant, chain = &chain](const PrefixCache& cache,
+                                                             std::optional<size_t> tier) {
+      for (const ChainKey& form : cache.Forms()) {
+        PrefixCache::Hit hit = cache.Match({chain, keys.tokens, keys.rows_max}, form, fits);
+        if (hit.snapshot == nullptr) continue;
+        const QualityClass quality = QualityOf(*hit.snapshot);
+        found.push_back({tenant, chain, form, std::move(hit), quality, tier});
+      }
+    };
+    add_of(tenant->prefixes, std::nullopt);
+    if (!with_tiers) continue;
+    for (size_t tier = 0; tier < tenant->stores.size(); ++tier) {
+      add_of(tenant->stores[tier]->cache(), tier);
     }
   }
   std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) {
@@ -116,7 +123,8 @@ absl::StatusOr<std::vector<PrefixMatchOf>> KvCore::MatchPrefix(Session& session,
                                                                const PrefixKeys& keys) const {
   const auto found = session.models.find(model_id);
   if (found == session.models.end()) return NotFound("unknown model: model_id={}", model_id);
-  return MatchForms(session, found->second->model, keys, /*reads_records=*/true);
+  return MatchForms(session, found->second->model, keys, /*reads_records=*/true,
+                    /*with_tiers=*/true);
 }
 
 std::optional<PrefixMatchOf> KvCore::FindPrefix(const Session& session, const Model& model,
@@ -131,11 +139,12 @@ std::optional<PrefixMatchOf> KvCore::FindPrefix(const Session& session, const Mo
     PrefixCache::Hit hit = tenant->prefixes.Match({&chain, keys.tokens, keys.rows_max}, form, fits);
     if (hit.snapshot == nullptr || (best && best->hit.rows >= hit.rows)) continue;
     const QualityClass quality = QualityOf(*hit.snapshot);
-    best = PrefixMatchOf{tenant, &chain, form, std::move(hit), quality};
+    best = PrefixMatchOf{tenant, &chain, form, std::move(hit), quality, std::nullopt};
   }
   if (!request.least_quality) return best;
   // The longest of those that are good enough; among equals what was asked for, then the best.
-  for (PrefixMatchOf& other : MatchForms(session, model, keys, request.reads_records)) {
+  for (PrefixMatchOf& other :
+       MatchForms(session, model, keys, request.reads_records, /*with_tiers=*/false)) {
     if (other.quality < *request.least_quality) continue;
     if (!best || other.hit.rows > best->hit.rows) best = std::move(other);
     break;
@@ -180,6 +189,7 @@ void KvCore::SharePrefix(Sequence& sequence, const OpenRequest& request,
   sequence.SetChain(std::move(chain));
   if (found) {
     sequence.SetPrefixUse(found->tenant->prefixes.Use(*found->chain, found->form, found->hit));
+    tier_hint_ = true;
   }
 }
 
@@ -196,11 +206,19 @@ absl::StatusOr<std::vector<PrefixLookup>> KvCore::PrefixLookups(const std::strin
 std::vector<PrefixReport> KvCore::PrefixReports() const {
   std::vector<PrefixReport> reports;
   for (const auto& tenant : tenants_) {
-    for (const auto& [id, entry] : tenant->prefixes.entries()) {
-      const Snapshot& snapshot = *entry.snapshot;
-      reports.push_back({tenant->config.name, snapshot.model.name, snapshot.retention,
-                         snapshot.label, id, snapshot.rows, snapshot.first_rows,
-                         snapshot.held_bytes(), entry.hits, entry.made_at});
+    const auto add_of = [&](const PrefixCache& cache, const std::string& place) {
+      for (const auto& [id, entry] : cache.entries()) {
+        const Snapshot& snapshot = *entry.snapshot;
+        const uint64_t bytes =
+            snapshot.stored != nullptr ? snapshot.stored->bytes() : snapshot.held_bytes();
+        reports.push_back({tenant->config.name, snapshot.model.name, snapshot.retention,
+                           snapshot.label, place, id, snapshot.rows, snapshot.first_rows, bytes,
+                           entry.hits, entry.made_at});
+      }
+    };
+    add_of(tenant->prefixes, "memory");
+    for (size_t tier = 0; tier < tenant->stores.size(); ++tier) {
+      add_of(tenant->stores[tier]->cache(), config_.tiers[tier].name);
     }
   }
   return reports;
@@ -213,6 +231,7 @@ absl::StatusOr<uint64_t> KvCore::DropPrefixes(const std::string& name) {
     if (!name.empty() && tenant->config.name != name) continue;
     known = true;
     dropped += tenant->DropPrefixes();
+    tier_hint_ = true;
   }
   if (!known) return NotFound("unknown tenant: tenant={}", name);
   return dropped;
@@ -253,6 +272,7 @@ KvCore::SaveAnswer KvCore::PublishPrefix(Session& session, uint32_t slot, uint32
   session.tenant.demand.Published(**saved);
   answer.status = session.tenant.prefixes.Add(*std::move(saved), sequence.prefix_use()).status();
   answer.ready = answer.status.ok();
+  tier_hint_ = true;
   return answer;
 }
 

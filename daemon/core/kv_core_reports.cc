@@ -136,6 +136,7 @@ uint64_t KvCore::NamedBytes(const Tenant& tenant) const {
       snapshots.insert(entry.snapshot.get());
     }
   }
+  for (const auto& [id, snapshot] : moving_) snapshots.insert(snapshot.get());
   for (const auto& [id, place] : sequence_places_) {
     const Sequence& sequence = *place.session->sequences[place.slot];
     if (&place.session->tenant == &tenant) bytes += sequence.own_bytes();

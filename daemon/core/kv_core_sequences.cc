@@ -172,6 +172,9 @@ absl::StatusOr<Sequence*> KvCore::OpenSequence(Session& session, const OpenReque
         PrefixForm(config_.prefix_secret, lanes.spec, lanes.by_prompt ? request.prompt_rows : 0);
     identity.form = asked_form;
     prefix = FindPrefix(session, model, request, identity.form);
+    if (AwaitsLoad(session, model, request, asked_form, prefix ? prefix->hit.rows : 0)) {
+      return nullptr;
+    }
     if (prefix) {
       snapshot = prefix->hit.rows == prefix->hit.snapshot->rows
                      ? prefix->hit.snapshot

@@ -42,6 +42,7 @@ struct ModelDescription {
   uint32_t slots_per_block = 0;  // 0: chosen here
   std::string weights_digest;
   std::vector<std::string> adapter_digests;
+  double prefill_rows_per_s = 0;  // that the engine computes; 0: unknown. Of no snapshot.
 };
 
 // Immutable.

@@ -212,7 +212,7 @@ absl::StatusOr<bool> PrefixCache::Add(std::shared_ptr<const Snapshot> snapshot, 
   ++next_id_;
   Insert(entry);
   events_->Stored({tenant_, entry.snapshot->retention, entry.snapshot->rows,
-                   AttachableKeys(*entry.snapshot), entry.id});
+                   AttachableKeys(*entry.snapshot), entry.id, options_.place});
   return true;
 }
 
@@ -244,7 +244,8 @@ void PrefixCache::Drop(uint64_t id, RemovalCause cause) {
   const auto found = entries_.find(id);
   const Snapshot& snapshot = *found->second.snapshot;
   Remove(found->second, 1);
-  events_->Removed({tenant_, snapshot.retention, 0, AttachableKeys(snapshot), id}, cause);
+  events_->Removed({tenant_, snapshot.retention, 0, AttachableKeys(snapshot), id, options_.place},
+                   cause);
   entries_.erase(found);
 }
 
@@ -300,10 +301,30 @@ uint64_t PrefixCache::Apply(std::span<const eviction::Eviction> evicted) {
     std::vector<ChainKey> keys = KeysInForm(*entry.snapshot);
     keys.erase(keys.begin(), keys.begin() + static_cast<ptrdiff_t>(border));
     entry.snapshot = entry.snapshot->Cut(rows);
-    events_->Removed({tenant_, entry.snapshot->retention, rows, std::move(keys), id},
-                     RemovalCause::kEvicted);
+    events_->Removed(
+        {tenant_, entry.snapshot->retention, rows, std::move(keys), id, options_.place},
+        RemovalCause::kEvicted);
   }
   return rows_left.size();
+}
+
+bool PrefixCache::Has(const PrefixChain& chain, const ChainKey& form) const {
+  if (chain.keys().empty()) return false;
+  const auto node = nodes_.find(InForm(chain.keys().back(), form));
+  return node != nodes_.end() && !node->second.whole.empty();
+}
+
+std::vector<ChainKey> PrefixCache::Forms() const {
+  std::vector<ChainKey> forms;
+  for (const auto& [id, entry] : entries_) {
+    const ChainKey& form = entry.snapshot->form;
+    if (std::find(forms.begin(), forms.end(), form) == forms.end()) forms.push_back(form);
+  }
+  return forms;
+}
+
+void PrefixCache::DropEntry(uint64_t id) {
+  if (entries_.contains(id)) Drop(id, RemovalCause::kEvicted);
 }
 
 bool PrefixCache::MakeRoom() {

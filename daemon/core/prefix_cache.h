@@ -68,6 +68,7 @@ class PrefixCache {
     std::string eviction;      // spec of eviction_registry.h, checked
     uint32_t blocks_max = 1;   // chunks in all
     uint32_t entries_max = 1;  // more push the least valuable out
+    std::string place;         // where its rows lie, for the events: "memory", or a tier
   };
   struct Hit {
     std::shared_ptr<const Snapshot> snapshot;  // null: none
@@ -97,6 +98,13 @@ class PrefixCache {
   // where there is one already. Errors: kFailedPrecondition (under a chunk of rows),
   // kResourceExhausted (the policy has no room: everything is in use).
   absl::StatusOr<bool> Add(std::shared_ptr<const Snapshot> snapshot, PrefixUse& use);
+
+  // There is an entry that has all of these whole chunks, or more of them.
+  bool Has(const PrefixChain& chain, const ChainKey& form) const;
+  // Of its entries, each once.
+  std::vector<ChainKey> Forms() const;
+  // Gives up one entry, where it is there.
+  void DropEntry(uint64_t id);
 
   // Gives up what is worth least; false where nothing can be.
   bool MakeRoom();

@@ -96,6 +96,7 @@ std::shared_ptr<const Snapshot> Snapshot::Cut(uint64_t at) const {
                           at / slots_per_block,
                           BlockList()});
   }
+  if (stored != nullptr) cut->stored = stored->First(at);
   return cut;
 }
 

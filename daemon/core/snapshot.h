@@ -25,6 +25,7 @@
 #include "daemon/core/lane_table.h"
 #include "daemon/core/model.h"
 #include "daemon/core/record_format.h"
+#include "daemon/core/stored_rows.h"
 #include "index/prefix_chain.h"
 #include "policies/policy_definition.h"
 
@@ -98,6 +99,8 @@ class Snapshot : public SnapshotFacts {
   };
 
   std::vector<Lane> lanes;
+  // Its rows lie in a tier: it has no lanes then, and nobody goes on from it before it is loaded.
+  std::shared_ptr<const StoredRows> stored;  // shared with the jobs that read it
 
   // Whether a sequence of `other` may go on from it. Errors: kFailedPrecondition naming the first
   // field that differs, without what stands in it.

@@ -38,7 +38,8 @@ void Tenant::ReturnExtents() {
 }
 
 uint64_t Tenant::DropPrefixes() {
-  const uint64_t dropped = prefixes.Clear();
+  uint64_t dropped = prefixes.Clear();
+  for (const std::unique_ptr<PrefixStore>& store : stores) dropped += store->cache().Clear();
   if (sessions == 0) {
     ReturnExtents();
   } else {
@@ -58,6 +59,13 @@ bool Tenant::ShedCached() {
   // Where the kernel cannot be asked who has an extent, the end of all sessions has to do.
   if (sessions == 0) ReturnExtents();
   return shed;
+}
+
+bool Tenant::GivesUpPrefix() {
+  const uint64_t before = kept_bytes();
+  if (!prefixes.MakeRoom() || kept_bytes() >= before) return false;
+  (void)ReturnIdle();
+  return true;
 }
 
 void Tenant::DropCached() {

@@ -13,6 +13,7 @@
 #include "daemon/core/account.h"
 #include "daemon/core/prefix_cache.h"
 #include "daemon/core/prefix_demand.h"
+#include "daemon/core/prefix_store.h"
 #include "daemon/core/snapshot_store.h"
 
 namespace kvasir::core {
@@ -21,8 +22,9 @@ struct TenantConfig {
   std::string name;
   std::vector<uint32_t> uids;
   uint64_t limit_bytes = 0;
-  std::string retention;   // default policy of its sequences
-  bool is_public = false;  // every tenant may find its prefixes
+  std::string retention;      // default policy of its sequences
+  bool is_public = false;     // every tenant may find its prefixes
+  uint64_t stored_bytes = 0;  // that it may have in a tier that is this host's alone
 };
 
 struct TenantCounters {
@@ -90,8 +92,9 @@ class AllocatorSet {
 // Not thread-safe. Address-stable: sessions refer to it.
 struct Tenant {
   Tenant(TenantConfig tenant_config, HostPool& pool, uint64_t first_extent_bytes,
-         uint64_t extent_bytes, PrefixCache prefix_cache)
-      : config(std::move(tenant_config)),
+         uint64_t extent_bytes, const ChainKey& tier_key, PrefixCache prefix_cache)
+      : key(tier_key),
+        config(std::move(tenant_config)),
         account(config.name, config.limit_bytes, pool),
         kept(ExtentUse::kKept, first_extent_bytes, extent_bytes, account),
         outside(ExtentUse::kKept, first_extent_bytes, extent_bytes, account),
@@ -105,14 +108,19 @@ struct Tenant {
   // Gives back what no session can use any more: everything, or what neither snapshots nor prefixes
   // nor others' sequences hold. REQUIRES: it has no session.
   void ReturnExtents();
-  // Gives up the prefixes that nobody uses; how many it were.
+  // Gives up the prefixes that nobody uses, in memory and in the tiers; how many it were.
   uint64_t DropPrefixes();
   // Gives up a little of what it holds for later only, for a pool that has become too small; false
   // if that would free no extent: there is nothing, or engines have all of its extents mapped.
   bool ShedCached();
+  // Gives up what is worth least of those in memory; false where that frees nothing.
+  bool GivesUpPrefix();
+  // Bytes of its cached rows and of kept rows of its sequences.
+  uint64_t kept_bytes() const { return kept.held_bytes() + outside.held_bytes(); }
   // Gives up every snapshot and prefix.
   void DropCached();
 
+  const ChainKey key;  // of the tenant in the keys of tiers
   const TenantConfig config;
   Account account;
   AllocatorSet kept;
@@ -122,6 +130,8 @@ struct Tenant {
   SnapshotStore snapshots;
   PrefixCache prefixes;
   PrefixDemand demand;
+  std::vector<std::unique_ptr<PrefixStore>> stores;  // one for each tier
+  bool pressed = false;  // its memory is between the watermarks, or above
   TenantCounters counters;
   uint32_t sessions = 0;
   uint64_t served_at = 0;  // turn in which a job of its was last taken

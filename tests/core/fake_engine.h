@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -106,6 +107,8 @@ class FakeEngine final : public ExtentSender {
   // What is written depends on all tokens so far, as in a model with these weights.
   bool rows_by_prefix = false;
   uint32_t weights = 0;
+  // Called while a prefix is on its way up from a tier; empty: what lies in tiers is not asked for.
+  std::function<void()> run_tiers;
   bool refuse_extents = false;  // SendExtent fails, as when the peer does not read
 
  private:

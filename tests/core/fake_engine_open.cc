@@ -1,6 +1,7 @@
 // FakeEngine: the ways to open a stream.
 #include <utility>
 
+#include "base/error.h"
 #include "base/status_macros.h"
 #include "tests/core/fake_engine.h"
 
@@ -34,7 +35,14 @@ absl::StatusOr<FakeEngine::Stream> FakeEngine::Attach(OpenRequest request, const
   KVASIR_ASSIGN_OR_RETURN(const PrefixKeys keys, HashPrefix(scopes, std::move(prefix)));
   request.prefix = &keys;
   request.reads_records = true;
+  PrefixLoading loading;
+  if (run_tiers) request.loading = &loading;
   KVASIR_ASSIGN_OR_RETURN(const Sequence* sequence, core_.OpenSequence(*session_, request));
+  for (int attempt = 0; sequence == nullptr; ++attempt) {
+    if (attempt == 4) return Internal("a prefix does not come up");
+    run_tiers();
+    KVASIR_ASSIGN_OR_RETURN(sequence, core_.OpenSequence(*session_, request));
+  }
   Stream stream = StreamOf(*sequence);
   stream.rows = sequence->rows();
   stream.ids.assign(keys.tokens.begin(), keys.tokens.begin() + static_cast<ptrdiff_t>(stream.rows));

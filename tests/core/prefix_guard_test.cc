@@ -49,15 +49,16 @@ TEST_F(PrefixCoreTest, PrefixesMakeRoomFromTheirEnds) {
 
 TEST(PrefixEventsTest, TheNewestAreKeptAsFarAsTheirBoundsAllow) {
   PrefixEvents events(4);
-  for (uint64_t entry = 1; entry <= 6; ++entry) events.Stored({"a", "full", 16, {{}}, entry});
+  for (uint64_t entry = 1; entry <= 6; ++entry)
+    events.Stored({"a", "full", 16, {{}}, entry, "memory"});
   ASSERT_EQ(events.events().size(), 4U);
   EXPECT_EQ(events.events().front().number, 3U);
   EXPECT_EQ(events.next_number(), 7U);
   const std::vector<ChainKey> many(1 << 20);
-  events.Removed({"a", "full", 0, many, 9}, RemovalCause::kEvicted);
+  events.Removed({"a", "full", 0, many, 9, "memory"}, RemovalCause::kEvicted);
   ASSERT_EQ(events.events().size(), 1U);  // one is kept, however large
   EXPECT_EQ(events.events().front().change.keys.size(), many.size());
-  events.Stored({"a", "full", 16, {{}}, 10});
+  events.Stored({"a", "full", 16, {{}}, 10, "memory"});
   ASSERT_EQ(events.events().size(), 1U);
   EXPECT_EQ(events.events().front().number, 8U);
 }

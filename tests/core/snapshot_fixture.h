@@ -51,8 +51,11 @@ class SnapshotCoreTest : public ::testing::Test {
     config.first_extent_bytes = 16 * kKiB;
     config.extent_bytes = 64 * kKiB;
     config.snapshots_per_tenant_max = 3;
+    Configure(config);
     core_ = std::make_unique<KvCore>(config, *pool_);
   }
+
+  virtual void Configure(CoreConfig& /*config*/) {}
 
   void ExpectConserved() {
     const absl::Status conserved = core_->CheckConservation();

@@ -136,7 +136,7 @@ TEST(ConfigTest, ReportsAllErrorsInTheOrderOfTheFile) {
       ErrorOf("[zoo]\n[memory]\nlock = \"maybe\"\nprefault = 1\n[server]\nx=1");
   EXPECT_EQ(error,
             "t.toml:1: unknown table: key=zoo "
-            "known=server,memory,limits,retention,prefix,admin,tenant\n"
+            "known=server,memory,limits,retention,prefix,tier,admin,tenant\n"
             "t.toml:3: unknown word: key=memory.lock given=\"maybe\" known=require,try,off\n"
             "t.toml:4: wrong type: key=memory.prefault given=1 expected=true or false\n"
             "t.toml:6: unknown key: key=server.x known=control_socket,data_socket,socket_mode,"

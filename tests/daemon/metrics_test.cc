@@ -35,7 +35,8 @@ StatsSnapshot Example() {
                          .charged_bytes = 5,
                          .memory_locked = true,
                          .late_faults = 6,
-                         .tenants = {}};
+                         .tenants = {},
+                         .tiers = {}};
   snapshot.tenants.push_back({.tenant = "a",
                               .held_bytes = 11,
                               .charged_bytes = 12,
@@ -49,6 +50,11 @@ StatsSnapshot Example() {
                               .violations = 20,
                               .hit_ratios = {{0.125, 0.25}, {8, 0.75}}});
   snapshot.tenants.push_back({.tenant = "b", .held_bytes = 9007199254740992});
+  TierSnapshot& disk = snapshot.tiers.emplace_back();
+  disk.tier = "disk";
+  disk.left_out = true;
+  disk.reads = {{"corrupt", 39}};
+  disk.tenants.push_back({"a", 31, 32, 33, 34, 35, 36, 37, 38});
   return snapshot;
 }
 
@@ -91,12 +97,23 @@ TEST(MetricsTest, ShowEveryCountOfTheDaemonAndOfEachTenant) {
       {"kvasir_tenant_held_bytes{tenant=b}", 9007199254740992},
       {"kvasir_prefix_hit_ratio_at{tenant=a}{times=0.125}", 0.25},
       {"kvasir_prefix_hit_ratio_at{tenant=a}{times=8}", 0.75},
+      {"kvasir_tier_prefixes{tier=disk}{tenant=a}", 31},
+      {"kvasir_tier_stored_bytes{tier=disk}{tenant=a}", 32},
+      {"kvasir_tier_stores_total{tier=disk}{tenant=a}", 33},
+      {"kvasir_tier_store_failures_total{tier=disk}{tenant=a}", 34},
+      {"kvasir_tier_loads_total{tier=disk}{tenant=a}", 35},
+      {"kvasir_tier_load_rows_total{tier=disk}{tenant=a}", 36},
+      {"kvasir_tier_load_failures_total{tier=disk}{tenant=a}", 37},
+      {"kvasir_tier_loads_declined_total{tier=disk}{tenant=a}", 38},
+      {"kvasir_tier_blocks_read_total{tier=disk}{outcome=corrupt}", 39},
+      {"kvasir_tier_left_out{tier=disk}", 1},
   };
   for (const auto& [name, value] : expected) {
     ASSERT_TRUE(found.contains(name)) << name;
     EXPECT_EQ(found.at(name), value) << name;
   }
-  EXPECT_EQ(found.size(), 1 + std::size(kDaemonMetrics) + 2 * std::size(kTenantMetrics) + 2);
+  EXPECT_EQ(found.size(), 1 + std::size(kDaemonMetrics) + 2 * std::size(kTenantMetrics) + 2 +
+                              std::size(kStoredMetrics) + 2);
 }
 
 TEST(MetricsTest, NamesAreUniqueAndCountersEndInTotal) {

@@ -44,6 +44,7 @@ TEST(DocumentsTest, OperationsHasEveryMetric) {
   };
   for (const auto& metric : kDaemonMetrics) EXPECT_THAT(text, HasSubstr(row(metric)));
   for (const auto& metric : kTenantMetrics) EXPECT_THAT(text, HasSubstr(row(metric)));
+  for (const auto& metric : kStoredMetrics) EXPECT_THAT(text, HasSubstr(row(metric)));
   EXPECT_THAT(text, HasSubstr(fmt::format("| `{}` | gauge | {} |", kHitRatioName, kHitRatioHelp)));
 }
 

@@ -1,0 +1,232 @@
+// Prefixes that come up from tiers.
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "daemon/core/kv_core.h"
+
+namespace kvasir::core {
+namespace {
+
+constexpr double kNewestWeight = 0.3;  // of a measured rate
+
+// What of the tenant's stores is the tier's.
+PrefixStore& StoreOf(Tenant& tenant, size_t tier) { return *tenant.stores[tier]; }
+
+}  // namespace
+
+std::optional<PrefixMatchOf> KvCore::FindStored(const Session& session, const Model& model,
+                                                const OpenRequest& request, const ChainKey& form,
+                                                uint64_t rows_above) const {
+  const auto fits = [&](const Snapshot& snapshot) {
+    return CheckAttachable(session, model, snapshot, request.reads_records).ok();
+  };
+  const PrefixKeys& keys = *request.prefix;
+  std::optional<PrefixMatchOf> best;
+  for (const auto& [tenant, chain] : keys.chains) {
+    for (size_t tier = 0; tier < tenant->stores.size(); ++tier) {
+      const PrefixCache& cache = tenant->stores[tier]->cache();
+      // Whole rows are good enough for whoever takes other forms.
+      for (const ChainKey& other : request.least_quality ? cache.Forms() : std::vector{form}) {
+        PrefixCache::Hit hit = cache.Match({&chain, keys.tokens, keys.rows_max}, other, fits);
+        if (hit.snapshot == nullptr || hit.rows <= (best ? best->hit.rows : rows_above)) continue;
+        best = PrefixMatchOf{tenant, &chain, other, std::move(hit), QualityClass::kFull, tier};
+      }
+    }
+  }
+  return best;
+}
+
+bool KvCore::IsWorthLoading(size_t tier, const Model& model, uint64_t bytes, uint64_t rows) const {
+  const TierQueue& place = tiers_[tier];
+  const double prefill_rate = model.description().prefill_rows_per_s;
+  if (prefill_rate <= 0 || place.read_bytes_per_s <= 0) return true;
+  uint64_t queued = bytes;
+  for (const auto& [id, load] : loads_) queued += load.tier == tier ? load.bytes : 0;
+  return static_cast<double>(queued) / place.read_bytes_per_s <
+         static_cast<double>(rows) / prefill_rate;
+}
+
+bool KvCore::AwaitsLoad(const Session& session, const Model& model, const OpenRequest& request,
+                        const ChainKey& form, uint64_t rows_there) {
+  if (request.loading == nullptr || tiers_.empty()) return false;
+  PrefixLoading& loading = *request.loading;
+  if (loading.load != 0) return loads_.contains(loading.load);  // once a call
+  const std::optional<PrefixMatchOf> found = FindStored(session, model, request, form, rows_there);
+  if (!found) return false;
+  loading.load = LoadPrefix(session, model, *found, request.prefix->tokens, rows_there);
+  return loading.load != 0;
+}
+
+absl::Status KvCore::PrefetchPrefix(Session& session, uint32_t model_id, const PrefixKeys& keys) {
+  const auto found = session.models.find(model_id);
+  if (found == session.models.end()) return NotFound("unknown model: model_id={}", model_id);
+  const Model& model = found->second->model;
+  uint64_t rows_there = 0;  // in memory, in the form that is looked at
+  for (const PrefixMatchOf& match :
+       MatchForms(session, model, keys, /*reads_records=*/true, /*with_tiers=*/true)) {
+    if (!match.tier) continue;
+    for (const auto& [tenant, chain] : keys.chains) {
+      if (tenant != match.tenant) continue;
+      rows_there = tenant->prefixes
+                       .Match({&chain, keys.tokens, keys.rows_max}, match.form,
+                              [](const Snapshot&) { return true; })
+                       .rows;
+    }
+    if (rows_there < match.hit.rows) {
+      (void)LoadPrefix(session, model, match, keys.tokens, rows_there);
+    }
+    break;
+  }
+  return absl::OkStatus();
+}
+
+uint64_t KvCore::LoadPrefix(const Session& session, const Model& model, const PrefixMatchOf& match,
+                            std::span<const TokenId> tokens, uint64_t rows_there) {
+  const size_t tier = *match.tier;
+  PrefixStore& store = StoreOf(*match.tenant, tier);
+  for (const auto& [id, load] : loads_) {
+    if (load.tier == tier && load.tenant == match.tenant && load.entry == match.hit.entry &&
+        load.rows >= match.hit.rows) {
+      return id;
+    }
+  }
+  const std::shared_ptr<const Snapshot> stored = match.hit.rows == match.hit.snapshot->rows
+                                                     ? match.hit.snapshot
+                                                     : match.hit.snapshot->Cut(match.hit.rows);
+  const uint64_t bytes = stored->stored->bytes();
+  if (!IsWorthLoading(tier, model, bytes, match.hit.rows - rows_there)) {
+    ++store.counters.loads_declined;
+    return 0;
+  }
+  auto job = std::make_unique<TierJob>();
+  absl::StatusOr<std::shared_ptr<const Snapshot>> snapshot =
+      MakeLoadable(session, model, *match.tenant, *stored, tokens.first(stored->rows), &job->items);
+  if (!snapshot.ok()) {
+    ++store.counters.load_failures;
+    return 0;
+  }
+  job->kind = TierJob::Kind::kLoad;
+  job->tier = tier;
+  job->tenant = match.tenant;
+  job->tenant_key = match.tenant->key;
+  job->id = next_tier_job_id_++;
+  const uint64_t id = job->id;
+  job->entry = match.hit.entry;
+  job->bytes = bytes;
+  job->snapshot = *std::move(snapshot);
+  moving_[id] = job->snapshot;
+  loads_[id] = {tier, match.tenant, match.hit.entry, match.hit.rows, bytes};
+  (void)store.cache().Use(*match.chain, match.form, match.hit);  // so that the policy learns
+  tiers_[tier].reads.push_back(std::move(job));
+  tier_hint_ = true;
+  return id;
+}
+
+void KvCore::FinishLoad(TierJob& job) {
+  Tenant& tenant = *job.tenant;
+  PrefixStore& store = StoreOf(tenant, job.tier);
+  loads_.erase(job.id);
+  if (job.outcome != ReadOutcome::kHit) {
+    ++store.counters.load_failures;
+    // Where the place is ill or nobody waits any more, what lies there may be whole.
+    if (!IsFailure(job.outcome) && job.outcome != ReadOutcome::kCancelled) {
+      store.cache().DropEntry(job.entry);
+    }
+    return;
+  }
+  TierQueue& place = tiers_[job.tier];
+  const double seconds = std::max(std::chrono::duration<double>(job.took).count(), 1e-9);
+  const double rate = static_cast<double>(job.bytes) / seconds;
+  place.read_bytes_per_s =
+      place.read_bytes_per_s <= 0
+          ? rate
+          : kNewestWeight * rate + (1 - kNewestWeight) * place.read_bytes_per_s;
+  PrefixUse use;
+  const uint64_t rows = job.snapshot->rows;
+  if (tenant.prefixes.Add(std::move(job.snapshot), use).ok()) {
+    ++store.counters.loads;
+    store.counters.load_rows += rows;
+  } else {
+    ++store.counters.load_failures;
+  }
+}
+
+absl::StatusOr<std::shared_ptr<const Snapshot>> KvCore::MakeLoadable(
+    const Session& session, const Model& model, Tenant& tenant, const Snapshot& stored,
+    std::span<const TokenId> tokens, std::vector<TierJob::Item>* items) const {
+  OpenRequest request;
+  request.retention = stored.retention;
+  KVASIR_ASSIGN_OR_RETURN(PolicyLanes lanes, LanesFor(session, model, nullptr, request));
+  if (lanes.spec != stored.retention || lanes.lane_of_layer != stored.lane_of_layer ||
+      lanes.lanes.size() != stored.stored->lanes.size()) {
+    return FailedPrecondition("the retention makes other lanes now: retention={}",
+                              stored.retention);
+  }
+  auto snapshot = std::make_shared<Snapshot>();
+  static_cast<SnapshotFacts&>(*snapshot) = stored;
+  snapshot->positions = lanes.positions;
+  snapshot->table.from_row = stored.rows;
+  const uint64_t slots = model.slots_per_block();
+  for (uint32_t i = 0; i < lanes.lanes.size(); ++i) {
+    std::vector<uint32_t> layers;
+    for (uint32_t layer = 0; layer < lanes.lane_of_layer.size(); ++layer) {
+      if (lanes.lane_of_layer[layer] == i) layers.push_back(layer);
+    }
+    KVASIR_ASSIGN_OR_RETURN(KeptShapes made, MakeKeptShapes(model, layers, {}, 0));
+    const auto shapes = std::make_shared<const KeptShapes>(std::move(made));
+    std::vector<KeptRun> runs;
+    uint64_t row = 0;
+    for (const StoredRun& run : stored.stored->lanes[i]) {
+      const shm::GroupGeometry* const geometry =
+          run.group_slots == shapes->block.slots   ? &shapes->block
+          : run.group_slots == shapes->small.slots ? &shapes->small
+                                                   : nullptr;
+      if (geometry == nullptr || run.rows == 0 || run.rows > run.group_slots ||
+          run.block->bytes() != PlaneBytes(*geometry) || row + run.rows > tokens.size()) {
+        return DataLoss("a stored group has another shape: lane={} row={}", i, row);
+      }
+      GroupAllocator& allocator = tenant.kept.For(geometry->bytes);
+      KVASIR_ASSIGN_OR_RETURN(const Group group, allocator.Allocate());
+      auto kept = std::make_shared<KeptGroup>(group, *geometry, allocator);
+      for (uint32_t slot = 0; slot < run.rows; ++slot, ++row) {
+        kept->slots.push_back({row, row, tokens[row]});
+      }
+      TierJob::Item item;
+      item.group = kept;
+      item.lane = i;
+      item.rows = run.rows;
+      item.block = run.block;
+      items->push_back(std::move(item));
+      runs.push_back({std::move(kept), 0, run.rows});
+    }
+    if (row != stored.rows) {
+      return DataLoss("a stored prefix has other rows than it says: rows={} stored={}", row,
+                      stored.rows);
+    }
+    RetentionPolicy& policy = *lanes.lanes[i];
+    const PlanHorizon horizon{static_cast<uint32_t>(slots), 2 * slots};
+    (void)policy.NextPlan(horizon);  // the table of row 0
+    policy.Append(tokens);
+    if (policy.NextPlan(horizon) || !policy.encodable().KeepsAll()) {
+      return FailedPrecondition("the retention does not keep every row: retention={}",
+                                stored.retention);
+    }
+    LaneTable table;
+    table.kept = KeptList::Of(std::move(runs));
+    table.spans = {{stored.rows, 0, kNoRow}};
+    table.from_row = table.recent_first = stored.rows;
+    snapshot->table.lanes.push_back(std::move(table));
+    snapshot->lanes.push_back(
+        {shapes, nullptr, std::move(lanes.lanes[i]), {}, stored.rows / slots, BlockList()});
+  }
+  snapshot->stored.reset();
+  return snapshot;
+}
+
+}  // namespace kvasir::core

@@ -1,0 +1,283 @@
+// Prefixes that go down to tiers, and what lies there.
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "daemon/core/kv_core.h"
+#include "index/prefix_scope.h"
+
+namespace kvasir::core {
+namespace {
+
+constexpr size_t kKeysAtOnce = 1024;
+constexpr std::chrono::seconds kRestAfterFailure{5};
+
+// What of the tenant's stores is the tier's.
+PrefixStore& StoreOf(Tenant& tenant, size_t tier) { return *tenant.stores[tier]; }
+
+// It may be gone on from at any row, so that tokens and rows are all that there is to it.
+bool CanBeStored(const Snapshot& snapshot) {
+  if (!snapshot.chain || snapshot.first_rows > 0 || snapshot.rows < kChunkTokens) return false;
+  for (size_t i = 0; i < snapshot.lanes.size(); ++i) {
+    if (!snapshot.lanes[i].recent.groups().empty()) return false;
+    for (const KeptRun& run : snapshot.table.lanes[i].kept.runs()) {
+      if (run.first_slot != 0 || run.group->records() != nullptr || run.group->columns() != 1) {
+        return false;
+      }
+    }
+  }
+  return !snapshot.lanes.empty();
+}
+
+// A node of the cache there has all of its chunks.
+bool IsStored(const PrefixStore& store, const Snapshot& snapshot) {
+  return store.cache().Has(*snapshot.chain, snapshot.form);
+}
+
+}  // namespace
+
+void KvCore::AskForStore(size_t tier, Tenant& tenant, const PrefixCache::Entry& entry) {
+  PrefixStore& store = StoreOf(tenant, tier);
+  auto job = std::make_unique<TierJob>();
+  job->kind = TierJob::Kind::kStore;
+  job->tier = tier;
+  job->tenant = &tenant;
+  job->tenant_key = tenant.key;
+  job->entry = entry.id;
+  // Found at borders alone, it needs no rows behind the last one.
+  job->snapshot = entry.snapshot->rows % kChunkTokens == 0
+                      ? entry.snapshot
+                      : entry.snapshot->Cut(RoundDown(entry.snapshot->rows, kChunkTokens));
+  const Snapshot& snapshot = *job->snapshot;
+  for (size_t lane = 0; lane < snapshot.lanes.size(); ++lane) {
+    for (const KeptRun& run : snapshot.table.lanes[lane].kept.runs()) {
+      TierJob::Item item;
+      item.group = run.group;
+      item.lane = static_cast<uint32_t>(lane);
+      item.rows = run.rows;
+      job->items.push_back(std::move(item));
+      job->bytes += PlaneBytes(run.group->geometry());
+      if (lane > 0) continue;
+      for (uint32_t slot = 0; slot < run.rows; ++slot) {
+        job->tokens.push_back(run.group->slots[slot].token);
+      }
+    }
+  }
+  if (!store.MakeRoom(job->bytes)) {
+    ++store.counters.store_failures;
+    store.rest_until = now_ + kRestAfterFailure;
+    return;
+  }
+  job->id = next_tier_job_id_++;
+  moving_[job->id] = job->snapshot;
+  ++store.out;
+  tiers_[tier].writes.push_back(std::move(job));
+}
+
+// Between the two watermarks of its memory a tenant goes on with what it was at.
+bool KvCore::IsPressed(Tenant& tenant) const {
+  const auto percent = [&](uint32_t of) { return tenant.config.limit_bytes / 100 * of; };
+  const uint64_t kept = tenant.kept_bytes();
+  if (kept >= percent(config_.write_down_high_percent)) tenant.pressed = true;
+  if (kept < percent(config_.write_down_low_percent)) tenant.pressed = false;
+  return tenant.pressed;
+}
+
+bool KvCore::AskForStoreOf(size_t tier, Tenant& tenant) {
+  PrefixStore& store = StoreOf(tenant, tier);
+  const auto& entries = tenant.prefixes.entries();
+  while (!store.wanted.empty()) {
+    const auto entry = entries.find(store.wanted.front());
+    store.wanted.pop_front();
+    if (entry == entries.end() || IsStored(store, *entry->second.snapshot)) continue;
+    AskForStore(tier, tenant, entry->second);
+    if (!tiers_[tier].writes.empty()) return true;
+  }
+  if (!IsPressed(tenant) || now_ < store.rest_until) return false;
+  for (const auto& [id, entry] : entries) {
+    // What was used once and never again is the most of what there is, and not worth a write.
+    if (entry.hits == 0 || !CanBeStored(*entry.snapshot)) continue;
+    if (IsStored(store, *entry.snapshot)) continue;
+    AskForStore(tier, tenant, entry);
+    return !tiers_[tier].writes.empty();
+  }
+  return false;
+}
+
+std::unique_ptr<TierJob> KvCore::TakeTierJob(size_t tier, TierLane lane) {
+  TierQueue& place = tiers_[tier];
+  std::deque<std::unique_ptr<TierJob>>& queue =
+      lane == TierLane::kReads ? place.reads : place.writes;
+  const auto take = [&queue] {
+    std::unique_ptr<TierJob> job = std::move(queue.front());
+    queue.pop_front();
+    return job;
+  };
+  if (!queue.empty()) return take();
+  if (lane == TierLane::kReads) return nullptr;
+  for (const auto& tenant : tenants_) {
+    std::vector<TierKey> keys = StoreOf(*tenant, tier).books().TakeForgotten(kKeysAtOnce);
+    if (keys.empty() || config_.tiers[tier].shared) continue;  // others may still name them
+    auto job = std::make_unique<TierJob>();
+    job->tier = tier;
+    job->tenant = tenant.get();
+    job->keys = std::move(keys);
+    return job;
+  }
+  for (size_t i = 0; i < tenants_.size(); ++i) {  // in turn, a prefix each
+    Tenant& tenant = *tenants_[place.turn++ % tenants_.size()];
+    if (AskForStoreOf(tier, tenant)) return take();
+  }
+  if (tier == 0) DropBelowLowWatermark();
+  return nullptr;
+}
+
+// Everything that is worth a write is written: what is worth least goes before somebody waits for
+// its memory.
+void KvCore::DropBelowLowWatermark() {
+  for (const auto& tenant : tenants_) {
+    while (IsPressed(*tenant) && tenant->GivesUpPrefix()) {
+    }
+  }
+}
+
+void KvCore::FinishTierJob(std::unique_ptr<TierJob> job) {
+  moving_.erase(job->id);
+  switch (job->kind) {
+    case TierJob::Kind::kLoad:
+      FinishLoad(*job);
+      break;
+    case TierJob::Kind::kStore:
+      FinishStore(*job);
+      break;
+    case TierJob::Kind::kErase:
+      break;  // what could not be forgotten is found without an owner at the next start
+  }
+}
+
+void KvCore::FinishStore(TierJob& job) {
+  Tenant& tenant = *job.tenant;
+  PrefixStore& store = StoreOf(tenant, job.tier);
+  --store.out;
+  if (!job.status.ok()) {
+    ++store.counters.store_failures;
+    store.rest_until = now_ + kRestAfterFailure;
+    if (job.status.code() == absl::StatusCode::kResourceExhausted) {
+      (void)store.cache().MakeRoom();  // the place is smaller than was said
+    }
+    return;
+  }
+  const Snapshot& snapshot = *job.snapshot;
+  StoredPrefix stored;
+  static_cast<SnapshotFacts&>(stored.facts) = snapshot;
+  stored.manifest_digest = job.manifest_digest;
+  stored.manifest_bytes = job.manifest_bytes;
+  stored.lanes.resize(snapshot.lanes.size());
+  for (const TierJob::Item& item : job.items) {
+    const shm::GroupGeometry& geometry = item.group->geometry();
+    stored.lanes[item.lane].push_back(
+        {item.digest, geometry.slots, item.rows, PlaneBytes(geometry)});
+  }
+  const absl::Status added = AddStored(job.tier, tenant, std::move(stored));
+  if (added.ok()) {
+    ++store.counters.stores;
+  } else {
+    ++store.counters.store_failures;
+  }
+}
+
+absl::Status KvCore::AddStored(size_t tier, Tenant& tenant, StoredPrefix prefix) {
+  PrefixStore& store = StoreOf(tenant, tier);
+  auto rows = std::make_shared<StoredRows>();
+  for (const std::vector<StoredPrefix::Run>& lane : prefix.lanes) {
+    std::vector<StoredRun>& runs = rows->lanes.emplace_back();
+    for (const StoredPrefix::Run& run : lane) {
+      const TierKey key = MakeTierKey(tenant.key, run.digest, kGroupPart);
+      runs.push_back({store.books().Name(key, run.bytes), run.group_slots, run.rows});
+    }
+  }
+  rows->manifest = store.books().Name(
+      MakeTierKey(tenant.key, prefix.manifest_digest, kManifestPart), prefix.manifest_bytes);
+  auto snapshot = std::make_shared<Snapshot>();
+  static_cast<SnapshotFacts&>(*snapshot) = std::move(prefix.facts);
+  snapshot->first_rows = 0;
+  snapshot->tokens.clear();
+  snapshot->tokens_base = snapshot->rows;
+  snapshot->next.reset();
+  snapshot->table = {};
+  snapshot->stored = std::move(rows);
+  PrefixUse use;
+  KVASIR_RETURN_IF_ERROR(store.cache().Add(std::move(snapshot), use).status());
+  (void)store.MakeRoom(0);
+  return absl::OkStatus();
+}
+
+bool KvCore::NamesStored(size_t tier, const TierKey& key) const {
+  return std::any_of(tenants_.begin(), tenants_.end(),
+                     [&](const auto& tenant) { return tenant->stores[tier]->books().Has(key); });
+}
+
+Tenant* KvCore::TenantOfKey(const TierKey& key) const {
+  for (const auto& tenant : tenants_) {
+    if (IsOfTenant(key, tenant->key)) return tenant.get();
+  }
+  return nullptr;
+}
+
+absl::Status KvCore::StartDrain(const std::string& name) {
+  if (tiers_.empty())
+    return FailedPrecondition("there is no tier to write to: tier.disk_path=\"\"");
+  bool known = name.empty();
+  for (const auto& tenant : tenants_) {
+    if (!name.empty() && tenant->config.name != name) continue;
+    known = true;
+    for (const auto& store : tenant->stores) {
+      store->wanted.clear();
+      for (const auto& [id, entry] : tenant->prefixes.entries()) {
+        if (CanBeStored(*entry.snapshot)) store->wanted.push_back(id);
+      }
+    }
+  }
+  if (!known) return NotFound("unknown tenant: tenant={}", name);
+  return absl::OkStatus();
+}
+
+DrainState KvCore::DrainStateOf(const std::string& name) const {
+  DrainState state;
+  for (const auto& tenant : tenants_) {
+    if (!name.empty() && tenant->config.name != name) continue;
+    for (const auto& [id, entry] : tenant->prefixes.entries()) {
+      const Snapshot& snapshot = *entry.snapshot;
+      if (!CanBeStored(snapshot)) {
+        ++state.memory_only;
+        continue;
+      }
+      const bool everywhere =
+          std::all_of(tenant->stores.begin(), tenant->stores.end(),
+                      [&](const auto& store) { return IsStored(*store, snapshot); });
+      ++(everywhere ? state.stored : state.not_stored);
+    }
+    for (const auto& store : tenant->stores) state.pending += store->wanted.size() + store->out;
+  }
+  return state;
+}
+
+std::vector<TierReport> KvCore::TierReports() const {
+  std::vector<TierReport> reports;
+  for (size_t tier = 0; tier < tiers_.size(); ++tier) {
+    for (const auto& tenant : tenants_) {
+      const PrefixStore& store = *tenant->stores[tier];
+      reports.push_back({config_.tiers[tier].name, tenant->config.name,
+                         store.cache().entries().size(), store.books().bytes(), store.limit_bytes(),
+                         store.counters});
+    }
+  }
+  return reports;
+}
+
+}  // namespace kvasir::core

@@ -1,0 +1,232 @@
+// What callers of KvCore say and are told: its configuration, requests, answers and reports. Plain
+// values.
+#ifndef KVASIR_DAEMON_CORE_KV_CORE_TYPES_H_
+#define KVASIR_DAEMON_CORE_KV_CORE_TYPES_H_
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include "base/clock.h"
+#include "daemon/core/prefix_explanation.h"
+#include "daemon/core/session.h"
+#include "eviction/learned_state.h"
+
+namespace kvasir::core {
+
+inline constexpr uint64_t kPrefixTokensMax = uint64_t{1} << 20;
+inline constexpr uint64_t kLearnedBytesMax = eviction::kLearnedBytesMax;  // of RestoreLearned()
+
+struct TierConfig {
+  std::string name;           // "disk", "remote"
+  bool shared = false;        // other hosts write there too, and it makes room by itself
+  uint64_t tenant_bytes = 0;  // of one tenant, for a shared one; else TenantConfig::stored_bytes
+};
+
+struct CoreConfig {
+  std::vector<TenantConfig> tenants;
+  std::string default_tenant;  // for uids that no tenant names; "": refused
+  SessionLimits session_limits;
+  uint32_t sessions_max = 1024;
+  uint64_t first_extent_bytes = 4ULL << 20;
+  uint64_t extent_bytes = 32ULL << 20;
+  std::vector<std::shared_ptr<const ModelProfile>> profiles;  // of different weights
+  uint32_t snapshots_per_tenant_max = 64;
+  ChainHasher::Secret prefix_secret{};  // random, so that nobody can search for equal keys
+  std::string eviction = "return-hazard";
+  uint32_t prefixes_per_tenant_max = 4096;
+  std::vector<TierConfig> tiers;  // the faster ones first
+  // Of a tenant's limit: cached rows above the one go down until they are below the other.
+  uint32_t write_down_high_percent = 80;
+  uint32_t write_down_low_percent = 60;
+};
+
+// What is left of a prefix, the better the larger.
+enum class QualityClass {
+  kCompacted = 1,  // rows were dropped
+  kQuantised = 2,  // every row, encoded
+  kFull = 3,       // every row as written
+};
+QualityClass QualityOf(const Snapshot& snapshot);
+
+// The scopes in which a session may find prefixes: its tenant's, then those of public tenants.
+struct PrefixScopes {
+  ChainHasher::Secret secret{};
+  uint32_t vocabulary_size = 0;
+  std::vector<std::pair<Tenant*, ChainKey>> scopes;  // tenants live as long as the core
+};
+
+// What an engine says about a prefix, unchecked.
+struct PrefixRequest {
+  std::vector<TokenId> tokens;
+  std::vector<TokenExtra> extras;
+  uint64_t rows_max = 0;  // no more are wanted; 0: as many as there are tokens
+};
+
+struct PrefixKeys {
+  std::vector<TokenId> tokens;
+  uint64_t rows_max = 0;
+  std::vector<std::pair<Tenant*, PrefixChain>> chains;  // the session's tenant first
+};
+
+// Takes no lock and needs none. Errors: kInvalidArgument naming field and bound. Cost: about 100 ns
+// a chunk and scope.
+absl::StatusOr<PrefixKeys> HashPrefix(const PrefixScopes& scopes, PrefixRequest request);
+
+// A form in which a prefix was found. `chain` points into the keys that were asked with.
+struct PrefixMatchOf {
+  Tenant* tenant = nullptr;
+  const PrefixChain* chain = nullptr;
+  ChainKey form;
+  PrefixCache::Hit hit;
+  QualityClass quality = QualityClass::kFull;
+  std::optional<size_t> tier;  // it lies there; nothing: in memory
+};
+
+// What one call that opens a sequence waits for: a prefix on its way up from a tier.
+struct PrefixLoading {
+  uint64_t load = 0;  // 0: nothing was begun
+};
+
+struct ModelHandle {
+  uint32_t model_id = 0;
+  const Model* model = nullptr;
+  ExtentTable::Ref probe_extent;
+  uint64_t probe_offset = 0;
+};
+
+struct OpenRequest {
+  uint32_t model_id = 0;
+  std::string retention;  // "": the tenant's default
+  uint64_t prompt_rows = 0;
+  std::string label;
+  uint64_t max_rows = 0;  // 0: no bound
+  bool reads_records = false;
+  std::optional<SnapshotId> snapshot = {};  // go on from it
+  uint64_t snapshot_rows = 0;               // at this row; 0: its last
+  const PrefixKeys* prefix =
+      nullptr;  // go on from the longest cached prefix; null: rows are private
+  // Also from other forms of it that are at least this good, where they are longer.
+  std::optional<QualityClass> least_quality = {};
+  // The caller waits for what lies in a tier, and asks again; null: what is in memory is enough.
+  PrefixLoading* loading = nullptr;
+};
+
+struct SyncNeed {
+  uint32_t slot = 0;
+  uint32_t uid = 0;
+  uint64_t granted_rows = 0;
+  std::optional<uint64_t> table_row;
+};
+
+struct SyncAnswer {
+  absl::Status status;
+  bool ready = false;  // false and OK: wait for a job, then ask again
+  uint64_t granted_rows = 0;
+  uint64_t published_version = 0;
+  uint64_t unseen_bytes = 0;  // held for the sequence and named by no table
+};
+
+struct SequenceReport {
+  Sequence::Identity identity;
+  SequenceSummary summary;
+  std::string tenant, model;
+  uint32_t session_id = 0, pid = 0, layers = 0;
+};
+
+struct TenantReport {
+  std::string name;
+  uint64_t held_bytes = 0, charged_bytes = 0, limit_bytes = 0;
+  uint32_t sessions = 0, sequences = 0;
+  uint64_t rows_seen = 0, rows_kept = 0;
+  uint64_t snapshots = 0, snapshot_bytes = 0;  // groups that they share are counted once
+  uint64_t prefixes = 0, prefix_bytes = 0;     // likewise
+  uint64_t prefix_chunks = 0, prefix_metadata_bytes = 0;
+  TenantCounters counters;
+};
+
+// How much of a prompt was there when its sequence was opened.
+struct PrefixLookup {
+  uint64_t sequence_id = 0;
+  std::string model, retention, label;
+  std::string form;        // retention of what it goes on from; "": nothing was there
+  bool is_public = false;  // that is of a public tenant
+  uint64_t rows = 0;       // that were asked with
+  uint64_t rows_hit = 0;
+  PrefixExplanation why;
+  Instant at;
+};
+
+struct PrefixReport {
+  std::string tenant, model, retention, label, place;
+  uint64_t entry = 0, rows = 0, first_rows = 0, held_bytes = 0, hits = 0;
+  Instant made_at;
+};
+
+// The hit-rate curve of a tenant.
+struct DemandReport {
+  std::string tenant;
+  PrefixDemandReport demand;
+};
+
+// What one tenant has in one tier.
+struct TierReport {
+  std::string tier, tenant;
+  uint64_t prefixes = 0;
+  uint64_t stored_bytes = 0;  // each value once
+  uint64_t limit_bytes = 0;
+  PrefixStoreCounters counters;
+};
+
+// A prefix that lies in a tier, as its manifest says.
+struct StoredPrefix {
+  struct Run {
+    std::array<uint8_t, 16> digest{};
+    uint32_t group_slots = 0;
+    uint32_t rows = 0;
+    uint64_t bytes = 0;
+  };
+  SnapshotFacts facts;  // with a chain, whole chunks long
+  std::vector<std::vector<Run>> lanes;
+  std::array<uint8_t, 16> manifest_digest{};
+  uint64_t manifest_bytes = 0;
+};
+
+// How far what can go down has gone down.
+struct DrainState {
+  uint64_t pending = 0;      // prefixes that are about to be written
+  uint64_t stored = 0;       // that every tier has
+  uint64_t not_stored = 0;   // that some tier lacks
+  uint64_t memory_only = 0;  // in forms that cannot go down
+};
+
+struct SnapshotReport {
+  std::string tenant, model, retention, label;
+  uint64_t rows = 0;
+  uint64_t held_bytes = 0;  // of all that it names, what others name as well included
+  Instant made_at;
+};
+
+struct InspectedRow {
+  RowReport row;
+  std::string text;
+};
+
+struct Inspection {
+  SequenceReport sequence;
+  uint32_t kv_heads = 0;  // of the layer
+  std::vector<InspectedRow> rows;
+  std::vector<InspectedRow> prompt;  // selection policies: what was chosen from
+  uint64_t prompt_rows = 0;          // of it in all
+};
+
+}  // namespace kvasir::core
+
+#endif  // KVASIR_DAEMON_CORE_KV_CORE_TYPES_H_

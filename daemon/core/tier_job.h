@@ -1,0 +1,67 @@
+// TierJob: work between the core and a tier, done off the lock by a thread that may wait.
+//
+// Like SequenceJob it belongs to the core's books: made by TakeTierJob(), given back to
+// FinishTierJob(), destroyed there.
+#ifndef KVASIR_DAEMON_CORE_TIER_JOB_H_
+#define KVASIR_DAEMON_CORE_TIER_JOB_H_
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include <absl/status/status.h>
+
+#include "allocator/tier/tier.h"
+#include "daemon/core/kept_list.h"
+#include "daemon/core/snapshot.h"
+
+namespace kvasir::core {
+
+struct Tenant;
+
+// Reads are waited for; they have a thread of their own.
+enum class TierLane { kReads, kWrites };
+
+struct TierJob {
+  enum class Kind {
+    kLoad,   // fills the groups of `items` from the tier
+    kStore,  // writes them, then a manifest of `snapshot`
+    kErase,  // forgets `keys`
+  };
+  // One group of a prefix. Its planes are the value; its trailer follows from `snapshot`.
+  struct Item {
+    std::shared_ptr<KeptGroup> group;  // shared with the snapshot's lists
+    uint32_t lane = 0;
+    uint32_t rows = 0;
+    std::array<uint8_t, 16> digest{};          // kStore: what the worker found
+    std::shared_ptr<const StoredBlock> block;  // kLoad: where it is
+  };
+
+  Kind kind = Kind::kErase;
+  size_t tier = 0;
+  Tenant* tenant = nullptr;  // lives as long as the core
+  ChainKey tenant_key;       // of it, in the tier's keys
+  uint64_t id = 0;
+  uint64_t entry = 0;                        // kLoad: of the tier's cache; kStore: of the memory's
+  uint64_t bytes = 0;                        // that are moved, at most
+  std::shared_ptr<const Snapshot> snapshot;  // kLoad: as it will be; kStore: as it is
+  std::vector<TokenId> tokens;               // kStore: of its rows
+  std::vector<Item> items;
+  std::vector<TierKey> keys;
+
+  // The worker's answer.
+  absl::Status status;                        // kStore, kErase
+  ReadOutcome outcome = ReadOutcome::kHit;    // kLoad: the first that is no hit
+  std::array<uint8_t, 16> manifest_digest{};  // kStore
+  uint64_t manifest_bytes = 0;
+  std::chrono::nanoseconds took{};  // kLoad
+};
+
+// Of the planes of a group: what a tier keeps.
+inline uint64_t PlaneBytes(const shm::GroupGeometry& geometry) { return geometry.pos_off; }
+
+}  // namespace kvasir::core
+
+#endif  // KVASIR_DAEMON_CORE_TIER_JOB_H_
