@@ -54,6 +54,18 @@ class GrpcAdminClient final : public AdminClient {
       const v1::DropPrefixesRequest& request) override {
     return Call<v1::DropPrefixesResponse>(*admin_, &v1::Admin::Stub::DropPrefixes, request);
   }
+  absl::StatusOr<v1::DrainPrefixesResponse> DrainPrefixes(
+      const v1::DrainPrefixesRequest& request) override {
+    grpc::ClientContext context;
+    v1::DrainPrefixesResponse response;
+    const grpc::Status status = admin_->DrainPrefixes(&context, request, &response);
+    if (!status.ok()) return ToStatus(status);
+    return response;
+  }
+  absl::StatusOr<v1::ListTiersResponse> ListTiers() override {
+    return Call<v1::ListTiersResponse>(*admin_, &v1::Admin::Stub::ListTiers,
+                                       v1::ListTiersRequest());
+  }
   absl::StatusOr<v1::SetPoolSizeResponse> SetPoolSize(
       const v1::SetPoolSizeRequest& request) override {
     return Call<v1::SetPoolSizeResponse>(*admin_, &v1::Admin::Stub::SetPoolSize, request);

@@ -33,6 +33,10 @@ class AdminClient {
       const v1::GetHitRateCurvesRequest& request) = 0;
   virtual absl::StatusOr<v1::DropPrefixesResponse> DropPrefixes(
       const v1::DropPrefixesRequest& request) = 0;
+  // Takes as long as it takes: without a deadline.
+  virtual absl::StatusOr<v1::DrainPrefixesResponse> DrainPrefixes(
+      const v1::DrainPrefixesRequest& request) = 0;
+  virtual absl::StatusOr<v1::ListTiersResponse> ListTiers() = 0;
   virtual absl::StatusOr<v1::SetPoolSizeResponse> SetPoolSize(
       const v1::SetPoolSizeRequest& request) = 0;
   // Calls `take` for each event until it returns false. Without a deadline.

@@ -30,6 +30,8 @@ constexpr CommandText kCommands[] = {
     {Command::kCurve, "curve", "What prefixes would hit with an eighth to eight times the memory"},
     {Command::kEvents, "events", "Watch prefixes being stored and removed"},
     {Command::kEvict, "evict", "Give up the cached prefixes of a tenant that nobody uses"},
+    {Command::kTiers, "tiers", "What lies on disk and in servers, and how they do"},
+    {Command::kDrain, "drain", "Write cached prefixes to every tier, and wait for it"},
     {Command::kTrace, "trace", "Record what a tenant's prompts ask for, without their content"},
     {Command::kResize, "resize", "Change the size of the host pool until the daemon ends"},
     {Command::kInspect, "inspect", "Which tokens of a sequence are kept, as text"},
@@ -97,6 +99,8 @@ std::variant<CommandLine, EarlyEnd> ParseCommandLine(std::vector<std::string> ar
           ->check(DigitsOnly);
       sub->add_option("--count", line.count, "End after this many (default: never)")
           ->check(DigitsOnly);
+    } else if (entry.command == Command::kDrain) {
+      sub->add_option("--tenant", line.tenant, "Only the prefixes of this tenant");
     } else if (entry.command == Command::kEvict) {
       sub->add_option("--tenant", line.tenant, "The tenant")->required();
     } else if (entry.command == Command::kTrace) {

@@ -22,6 +22,8 @@ enum class Command {
   kCurve,
   kEvents,
   kEvict,
+  kTiers,
+  kDrain,
   kTrace,
   kResize,
   kInspect,

@@ -165,6 +165,15 @@ absl::StatusOr<Outcome> Execute(const CommandLine& line, AdminClient& daemon) {
       text = TextOf(line, daemon.GetHitRateCurves(request), RenderCurves);
       break;
     }
+    case Command::kTiers:
+      text = TextOf(line, daemon.ListTiers(), RenderTiers);
+      break;
+    case Command::kDrain: {
+      v1::DrainPrefixesRequest request;
+      request.set_tenant(line.tenant);
+      text = TextOf(line, daemon.DrainPrefixes(request), RenderDrain);
+      break;
+    }
     case Command::kEvict: {
       v1::DropPrefixesRequest request;
       request.set_tenant(line.tenant);

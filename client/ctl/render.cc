@@ -171,6 +171,7 @@ std::string RenderSnapshots(const v1::ListSnapshotsResponse& snapshots) {
 std::string RenderPrefixes(const v1::ListPrefixesResponse& prefixes) {
   Table table({{"TENANT"},
                {"MODEL"},
+               {"PLACE"},
                {"ROWS", kRight},
                {"HELD", kRight},
                {"HITS", kRight},
@@ -179,9 +180,10 @@ std::string RenderPrefixes(const v1::ListPrefixesResponse& prefixes) {
                {"LABEL"}});
   for (const v1::PrefixInfo& info : prefixes.prefixes()) {
     table.AddRow({EscapeForTerminal(info.tenant()), EscapeForTerminal(info.model()),
-                  fmt::format("{}", info.rows()), HumanBytes(info.held_bytes()),
-                  fmt::format("{}", info.hits()), Duration(info.age_ms()),
-                  EscapeForTerminal(info.retention()), EscapeForTerminal(info.label())});
+                  EscapeForTerminal(info.place()), fmt::format("{}", info.rows()),
+                  HumanBytes(info.held_bytes()), fmt::format("{}", info.hits()),
+                  Duration(info.age_ms()), EscapeForTerminal(info.retention()),
+                  EscapeForTerminal(info.label())});
   }
   return table.empty() ? "no prefixes\n" : table.Render();
 }

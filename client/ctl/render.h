@@ -21,6 +21,8 @@ std::string RenderSequences(const v1::ListSequencesResponse& sequences);
 std::string RenderPrefixes(const v1::ListPrefixesResponse& prefixes);
 std::string RenderLookups(const v1::ListPrefixLookupsResponse& lookups);
 std::string RenderCurves(const v1::GetHitRateCurvesResponse& curves);
+std::string RenderTiers(const v1::ListTiersResponse& tiers);
+std::string RenderDrain(const v1::DrainPrefixesResponse& response);
 std::string RenderResize(const v1::SetPoolSizeResponse& response);
 std::string RenderEvent(const v1::PrefixEvent& event);
 std::string RenderJsonLine(const google::protobuf::Message& message);

@@ -1,0 +1,109 @@
+// kvasirctl tiers and drain.
+#include <chrono>
+#include <filesystem>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <grpcpp/grpcpp.h>
+#include <gtest/gtest.h>
+
+#include "client/ctl/commands.h"
+#include "kvasir/v1/admin.grpc.pb.h"
+
+#include <nlohmann/json.hpp>
+#include <stdlib.h>
+
+namespace kvasir::ctl {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+class FakeAdmin final : public v1::Admin::Service {
+ public:
+  grpc::Status DrainPrefixes(grpc::ServerContext*, const v1::DrainPrefixesRequest* request,
+                             v1::DrainPrefixesResponse* response) override {
+    if (request->tenant() == "b") return {grpc::StatusCode::NOT_FOUND, "unknown tenant"};
+    response->set_stored(2);
+    response->set_not_stored(1);
+    response->set_memory_only(5);
+    return grpc::Status::OK;
+  }
+
+  grpc::Status ListTiers(grpc::ServerContext*, const v1::ListTiersRequest*,
+                         v1::ListTiersResponse* response) override {
+    if (!has_tiers) return grpc::Status::OK;
+    v1::TierInfo* const disk = response->add_tiers();
+    disk->set_tier("disk");
+    disk->set_capacity_bytes(1 << 30);
+    disk->set_held_bytes(1 << 20);
+    (*disk->mutable_reads())["hit"] = 9;
+    (*disk->mutable_reads())["corrupt"] = 3;
+    v1::TierTenant* const tenant = disk->add_tenants();
+    tenant->set_tenant("a");
+    tenant->set_prefixes(7);
+    v1::TierInfo* const remote = response->add_tiers();
+    remote->set_tier("remote");
+    remote->set_left_out(true);
+    return grpc::Status::OK;
+  }
+
+  bool has_tiers = true;
+};
+
+class TiersTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = ::testing::TempDir() + "/tiers_XXXXXX";
+    ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
+    folder_ = pattern;
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort("unix:" + Socket(), grpc::InsecureServerCredentials());
+    builder.RegisterService(&admin_);
+    server_ = builder.BuildAndStart();
+    ASSERT_NE(server_, nullptr);
+  }
+  void TearDown() override {
+    server_->Shutdown(std::chrono::system_clock::now());
+    std::filesystem::remove_all(folder_);
+  }
+
+  std::string Socket() const { return folder_ + "/control.sock"; }
+  int Run(std::vector<std::string> arguments) {
+    std::ostringstream out, err;
+    const int code = RunKvasirctl(std::move(arguments), {.socket = Socket()}, out, err);
+    out_ = out.str();
+    err_ = err.str();
+    return code;
+  }
+
+  std::string folder_, out_, err_;
+  FakeAdmin admin_;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+TEST_F(TiersTest, EachIsALineAndItsTenantsATable) {
+  EXPECT_EQ(Run({"tiers"}), 0) << err_;
+  EXPECT_THAT(out_, AllOf(HasSubstr("disk: in use, 1.0 MiB of 1.00 GiB taken"),
+                          HasSubstr("blocks not read: 3 corrupt\n"), HasSubstr("TENANT"),
+                          HasSubstr("remote: left out, it fails, written")));
+  EXPECT_EQ(Run({"tiers", "--output=json"}), 0);
+  EXPECT_EQ(nlohmann::json::parse(out_)["tiers"][0]["tenants"][0]["prefixes"], "7");
+  admin_.has_tiers = false;
+  EXPECT_EQ(Run({"tiers"}), 0);
+  EXPECT_EQ(out_, "no tiers\n");
+}
+
+TEST_F(TiersTest, ADrainSaysWhatWasWritten) {
+  EXPECT_EQ(Run({"drain", "--tenant=a"}), 0) << err_;
+  EXPECT_EQ(out_, "2 prefixes in every tier, 1 not in every one, 5 in forms that stay in memory\n");
+  EXPECT_EQ(Run({"drain"}), 0);
+  EXPECT_EQ(Run({"drain", "--tenant=b"}), 1);
+  EXPECT_THAT(err_, HasSubstr("unknown tenant"));
+}
+
+}  // namespace
+}  // namespace kvasir::ctl
