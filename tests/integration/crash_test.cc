@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <cstdlib>
 #include <random>
 #include <string>
 #include <thread>
@@ -20,6 +19,7 @@
 #include "tests/support/child_process.h"
 #include "tests/support/daemon_fixture.h"
 #include "tests/support/daemon_process.h"
+#include "tests/support/environment.h"
 
 namespace kvasir::testing {
 namespace {
@@ -28,14 +28,6 @@ using ::testing::AnyOf;
 using ::testing::Eq;
 
 constexpr uint32_t kCrashUid = 12001;
-
-// KVASIR_SEED and KVASIR_ROUNDS, so that a failure is repeated and a long run is the same test.
-uint64_t FromEnvironment(const char* name, uint64_t fallback) {
-  const char* text = std::getenv(name);
-  const uint64_t value = text != nullptr ? std::strtoull(text, nullptr, 10) : fallback;
-  fmt::print("{}={}\n", name, value);
-  return value;
-}
 
 std::vector<uint64_t> StreamingRule(uint64_t start, uint64_t recent, uint64_t row) {
   std::vector<uint64_t> rows;

@@ -1,0 +1,97 @@
+// What tests of tiers share: a kvasird process with its Admin service, and an engine whose rows
+// say which prompt they are of.
+#ifndef KVASIR_TESTS_SUPPORT_TIER_DAEMON_H_
+#define KVASIR_TESTS_SUPPORT_TIER_DAEMON_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include "client/session.h"
+#include "daemon/config.h"
+#include "kvasir/v1/admin.pb.h"
+#include "tests/support/daemon_fixture.h"
+#include "tests/support/daemon_process.h"
+
+namespace kvasir::testing {
+
+// A prompt of `rows` tokens of TinySpec()'s vocabulary; other seeds make others from row 0 on.
+std::vector<uint32_t> PromptOf(uint64_t seed, size_t rows);
+
+// A session with one model. The bytes of a row follow from all tokens up to it, as keys and values
+// do, so that rows of another prompt, layer or place are never taken for right ones. Not
+// thread-safe; several at once are fine.
+class TierEngine {
+ public:
+  // Errors: Session::Connect()'s and RegisterModel()'s.
+  static absl::StatusOr<TierEngine> Connect(const Config& config, const ModelSpec& spec);
+
+  // Opens a sequence of `full` rows on the prompt and checks every row that it finds. Errors: the
+  // session's; kDataLoss naming the first row that is not as Publish() wrote it.
+  absl::StatusOr<Sequence> Attach(const std::vector<uint32_t>& tokens);
+  // The rows that Attach() finds.
+  absl::StatusOr<uint64_t> AttachedRows(const std::vector<uint32_t>& tokens);
+  // Attach(), writes the rows that are missing, publishes.
+  absl::Status Publish(const std::vector<uint32_t>& tokens);
+
+ private:
+  TierEngine(std::unique_ptr<Session> session, ModelHandle model, const ModelSpec& spec)
+      : session_(std::move(session)), model_(std::move(model)), spec_(spec) {}
+
+  std::unique_ptr<Session> session_;
+  ModelHandle model_;
+  ModelSpec spec_;
+};
+
+// A daemon that is started many times with one configuration or another. Not thread-safe, but
+// Drain() may be called by another thread. Failed calls are failures of the test.
+class TierDaemon {
+ public:
+  // `folder` is for the daemon's files and outlives it; `config` has its sockets there.
+  TierDaemon(std::string folder, Config config)
+      : process_(std::move(folder)), config_(std::move(config)) {}
+
+  // Of the next Start().
+  Config& config() { return config_; }
+
+  // Starts it; false, and a failure with what it said, when it does not come up.
+  bool Start();
+  // Starts what must not come up. Returns what it says.
+  std::string StartAndFail();
+  void Stop();  // SIGTERM, and waits for a clean end
+  void Kill();  // SIGKILL
+
+  absl::StatusOr<TierEngine> Connect(uint32_t layers = 2) const;
+  absl::Status Drain() const;
+  // The only tier. REQUIRES: the daemon has one.
+  v1::TierInfo Tier() const;
+  // Forgets every prefix, in memory and tiers.
+  void Drop() const;
+  // Prefixes listed in the place.
+  size_t PrefixesIn(const std::string& place) const;
+
+ private:
+  DaemonProcess process_;
+  Config config_;
+};
+
+// DaemonFixture without a server in this process: MakeConfig() and a folder.
+class TierDaemonTest : public DaemonFixture {
+ protected:
+  void SetUp() override {}
+  void TearDown() override {}
+
+  // Without a tier; administrators are this process's user.
+  Config PlainConfig() const;
+  // With 64 MiB of disk in the folder.
+  Config DiskConfig() const;
+  std::string disk_path() const { return folder_.path() + "/tier"; }
+};
+
+}  // namespace kvasir::testing
+
+#endif  // KVASIR_TESTS_SUPPORT_TIER_DAEMON_H_
