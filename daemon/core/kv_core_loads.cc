@@ -15,9 +15,6 @@ namespace {
 
 constexpr double kNewestWeight = 0.3;  // of a measured rate
 
-// What of the tenant's stores is the tier's.
-PrefixStore& StoreOf(Tenant& tenant, size_t tier) { return *tenant.stores[tier]; }
-
 }  // namespace
 
 std::optional<PrefixMatchOf> KvCore::FindStored(const Session& session, const Model& model,
@@ -89,7 +86,7 @@ absl::Status KvCore::PrefetchPrefix(Session& session, uint32_t model_id, const P
 uint64_t KvCore::LoadPrefix(const Session& session, const Model& model, const PrefixMatchOf& match,
                             std::span<const TokenId> tokens, uint64_t rows_there) {
   const size_t tier = *match.tier;
-  PrefixStore& store = StoreOf(*match.tenant, tier);
+  PrefixStore& store = *match.tenant->stores[tier];
   for (const auto& [id, load] : loads_) {
     if (load.tier == tier && load.tenant == match.tenant && load.entry == match.hit.entry &&
         load.rows >= match.hit.rows) {
@@ -109,6 +106,10 @@ uint64_t KvCore::LoadPrefix(const Session& session, const Model& model, const Pr
       MakeLoadable(session, model, *match.tenant, *stored, tokens.first(stored->rows), &job->items);
   if (!snapshot.ok()) {
     ++store.counters.load_failures;
+    // It will not be otherwise next time; where there was no room it may be.
+    if (snapshot.status().code() == absl::StatusCode::kDataLoss) {
+      store.cache().DropEntry(match.hit.entry);
+    }
     return 0;
   }
   job->kind = TierJob::Kind::kLoad;
@@ -130,7 +131,7 @@ uint64_t KvCore::LoadPrefix(const Session& session, const Model& model, const Pr
 
 void KvCore::FinishLoad(TierJob& job) {
   Tenant& tenant = *job.tenant;
-  PrefixStore& store = StoreOf(tenant, job.tier);
+  PrefixStore& store = *tenant.stores[job.tier];
   loads_.erase(job.id);
   if (job.outcome != ReadOutcome::kHit) {
     ++store.counters.load_failures;

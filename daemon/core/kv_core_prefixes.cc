@@ -231,7 +231,6 @@ absl::StatusOr<uint64_t> KvCore::DropPrefixes(const std::string& name) {
     if (!name.empty() && tenant->config.name != name) continue;
     known = true;
     dropped += tenant->DropPrefixes();
-    tier_hint_ = true;
   }
   if (!known) return NotFound("unknown tenant: tenant={}", name);
   return dropped;

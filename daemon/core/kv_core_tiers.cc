@@ -9,16 +9,12 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "daemon/core/kv_core.h"
-#include "index/prefix_scope.h"
 
 namespace kvasir::core {
 namespace {
 
 constexpr size_t kKeysAtOnce = 1024;
 constexpr std::chrono::seconds kRestAfterFailure{5};
-
-// What of the tenant's stores is the tier's.
-PrefixStore& StoreOf(Tenant& tenant, size_t tier) { return *tenant.stores[tier]; }
 
 // It may be gone on from at any row, so that tokens and rows are all that there is to it.
 bool CanBeStored(const Snapshot& snapshot) {
@@ -42,7 +38,7 @@ bool IsStored(const PrefixStore& store, const Snapshot& snapshot) {
 }  // namespace
 
 void KvCore::AskForStore(size_t tier, Tenant& tenant, const PrefixCache::Entry& entry) {
-  PrefixStore& store = StoreOf(tenant, tier);
+  PrefixStore& store = *tenant.stores[tier];
   auto job = std::make_unique<TierJob>();
   job->kind = TierJob::Kind::kStore;
   job->tier = tier;
@@ -89,7 +85,7 @@ bool KvCore::IsPressed(Tenant& tenant) const {
 }
 
 bool KvCore::AskForStoreOf(size_t tier, Tenant& tenant) {
-  PrefixStore& store = StoreOf(tenant, tier);
+  PrefixStore& store = *tenant.stores[tier];
   const auto& entries = tenant.prefixes.entries();
   while (!store.wanted.empty()) {
     const auto entry = entries.find(store.wanted.front());
@@ -121,7 +117,7 @@ std::unique_ptr<TierJob> KvCore::TakeTierJob(size_t tier, TierLane lane) {
   if (!queue.empty()) return take();
   if (lane == TierLane::kReads) return nullptr;
   for (const auto& tenant : tenants_) {
-    std::vector<TierKey> keys = StoreOf(*tenant, tier).books().TakeForgotten(kKeysAtOnce);
+    std::vector<TierKey> keys = tenant->stores[tier]->books().TakeForgotten(kKeysAtOnce);
     if (keys.empty() || config_.tiers[tier].shared) continue;  // others may still name them
     auto job = std::make_unique<TierJob>();
     job->tier = tier;
@@ -162,7 +158,7 @@ void KvCore::FinishTierJob(std::unique_ptr<TierJob> job) {
 
 void KvCore::FinishStore(TierJob& job) {
   Tenant& tenant = *job.tenant;
-  PrefixStore& store = StoreOf(tenant, job.tier);
+  PrefixStore& store = *tenant.stores[job.tier];
   --store.out;
   if (!job.status.ok()) {
     ++store.counters.store_failures;
@@ -192,7 +188,7 @@ void KvCore::FinishStore(TierJob& job) {
 }
 
 absl::Status KvCore::AddStored(size_t tier, Tenant& tenant, StoredPrefix prefix) {
-  PrefixStore& store = StoreOf(tenant, tier);
+  PrefixStore& store = *tenant.stores[tier];
   auto rows = std::make_shared<StoredRows>();
   for (const std::vector<StoredPrefix::Run>& lane : prefix.lanes) {
     std::vector<StoredRun>& runs = rows->lanes.emplace_back();
@@ -230,8 +226,9 @@ Tenant* KvCore::TenantOfKey(const TierKey& key) const {
 }
 
 absl::Status KvCore::StartDrain(const std::string& name) {
-  if (tiers_.empty())
+  if (tiers_.empty()) {
     return FailedPrecondition("there is no tier to write to: tier.disk_path=\"\"");
+  }
   bool known = name.empty();
   for (const auto& tenant : tenants_) {
     if (!name.empty() && tenant->config.name != name) continue;

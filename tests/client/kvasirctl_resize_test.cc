@@ -1,22 +1,15 @@
 // kvasirctl resize: sizes as the configuration has them, and what the daemon has reached.
 #include <algorithm>
-#include <chrono>
-#include <filesystem>
-#include <memory>
-#include <sstream>
 #include <string>
-#include <vector>
 
 #include <gmock/gmock.h>
-#include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
 #include "base/bytes.h"
-#include "client/ctl/commands.h"
 #include "kvasir/v1/admin.grpc.pb.h"
+#include "tests/client/fake_daemon.h"
 
 #include <nlohmann/json.hpp>
-#include <stdlib.h>
 
 namespace kvasir::ctl {
 namespace {
@@ -43,36 +36,7 @@ class FakeAdmin final : public v1::Admin::Service {
   static constexpr uint64_t kTiB = kGiB << 10;
 };
 
-class ResizeTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    std::string pattern = ::testing::TempDir() + "/resize_XXXXXX";
-    ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
-    folder_ = pattern;
-    grpc::ServerBuilder builder;
-    builder.AddListeningPort("unix:" + Socket(), grpc::InsecureServerCredentials());
-    builder.RegisterService(&admin_);
-    server_ = builder.BuildAndStart();
-    ASSERT_NE(server_, nullptr);
-  }
-  void TearDown() override {
-    server_->Shutdown(std::chrono::system_clock::now());
-    std::filesystem::remove_all(folder_);
-  }
-
-  std::string Socket() const { return folder_ + "/control.sock"; }
-  int Run(std::vector<std::string> arguments) {
-    std::ostringstream out, err;
-    const int code = RunKvasirctl(std::move(arguments), {.socket = Socket()}, out, err);
-    out_ = out.str();
-    err_ = err.str();
-    return code;
-  }
-
-  std::string folder_, out_, err_;
-  FakeAdmin admin_;
-  std::unique_ptr<grpc::Server> server_;
-};
+using ResizeTest = FakeDaemonTest<FakeAdmin>;
 
 TEST_F(ResizeTest, SaysWhatWasReachedAndWhoHasTheRest) {
   EXPECT_EQ(Run({"resize", "--pool-bytes=2GiB"}), 0);

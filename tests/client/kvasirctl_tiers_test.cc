@@ -1,20 +1,12 @@
 // kvasirctl tiers and drain.
-#include <chrono>
-#include <filesystem>
-#include <memory>
-#include <sstream>
-#include <string>
-#include <vector>
 
 #include <gmock/gmock.h>
-#include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
-#include "client/ctl/commands.h"
 #include "kvasir/v1/admin.grpc.pb.h"
+#include "tests/client/fake_daemon.h"
 
 #include <nlohmann/json.hpp>
-#include <stdlib.h>
 
 namespace kvasir::ctl {
 namespace {
@@ -54,36 +46,7 @@ class FakeAdmin final : public v1::Admin::Service {
   bool has_tiers = true;
 };
 
-class TiersTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    std::string pattern = ::testing::TempDir() + "/tiers_XXXXXX";
-    ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
-    folder_ = pattern;
-    grpc::ServerBuilder builder;
-    builder.AddListeningPort("unix:" + Socket(), grpc::InsecureServerCredentials());
-    builder.RegisterService(&admin_);
-    server_ = builder.BuildAndStart();
-    ASSERT_NE(server_, nullptr);
-  }
-  void TearDown() override {
-    server_->Shutdown(std::chrono::system_clock::now());
-    std::filesystem::remove_all(folder_);
-  }
-
-  std::string Socket() const { return folder_ + "/control.sock"; }
-  int Run(std::vector<std::string> arguments) {
-    std::ostringstream out, err;
-    const int code = RunKvasirctl(std::move(arguments), {.socket = Socket()}, out, err);
-    out_ = out.str();
-    err_ = err.str();
-    return code;
-  }
-
-  std::string folder_, out_, err_;
-  FakeAdmin admin_;
-  std::unique_ptr<grpc::Server> server_;
-};
+using TiersTest = FakeDaemonTest<FakeAdmin>;
 
 TEST_F(TiersTest, EachIsALineAndItsTenantsATable) {
   EXPECT_EQ(Run({"tiers"}), 0) << err_;

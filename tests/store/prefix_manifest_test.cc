@@ -99,6 +99,20 @@ TEST_F(ManifestTest, EveryFieldIsChecked) {
   }
 }
 
+// A layout that another build has made, say.
+TEST_F(ManifestTest, WhatDoesNotFitTheModelsGroupsIsAMissOnce) {
+  StoredPrefix prefix = *DecodeManifest(Manifest(), secret_);
+  ASSERT_EQ(*core_->DropPrefixes("a"), 2U);
+  prefix.lanes[0][0].bytes += 4096;
+  ASSERT_TRUE(core_->AddStored(0, **core_->TenantOf(1), std::move(prefix)).ok());
+  uint32_t model = 0;
+  FakeEngine& engine = ConnectToTiers(1, &model);
+  const std::vector<TokenExtra> extras = {{5, "image"}, {70, "other image"}};
+  EXPECT_EQ(RowsAttached(engine, model, "full", Tokens(203, 3), extras), 0U);
+  EXPECT_EQ(Report().counters.load_failures, 1U);
+  EXPECT_EQ(Report().prefixes, 0U);
+}
+
 TEST_F(ManifestTest, ACutOneIsRefusedAtEveryLength) {
   const std::string text = Manifest();
   for (size_t length = 0; length < text.size(); ++length) {
