@@ -115,7 +115,6 @@ uint64_t KvCore::LoadPrefix(const Session& session, const Model& model, const Pr
   job->kind = TierJob::Kind::kLoad;
   job->tier = tier;
   job->tenant = match.tenant;
-  job->tenant_key = match.tenant->key;
   job->id = next_tier_job_id_++;
   const uint64_t id = job->id;
   job->entry = match.hit.entry;

@@ -43,8 +43,6 @@ void KvCore::AskForStore(size_t tier, Tenant& tenant, const PrefixCache::Entry& 
   job->kind = TierJob::Kind::kStore;
   job->tier = tier;
   job->tenant = &tenant;
-  job->tenant_key = tenant.key;
-  job->entry = entry.id;
   // Found at borders alone, it needs no rows behind the last one.
   job->snapshot = entry.snapshot->rows % kChunkTokens == 0
                       ? entry.snapshot

@@ -42,9 +42,8 @@ struct TierJob {
   Kind kind = Kind::kErase;
   size_t tier = 0;
   Tenant* tenant = nullptr;  // lives as long as the core
-  ChainKey tenant_key;       // of it, in the tier's keys
   uint64_t id = 0;
-  uint64_t entry = 0;                        // kLoad: of the tier's cache; kStore: of the memory's
+  uint64_t entry = 0;                        // kLoad: of the tier's cache
   uint64_t bytes = 0;                        // that are moved, at most
   std::shared_ptr<const Snapshot> snapshot;  // kLoad: as it will be; kStore: as it is
   std::vector<TokenId> tokens;               // kStore: of its rows

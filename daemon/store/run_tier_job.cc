@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "daemon/core/copy_job.h"
+#include "daemon/core/tenant.h"
 #include "daemon/store/prefix_manifest.h"
 
 #include <xxhash.h>
@@ -51,7 +52,7 @@ absl::Status WriteGroups(const core::TierJob& job, std::span<const core::TierJob
   std::vector<WriteItem> writes;
   for (const core::TierJob::Item& item : items) {
     parts.emplace_back(PlanesOf(*item.group));
-    writes.push_back({core::MakeTierKey(job.tenant_key, item.digest, core::kGroupPart),
+    writes.push_back({core::MakeTierKey(job.tenant->key, item.digest, core::kGroupPart),
                       std::span(&parts.back(), 1)});
   }
   std::vector<absl::Status> results(writes.size());
@@ -71,8 +72,9 @@ void Store(core::TierJob& job, Tier& tier, const CancelToken& cancel) {
   const std::span<const std::byte> bytes = std::as_bytes(std::span(manifest));
   job.manifest_digest = DigestOf(bytes);
   job.manifest_bytes = bytes.size();
-  const WriteItem write{core::MakeTierKey(job.tenant_key, job.manifest_digest, core::kManifestPart),
-                        std::span(&bytes, 1)};
+  const WriteItem write{
+      core::MakeTierKey(job.tenant->key, job.manifest_digest, core::kManifestPart),
+      std::span(&bytes, 1)};
   tier.Write(std::span(&write, 1), std::span(&job.status, 1), &cancel);
 }
 
