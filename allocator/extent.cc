@@ -19,6 +19,9 @@
 namespace kvasir {
 namespace {
 
+constexpr int kSizeSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+constexpr int kKeptSeals = kSizeSeals | F_SEAL_FUTURE_WRITE;
+
 // Touches every page of a fresh mapping. MADV_POPULATE_WRITE reports a lack of memory as an error,
 // where a plain store would be killed by SIGBUS; kernels before 5.14 do not have it.
 absl::Status Populate(std::byte* data, uint64_t bytes) {
@@ -57,6 +60,25 @@ absl::StatusOr<std::unique_ptr<Extent>> Extent::Create(const Options& options, u
   return std::unique_ptr<Extent>(new Extent(id, std::move(fd), std::move(map)));
 }
 
+absl::StatusOr<std::unique_ptr<Extent>> Extent::Adopt(UniqueFd fd, uint64_t bytes, uint64_t id) {
+  struct stat found {};
+  if (::fstat(fd.get(), &found) != 0) return ErrnoStatus(errno, "fstat");
+  if (bytes == 0 || static_cast<uint64_t>(found.st_size) != bytes) {
+    return FailedPrecondition("an extent has another size: id={} bytes={} expected={}", id,
+                              found.st_size, bytes);
+  }
+  const int seals = ::fcntl(fd.get(), F_GET_SEALS);
+  if (seals < 0 || (seals & kKeptSeals) != kKeptSeals) {
+    return FailedPrecondition("an extent is not sealed: id={} seals={:#x} expected={:#x}", id,
+                              seals, kKeptSeals);
+  }
+  KVASIR_ASSIGN_OR_RETURN(MappedRegion map, MappedRegion::Map(fd, bytes, Access::kReadOnly));
+  std::unique_ptr<Extent> extent(new Extent(id, std::move(fd), std::move(map)));
+  extent->use_ = ExtentUse::kKept;
+  extent->frozen_ = true;
+  return extent;
+}
+
 absl::Status Extent::Shrink(uint64_t bytes) {
   if (bytes == map_.bytes()) return absl::OkStatus();
   if (::ftruncate(fd_.get(), static_cast<off_t>(bytes)) != 0)
@@ -66,14 +88,24 @@ absl::Status Extent::Shrink(uint64_t bytes) {
 
 absl::Status Extent::Seal(ExtentUse use) {
   use_ = use;
-  int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
-  if (use == ExtentUse::kKept) seals |= F_SEAL_FUTURE_WRITE;
+  const int seals = use == ExtentUse::kKept ? kKeptSeals : kSizeSeals;
   if (::fcntl(fd_.get(), F_ADD_SEALS, seals) != 0) return ErrnoStatus(errno, "fcntl F_ADD_SEALS");
   return absl::OkStatus();
 }
 
 absl::StatusOr<UniqueFd> Extent::OpenForPeer() const {
   return Reopen(fd_, use_ == ExtentUse::kKept ? O_RDONLY : O_RDWR);
+}
+
+bool Extent::TouchFrozen(bool lock) {
+  if (lock && map_.Lock().ok()) return true;
+  return ::madvise(map_.data(), map_.bytes(), MADV_POPULATE_READ) == 0 && !lock;
+}
+
+absl::StatusOr<UniqueFd> Extent::Duplicate() const {
+  UniqueFd copy(::fcntl(fd_.get(), F_DUPFD_CLOEXEC, 0));
+  if (!copy) return ErrnoStatus(errno, "fcntl F_DUPFD_CLOEXEC");
+  return copy;
 }
 
 ProbeResult Extent::Probe() const {

@@ -1,7 +1,8 @@
 // Extent: one memfd, mapped by the daemon, that block groups are cut from.
 //
 // It belongs to one owner for its whole life and is destroyed after it: memory that one tenant has
-// seen is never handed to another. Not thread-safe; immutable after Seal() but for the bytes
+// seen is never handed to another. It may outlive the process that made it: then it is frozen, and
+// nobody can ever write it again. Not thread-safe; immutable after Seal() but for the bytes
 // themselves.
 #ifndef KVASIR_ALLOCATOR_EXTENT_H_
 #define KVASIR_ALLOCATOR_EXTENT_H_
@@ -40,6 +41,11 @@ class Extent {
   // Errors: kResourceExhausted when the kernel has no memory or no descriptors left.
   static absl::StatusOr<std::unique_ptr<Extent>> Create(const Options& options, uint64_t id);
 
+  // Takes over a kept extent of another process of ours, whose memfd this is: maps it read-only.
+  // Errors: kFailedPrecondition naming what is not as Create() and Seal() left it; the kernel's.
+  // Touches no page.
+  static absl::StatusOr<std::unique_ptr<Extent>> Adopt(UniqueFd fd, uint64_t bytes, uint64_t id);
+
   // Gives the pages from `bytes` on back to the kernel. REQUIRES: not sealed, bytes <=
   // this->bytes().
   absl::Status Shrink(uint64_t bytes);
@@ -50,16 +56,24 @@ class Extent {
   // A file descriptor for a peer: a fresh open, read-only for kKept. REQUIRES: sealed.
   absl::StatusOr<UniqueFd> OpenForPeer() const;
 
+  // For whoever keeps it over the end of this process: a duplicate, which Probe() does not see. No
+  // peer may get one. Errors: the kernel's.
+  absl::StatusOr<UniqueFd> Duplicate() const;
+
   // Asks the kernel whether any other process holds a descriptor or a mapping (F_SETLEASE).
   // Cost: about 2 us. Peers' unmapped, closed, forked, and in-flight descriptors are all seen.
   ProbeResult Probe() const;
 
   absl::Status Lock() { return map_.Lock(); }
+  // Maps every page of a frozen extent, whose bytes are there, at once: by locking it, or without.
+  // False: it could not be done, and faults do it later.
+  bool TouchFrozen(bool lock);
 
   uint64_t id() const { return id_; }
   uint64_t bytes() const { return map_.bytes(); }
   std::byte* data() const { return map_.data(); }
   ExtentUse use() const { return use_; }
+  bool frozen() const { return frozen_; }  // of Adopt(): `data` is read-only
 
   // A word for the allocator that cuts the extent, so that Free() finds its books in O(1).
   void* owner_tag() const { return owner_tag_; }
@@ -73,6 +87,7 @@ class Extent {
   UniqueFd fd_;
   MappedRegion map_;
   ExtentUse use_ = ExtentUse::kRecent;
+  bool frozen_ = false;
   void* owner_tag_ = nullptr;
 };
 

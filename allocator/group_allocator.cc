@@ -5,6 +5,8 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "base/error.h"
+#include "base/status_macros.h"
 
 namespace kvasir {
 
@@ -25,15 +27,75 @@ std::vector<std::unique_ptr<Extent>> GroupAllocator::ReleaseExtents() {
 void GroupAllocator::ReturnIdleExtents() {
   for (size_t i = 0; i < slabs_.size();) {
     const std::unique_ptr<Slab>& slab = slabs_[i];
-    if (slab->free.size() != slab->used.size() || slab->extent->Probe() != ProbeResult::kFree) {
+    if (slab->groups > 0 || slab->extent->Probe() != ProbeResult::kFree) {
       ++i;
       continue;
     }
-    std::erase(with_room_, slab.get());
-    charged_bytes_ -= slab->extent->bytes();
-    source_.ReturnExtent(std::move(slab->extent));
-    slabs_.erase(slabs_.begin() + static_cast<ptrdiff_t>(i));
+    Drop(i);
   }
+}
+
+void GroupAllocator::Drop(size_t index) {
+  const std::unique_ptr<Slab>& slab = slabs_[index];
+  std::erase(with_room_, slab.get());
+  charged_bytes_ -= slab->extent->bytes();
+  source_.ReturnExtent(std::move(slab->extent));
+  slabs_.erase(slabs_.begin() + static_cast<ptrdiff_t>(index));
+}
+
+absl::Status GroupAllocator::Adopt(std::unique_ptr<Extent> extent) {
+  if (!extent->frozen() || extent->use() != options_.use || extent->bytes() == 0 ||
+      extent->bytes() % options_.group_bytes != 0) {
+    const absl::Status status =
+        InvalidArgument("an extent is not one of frozen groups: id={} bytes={} group_bytes={}",
+                        extent->id(), extent->bytes(), options_.group_bytes);
+    source_.ReturnExtent(std::move(extent));
+    return status;
+  }
+  auto slab = std::make_unique<Slab>();
+  slab->used.assign(extent->bytes() / options_.group_bytes, false);
+  charged_bytes_ += extent->bytes();
+  slab->extent = std::move(extent);
+  slab->extent->set_owner_tag(slab.get());
+  slabs_.push_back(std::move(slab));
+  adopting_ = true;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Group> GroupAllocator::Claim(Extent& extent, uint64_t offset) {
+  auto* slab = static_cast<Slab*>(extent.owner_tag());
+  const uint64_t index = offset / options_.group_bytes;
+  if (offset % options_.group_bytes != 0 || index >= slab->used.size() || slab->used[index]) {
+    return InvalidArgument("no group of an extent, or claimed twice: id={} offset={} bytes={}",
+                           extent.id(), offset, extent.bytes());
+  }
+  slab->used[index] = true;
+  ++slab->groups;
+  ++held_groups_;
+  return Group{&extent, offset};
+}
+
+void GroupAllocator::EndAdoption() {
+  adopting_ = false;
+  for (size_t i = 0; i < slabs_.size();) {
+    if (slabs_[i]->extent->frozen() && slabs_[i]->groups == 0) {
+      Drop(i);
+    } else {
+      ++i;
+    }
+  }
+}
+
+std::vector<GroupAllocator::Frozen> GroupAllocator::FrozenExtents() const {
+  std::vector<Frozen> frozen;
+  for (const std::unique_ptr<Slab>& slab : slabs_) {
+    if (!slab->extent->frozen()) continue;
+    frozen.push_back({slab->extent.get(),
+                      static_cast<double>(slab->groups) / static_cast<double>(slab->used.size())});
+  }
+  std::stable_sort(frozen.begin(), frozen.end(),
+                   [](const Frozen& a, const Frozen& b) { return a.share < b.share; });
+  return frozen;
 }
 
 bool GroupAllocator::AnyUnmapped() const {
@@ -73,10 +135,20 @@ absl::StatusOr<Group> GroupAllocator::Allocate() {
     if (status.ok()) break;
     if (status.code() != absl::StatusCode::kResourceExhausted || !source_.MakeRoom()) return status;
   }
+  return TakeFree();
+}
+
+absl::StatusOr<Group> GroupAllocator::AllocateWithoutMakingRoom() {
+  if (with_room_.empty()) KVASIR_RETURN_IF_ERROR(AddExtent());
+  return TakeFree();
+}
+
+Group GroupAllocator::TakeFree() {
   Slab* slab = with_room_.back();
   const uint32_t index = slab->free.back();
   slab->free.pop_back();
   slab->used[index] = true;
+  ++slab->groups;
   if (slab->free.empty()) with_room_.pop_back();
   ++held_groups_;
   return Group{slab->extent.get(), uint64_t{index} * options_.group_bytes};
@@ -87,9 +159,16 @@ void GroupAllocator::Free(const Group& group) {
   const auto index = static_cast<uint32_t>(group.offset / options_.group_bytes);
   KVASIR_CHECK(index < slab->used.size() && slab->used[index], "double free: index={}", index);
   slab->used[index] = false;
-  if (slab->free.empty()) with_room_.push_back(slab);
-  slab->free.push_back(index);
+  --slab->groups;
   --held_groups_;
+  if (!slab->extent->frozen()) {
+    if (slab->free.empty()) with_room_.push_back(slab);
+    slab->free.push_back(index);
+  } else if (slab->groups == 0 && !adopting_) {
+    Drop(static_cast<size_t>(std::find_if(slabs_.begin(), slabs_.end(),
+                                          [&](const auto& one) { return one.get() == slab; }) -
+                             slabs_.begin()));
+  }
 }
 
 }  // namespace kvasir

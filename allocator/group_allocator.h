@@ -1,7 +1,8 @@
 // GroupAllocator: block groups of one size, cut from the extents of one owner, in O(1).
 //
 // No header lies inside an extent; all state is in private memory. Extents are exact multiples of
-// the group size, so that no tail is wasted. Not thread-safe.
+// the group size, so that no tail is wasted. A frozen extent (extent.h) holds the groups that it
+// came with; nothing is allocated in it, and it goes when the last one is freed. Not thread-safe.
 #ifndef KVASIR_ALLOCATOR_GROUP_ALLOCATOR_H_
 #define KVASIR_ALLOCATOR_GROUP_ALLOCATOR_H_
 
@@ -62,7 +63,19 @@ class GroupAllocator {
   // has the source make room.
   absl::StatusOr<Group> Allocate();
 
-  // REQUIRES: `group` was returned by Allocate() on *this and is not free.
+  // Likewise, but the source is not asked to make room.
+  absl::StatusOr<Group> AllocateWithoutMakingRoom();
+
+  // Takes a frozen extent of whole groups in, of which Claim() says what is allocated. Errors:
+  // kInvalidArgument, and the extent goes to the source, where it is none.
+  absl::Status Adopt(std::unique_ptr<Extent> extent);
+  // The group at `offset` of an adopted extent. Errors: kInvalidArgument where there is none, or it
+  // has been claimed.
+  absl::StatusOr<Group> Claim(Extent& extent, uint64_t offset);
+  // Nothing more is claimed: extents of which nothing was go to the source.
+  void EndAdoption();
+
+  // REQUIRES: `group` was returned by Allocate() on *this, or adopted, and is not free.
   void Free(const Group& group);
 
   // Hands out every extent, for an owner that is gone: whoever takes them waits until nobody holds
@@ -77,6 +90,14 @@ class GroupAllocator {
   // its groups were freed. Cost: a probe for each extent up to the first such one.
   bool AnyUnmapped() const;
 
+  // A frozen extent, which lives until its last group is freed, and the share of its groups that
+  // are allocated.
+  struct Frozen {
+    const Extent* extent = nullptr;
+    double share = 0;
+  };
+  std::vector<Frozen> FrozenExtents() const;  // the emptiest first
+
   uint64_t held_bytes() const { return held_groups_ * options_.group_bytes; }
   uint64_t charged_bytes() const { return charged_bytes_; }
   uint64_t group_bytes() const { return options_.group_bytes; }
@@ -85,11 +106,15 @@ class GroupAllocator {
  private:
   struct Slab {
     std::unique_ptr<Extent> extent;
-    std::vector<uint32_t> free;  // indices of free groups, a stack
+    std::vector<uint32_t> free;  // indices of free groups, a stack; of a frozen one none
     std::vector<bool> used;      // by index, to catch a double free
+    uint64_t groups = 0;         // in use
   };
 
   absl::Status AddExtent();
+  Group TakeFree();
+  // Gives the extent of an empty slab to the source.
+  void Drop(size_t slab);
 
   const Options options_;
   ExtentSource& source_;
@@ -98,6 +123,7 @@ class GroupAllocator {
   std::vector<Slab*> with_room_;  // slabs with a free group; the last one is used first
   uint64_t held_groups_ = 0;
   uint64_t charged_bytes_ = 0;
+  bool adopting_ = false;
 };
 
 }  // namespace kvasir

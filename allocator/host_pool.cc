@@ -60,7 +60,8 @@ absl::Status LockingIsRefused(uint64_t pool_bytes) {
 }
 
 absl::Status CheckHost(const HostPoolOptions& options) {
-  KVASIR_RETURN_IF_ERROR(CheckRoom(options.pool_bytes, options.pool_bytes));
+  const uint64_t adopted = std::min(options.adopted_bytes, options.pool_bytes);
+  KVASIR_RETURN_IF_ERROR(CheckRoom(options.pool_bytes, options.pool_bytes - adopted));
   if (options.numa_node >= 0 &&
       (::numa_available() < 0 || options.numa_node > ::numa_max_node() || options.numa_node > 63)) {
     return FailedPrecondition("the host has no such NUMA node: memory.numa_node={} max_node={}",
@@ -90,7 +91,11 @@ absl::StatusOr<std::unique_ptr<HostPool>> HostPool::Create(const HostPoolOptions
   std::unique_ptr<HostPool> pool(new HostPool(options));
   {
     MutexLock lock(pool->mutex_);
-    pool->pool_bytes_ = pool->idle_ = options.pool_bytes;
+    pool->pool_bytes_ = options.pool_bytes;
+    pool->charged_ = options.adopted_bytes;
+    const uint64_t adopted = std::min(options.adopted_bytes, options.pool_bytes);
+    pool->idle_ = options.pool_bytes - adopted;
+    pool->over_ = options.adopted_bytes - adopted;
   }
   if (options.lock != Demand::kOff && !MayLock(options.pool_bytes)) {
     if (options.lock == Demand::kRequire) return LockingIsRefused(options.pool_bytes);
@@ -101,11 +106,14 @@ absl::StatusOr<std::unique_ptr<HostPool>> HostPool::Create(const HostPoolOptions
     pool->locked_ = false;
   }
   if (options.ready_bytes > 0) {
-    while (pool->RefillOnce()) {
-      if (progress) progress(pool->counts().ready_bytes, options.ready_bytes);
+    const uint64_t wanted = std::min(options.ready_bytes, options.ready_at_start_bytes);
+    while (pool->counts().ready_bytes < wanted && pool->RefillOnce()) {
+      if (progress) progress(pool->counts().ready_bytes, wanted);
     }
   }
-  if (options.ready_bytes > 0 && pool->counts().ready_bytes == 0) {
+  // What was taken over may have filled it.
+  const bool must_have_some = options.ready_bytes > 0 && options.adopted_bytes == 0;
+  if (must_have_some && pool->counts().ready_bytes == 0) {
     return ResourceExhausted("no memory for the pool: memory.pool_bytes={}", options.pool_bytes);
   }
   return pool;
@@ -261,8 +269,9 @@ absl::StatusOr<std::unique_ptr<Extent>> HostPool::Take(uint64_t bytes, ExtentUse
 }
 
 void HostPool::Return(std::unique_ptr<Extent> extent) {
-  const uint64_t bytes = extent->bytes();
+  const uint64_t bytes = extent->bytes(), id = extent->id();
   extent.reset();
+  if (returned_) returned_(id);
   MutexLock lock(mutex_);
   charged_ -= bytes;
   FreeLocked(bytes);

@@ -12,6 +12,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include <absl/status/status.h>
@@ -32,6 +33,11 @@ struct HostPoolOptions {
   Demand lock = Demand::kTry;                // mlock
   Demand huge_pages = Demand::kOff;          // transparent huge pages of shmem
   int numa_node = -1;
+  // Of extents that are taken over from a process before (Extent::Adopt()): charged from the start,
+  // and given back by Return() as others. Their ids are below `first_id`.
+  uint64_t adopted_bytes = 0;
+  uint64_t first_id = 1;
+  uint64_t ready_at_start_bytes = UINT64_MAX;  // what is touched by Create(); RefillOnce() the rest
 };
 
 struct HostPoolCounts {
@@ -62,6 +68,9 @@ class HostPool {
 
   // Destroys an extent that Take() gave. REQUIRES: nobody else holds it (Extent::Probe).
   void Return(std::unique_ptr<Extent> extent);
+  // Is told the id of each extent that has been returned; takes no lock that is held while the pool
+  // is called. Set once, before threads start.
+  void set_returned(std::function<void(uint64_t)> returned) { returned_ = std::move(returned); }
 
   // Makes at most one extent for the stock; true if it made one. Called by a background thread.
   bool RefillOnce();
@@ -78,7 +87,8 @@ class HostPool {
   absl::Status CheckConservation() const;
 
  private:
-  explicit HostPool(const HostPoolOptions& options) : options_(options) {}
+  explicit HostPool(const HostPoolOptions& options)
+      : options_(options), next_id_(options.first_id) {}
 
   absl::StatusOr<std::unique_ptr<Extent>> Make(uint64_t bytes);
   uint64_t NextStockBytesLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -88,7 +98,8 @@ class HostPool {
   std::unique_ptr<Extent> UnstockLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const HostPoolOptions options_;  // pool_bytes: at the start
-  mutable Mutex mutex_;            // leaf lock; not held while pages are touched
+  std::function<void(uint64_t)> returned_;
+  mutable Mutex mutex_;  // leaf lock; not held while pages are touched
   std::multimap<uint64_t, std::unique_ptr<Extent>> stock_ ABSL_GUARDED_BY(mutex_);  // by bytes
   uint64_t pool_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t charged_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -96,7 +107,7 @@ class HostPool {
   uint64_t idle_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t over_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t late_faults_ ABSL_GUARDED_BY(mutex_) = 0;
-  uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
+  uint64_t next_id_ ABSL_GUARDED_BY(mutex_);
   bool locked_ ABSL_GUARDED_BY(mutex_) = true;
   bool lock_refused_ ABSL_GUARDED_BY(mutex_) = false;
 };

@@ -24,6 +24,10 @@ class Account final : public ExtentSource {
   // Errors: kResourceExhausted with tenant, wanted, charged and limit bytes.
   absl::StatusOr<std::unique_ptr<Extent>> TakeExtent(uint64_t bytes, ExtentUse use) override;
 
+  // Charges a frozen extent of a process before, which the pool has charged already. It may lead
+  // beyond the limit: then nothing more is given out until enough has come back.
+  void Adopt(const Extent& extent) { charged_bytes_ += extent.bytes(); }
+
   // The extent stays charged until the kernel says that nobody holds it (Settle).
   void ReturnExtent(std::unique_ptr<Extent> extent) override;
 
