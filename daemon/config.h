@@ -58,6 +58,8 @@ struct Config {
     Pressure pressure = Pressure::kTry;
     std::string pressure_dir;  // "": the daemon's own cgroup
     uint32_t pressure_quiet_ms = 60'000;
+    enum class Handover { kOff, kTry };
+    Handover handover = Handover::kTry;
     friend bool operator==(const Memory&, const Memory&) = default;
   };
 

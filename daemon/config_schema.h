@@ -19,9 +19,10 @@
 namespace kvasir {
 
 // Where the value of a key lives. An enumerator's number is the index of its word in `choices`.
-using ConfigValue = std::variant<std::string*, bool*, int32_t*, uint32_t*, uint64_t*,
-                                 std::vector<uint32_t>*, LogFormat*, Config::Memory::Lock*,
-                                 Config::Memory::HugePages*, Config::Memory::Pressure*>;
+using ConfigValue =
+    std::variant<std::string*, bool*, int32_t*, uint32_t*, uint64_t*, std::vector<uint32_t>*,
+                 LogFormat*, Config::Memory::Lock*, Config::Memory::HugePages*,
+                 Config::Memory::Pressure*, Config::Memory::Handover*>;
 
 // How the text of a value is read and checked, beyond the type of its field.
 enum class ConfigKind {

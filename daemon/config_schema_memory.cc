@@ -104,6 +104,15 @@ std::vector<ConfigKey> MemoryKeys() {
        .max = 3'600'000,
        .description = "Time without pressure after which the pool grows by an eighth of its size. "
                       "Doubles, up to 16 times, where pressure comes back so soon."},
+      {.table = "memory",
+       .name = "handover",
+       .kind = ConfigKind::kChoice,
+       .value = At<&C::memory, &C::Memory::handover>,
+       .choices = {"off", "try"},
+       .description =
+           "Leaves cached prefixes in memory to the next kvasird, also over SIGKILL: the "
+           "service manager keeps the extents (FileDescriptorStoreMax= of the unit). "
+           "try: where there is a manager to ask (NOTIFY_SOCKET)."},
   };
 }
 

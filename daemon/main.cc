@@ -17,21 +17,23 @@
 namespace kvasir {
 namespace {
 
-// Sockets that systemd has opened for us (kvasird.socket), by name.
-InheritedSockets TakeInherited() {
-  InheritedSockets sockets;
+// Sockets that systemd has opened for us (kvasird.socket), and what it has kept, by name.
+Inherited TakeInherited() {
+  Inherited inherited;
   char** names = nullptr;
   const int count = ::sd_listen_fds_with_names(1, &names);
   for (int i = 0; i < count; ++i) {
     UniqueFd fd(SD_LISTEN_FDS_START + i);
     if (std::strcmp(names[i], "control") == 0)
-      sockets.control = std::move(fd);
+      inherited.control = std::move(fd);
     else if (std::strcmp(names[i], "data") == 0)
-      sockets.data = std::move(fd);
+      inherited.data = std::move(fd);
+    else
+      inherited.kept.push_back({names[i], std::move(fd)});
     ::free(names[i]);
   }
   ::free(names);
-  return sockets;
+  return inherited;
 }
 
 int Run(const Config& config) {

@@ -105,6 +105,12 @@ inline constexpr Metric<TenantSnapshot> kTenantMetrics[] = {
     {"kvasir_tenant_prefix_metadata_bytes", MetricKind::kGauge,
      "Bytes of the daemon's own memory about cached chunks and those given up.",
      [](const TenantSnapshot& t) { return static_cast<double>(t.prefix_metadata_bytes); }},
+    {"kvasir_tenant_frozen_bytes", MetricKind::kGauge,
+     "Bytes of extents of the process before, in which nothing new can be written.",
+     [](const TenantSnapshot& t) { return static_cast<double>(t.frozen_bytes); }},
+    {"kvasir_tenant_handover_prefixes", MetricKind::kGauge,
+     "Cached prefixes that are written down for the process after this one.",
+     [](const TenantSnapshot& t) { return static_cast<double>(t.handover_prefixes); }},
 };
 
 inline constexpr Metric<StoredSnapshot> kStoredMetrics[] = {

@@ -7,7 +7,9 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
+#include <optional>
 #include <utility>
 
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
@@ -97,12 +99,13 @@ absl::StatusOr<UniqueFd> TakeLock(const std::string& path) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config,
-                                                      InheritedSockets inherited) {
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config, Inherited inherited) {
   std::unique_ptr<Server> server(new Server(config));
   server->started_ = SystemClock().Now();
   KVASIR_RETURN_IF_ERROR(FillRandom(&server->boot_epoch_, sizeof(server->boot_epoch_)));
-  KVASIR_RETURN_IF_ERROR(server->ClaimSockets(std::move(inherited)));
+  KVASIR_RETURN_IF_ERROR(server->ClaimSockets(inherited));
+  KVASIR_ASSIGN_OR_RETURN(server->tiers_, OpenTiers(config.tier));
+  KVASIR_RETURN_IF_ERROR(server->TakeOverFrom(std::move(inherited.kept)));
   KVASIR_RETURN_IF_ERROR(server->MakePool());
   KVASIR_RETURN_IF_ERROR(server->StartThreads());
   KVASIR_RETURN_IF_ERROR(server->StartGrpc());
@@ -114,7 +117,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config,
   return server;
 }
 
-absl::Status Server::ClaimSockets(InheritedSockets inherited) {
+absl::Status Server::ClaimSockets(Inherited& inherited) {
   // A conflicting open while an extent is probed would raise SIGIO (allocator/extent.h).
   ::signal(SIGIO, SIG_IGN);
   KVASIR_ASSIGN_OR_RETURN(lock_file_, TakeLock(config_.server.control_socket + ".lock"));
@@ -135,6 +138,29 @@ absl::Status Server::ClaimSockets(InheritedSockets inherited) {
   return absl::OkStatus();
 }
 
+bool Server::HandsOver() const {
+  return config_.memory.handover == Config::Memory::Handover::kTry && FdStore::IsThere();
+}
+
+absl::Status Server::TakeOverFrom(std::vector<NamedFd> kept) {
+  FdStore store;
+  std::optional<ChainHasher::Secret> fixed;  // by a file
+  KVASIR_ASSIGN_OR_RETURN(fixed, PrefixSecretOfFile(config_.tier));
+  if (!HandsOver()) {
+    for (const NamedFd& one : kept) (void)store.Forget(one.name);
+  } else if (!kept.empty()) {
+    taken_ = TakeOver(std::move(kept), fixed, store);
+  }
+  if (fixed) {
+    secret_ = *fixed;
+  } else if (taken_.index != nullptr) {
+    secret_ = taken_.index->secret();
+  } else {
+    KVASIR_RETURN_IF_ERROR(FillRandom(secret_.data(), secret_.size()));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Server::MakePool() {
   HostPoolOptions options;
   options.pool_bytes = config_.memory.pool_bytes;
@@ -144,6 +170,10 @@ absl::Status Server::MakePool() {
   options.lock = ToDemand(config_.memory.lock);
   options.huge_pages = ToDemand(config_.memory.huge_pages);
   options.numa_node = config_.memory.numa_node;
+  options.adopted_bytes = taken_.extent_bytes;
+  options.first_id = taken_.next_extent_id;
+  // What has been taken over is to be served soon; the rest is touched meanwhile.
+  if (options.adopted_bytes > 0) options.ready_at_start_bytes = 2 * options.extent_bytes;
   uint64_t reported = 0;
   const auto progress = [&reported](uint64_t done, uint64_t wanted) {
     if (done * 10 / wanted == reported * 10 / wanted && done < wanted) return;  // every tenth
@@ -160,11 +190,26 @@ absl::Status Server::MakePool() {
 absl::Status Server::StartThreads() {
   core::CoreConfig core = CoreConfigOf(config_);
   KVASIR_ASSIGN_OR_RETURN(core.profiles, LoadProfiles(config_.retention.profile_dir));
-  KVASIR_ASSIGN_OR_RETURN(std::vector<TierPlace> tiers, OpenTiers(config_.tier));
-  for (const TierPlace& tier : tiers) core.tiers.push_back(tier.config);
-  KVASIR_ASSIGN_OR_RETURN(core.prefix_secret, PrefixSecret(config_.tier));
-  const ChainHasher::Secret secret = core.prefix_secret;
+  for (const TierPlace& tier : tiers_) core.tiers.push_back(tier.config);
+  const bool adopts = taken_.index != nullptr;
+  if (adopts) {
+    core::TierConfig adopted;
+    adopted.name = "handover";
+    adopted.adopted = true;
+    core.tiers.push_back(adopted);
+  }
+  core.prefix_secret = secret_;
   shared_ = std::make_unique<SharedCore>(std::move(core), *pool_);
+  core::Adoption adoption = std::move(taken_.adoption);
+  KVASIR_RETURN_IF_ERROR(StartHandover());
+  if (adopts) {
+    MutexLock lock(shared_->mutex);
+    shared_->core.set_now(SystemClock().Now());
+    const core::AdoptionCounts counts = shared_->core.Adopt(std::move(adoption));
+    spdlog::info("memory of the process before is taken over: prefixes={} dropped={} bytes={}",
+                 counts.prefixes, counts.dropped, counts.bytes);
+    shared_->tier_work.NotifyAll();
+  }
   if (!config_.prefix.state_dir.empty()) {
     LearnedFiles::Options learned;
     learned.folder = config_.prefix.state_dir;
@@ -177,14 +222,29 @@ absl::Status Server::StartThreads() {
   shared_->wake_data_server = [fd = wake_.get()] { (void)::eventfd_write(fd, 1); };
   workers_ = std::make_unique<Workers>(*shared_, *pool_, config_.server.worker_threads);
   tier_workers_ = std::make_unique<TierWorkers>(
-      *shared_, std::move(tiers),
-      TierWorkers::Options{secret, std::chrono::milliseconds(config_.tier.redis_refresh_ms)});
+      *shared_, std::move(tiers_),
+      TierWorkers::Options{secret_, std::chrono::milliseconds(config_.tier.redis_refresh_ms)});
   pool_size_ = std::make_unique<PoolSize>(*pool_, *shared_, [this] { workers_->WakeRefill(); });
   if (config_.memory.pressure == Config::Memory::Pressure::kTry) {
     pressure_ = MemoryPressure::Start(
         {config_.memory.pressure_dir, std::chrono::milliseconds(config_.memory.pressure_quiet_ms)},
         *pool_size_);
   }
+  return absl::OkStatus();
+}
+
+absl::Status Server::StartHandover() {
+  if (!HandsOver()) return absl::OkStatus();
+  HandoverWorker::Options options;
+  options.index_bytes = RoundUp(
+      std::clamp<uint64_t>(config_.memory.pool_bytes / 64, 16 * kMiB, 4 * kGiB), kPageBytes);
+  options.secret = secret_;
+  options.lock = config_.memory.lock != Config::Memory::Lock::kOff;
+  absl::StatusOr<std::unique_ptr<HandoverWorker>> worker =
+      HandoverWorker::Start(*shared_, FdStore(), std::move(taken_), options);
+  KVASIR_RETURN_IF_ERROR(worker.status());
+  handover_ = *std::move(worker);
+  pool_->set_returned([raw = handover_.get()](uint64_t extent) { raw->Returned(extent); });
   return absl::OkStatus();
 }
 
@@ -244,6 +304,8 @@ Server::~Server() {
   if (tier_workers_) {
     tier_workers_->Stop(std::chrono::milliseconds(config_.tier.stop_drain_ms));
   }
+  if (pool_ != nullptr) pool_->set_returned(nullptr);  // no thread is left that would return any
+  handover_.reset();
   learned_.reset();  // sessions have ended, so that nothing is learned any more
   if (remove_control_) (void)::unlink(config_.server.control_socket.c_str());
   if (remove_data_) (void)::unlink(config_.server.data_socket.c_str());
@@ -297,7 +359,9 @@ StatsSnapshot Server::Snapshot() {
                                 tenant.counters.prefix_rows,
                                 tenant.counters.prefix_rows_hit,
                                 tenant.prefix_chunks,
-                                tenant.prefix_metadata_bytes});
+                                tenant.prefix_metadata_bytes,
+                                tenant.frozen_bytes,
+                                tenant.handover_prefixes});
     for (const core::HitRatePoint& point : demands[snapshot.tenants.size() - 1].demand.points) {
       snapshot.tenants.back().hit_ratios.emplace_back(point.times, point.hit_ratio);
     }

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include <absl/status/statusor.h>
 #include <grpcpp/server.h>
@@ -18,6 +19,7 @@
 #include "daemon/control/admin_service.h"
 #include "daemon/control/caller.h"
 #include "daemon/control/kv_cache_service.h"
+#include "daemon/handover/handover_worker.h"
 #include "daemon/learned_files.h"
 #include "daemon/memory_pressure.h"
 #include "daemon/metrics.h"
@@ -29,16 +31,16 @@
 
 namespace kvasir {
 
-// Listening sockets handed over by systemd; empty ones are made from the configuration.
-struct InheritedSockets {
+// What the service manager has handed over. Sockets that are empty are made from the configuration.
+struct Inherited {
   UniqueFd control, data;
+  std::vector<NamedFd> kept;  // everything else: of the process before
 };
 
 class Server {
  public:
   // Errors: kAlreadyExists when another daemon has the sockets; the pool's errors.
-  static absl::StatusOr<std::unique_ptr<Server>> Start(const Config& config,
-                                                       InheritedSockets inherited);
+  static absl::StatusOr<std::unique_ptr<Server>> Start(const Config& config, Inherited inherited);
   // Ends calls and sessions, joins threads, removes socket files that it made.
   ~Server();
   Server(const Server&) = delete;
@@ -51,8 +53,11 @@ class Server {
  private:
   explicit Server(const Config& config) : config_(config) {}
 
-  absl::Status ClaimSockets(InheritedSockets inherited);
+  absl::Status ClaimSockets(Inherited& inherited);
+  absl::Status TakeOverFrom(std::vector<NamedFd> kept);
   absl::Status MakePool();
+  absl::Status StartHandover();
+  bool HandsOver() const;
   absl::Status StartThreads();
   absl::Status StartGrpc();
 
@@ -63,12 +68,16 @@ class Server {
   UniqueFd wake_;  // eventfd: wakes the data server's thread
   UniqueFd control_listener_, data_listener_;
   bool remove_control_ = false, remove_data_ = false;
+  std::vector<TierPlace> tiers_;  // until their workers have them
+  TakenOver taken_;               // until the core and the worker have it
+  ChainHasher::Secret secret_{};
   std::unique_ptr<HostPool> pool_;
   std::unique_ptr<SharedCore> shared_;
   std::unique_ptr<LearnedFiles> learned_;
   std::unique_ptr<CallerRegistry> callers_;
   std::unique_ptr<Workers> workers_;
   std::unique_ptr<TierWorkers> tier_workers_;
+  std::unique_ptr<HandoverWorker> handover_;  // null: nothing is handed over
   std::unique_ptr<PoolSize> pool_size_;
   std::unique_ptr<MemoryPressure> pressure_;
   std::unique_ptr<DataServer> data_server_;

@@ -118,20 +118,33 @@ std::vector<int64_t> Deltas(const GroupFill& fill, const LaneRope& rope) {
   return deltas;
 }
 
-}  // namespace
-
-void WriteTrailer(const KeptGroup& group) {
+// Calls `entry(offset, value)` for every word of the trailer that a slot fills.
+template <typename Entry>
+void ForTrailer(const KeptGroup& group, const Entry& entry) {
   const shm::GroupGeometry& geometry = group.geometry();
-  std::byte* const base = group.group().data();
   for (uint32_t column = 0; column < group.columns(); ++column) {
     for (uint32_t i = 0; i < group.rows(); ++i) {
       const KeptSlot& slot = group.Slot(column, i);
-      const auto row = static_cast<uint32_t>(slot.row);
       const uint64_t at = 4 * (uint64_t{column} * geometry.slots + i);
-      std::memcpy(base + geometry.pos_off + at, &row, 4);
-      std::memcpy(base + geometry.tok_off + at, &slot.token, 4);
+      entry(geometry.pos_off + at, static_cast<uint32_t>(slot.row));
+      entry(geometry.tok_off + at, slot.token);
     }
   }
+}
+
+}  // namespace
+
+void WriteTrailer(const KeptGroup& group) {
+  std::byte* const base = group.group().data();
+  ForTrailer(group, [&](uint64_t at, uint32_t value) { std::memcpy(base + at, &value, 4); });
+}
+
+bool HasTrailer(const KeptGroup& group) {
+  const std::byte* const base = group.group().data();
+  bool has = true;
+  ForTrailer(group,
+             [&](uint64_t at, uint32_t value) { has &= std::memcmp(base + at, &value, 4) == 0; });
+  return has;
 }
 
 void FillGroup(const GroupFill& fill, const LaneRope& rope) {

@@ -24,6 +24,8 @@ void FillGroup(const GroupFill& fill, const LaneRope& rope);
 
 // The trailer alone: rows and tokens of the group's slots.
 void WriteTrailer(const KeptGroup& group);
+// Whether it has the one that WriteTrailer() would write.
+bool HasTrailer(const KeptGroup& group);
 
 }  // namespace kvasir::core
 

@@ -6,8 +6,10 @@
 #ifndef KVASIR_DAEMON_CORE_KEPT_LIST_H_
 #define KVASIR_DAEMON_CORE_KEPT_LIST_H_
 
+#include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -26,7 +28,14 @@ struct KeptSlot {
   uint64_t row = 0;
   uint64_t rotated_at = 0;
   TokenId token = 0;
+  friend bool operator==(const KeptSlot&, const KeptSlot&) = default;
 };
+
+// XXH3-128 of the planes of a group, in canonical form.
+using GroupDigest = std::array<uint8_t, 16>;
+
+// Of the planes of a group: what lies before its trailer, which follows from its slots.
+inline uint64_t PlaneBytes(const shm::GroupGeometry& geometry) { return geometry.pos_off; }
 
 // A filled group. Destroying it frees the memory, so it must not outlive its allocator. Where the
 // kv heads of a lane keep rows of their own it has columns, and a slot holds another row in each.
@@ -51,6 +60,9 @@ class KeptGroup {
   }
   // Filled slots, [column][slot]; constant once the group is in a list.
   std::vector<KeptSlot> slots;
+  // Of its bytes, once somebody has read them all; and of an adopted group what the process before
+  // said of it, until that is verified. Set under the core's lock.
+  std::optional<GroupDigest> digest, promised;
 
  private:
   const Group group_;

@@ -41,11 +41,14 @@ KvCore::KvCore(CoreConfig config, HostPool& pool) : config_(std::move(config)), 
                                  TenantKey(config_.prefix_secret, tenant.name),
                                  PrefixCache(prefixes, prefix_events_, now_, tenant.name)));
     for (const TierConfig& tier : config_.tiers) {
-      const uint64_t bytes = tier.shared ? tier.tenant_bytes : tenant.stored_bytes;
+      const uint64_t bytes = tier.adopted  ? tenant.limit_bytes
+                             : tier.shared ? tier.tenant_bytes
+                                           : tenant.stored_bytes;
       prefixes.place = tier.name;
       prefixes.blocks_max = PrefixBlocksFor(bytes);
       tenants_.back()->stores.push_back(
           std::make_unique<PrefixStore>(prefixes, prefix_events_, now_, tenant.name, bytes));
+      if (tier.adopted) tenants_.back()->adopted = tenants_.back()->stores.back().get();
     }
     for (const uint32_t uid : tenant.uids) tenant_of_uid_[uid] = tenants_.back().get();
     if (tenant.name == config_.default_tenant) default_tenant_ = tenants_.back().get();
@@ -61,6 +64,8 @@ KvCore::~KvCore() {
   }
   tiers_.clear();
   moving_.clear();
+  verifications_.clear();
+  handing_over_.clear();
   // Before any tenant goes: they may name groups of public ones.
   for (const auto& tenant : tenants_) tenant->DropCached();
 }

@@ -17,6 +17,7 @@
 #include <absl/status/statusor.h>
 
 #include "base/clock.h"
+#include "daemon/core/handover_job.h"
 #include "daemon/core/kv_core_types.h"
 #include "daemon/core/tier_job.h"
 
@@ -137,6 +138,13 @@ class KvCore {
   void FinishTierJob(std::unique_ptr<TierJob> job);
   // There may be work for tiers that was not there before; asked once.
   bool TakeTierHint() { return std::exchange(tier_hint_, false); }
+  // Takes over what a process before has left in memory. Its prefixes are found at once, and used
+  // once their bytes are verified. Called before anything else.
+  AdoptionCounts Adopt(Adoption adoption);
+  // Work on what outlives the process, for one thread: what is asked for first, then what is to be
+  // written down or struck out, then groups that leave frozen extents. Null: there is none.
+  std::unique_ptr<HandoverJob> TakeHandoverJob();
+  void FinishHandoverJob(std::unique_ptr<HandoverJob> job);
   // Adds a prefix that the tier has. Errors: of the tenant's cache of that tier.
   absl::Status AddStored(size_t tier, Tenant& tenant, StoredPrefix prefix);
   // A value that a prefix of the tier's is made of.
@@ -199,7 +207,7 @@ class KvCore {
   // The sequence after Look(); null while a job is out. Errors: both calls'.
   absl::StatusOr<Sequence*> LookAtIdle(Session& session, uint32_t slot, uint32_t uid);
   // Lanes of what the request asks for, or of the tenant's default. Errors: of the spec.
-  absl::StatusOr<PolicyLanes> LanesFor(const Session& session, const Model& model,
+  absl::StatusOr<PolicyLanes> LanesFor(const Tenant& tenant, const Model& model,
                                        const std::shared_ptr<const ModelProfile>& profile,
                                        const OpenRequest& request) const;
   // The snapshot that the request asks for, which fits its model; null: it asks for none.
@@ -223,14 +231,26 @@ class KvCore {
   bool AwaitsLoad(const Session& session, const Model& model, const OpenRequest& request,
                   const ChainKey& form, uint64_t rows_there);
   // Begins to load what was found, or joins a load of it; 0: it is not worth it, or has no room.
-  uint64_t LoadPrefix(const Session& session, const Model& model, const PrefixMatchOf& match,
+  uint64_t LoadPrefix(const Model& model, const PrefixMatchOf& match,
                       std::span<const TokenId> tokens, uint64_t rows_there);
   // Reading so many bytes is faster than computing the rows, by what was measured and declared.
   bool IsWorthLoading(size_t tier, const Model& model, uint64_t bytes, uint64_t rows) const;
   // The snapshot that a stored one will be, in new groups that wait to be filled (`items`).
   absl::StatusOr<std::shared_ptr<const Snapshot>> MakeLoadable(
-      const Session& session, const Model& model, Tenant& tenant, const Snapshot& stored,
-      std::span<const TokenId> tokens, std::vector<TierJob::Item>* items) const;
+      const Model& model, Tenant& tenant, const Snapshot& stored, std::span<const TokenId> tokens,
+      std::vector<TierJob::Item>* items) const;
+  class Adopter;
+  // Begins to verify an adopted prefix: a load, of this id.
+  uint64_t VerifyPrefix(size_t tier, Tenant& tenant, const PrefixCache::Entry& entry);
+  std::unique_ptr<HandoverJob> TakeVerification();
+  // Records of adopted prefixes that are no longer there are to be struck out.
+  static void OrphanAdopted(Tenant& tenant);
+  std::unique_ptr<HandoverJob> TakeNote();
+  std::unique_ptr<HandoverJob> TakeRehoming();
+  std::unique_ptr<HandoverJob> RehomeOf(Tenant& tenant, const Extent& extent,
+                                        GroupAllocator& allocator);
+  void FinishVerification(HandoverJob& job);
+  void FinishRehoming(HandoverJob& job);
   bool AskForStoreOf(size_t tier, Tenant& tenant);
   void AskForStore(size_t tier, Tenant& tenant, const PrefixCache::Entry& entry);
   bool IsPressed(Tenant& tenant) const;
@@ -282,6 +302,9 @@ class KvCore {
   std::deque<TierQueue> tiers_;                                 // as in the configuration
   std::map<uint64_t, Load> loads_;                              // that are not finished, by job
   std::map<uint64_t, std::shared_ptr<const Snapshot>> moving_;  // of tier jobs, for the books
+  std::deque<std::unique_ptr<HandoverJob>> verifications_;      // the older ones first
+  std::vector<std::shared_ptr<KeptGroup>> handing_over_;        // of the job that is out
+  size_t note_turn_ = 0;                                        // of the tenants
   bool tier_hint_ = false;
   uint64_t next_tier_job_id_ = 1;
   uint32_t next_session_id_ = 1;

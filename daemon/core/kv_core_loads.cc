@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "daemon/core/kv_core.h"
+#include "daemon/core/whole_snapshot.h"
 
 namespace kvasir::core {
 namespace {
@@ -56,7 +57,7 @@ bool KvCore::AwaitsLoad(const Session& session, const Model& model, const OpenRe
   if (loading.load != 0) return loads_.contains(loading.load);  // once a call
   const std::optional<PrefixMatchOf> found = FindStored(session, model, request, form, rows_there);
   if (!found) return false;
-  loading.load = LoadPrefix(session, model, *found, request.prefix->tokens, rows_there);
+  loading.load = LoadPrefix(model, *found, request.prefix->tokens, rows_there);
   return loading.load != 0;
 }
 
@@ -76,14 +77,14 @@ absl::Status KvCore::PrefetchPrefix(Session& session, uint32_t model_id, const P
                        .rows;
     }
     if (rows_there < match.hit.rows) {
-      (void)LoadPrefix(session, model, match, keys.tokens, rows_there);
+      (void)LoadPrefix(model, match, keys.tokens, rows_there);
     }
     break;
   }
   return absl::OkStatus();
 }
 
-uint64_t KvCore::LoadPrefix(const Session& session, const Model& model, const PrefixMatchOf& match,
+uint64_t KvCore::LoadPrefix(const Model& model, const PrefixMatchOf& match,
                             std::span<const TokenId> tokens, uint64_t rows_there) {
   const size_t tier = *match.tier;
   PrefixStore& store = *match.tenant->stores[tier];
@@ -92,6 +93,9 @@ uint64_t KvCore::LoadPrefix(const Session& session, const Model& model, const Pr
         load.rows >= match.hit.rows) {
       return id;
     }
+  }
+  if (config_.tiers[tier].adopted) {
+    return VerifyPrefix(tier, *match.tenant, store.cache().entries().at(match.hit.entry));
   }
   const std::shared_ptr<const Snapshot> stored = match.hit.rows == match.hit.snapshot->rows
                                                      ? match.hit.snapshot
@@ -103,7 +107,7 @@ uint64_t KvCore::LoadPrefix(const Session& session, const Model& model, const Pr
   }
   auto job = std::make_unique<TierJob>();
   absl::StatusOr<std::shared_ptr<const Snapshot>> snapshot =
-      MakeLoadable(session, model, *match.tenant, *stored, tokens.first(stored->rows), &job->items);
+      MakeLoadable(model, *match.tenant, *stored, tokens.first(stored->rows), &job->items);
   if (!snapshot.ok()) {
     ++store.counters.load_failures;
     // It will not be otherwise next time; where there was no room it may be.
@@ -158,75 +162,35 @@ void KvCore::FinishLoad(TierJob& job) {
 }
 
 absl::StatusOr<std::shared_ptr<const Snapshot>> KvCore::MakeLoadable(
-    const Session& session, const Model& model, Tenant& tenant, const Snapshot& stored,
-    std::span<const TokenId> tokens, std::vector<TierJob::Item>* items) const {
+    const Model& model, Tenant& tenant, const Snapshot& stored, std::span<const TokenId> tokens,
+    std::vector<TierJob::Item>* items) const {
   OpenRequest request;
   request.retention = stored.retention;
-  KVASIR_ASSIGN_OR_RETURN(PolicyLanes lanes, LanesFor(session, model, nullptr, request));
-  if (lanes.spec != stored.retention || lanes.lane_of_layer != stored.lane_of_layer ||
-      lanes.lanes.size() != stored.stored->lanes.size()) {
-    return FailedPrecondition("the retention makes other lanes now: retention={}",
-                              stored.retention);
+  KVASIR_ASSIGN_OR_RETURN(PolicyLanes lanes, LanesFor(tenant, model, nullptr, request));
+  std::vector<std::vector<WholeRun>> runs;
+  for (const std::vector<StoredRun>& lane : stored.stored->lanes) {
+    std::vector<WholeRun>& out = runs.emplace_back();
+    for (const StoredRun& run : lane) {
+      out.push_back({run.group_slots, run.rows, run.block->bytes()});
+    }
   }
-  auto snapshot = std::make_shared<Snapshot>();
-  static_cast<SnapshotFacts&>(*snapshot) = stored;
-  snapshot->positions = lanes.positions;
-  snapshot->table.from_row = stored.rows;
-  const uint64_t slots = model.slots_per_block();
-  for (uint32_t i = 0; i < lanes.lanes.size(); ++i) {
-    std::vector<uint32_t> layers;
-    for (uint32_t layer = 0; layer < lanes.lane_of_layer.size(); ++layer) {
-      if (lanes.lane_of_layer[layer] == i) layers.push_back(layer);
-    }
-    KVASIR_ASSIGN_OR_RETURN(KeptShapes made, MakeKeptShapes(model, layers, {}, 0));
-    const auto shapes = std::make_shared<const KeptShapes>(std::move(made));
-    std::vector<KeptRun> runs;
-    uint64_t row = 0;
-    for (const StoredRun& run : stored.stored->lanes[i]) {
-      const shm::GroupGeometry* const geometry =
-          run.group_slots == shapes->block.slots   ? &shapes->block
-          : run.group_slots == shapes->small.slots ? &shapes->small
-                                                   : nullptr;
-      if (geometry == nullptr || run.rows == 0 || run.rows > run.group_slots ||
-          run.block->bytes() != PlaneBytes(*geometry) || row + run.rows > tokens.size()) {
-        return DataLoss("a stored group has another shape: lane={} row={}", i, row);
-      }
-      GroupAllocator& allocator = tenant.kept.For(geometry->bytes);
-      KVASIR_ASSIGN_OR_RETURN(const Group group, allocator.Allocate());
-      auto kept = std::make_shared<KeptGroup>(group, *geometry, allocator);
-      for (uint32_t slot = 0; slot < run.rows; ++slot, ++row) {
-        kept->slots.push_back({row, row, tokens[row]});
-      }
-      TierJob::Item item;
-      item.group = kept;
-      item.lane = i;
-      item.rows = run.rows;
-      item.block = run.block;
-      items->push_back(std::move(item));
-      runs.push_back({std::move(kept), 0, run.rows});
-    }
-    if (row != stored.rows) {
-      return DataLoss("a stored prefix has other rows than it says: rows={} stored={}", row,
-                      stored.rows);
-    }
-    RetentionPolicy& policy = *lanes.lanes[i];
-    const PlanHorizon horizon{static_cast<uint32_t>(slots), 2 * slots};
-    (void)policy.NextPlan(horizon);  // the table of row 0
-    policy.Append(tokens);
-    if (policy.NextPlan(horizon) || !policy.encodable().KeepsAll()) {
-      return FailedPrecondition("the retention does not keep every row: retention={}",
-                                stored.retention);
-    }
-    LaneTable table;
-    table.kept = KeptList::Of(std::move(runs));
-    table.spans = {{stored.rows, 0, kNoRow}};
-    table.from_row = table.recent_first = stored.rows;
-    snapshot->table.lanes.push_back(std::move(table));
-    snapshot->lanes.push_back(
-        {shapes, nullptr, std::move(lanes.lanes[i]), {}, stored.rows / slots, BlockList()});
-  }
-  snapshot->stored.reset();
-  return snapshot;
+  const auto group_of =
+      [&](size_t lane, size_t index, uint64_t row,
+          const shm::GroupGeometry& geometry) -> absl::StatusOr<std::shared_ptr<KeptGroup>> {
+    const StoredRun& run = stored.stored->lanes[lane][index];
+    GroupAllocator& allocator = tenant.kept.For(geometry.bytes);
+    KVASIR_ASSIGN_OR_RETURN(const Group group, allocator.Allocate());
+    auto kept = std::make_shared<KeptGroup>(group, geometry, allocator);
+    kept->slots = WholeSlots(row, tokens.subspan(row, run.rows));
+    TierJob::Item item;
+    item.group = kept;
+    item.lane = static_cast<uint32_t>(lane);
+    item.rows = run.rows;
+    item.block = run.block;
+    items->push_back(std::move(item));
+    return kept;
+  };
+  return MakeWhole(model, stored, std::move(lanes), tokens, runs, nullptr, group_of);
 }
 
 }  // namespace kvasir::core

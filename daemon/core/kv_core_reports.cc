@@ -61,6 +61,8 @@ std::vector<TenantReport> KvCore::TenantReports() const {
     report.prefix_bytes = BytesOfAll(tenant->prefixes.entries());
     report.prefix_chunks = tenant->prefixes.blocks();
     report.prefix_metadata_bytes = tenant->prefixes.MetadataBytes();
+    report.frozen_bytes = tenant->kept.frozen_bytes();
+    report.handover_prefixes = tenant->notes.records();
     for (const auto& [id, session] : sessions_) {
       if (&session->tenant != tenant.get()) continue;
       report.held_bytes += session->recent.held_bytes();
@@ -135,8 +137,14 @@ uint64_t KvCore::NamedBytes(const Tenant& tenant) const {
     for (const auto& [id, entry] : other->prefixes.entries()) {
       snapshots.insert(entry.snapshot.get());
     }
+    if (other->adopted == nullptr) continue;
+    for (const auto& [id, entry] : other->adopted->cache().entries()) {
+      snapshots.insert(entry.snapshot.get());
+    }
   }
   for (const auto& [id, snapshot] : moving_) snapshots.insert(snapshot.get());
+  for (const auto& job : verifications_) snapshots.insert(job->snapshot.get());
+  for (const auto& group : handing_over_) groups.insert(group.get());
   for (const auto& [id, place] : sequence_places_) {
     const Sequence& sequence = *place.session->sequences[place.slot];
     if (&place.session->tenant == &tenant) bytes += sequence.own_bytes();

@@ -96,11 +96,10 @@ absl::StatusOr<Sequence*> KvCore::FindSequence(Session& session, uint32_t slot, 
   return sequence;
 }
 
-absl::StatusOr<PolicyLanes> KvCore::LanesFor(const Session& session, const Model& model,
+absl::StatusOr<PolicyLanes> KvCore::LanesFor(const Tenant& tenant, const Model& model,
                                              const std::shared_ptr<const ModelProfile>& profile,
                                              const OpenRequest& request) const {
-  const std::string& text =
-      request.retention.empty() ? session.tenant.config.retention : request.retention;
+  const std::string& text = request.retention.empty() ? tenant.config.retention : request.retention;
   PolicyContext policy_context;
   policy_context.layers = model.layers();
   policy_context.separators = model.description().separators;
@@ -117,9 +116,9 @@ absl::StatusOr<PolicyLanes> KvCore::LanesFor(const Session& session, const Model
   if (lanes.encoding && !request.reads_records) {
     return FailedPrecondition("the engine does not read encoded rows: retention={}", lanes.spec);
   }
-  if (lanes.lanes.size() > session.limits.lanes_max) {
+  if (lanes.lanes.size() > config_.session_limits.lanes_max) {
     return ResourceExhausted("retention has too many lanes: lanes={} limits.lanes_max={}",
-                             lanes.lanes.size(), session.limits.lanes_max);
+                             lanes.lanes.size(), config_.session_limits.lanes_max);
   }
   if (lanes.positions == PositionMode::kInCache && !model.description().rope.present) {
     return InvalidArgument("positions=in_cache needs the model's rope: retention={}", text);
@@ -155,7 +154,7 @@ absl::StatusOr<Sequence*> KvCore::OpenSequence(Session& session, const OpenReque
                           SnapshotFor(session, model, request));
   PolicyLanes lanes;
   if (snapshot == nullptr || !request.retention.empty()) {
-    KVASIR_ASSIGN_OR_RETURN(lanes, LanesFor(session, model, profile, request));
+    KVASIR_ASSIGN_OR_RETURN(lanes, LanesFor(session.tenant, model, profile, request));
   }
   if (snapshot != nullptr && !request.retention.empty() && lanes.spec != snapshot->retention) {
     return FailedPrecondition(

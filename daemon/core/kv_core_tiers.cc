@@ -9,26 +9,13 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "daemon/core/kv_core.h"
+#include "daemon/core/whole_snapshot.h"
 
 namespace kvasir::core {
 namespace {
 
 constexpr size_t kKeysAtOnce = 1024;
 constexpr std::chrono::seconds kRestAfterFailure{5};
-
-// It may be gone on from at any row, so that tokens and rows are all that there is to it.
-bool CanBeStored(const Snapshot& snapshot) {
-  if (!snapshot.chain || snapshot.first_rows > 0 || snapshot.rows < kChunkTokens) return false;
-  for (size_t i = 0; i < snapshot.lanes.size(); ++i) {
-    if (!snapshot.lanes[i].recent.groups().empty()) return false;
-    for (const KeptRun& run : snapshot.table.lanes[i].kept.runs()) {
-      if (run.first_slot != 0 || run.group->records() != nullptr || run.group->columns() != 1) {
-        return false;
-      }
-    }
-  }
-  return !snapshot.lanes.empty();
-}
 
 // A node of the cache there has all of its chunks.
 bool IsStored(const PrefixStore& store, const Snapshot& snapshot) {
@@ -56,12 +43,9 @@ void KvCore::AskForStore(size_t tier, Tenant& tenant, const PrefixCache::Entry& 
       item.rows = run.rows;
       job->items.push_back(std::move(item));
       job->bytes += PlaneBytes(run.group->geometry());
-      if (lane > 0) continue;
-      for (uint32_t slot = 0; slot < run.rows; ++slot) {
-        job->tokens.push_back(run.group->slots[slot].token);
-      }
     }
   }
+  job->tokens = TokensOf(snapshot);
   if (!store.MakeRoom(job->bytes)) {
     ++store.counters.store_failures;
     store.rest_until = now_ + kRestAfterFailure;
@@ -95,7 +79,7 @@ bool KvCore::AskForStoreOf(size_t tier, Tenant& tenant) {
   if (!IsPressed(tenant) || now_ < store.rest_until) return false;
   for (const auto& [id, entry] : entries) {
     // What was used once and never again is the most of what there is, and not worth a write.
-    if (entry.hits == 0 || !CanBeStored(*entry.snapshot)) continue;
+    if (entry.hits == 0 || !IsWhole(*entry.snapshot)) continue;
     if (IsStored(store, *entry.snapshot)) continue;
     AskForStore(tier, tenant, entry);
     return !tiers_[tier].writes.empty();
@@ -224,7 +208,7 @@ Tenant* KvCore::TenantOfKey(const TierKey& key) const {
 }
 
 absl::Status KvCore::StartDrain(const std::string& name) {
-  if (tiers_.empty()) {
+  if (tiers_.empty() || config_.tiers.front().adopted) {
     return FailedPrecondition("there is no tier to write to: tier.disk_path=\"\"");
   }
   bool known = name.empty();
@@ -232,9 +216,10 @@ absl::Status KvCore::StartDrain(const std::string& name) {
     if (!name.empty() && tenant->config.name != name) continue;
     known = true;
     for (const auto& store : tenant->stores) {
+      if (store.get() == tenant->adopted) continue;
       store->wanted.clear();
       for (const auto& [id, entry] : tenant->prefixes.entries()) {
-        if (CanBeStored(*entry.snapshot)) store->wanted.push_back(id);
+        if (IsWhole(*entry.snapshot)) store->wanted.push_back(id);
       }
     }
   }
@@ -248,13 +233,14 @@ DrainState KvCore::DrainStateOf(const std::string& name) const {
     if (!name.empty() && tenant->config.name != name) continue;
     for (const auto& [id, entry] : tenant->prefixes.entries()) {
       const Snapshot& snapshot = *entry.snapshot;
-      if (!CanBeStored(snapshot)) {
+      if (!IsWhole(snapshot)) {
         ++state.memory_only;
         continue;
       }
       const bool everywhere =
-          std::all_of(tenant->stores.begin(), tenant->stores.end(),
-                      [&](const auto& store) { return IsStored(*store, snapshot); });
+          std::all_of(tenant->stores.begin(), tenant->stores.end(), [&](const auto& store) {
+            return store.get() == tenant->adopted || IsStored(*store, snapshot);
+          });
       ++(everywhere ? state.stored : state.not_stored);
     }
     for (const auto& store : tenant->stores) state.pending += store->wanted.size() + store->out;
@@ -265,6 +251,7 @@ DrainState KvCore::DrainStateOf(const std::string& name) const {
 std::vector<TierReport> KvCore::TierReports() const {
   std::vector<TierReport> reports;
   for (size_t tier = 0; tier < tiers_.size(); ++tier) {
+    if (config_.tiers[tier].adopted) continue;
     for (const auto& tenant : tenants_) {
       const PrefixStore& store = *tenant->stores[tier];
       reports.push_back({config_.tiers[tier].name, tenant->config.name,

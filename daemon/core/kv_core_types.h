@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -28,6 +29,8 @@ struct TierConfig {
   std::string name;           // "disk", "remote"
   bool shared = false;        // other hosts write there too, and it makes room by itself
   uint64_t tenant_bytes = 0;  // of one tenant, for a shared one; else TenantConfig::stored_bytes
+  // No tier but memory that a process before has left: prefixes that are not verified yet. Last.
+  bool adopted = false;
 };
 
 struct CoreConfig {
@@ -149,6 +152,8 @@ struct TenantReport {
   uint64_t snapshots = 0, snapshot_bytes = 0;  // groups that they share are counted once
   uint64_t prefixes = 0, prefix_bytes = 0;     // likewise
   uint64_t prefix_chunks = 0, prefix_metadata_bytes = 0;
+  uint64_t frozen_bytes = 0;       // of extents that were taken over
+  uint64_t handover_prefixes = 0;  // that are written down for the next process
   TenantCounters counters;
 };
 
@@ -192,11 +197,29 @@ struct StoredPrefix {
     uint32_t group_slots = 0;
     uint32_t rows = 0;
     uint64_t bytes = 0;
+    // In memory: the id of its extent (never 0), the extent's size, and where the group lies in it.
+    uint64_t extent = 0, extent_bytes = 0, offset = 0;
   };
   SnapshotFacts facts;  // with a chain, whole chunks long
+  std::vector<TokenId> tokens;
   std::vector<std::vector<Run>> lanes;
   std::array<uint8_t, 16> manifest_digest{};
   uint64_t manifest_bytes = 0;
+};
+
+// What a process before has left in memory.
+struct Adoption {
+  struct Prefix {
+    ChainKey tenant;  // TenantKey()
+    StoredPrefix prefix;
+    uint64_t record = 0;  // its number; never 0
+  };
+  std::vector<Prefix> prefixes;                         // the oldest first
+  std::map<uint64_t, std::unique_ptr<Extent>> extents;  // frozen, by id
+};
+struct AdoptionCounts {
+  uint64_t prefixes = 0, dropped = 0;  // `dropped`: that do not fit what is there, or each other
+  uint64_t bytes = 0;                  // of extents that are named by those
 };
 
 // How far what can go down has gone down.

@@ -210,6 +210,7 @@ absl::StatusOr<bool> PrefixCache::Add(std::shared_ptr<const Snapshot> snapshot, 
   Entry& entry = entries_[next_id_];
   entry = {std::move(snapshot), next_id_, 0, *now_};
   ++next_id_;
+  ++changes_;
   Insert(entry);
   events_->Stored({tenant_, entry.snapshot->retention, entry.snapshot->rows,
                    AttachableKeys(*entry.snapshot), entry.id, options_.place});
@@ -247,6 +248,7 @@ void PrefixCache::Drop(uint64_t id, RemovalCause cause) {
   events_->Removed({tenant_, snapshot.retention, 0, AttachableKeys(snapshot), id, options_.place},
                    cause);
   entries_.erase(found);
+  ++changes_;
 }
 
 // Where every row stays, the longer prefix has the shorter one in it.
@@ -301,6 +303,7 @@ uint64_t PrefixCache::Apply(std::span<const eviction::Eviction> evicted) {
     std::vector<ChainKey> keys = KeysInForm(*entry.snapshot);
     keys.erase(keys.begin(), keys.begin() + static_cast<ptrdiff_t>(border));
     entry.snapshot = entry.snapshot->Cut(rows);
+    ++changes_;
     events_->Removed(
         {tenant_, entry.snapshot->retention, rows, std::move(keys), id, options_.place},
         RemovalCause::kEvicted);
@@ -323,8 +326,15 @@ std::vector<ChainKey> PrefixCache::Forms() const {
   return forms;
 }
 
-void PrefixCache::DropEntry(uint64_t id) {
-  if (entries_.contains(id)) Drop(id, RemovalCause::kEvicted);
+void PrefixCache::DropEntry(uint64_t id, RemovalCause cause) {
+  if (entries_.contains(id)) Drop(id, cause);
+}
+
+void PrefixCache::Rehome(uint64_t id, std::shared_ptr<const Snapshot> snapshot) {
+  Entry& entry = entries_.at(id);
+  KVASIR_CHECK(snapshot->rows == entry.snapshot->rows, "another prefix: rows={}", snapshot->rows);
+  entry.snapshot = std::move(snapshot);
+  ++changes_;
 }
 
 bool PrefixCache::MakeRoom() {

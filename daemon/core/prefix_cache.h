@@ -104,7 +104,11 @@ class PrefixCache {
   // Of its entries, each once.
   std::vector<ChainKey> Forms() const;
   // Gives up one entry, where it is there.
-  void DropEntry(uint64_t id);
+  void DropEntry(uint64_t id, RemovalCause cause = RemovalCause::kEvicted);
+  // The same rows in other groups. REQUIRES: the entry is there.
+  void Rehome(uint64_t id, std::shared_ptr<const Snapshot> snapshot);
+  // Grows whenever what an entry names changes.
+  uint64_t changes() const { return changes_; }
 
   // Gives up what is worth least; false where nothing can be.
   bool MakeRoom();
@@ -150,6 +154,7 @@ class PrefixCache {
   absl::flat_hash_map<ChainKey, Node> nodes_;  // by InForm(key of the chunk before the border)
   absl::flat_hash_map<ChainKey, Instant> evicted_at_;
   uint64_t next_id_ = 1;
+  uint64_t changes_ = 0;
 };
 
 }  // namespace kvasir::core

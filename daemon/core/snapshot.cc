@@ -100,6 +100,25 @@ std::shared_ptr<const Snapshot> Snapshot::Cut(uint64_t at) const {
   return cut;
 }
 
+std::shared_ptr<const Snapshot> Snapshot::WithGroups(
+    const std::map<const KeptGroup*, std::shared_ptr<KeptGroup>>& replaced) const {
+  auto copy = std::make_shared<Snapshot>();
+  static_cast<SnapshotFacts&>(*copy) = *this;
+  for (LaneTable& lane : copy->table.lanes) {
+    std::vector<KeptRun> runs = lane.kept.runs();
+    for (KeptRun& run : runs) {
+      const auto found = replaced.find(run.group.get());
+      if (found != replaced.end()) run.group = found->second;
+    }
+    lane.kept = KeptList::Of(std::move(runs));
+  }
+  for (const Lane& lane : lanes) {
+    copy->lanes.push_back({lane.kept_shapes, lane.records, lane.policy->Clone(), lane.pending,
+                           lane.base_block, BlockList()});
+  }
+  return copy;
+}
+
 void Snapshot::AddSharedGroups(GroupSet* groups) const {
   AddGroups(table, groups);
   if (next) AddGroups(*next, groups);

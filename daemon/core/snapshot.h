@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -109,6 +110,11 @@ class Snapshot : public SnapshotFacts {
   // The same at an earlier row; shares all of its groups. REQUIRES: first_rows <= at <= rows, and
   // the chain, where there is one, is cut between chunks or not at all.
   std::shared_ptr<const Snapshot> Cut(uint64_t at) const;
+
+  // The same rows where other groups have taken the place of some. REQUIRES: no lane has recent
+  // blocks or records, and `next` is not set.
+  std::shared_ptr<const Snapshot> WithGroups(
+      const std::map<const KeptGroup*, std::shared_ptr<KeptGroup>>& replaced) const;
 
   // Filled groups that it shares with others.
   void AddSharedGroups(GroupSet* groups) const;

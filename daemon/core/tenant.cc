@@ -17,7 +17,7 @@ bool Tenant::ReturnIdle() {
 
 bool Tenant::MakeRoom() {
   if (ReturnIdle()) return true;
-  if (prefixes.MakeRoom()) {
+  if (prefixes.MakeRoom() || (adopted != nullptr && adopted->cache().MakeRoom())) {
     (void)ReturnIdle();
     return true;
   }

@@ -11,6 +11,7 @@
 
 #include "allocator/group_allocator.h"
 #include "daemon/core/account.h"
+#include "daemon/core/handover_notes.h"
 #include "daemon/core/prefix_cache.h"
 #include "daemon/core/prefix_demand.h"
 #include "daemon/core/prefix_store.h"
@@ -70,6 +71,19 @@ class AllocatorSet {
     return std::any_of(by_bytes_.begin(), by_bytes_.end(),
                        [&](const auto& one) { return one.second.get() == allocator; });
   }
+  uint64_t frozen_bytes() const {
+    uint64_t bytes = 0;
+    for (const auto& [size, allocator] : by_bytes_) {
+      for (const GroupAllocator::Frozen& frozen : allocator->FrozenExtents()) {
+        bytes += frozen.extent->bytes();
+      }
+    }
+    return bytes;
+  }
+  void EndAdoption() {
+    for (const auto& [size, allocator] : by_bytes_) allocator->EndAdoption();
+  }
+  const std::map<uint64_t, std::unique_ptr<GroupAllocator>>& by_bytes() const { return by_bytes_; }
   bool AnyUnmapped() const {
     return std::any_of(by_bytes_.begin(), by_bytes_.end(),
                        [](const auto& one) { return one.second->AnyUnmapped(); });
@@ -131,6 +145,10 @@ struct Tenant {
   PrefixCache prefixes;
   PrefixDemand demand;
   std::vector<std::unique_ptr<PrefixStore>> stores;  // one for each tier
+  PrefixStore* adopted = nullptr;                    // the last of them, where there is one
+  HandoverNotes notes;                               // of `prefixes`
+  std::map<uint64_t, uint64_t> adopted_records;      // of `adopted`, by entry
+  Instant rehome_rest_until;
   bool pressed = false;  // its memory is between the watermarks, or above
   TenantCounters counters;
   uint32_t sessions = 0;

@@ -35,7 +35,7 @@ struct TierJob {
     std::shared_ptr<KeptGroup> group;  // shared with the snapshot's lists
     uint32_t lane = 0;
     uint32_t rows = 0;
-    std::array<uint8_t, 16> digest{};          // kStore: what the worker found
+    GroupDigest digest{};                      // kStore: what the worker found
     std::shared_ptr<const StoredBlock> block;  // kLoad: where it is
   };
 
@@ -57,9 +57,6 @@ struct TierJob {
   uint64_t manifest_bytes = 0;
   std::chrono::nanoseconds took{};  // kLoad
 };
-
-// Of the planes of a group: what a tier keeps.
-inline uint64_t PlaneBytes(const shm::GroupGeometry& geometry) { return geometry.pos_off; }
 
 }  // namespace kvasir::core
 

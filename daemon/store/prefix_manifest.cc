@@ -85,7 +85,8 @@ absl::StatusOr<std::vector<core::StoredPrefix::Run>> RunsOf(const v1::PrefixMani
                              run.bytes(), kTierPayloadBytesMax);
     }
     sum += run.rows();
-    runs.push_back({digest, run.group_slots(), run.rows(), run.bytes()});
+    runs.push_back({digest, run.group_slots(), run.rows(), run.bytes(), run.extent(),
+                    run.extent_bytes(), run.offset()});
   }
   if (sum != rows) {
     return InvalidArgument("manifest.lanes has other rows than tokens: rows={} expected={}", sum,
@@ -96,14 +97,14 @@ absl::StatusOr<std::vector<core::StoredPrefix::Run>> RunsOf(const v1::PrefixMani
 
 }  // namespace
 
-std::string EncodeManifest(const core::TierJob& job) {
-  const core::Snapshot& snapshot = *job.snapshot;
+std::string EncodeManifest(const core::Snapshot& snapshot, std::span<const TokenId> tokens,
+                           std::span<const ManifestRun> runs, bool in_memory) {
   v1::PrefixManifest manifest;
   manifest.set_version(kManifestVersion);
   manifest.set_scope(Text(snapshot.chain->scope().ToBytes()));
   manifest.set_form(Text(snapshot.form.ToBytes()));
   manifest.set_last_key(Text(snapshot.chain->keys().back().ToBytes()));
-  manifest.mutable_tokens()->Assign(job.tokens.begin(), job.tokens.end());
+  manifest.mutable_tokens()->Assign(tokens.begin(), tokens.end());
   for (const TokenExtra& extra : snapshot.chain->ExtrasOf(0, snapshot.rows)) {
     v1::TokenExtra* const out = manifest.add_extras();
     out->set_row(extra.row);
@@ -117,13 +118,18 @@ std::string EncodeManifest(const core::TierJob& job) {
   manifest.mutable_lane_of_layer()->Assign(snapshot.lane_of_layer.begin(),
                                            snapshot.lane_of_layer.end());
   for (size_t lane = 0; lane < snapshot.lanes.size(); ++lane) manifest.add_lanes();
-  for (const core::TierJob::Item& item : job.items) {
-    v1::PrefixManifest::Run* const run =
-        manifest.mutable_lanes(static_cast<int>(item.lane))->add_runs();
-    run->set_digest(Text(item.digest));
-    run->set_group_slots(item.group->geometry().slots);
-    run->set_rows(item.rows);
-    run->set_bytes(core::PlaneBytes(item.group->geometry()));
+  for (const ManifestRun& run : runs) {
+    v1::PrefixManifest::Run* const out =
+        manifest.mutable_lanes(static_cast<int>(run.lane))->add_runs();
+    out->set_digest(Text(run.digest));
+    out->set_group_slots(run.group->geometry().slots);
+    out->set_rows(run.rows);
+    out->set_bytes(core::PlaneBytes(run.group->geometry()));
+    if (!in_memory) continue;
+    const Group& group = run.group->group();
+    out->set_extent(group.extent->id());
+    out->set_extent_bytes(group.extent->bytes());
+    out->set_offset(group.offset);
   }
   return manifest.SerializeAsString();
 }
@@ -152,6 +158,7 @@ absl::StatusOr<core::StoredPrefix> DecodeManifest(std::string_view bytes,
   KVASIR_ASSIGN_OR_RETURN(facts.chain, ChainOf(manifest, secret));
   KVASIR_ASSIGN_OR_RETURN(facts.form, KeyOf(manifest.form(), "form"));
   facts.rows = static_cast<uint64_t>(manifest.tokens_size());
+  prefix.tokens.assign(manifest.tokens().begin(), manifest.tokens().end());
   facts.retention = manifest.retention();
   facts.label = manifest.label();
   if (manifest.lane_of_layer_size() != static_cast<int>(model.layers())) {

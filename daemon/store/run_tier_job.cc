@@ -20,10 +20,6 @@ namespace {
 constexpr size_t kItemsAtOnce = 64;
 constexpr uint64_t kBytesAtOnce = uint64_t{32} << 20;
 
-std::span<std::byte> PlanesOf(const core::KeptGroup& group) {
-  return {group.group().data(), core::PlaneBytes(group.geometry())};
-}
-
 // Calls `move` for one batch of items after the other, until it says no.
 template <typename Move>
 void InBatches(std::span<core::TierJob::Item> items, const Move& move) {
@@ -68,7 +64,11 @@ void Store(core::TierJob& job, Tier& tier, const CancelToken& cancel) {
   });
   if (!job.status.ok()) return;
   // Behind its groups: whoever finds a manifest finds them.
-  const std::string manifest = EncodeManifest(job);
+  std::vector<ManifestRun> runs;
+  for (const core::TierJob::Item& item : job.items) {
+    runs.push_back({item.group.get(), item.lane, item.rows, item.digest});
+  }
+  const std::string manifest = EncodeManifest(*job.snapshot, job.tokens, runs, /*in_memory=*/false);
   const std::span<const std::byte> bytes = std::as_bytes(std::span(manifest));
   job.manifest_digest = DigestOf(bytes);
   job.manifest_bytes = bytes.size();
@@ -99,10 +99,14 @@ void Load(core::TierJob& job, Tier& tier, const CancelToken& cancel) {
 
 }  // namespace
 
-std::array<uint8_t, 16> DigestOf(std::span<const std::byte> bytes) {
+std::span<std::byte> PlanesOf(const core::KeptGroup& group) {
+  return {group.group().data(), core::PlaneBytes(group.geometry())};
+}
+
+core::GroupDigest DigestOf(std::span<const std::byte> bytes) {
   XXH128_canonical_t canonical;
   XXH128_canonicalFromHash(&canonical, XXH3_128bits(bytes.data(), bytes.size()));
-  std::array<uint8_t, 16> digest{};
+  core::GroupDigest digest{};
   std::memcpy(digest.data(), canonical.digest, digest.size());
   return digest;
 }

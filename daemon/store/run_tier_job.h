@@ -5,7 +5,6 @@
 #ifndef KVASIR_DAEMON_STORE_RUN_TIER_JOB_H_
 #define KVASIR_DAEMON_STORE_RUN_TIER_JOB_H_
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -19,7 +18,9 @@ namespace kvasir {
 void RunTierJob(core::TierJob& job, Tier& tier, const CancelToken& cancel);
 
 // XXH3-128 in canonical form: the name of a value.
-std::array<uint8_t, 16> DigestOf(std::span<const std::byte> bytes);
+core::GroupDigest DigestOf(std::span<const std::byte> bytes);
+// What is digested of a group, and what a tier keeps of it.
+std::span<std::byte> PlanesOf(const core::KeptGroup& group);
 
 }  // namespace kvasir
 

@@ -92,15 +92,15 @@ absl::StatusOr<std::vector<TierPlace>> OpenTiers(const Config::Tier& config) {
   return places;
 }
 
-absl::StatusOr<ChainHasher::Secret> PrefixSecret(const Config::Tier& config) {
-  ChainHasher::Secret secret{};
-  KVASIR_RETURN_IF_ERROR(FillRandom(secret.data(), secret.size()));
+absl::StatusOr<std::optional<ChainHasher::Secret>> PrefixSecretOfFile(const Config::Tier& config) {
   std::string path = config.key_file;
   if (path.empty() && !config.disk_path.empty()) path = config.disk_path + "/prefix.key";
-  if (path.empty()) return secret;
+  if (path.empty()) return std::nullopt;
+  ChainHasher::Secret secret{};
   struct stat found {};
   if (::lstat(path.c_str(), &found) != 0) {
     if (errno != ENOENT) return ErrnoStatus(errno, "stat " + path);
+    KVASIR_RETURN_IF_ERROR(FillRandom(secret.data(), secret.size()));
     KVASIR_RETURN_IF_ERROR(
         ReplaceFile(path, {reinterpret_cast<const char*>(secret.data()), secret.size()}, 0600));
     return secret;

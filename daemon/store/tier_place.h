@@ -3,6 +3,7 @@
 #define KVASIR_DAEMON_STORE_TIER_PLACE_H_
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,11 +30,11 @@ struct TierPlace {
 // kInvalidArgument naming the key, those of DiskTier::Open() and of reading the password's file.
 absl::StatusOr<std::vector<TierPlace>> OpenTiers(const Config::Tier& config);
 
-// The secret of prefix keys: 16 random bytes, but those of tier.key_file, or of a file in
-// tier.disk_path, where there is a tier, so that its keys mean something after a restart and to
-// other hosts. A file that is not there is made, with mode 0600. Errors: kInvalidArgument for a
-// file that is not 16 bytes long, kPermissionDenied for one that others may read, the system's.
-absl::StatusOr<ChainHasher::Secret> PrefixSecret(const Config::Tier& config);
+// The secret of prefix keys where a file has it: tier.key_file, or one in tier.disk_path, so that
+// keys mean something after a restart and to other hosts. A file that is not there is made, with
+// mode 0600. Nothing: there is no tier. Errors: kInvalidArgument for a file that is not 16 bytes
+// long, kPermissionDenied for one that others may read, the system's.
+absl::StatusOr<std::optional<ChainHasher::Secret>> PrefixSecretOfFile(const Config::Tier& config);
 
 }  // namespace kvasir
 

@@ -40,7 +40,7 @@ class SnapshotCoreTest : public ::testing::Test {
 
   void Start(uint64_t limit_bytes) {
     core_.reset();
-    pool_ = MakeTestPool(16 * kMiB);
+    pool_ = MakePool();
     CoreConfig config;
     config.tenants = {{"a", {1}, limit_bytes, "full"},
                       {"b", {2}, limit_bytes, "full"},
@@ -56,6 +56,7 @@ class SnapshotCoreTest : public ::testing::Test {
   }
 
   virtual void Configure(CoreConfig& /*config*/) {}
+  virtual std::unique_ptr<HostPool> MakePool() { return MakeTestPool(16 * kMiB); }
 
   void ExpectConserved() {
     const absl::Status conserved = core_->CheckConservation();

@@ -26,7 +26,11 @@ class ManifestTest : public StoreTest {
     std::unique_ptr<TierJob> job = core_->TakeTierJob(0, TierLane::kWrites);
     CancelToken cancel;
     RunTierJob(*job, *tier_, cancel);
-    const std::string text = EncodeManifest(*job);
+    std::vector<ManifestRun> runs;
+    for (const TierJob::Item& item : job->items) {
+      runs.push_back({item.group.get(), item.lane, item.rows, item.digest});
+    }
+    const std::string text = EncodeManifest(*job->snapshot, job->tokens, runs, /*in_memory=*/false);
     core_->FinishTierJob(std::move(job));
     return text;
   }

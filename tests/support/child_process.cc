@@ -31,7 +31,8 @@ std::string SiblingProgram(const std::string& name) {
 }
 
 ChildProcess::ChildProcess(const std::vector<std::string>& argv,
-                           const std::vector<std::string>& environment) {
+                           const std::vector<std::string>& environment,
+                           const std::vector<int>& inherited) {
   std::array<int, 2> output{}, errors{};
   EXPECT_EQ(::pipe2(output.data(), O_CLOEXEC), 0);
   EXPECT_EQ(::pipe2(errors.data(), O_CLOEXEC), 0);
@@ -42,6 +43,11 @@ ChildProcess::ChildProcess(const std::vector<std::string>& argv,
   ::posix_spawn_file_actions_init(&actions);
   ::posix_spawn_file_actions_adddup2(&actions, output_end.get(), STDOUT_FILENO);
   ::posix_spawn_file_actions_adddup2(&actions, errors_end.get(), STDERR_FILENO);
+  for (size_t i = 0; i < inherited.size(); ++i) {
+    const int place = 3 + static_cast<int>(i);
+    EXPECT_GE(inherited[i], 3 + static_cast<int>(inherited.size()));
+    ::posix_spawn_file_actions_adddup2(&actions, inherited[i], place);
+  }
   std::vector<std::string> all = environment;
   for (char** each = environ; *each != nullptr; ++each) all.emplace_back(*each);
   const int error = ::posix_spawn(&pid_, argv[0].c_str(), &actions, nullptr, Pointers(argv).data(),

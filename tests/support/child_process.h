@@ -20,8 +20,9 @@ std::string SiblingProgram(const std::string& name);
 class ChildProcess {
  public:
   // Starts argv[0] with `environment` added to this process's; its standard output and standard
-  // error come through two pipes.
-  ChildProcess(const std::vector<std::string>& argv, const std::vector<std::string>& environment);
+  // error come through two pipes. `inherited`: its descriptors from 3 on; each above all of those.
+  ChildProcess(const std::vector<std::string>& argv, const std::vector<std::string>& environment,
+               const std::vector<int>& inherited = {});
   ~ChildProcess();
   ChildProcess(const ChildProcess&) = delete;
   ChildProcess& operator=(const ChildProcess&) = delete;

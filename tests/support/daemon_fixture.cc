@@ -35,6 +35,7 @@ Config DaemonFixture::MakeConfig() const {
   config.memory.ready_bytes = 8 * kMiB;
   config.memory.lock = Config::Memory::Lock::kOff;
   config.memory.pressure = Config::Memory::Pressure::kOff;  // the host's is no matter of tests
+  config.memory.handover = Config::Memory::Handover::kOff;
   config.limits.table_arena_bytes = 4 * kMiB;
   config.limits.rows_max = 1 << 16;
   Config::Tenant tenant;

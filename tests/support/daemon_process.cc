@@ -30,19 +30,40 @@ bool DaemonProcess::Start(const Config& config, const std::vector<std::string>& 
   std::ofstream(path) << EffectiveConfigToml(config);
   std::vector<std::string> argv = prefix;
   argv.insert(argv.end(), {program_, "--config=" + path});
-  process_ = std::make_unique<ChildProcess>(
-      argv, std::vector<std::string>{"NOTIFY_SOCKET=" + folder_ + "/notify.sock"});
+  std::vector<std::string> environment{"NOTIFY_SOCKET=" + folder_ + "/notify.sock"};
+  std::vector<std::pair<std::string, UniqueFd>> kept;
+  if (keeper_ != nullptr) kept = keeper_->Duplicates();
+  std::vector<int> inherited;
+  if (!kept.empty()) {
+    std::string names;
+    for (const auto& [name, fd] : kept) {
+      names += (names.empty() ? "" : ":") + name;
+      inherited.push_back(fd.get());
+    }
+    environment.push_back("LISTEN_FDS=" + std::to_string(kept.size()));
+    environment.push_back("LISTEN_FDNAMES=" + names);
+    // Whose they are is told by a number that only the child itself knows before it runs.
+    argv.insert(argv.begin(), {"/bin/sh", "-c", "LISTEN_PID=$$ exec \"$@\"", "sh"});
+  }
+  process_ = std::make_unique<ChildProcess>(argv, environment, inherited);
   return NextNotification().starts_with("READY=1");
 }
 
 std::string DaemonProcess::NextNotification() {
   const UniqueFd life(static_cast<int>(::syscall(SYS_pidfd_open, process_->pid(), 0)));
-  std::array<pollfd, 2> entries{pollfd{notify_.get(), POLLIN, 0}, pollfd{life.get(), POLLIN, 0}};
-  while (::poll(entries.data(), entries.size(), -1) < 0) {
+  if (keeper_ != nullptr) return keeper_->Next(life);
+  for (;;) {
+    std::array<pollfd, 2> entries{pollfd{notify_.get(), POLLIN, 0}, pollfd{life.get(), POLLIN, 0}};
+    while (::poll(entries.data(), entries.size(), -1) < 0) {
+    }
+    std::string text = ReceiveNotification(notify_).text;
+    if (!text.starts_with("FDSTORE")) return text;
   }
-  std::array<char, 512> text{};
-  const ssize_t got = ::recv(notify_.get(), text.data(), text.size(), MSG_DONTWAIT);
-  return got > 0 ? std::string(text.data(), static_cast<size_t>(got)) : std::string();
+}
+
+FdKeeper& DaemonProcess::KeepDescriptors() {
+  if (keeper_ == nullptr) keeper_ = std::make_unique<FdKeeper>(notify_);
+  return *keeper_;
 }
 
 }  // namespace kvasir::testing

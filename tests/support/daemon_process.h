@@ -9,6 +9,7 @@
 #include "base/posix.h"
 #include "daemon/config.h"
 #include "tests/support/child_process.h"
+#include "tests/support/fd_keeper.h"
 
 namespace kvasir::testing {
 
@@ -22,8 +23,12 @@ class DaemonProcess {
   // before the command line, e.g. {"/usr/bin/prlimit", "--memlock=0"}.
   bool Start(const Config& config, const std::vector<std::string>& prefix = {});
 
-  // Next message of the daemon to the service manager; "" when it has ended without one.
+  // Next message of the daemon to the service manager, but those about descriptors; "" when it has
+  // ended without one.
   std::string NextNotification();
+
+  // Plays the service manager that keeps descriptors over the daemon's lives, from now on.
+  FdKeeper& KeepDescriptors();
 
   // Runs this file instead of the kvasird beside the test.
   void set_program(const std::string& path) { program_ = path; }
@@ -34,6 +39,7 @@ class DaemonProcess {
   const std::string folder_;
   std::string program_ = SiblingProgram("kvasird");
   UniqueFd notify_;
+  std::unique_ptr<FdKeeper> keeper_;  // null: nobody keeps anything
   std::unique_ptr<ChildProcess> process_;
 };
 

@@ -57,6 +57,8 @@ class TierDaemon {
 
   // Of the next Start().
   Config& config() { return config_; }
+  // Descriptors of the daemon are kept over its lives from now on.
+  FdKeeper& KeepDescriptors() { return process_.KeepDescriptors(); }
 
   // Starts it; false, and a failure with what it said, when it does not come up.
   bool Start();

@@ -1,0 +1,78 @@
+#include "daemon/handover/run_handover_job.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <vector>
+
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "daemon/core/copy_job.h"
+#include "daemon/core/tenant.h"
+#include "daemon/store/prefix_manifest.h"
+#include "daemon/store/run_tier_job.h"
+#include "kvasir/v1/prefix_manifest.pb.h"
+
+namespace kvasir {
+
+void VerifyGroup(const core::HandoverJob::Item& item, core::HandoverJob& job) {
+  if (DigestOf(PlanesOf(*item.group)) == item.digest && core::HasTrailer(*item.group)) return;
+  job.status = DataLoss("a group of the process before has other bytes: extent={} offset={}",
+                        item.group->group().extent->id(), item.group->group().offset);
+}
+
+void DigestGroups(core::HandoverJob& job) {
+  for (core::HandoverJob::Item& item : job.items) {
+    if (!item.digested) item.digest = DigestOf(PlanesOf(*item.group));
+  }
+}
+
+void CopyGroups(core::HandoverJob& job) {
+  for (core::HandoverJob::Item& item : job.items) {
+    const core::KeptGroup& from = *item.group;
+    const core::KeptGroup& to = *item.copy;
+    std::memcpy(to.group().data(), from.group().data(), from.geometry().bytes);
+    item.digest = DigestOf(PlanesOf(to));
+    if (from.digest && *from.digest != item.digest) {
+      job.status = DataLoss("a group has other bytes than it had: extent={} offset={}",
+                            from.group().extent->id(), from.group().offset);
+    }
+  }
+}
+
+std::string EncodeHandoverRecord(const core::HandoverJob& job) {
+  std::vector<ManifestRun> runs;
+  for (const core::HandoverJob::Item& item : job.items) {
+    runs.push_back({item.group.get(), item.lane, item.rows, item.digest});
+  }
+  v1::HandoverRecord record;
+  const std::array<uint8_t, kChainKeyBytes> tenant = job.tenant->key.ToBytes();
+  record.set_tenant(tenant.data(), tenant.size());
+  record.set_manifest(EncodeManifest(*job.snapshot, job.tokens, runs, /*in_memory=*/true));
+  return record.SerializeAsString();
+}
+
+absl::StatusOr<core::Adoption::Prefix> DecodeHandoverRecord(std::string_view payload,
+                                                            const ChainHasher::Secret& secret) {
+  v1::HandoverRecord record;
+  if (!record.ParseFromArray(payload.data(), static_cast<int>(payload.size()))) {
+    return DataLoss("record is no message of its type: bytes={}", payload.size());
+  }
+  std::array<uint8_t, kChainKeyBytes> tenant{};
+  if (record.tenant().size() != tenant.size()) {
+    return InvalidArgument("record.tenant has another length: bytes={} expected={}",
+                           record.tenant().size(), tenant.size());
+  }
+  std::copy(record.tenant().begin(), record.tenant().end(), tenant.begin());
+  core::Adoption::Prefix prefix;
+  prefix.tenant = ChainKey::FromBytes(tenant);
+  KVASIR_ASSIGN_OR_RETURN(prefix.prefix, DecodeManifest(record.manifest(), secret));
+  for (const auto& lane : prefix.prefix.lanes) {
+    for (const core::StoredPrefix::Run& run : lane) {
+      if (run.extent == 0) return InvalidArgument("manifest.lanes.runs.extent is 0");
+    }
+  }
+  return prefix;
+}
+
+}  // namespace kvasir
