@@ -2,9 +2,9 @@
 #include <bit>
 
 #include "base/error.h"
+#include "base/state_codec.h"
 #include "eviction/blockwise_policy.h"
 #include "eviction/fixed_policies.h"
-#include "eviction/learned_state.h"
 
 namespace kvasir::eviction {
 namespace {

@@ -7,7 +7,7 @@
 #include <span>
 
 #include "base/error.h"
-#include "eviction/learned_state.h"
+#include "base/state_codec.h"
 #include "eviction/tail.h"
 
 namespace kvasir::eviction {

@@ -1,10 +1,8 @@
 // The envelope of what an eviction policy has learned: who it is of, and that it is whole.
 //
-//   magic "KVLEARND", version u32, length of the policy's name u32, length of the body u64, name,
-//   body, XXH3-128 of all before it (canonical)
-//
-// all numbers little-endian. The checksum finds damage and no forgery: whoever reads a body checks
-// every field of it. Pure functions; thread-safe. Cost: one pass over the bytes.
+// That of base/state_codec.h, with magic "KVLEARND" and the policy's name. Its checksum finds
+// damage and no forgery: whoever reads a body checks every field of it. Pure functions;
+// thread-safe. Cost: one pass over the bytes.
 #ifndef KVASIR_EVICTION_LEARNED_STATE_H_
 #define KVASIR_EVICTION_LEARNED_STATE_H_
 
@@ -23,11 +21,6 @@ std::string SealLearned(std::string_view policy, std::string_view body);
 // The body in `bytes`. Errors: kDataLoss naming what is cut or damaged, kInvalidArgument for
 // another policy or version, or more bytes than kLearnedBytesMax.
 absl::StatusOr<std::string_view> OpenLearned(std::string_view policy, std::string_view bytes);
-
-// Little-endian numbers of bodies.
-void AppendNumber(std::string& bytes, uint64_t number);
-// REQUIRES: at least eight bytes; takes them off.
-uint64_t TakeNumber(std::string_view& bytes);
 
 }  // namespace kvasir::eviction
 

@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "base/error.h"
-#include "eviction/learned_state.h"
+#include "base/state_codec.h"
 
 namespace kvasir::eviction {
 namespace {

@@ -11,6 +11,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "base/state_codec.h"
 #include "eviction/eviction_registry.h"
 #include "eviction/fixed_policies.h"
 #include "tests/eviction/workload.h"
