@@ -27,8 +27,20 @@ void EncodedPolicy::Append(std::span<const TokenId> ids) {
   ledger_.Reached(rows());
 }
 
-std::optional<RetentionPlan> EncodedPolicy::NextPlan(const PlanHorizon& horizon) {
+void EncodedPolicy::AskInner(const PlanHorizon& horizon) {
   if (!pending_) pending_ = inner_->NextPlan(horizon);
+  // After a truncation a plan may end before the last table, a record's, begins: it would never be
+  // in use, and the one that follows it stands for both.
+  while (pending_ && pending_->until_row <= std::min(from_row_, rows())) {
+    std::optional<RetentionPlan> next = inner_->NextPlan(horizon);
+    if (!next) return;
+    next->append.insert(next->append.begin(), pending_->append.begin(), pending_->append.end());
+    pending_ = std::move(next);
+  }
+}
+
+std::optional<RetentionPlan> EncodedPolicy::NextPlan(const PlanHorizon& horizon) {
+  AskInner(horizon);
   // Edits come in the order of their rows. A record's is known as soon as its rows are there.
   const bool record_ready = rows() >= sealed_ + config_.record_rows;
   if (!pending_) {

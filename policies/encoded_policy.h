@@ -47,6 +47,8 @@ class EncodedPolicy final : public RetentionPolicy {
  private:
   // First query that uses the next record.
   uint64_t DueRow() const { return sealed_ + config_.record_rows + config_.recent; }
+  // Takes the inner policy's next plan, if it has one and none waits.
+  void AskInner(const PlanHorizon& horizon);
   // The next plan: the inner policy's, a record's, or one edit that is both.
   RetentionPlan TakeInner();
   RetentionPlan TakeRecord();

@@ -165,6 +165,40 @@ TEST(EncodedPolicyTest, RowsBehindAPlannedRecordOfKeptRowsCanBeTruncated) {
   EXPECT_EQ(policy.RollbackFloor(), 71U);
 }
 
+// What a window shows next after a truncation may end before the record begins that is planned
+// ahead.
+TEST(EncodedPolicyTest, NoTableEndsBeforeItBegins) {
+  uint64_t truncations = 0;
+  absl::StatusOr<PolicyLanes> lanes = MakeLanes("window:size=49+int8:rows=32,recent=70", Context());
+  ASSERT_TRUE(lanes.ok()) << MessageOf(lanes.status());
+  RetentionPolicy& policy = *lanes->lanes.front();
+  RetentionPlan last;
+  const auto take = [&policy, &last] {
+    while (std::optional<RetentionPlan> plan = policy.NextPlan({16, 0})) {
+      EXPECT_LT(plan->from_row, plan->until_row);
+      EXPECT_LE(plan->from_row, last.until_row);
+      last = *std::move(plan);
+    }
+    EXPECT_LT(policy.rows(), last.until_row);
+  };
+  take();
+  for (const size_t rows : {49, 6}) {  // so that windows begin amid a block from here on
+    policy.Append(std::vector<TokenId>(rows, 7));
+    take();
+  }
+  while (policy.rows() < 2000 && !HasFailure()) {
+    policy.Append(std::vector<TokenId>(std::min<uint64_t>(16, last.until_row - policy.rows()), 7));
+    take();
+    if (policy.RollbackFloor() + 49 > last.from_row) continue;
+    ASSERT_TRUE(policy.Truncate(policy.RollbackFloor()).ok());
+    ++truncations;
+    take();
+    policy.Append(std::vector<TokenId>(last.until_row - policy.rows(), 7));
+    take();
+  }
+  EXPECT_GT(truncations, 0U);
+}
+
 TEST(EncodedPolicyTest, TruncationStopsAtTheRecordsThatAreInUse) {
   absl::StatusOr<PolicyLanes> lanes = MakeLanes("full+int4:n_sink=4,recent=32", Context());
   ASSERT_TRUE(lanes.ok());

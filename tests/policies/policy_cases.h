@@ -246,6 +246,19 @@ inline Case EncodedKept(Dice& dice, Case test) {
   return test;
 }
 
+// Without rules the window's rows lie in records, with them the kept ones.
+inline Case EncodedWindowCase(Dice& dice) {
+  if (dice.Coin()) {
+    Case test = WindowCase(dice);
+    test.spec.resize(test.spec.find(",positions="));  // rotated, as rows in records must be
+    if (test.spec.find('|') != std::string::npos) return EncodedKept(dice, std::move(test));
+  }
+  const uint64_t size = dice.Between(1, 250);
+  return {fmt::format("window:size={}+{}", size, RandomEncoding(dice)),
+          {},
+          RuleModel([=](uint64_t i, uint64_t j, TokenId) { return i - j < size; }, false)};
+}
+
 // Many rows stay, so that records fill; the window may change behind the prompt.
 inline Case EncodedStaticCase(Dice& dice) {
   return EncodedKept(dice, StaticCase(dice, {1, 2, 3, 4, 5, 6, 7}));
@@ -277,6 +290,7 @@ inline const std::vector<Kind>& Kinds() {
       {"fixllm", FixLlmCase},
       {"fixllm, encoded", EncodedFixLlmCase},
       {"window", WindowCase},
+      {"window, encoded", EncodedWindowCase},
       {"gemfilter", GemFilterCase},
       {"infllm", InfLlmCase},
   };
