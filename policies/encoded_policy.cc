@@ -67,8 +67,6 @@ RetentionPlan EncodedPolicy::TakeInner() {
 RetentionPlan EncodedPolicy::TakeRecord() {
   RetentionPlan plan;
   plan.from_row = DueRow();
-  plan.window = inner_table_.window;
-  plan.spans = inner_table_.spans;
   AddRecord(plan);
   Complete(plan);
   return plan;
@@ -112,14 +110,25 @@ void EncodedPolicy::AddRecord(RetentionPlan& plan) {
   sinks_kept_ = true;
 }
 
-void EncodedPolicy::Complete(RetentionPlan& plan) {
-  from_row_ = plan.from_row = std::max(plan.from_row, from_row_);
-  plan.until_row = std::min(inner_table_.until_row, DueRow());
-  plan.records_from = inner_table_.recent_first;
+RetentionPlan EncodedPolicy::Table() const {
+  RetentionPlan table = inner_table_;
+  table.from_row = from_row_;
+  table.until_row = std::min(inner_table_.until_row, DueRow());
+  table.records_from = inner_table_.recent_first;
   if (sinks_kept_) {
-    plan.recent_first = sealed_;
-    if (inner_kept_ == 0 && config_.n_sink > 0) plan.spans = {{config_.n_sink, 0, kNoRow}};
+    table.recent_first = sealed_;
+    if (inner_kept_ == 0 && config_.n_sink > 0) table.spans = {{config_.n_sink, 0, kNoRow}};
   }
+  return table;
+}
+
+void EncodedPolicy::Complete(RetentionPlan& plan) {
+  from_row_ = std::max(plan.from_row, from_row_);
+  RetentionPlan table = Table();
+  table.append = std::move(plan.append);
+  table.record_first = plan.record_first;
+  table.record_last = plan.record_last;
+  plan = std::move(table);
   ledger_.Returned(plan);
 }
 

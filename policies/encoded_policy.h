@@ -18,6 +18,7 @@
 #include <span>
 
 #include "policies/plan_ledger.h"
+#include "policies/policy_state.h"
 #include "policies/retention_policy.h"
 
 namespace kvasir {
@@ -33,12 +34,18 @@ class EncodedPolicy final : public RetentionPolicy {
   // REQUIRES: inner->encodable().rows is kWindow, record_rows > 0.
   EncodedPolicy(std::unique_ptr<RetentionPolicy> inner, EncodedPolicyConfig config);
   EncodedPolicy(const EncodedPolicy& other);
+  EncodedPolicy& operator=(EncodedPolicy&&) = default;
 
   uint64_t rows() const override { return inner_->rows(); }
   void Append(std::span<const TokenId> ids) override;
   std::optional<RetentionPlan> NextPlan(const PlanHorizon& horizon) override;
   uint64_t RollbackFloor() const override;
   Encodable encodable() const override { return inner_->encodable(); }
+  std::optional<RetentionPlan> LastTable() const override {
+    return ledger_.empty() ? std::nullopt : std::optional(Table());
+  }
+  absl::Status WriteState(StateWriter& writer) const override;
+  absl::Status ReadState(StateReader& reader, uint64_t rows) override;
   absl::Status Truncate(uint64_t rows) override;
   std::unique_ptr<RetentionPolicy> Clone() const override {
     return std::make_unique<EncodedPolicy>(*this);
@@ -55,8 +62,14 @@ class EncodedPolicy final : public RetentionPolicy {
   RetentionPlan TakeBoth();
   RetentionPlan StartInner();
   void AddRecord(RetentionPlan& plan);
-  // What every plan says, by the inner policy's last one and the records.
+  // What the last plan says, by the inner policy's last one that was returned and the records.
+  RetentionPlan Table() const;
   void Complete(RetentionPlan& plan);
+  StateIdentity Identity() const;
+  // The plan that waits here, and the inner table that is shown until then.
+  void ReadPending(StateReader& reader);
+  // Whether the records, the inner policy's tables and its plans can follow each other for ever.
+  bool CanGoOn() const;
 
   std::unique_ptr<RetentionPolicy> inner_;
   EncodedPolicyConfig config_;

@@ -37,25 +37,31 @@ absl::StatusOr<PolicyLanes> MakeInfLlm(ParameterReader& reader) {
 
 }  // namespace
 
-std::optional<RetentionPlan> InfLlmPolicy::NextPlan(const PlanHorizon&) {
+std::optional<RetentionPlan> InfLlmPolicy::LastTable() const {
+  if (!started_) return std::nullopt;
   RetentionPlan plan;
   plan.window = config_.n_local;
   plan.far_position = config_.n_local - 1;
+  plan.until_row = SealRow(sealed_);
+  if (sealed_ == 0) return plan;
+  plan.from_row = SealRow(sealed_ - 1);
+  plan.recent_first = config_.n_init + sealed_ * config_.block_size;
+  if (config_.n_init > 0) plan.spans.push_back({config_.n_init, 0, plan.far_position});
+  return plan;
+}
+
+std::optional<RetentionPlan> InfLlmPolicy::NextPlan(const PlanHorizon&) {
   if (!started_) {
     started_ = true;
-    plan.until_row = SealRow(0);
-    return plan;
+    return LastTable();
   }
   if (rows_ < SealRow(sealed_)) return std::nullopt;
-  plan.from_row = SealRow(sealed_);
-  plan.until_row = SealRow(sealed_ + 1);
-  plan.seal_first = config_.n_init + sealed_ * config_.block_size;
-  plan.seal_last = plan.recent_first = plan.seal_first + config_.block_size;
-  if (sealed_ == 0) {
-    for (uint64_t row = 0; row < config_.n_init; ++row) plan.append.push_back({row, 0});
-  }
-  if (config_.n_init > 0) plan.spans.push_back({config_.n_init, 0, plan.far_position});
   ++sealed_;
+  RetentionPlan plan = *LastTable();
+  plan.seal_last = plan.recent_first;
+  plan.seal_first = plan.seal_last - config_.block_size;
+  for (uint64_t row = 0; sealed_ == 1 && row < config_.n_init; ++row)
+    plan.append.push_back({row, 0});
   return plan;
 }
 

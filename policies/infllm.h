@@ -33,6 +33,7 @@ class InfLlmPolicy final : public RetentionPolicy {
   uint64_t RollbackFloor() const override { return rows_; }
   absl::Status Truncate(uint64_t rows) override;
   ScoreNeeds Needs() const override;
+  std::optional<RetentionPlan> LastTable() const override;
   std::unique_ptr<RetentionPolicy> Clone() const override {
     return std::make_unique<InfLlmPolicy>(*this);
   }

@@ -20,13 +20,19 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include <absl/status/status.h>
+#include <absl/status/statusor.h>
 
 #include "policies/selection/selector.h"
 
 namespace kvasir {
+
+class StateReader;
+class StateWriter;
 
 inline constexpr uint64_t kNoRow = std::numeric_limits<uint64_t>::max();
 
@@ -162,6 +168,39 @@ class RetentionPolicy {
   // What the selector chose, for all columns, among the visible rows below DecisionRow().
   // REQUIRES: Waiting() is not null. NextPlan() then returns the plan.
   virtual void Decide(std::vector<KeepSet> /*keep*/) {}
+
+  // The table of the last plan returned: its rows, spans, window, recent_first and records_from,
+  // without what the plan moved (drop, append, sticky, keep, seals, record); nothing before the
+  // first one. What the owner of a restored policy compares its own table with.
+  virtual std::optional<RetentionPlan> LastTable() const = 0;
+
+  // ---- the state as bytes, to outlive the process.
+  // A policy newly made by the same spec, in the same context, and given these bytes answers every
+  // later call as this one does. Not part of it: selectors, which are settings, and what the
+  // class does not see of a spec (unrotated keys, codecs), so compare the canonical spec too.
+  // Size: about 100 bytes, and in bytes
+  //   window with rules, static forms  8 a row that stays and is recent yet: O(window + block)
+  //   streaming forms                  8 a separator in the cache, 4 an id that is not compacted
+  //                                    yet: O(cache_size), of SepCache's prompt all of it
+  //   records of a window              those of the policy within, again 100
+  // and 8 for each plan that lies ahead of rows(). Errors: kUnimplemented where what it decides by
+  // is not its own (attention mass and queries that an engine reported, sealed blocks),
+  // kFailedPrecondition between Decide() and NextPlan(), kResourceExhausted above kPolicyState's
+  // bound. Cost: O(size).
+  absl::StatusOr<std::string> SaveState() const;
+
+  // Goes on from what SaveState() gave at `rows` rows; what the policy was before is forgotten.
+  // The bytes may be a stranger's: all fields are checked, so that what is accepted keeps every
+  // ENSURES above, and takes no more memory than `bytes` and `rows` rows call for. Errors: the
+  // policy is unchanged; kDataLoss for what is cut, damaged or contradicts itself,
+  // kInvalidArgument for another version, policy, setting or number of rows, kUnimplemented as
+  // SaveState(). Cost: O(bytes).
+  absl::Status RestoreState(std::string_view bytes, uint64_t rows);
+
+  // The same without envelope and number of rows, for policies that wrap another. ReadState()
+  // reads to the reader's end before it changes anything.
+  virtual absl::Status WriteState(StateWriter& writer) const;
+  virtual absl::Status ReadState(StateReader& reader, uint64_t rows);
 
   // A deep copy, in the same state: the snapshot from which a lane goes on. A selector is shared,
   // as it cannot change. Cost: O(state).

@@ -26,6 +26,7 @@
 #include <span>
 #include <vector>
 
+#include "policies/policy_state.h"
 #include "policies/retention_policy.h"
 
 namespace kvasir {
@@ -49,6 +50,10 @@ class ScoredPolicy final : public RetentionPolicy {
   std::optional<RetentionPlan> NextPlan(const PlanHorizon& horizon) override;
   uint64_t RollbackFloor() const override;
   Encodable encodable() const override { return {EncodableRows::kOneByOne, 0}; }
+  std::optional<RetentionPlan> LastTable() const override;
+  // Policies that decide by keys alone, between decisions or while one waits.
+  absl::Status WriteState(StateWriter& writer) const override;
+  absl::Status ReadState(StateReader& reader, uint64_t rows) override;
   absl::Status Truncate(uint64_t rows) override;
   std::unique_ptr<RetentionPolicy> Clone() const override {
     return std::make_unique<ScoredPolicy>(*this);
@@ -62,6 +67,11 @@ class ScoredPolicy final : public RetentionPolicy {
   void Decide(std::vector<KeepSet> keep) override;
 
  private:
+  // The row of the first decision; kNoRow: there is none.
+  uint64_t FirstDecisionRow() const;
+  StateIdentity Identity() const;
+  // Errors: kUnimplemented where scores come from what an engine reported.
+  absl::Status CheckOwnScores() const;
   bool IsWaiting() const { return returned_ && !decided_ && rows_ >= decision_row_; }
   // First visible row that the next decision leaves alone.
   uint64_t RecentAfter() const;

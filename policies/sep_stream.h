@@ -26,6 +26,7 @@
 
 #include <absl/status/status.h>
 
+#include "base/state_codec.h"
 #include "policies/retention_policy.h"
 #include "policies/separator_set.h"
 
@@ -92,6 +93,16 @@ class SepStream {
   // Rows of the cache in cache order. The keys attended by a manager step are those of KeptRows()
   // before it, then the step's own. Cost: O(kept_length()).
   std::vector<uint64_t> KeptRows(size_t b) const;
+
+  // The machine as it stands before its first step, or when a compaction has ended its last one:
+  // all that later steps depend on, but not what the last one attended to and dropped. Bytes: 40,
+  // 8 for each separator in the cache, 4 for each id of the run. REQUIRES: such a moment, one batch
+  // row, no pad_id, not kStreamLlm.
+  void Write(StateWriter& writer) const;
+  // REQUIRES: a new machine of the same configuration. `rows`: known() is to become. `offset_max`:
+  // most initial entries beyond a, for which a + s + w + offset_max < c. Fails the reader for what
+  // no machine can be: then this one must not be used.
+  void Read(uint64_t rows, int64_t offset_max, StateReader& reader);
 
  private:
   struct Entry {

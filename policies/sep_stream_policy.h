@@ -22,6 +22,7 @@
 #include <span>
 
 #include "policies/plan_ledger.h"
+#include "policies/policy_state.h"
 #include "policies/retention_policy.h"
 #include "policies/sep_stream.h"
 
@@ -46,6 +47,9 @@ class SepStreamPolicy final : public RetentionPolicy {
   std::optional<RetentionPlan> NextPlan(const PlanHorizon& horizon) override;
   uint64_t RollbackFloor() const override { return ledger_.Floor(rows()); }
   Encodable encodable() const override { return {EncodableRows::kKept, 0}; }
+  std::optional<RetentionPlan> LastTable() const override;
+  absl::Status WriteState(StateWriter& writer) const override;
+  absl::Status ReadState(StateReader& reader, uint64_t rows) override;
   absl::Status Truncate(uint64_t rows) override;
   std::unique_ptr<RetentionPolicy> Clone() const override {
     return std::make_unique<SepStreamPolicy>(*this);
@@ -55,9 +59,13 @@ class SepStreamPolicy final : public RetentionPolicy {
   bool IsSepCache() const { return config_.stream.variant == SepStreamVariant::kSepCache; }
   // First query after the next compaction.
   uint64_t NextFromRow() const;
+  // Of the last plan. REQUIRES: one was returned.
+  uint64_t LastFromRow() const;
   int64_t PaddingOffset() const;
+  int64_t PaddingOffsetMax() const;
   void Compact(uint64_t from_row);
-  RetentionPlan Describe(uint64_t from_row, size_t front_before);
+  RetentionPlan Describe(size_t front_before);
+  StateIdentity Identity() const;
 
   SepStreamPolicyConfig config_;
   SepStream stream_;  // runs ahead of rows(): seen() may exceed known()

@@ -26,13 +26,14 @@ class SeparatorSet {
   bool Contains(TokenId id) const {
     return (bits_ & Bit(id)) != 0 && std::binary_search(ids_.begin(), ids_.end(), id);
   }
+  const std::vector<TokenId>& ids() const { return ids_; }  // ascending, each once
   bool empty() const { return ids_.empty(); }
 
  private:
   static constexpr uint64_t Bit(TokenId id) { return uint64_t{1} << (id % 64); }
 
-  std::vector<TokenId> ids_;  // ascending, each once
-  uint64_t bits_ = 0;         // of their last six bits: most other tokens are told apart at once
+  std::vector<TokenId> ids_;
+  uint64_t bits_ = 0;  // of their last six bits: most other tokens are told apart at once
 };
 
 }  // namespace kvasir

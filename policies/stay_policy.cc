@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "base/bytes.h"
 #include "base/check.h"
@@ -60,27 +61,36 @@ std::optional<StayPolicy::NextRecord> StayPolicy::RecordAhead() const {
   return NextRecord{last, early ? in_prefill : std::max(k.prompt_rows, generated)};
 }
 
-RetentionPlan StayPolicy::Make(uint64_t from_row, uint64_t recent_first, uint64_t known) {
-  const StayPolicyConfig& k = config_;
+std::optional<RetentionPlan> StayPolicy::LastTable() const {
+  if (!returned_) return std::nullopt;
   RetentionPlan plan;
-  plan.from_row = from_row_ = from_row;
-  plan.recent_first = recent_first_ = recent_first;
-  plan.window = generating_ ? k.window : k.prefill_window;
+  plan.from_row = from_row_;
+  plan.until_row = until_row_;
+  plan.recent_first = recent_first_;
+  plan.window = Window();
+  if (kept_ > 0) plan.spans.push_back({kept_, 0, kNoRow});
+  return plan;
+}
+
+RetentionPlan StayPolicy::Make(uint64_t from_row, uint64_t recent_first, uint64_t known) {
+  std::vector<MovedRow> moved;
+  from_row_ = from_row;
+  recent_first_ = recent_first;
   while (!staying_.empty() && staying_.front() < recent_first) {
-    plan.append.push_back({staying_.front(), staying_.front()});
+    moved.push_back({staying_.front(), staying_.front()});
     kept_sinks_ += staying_.front() < n_sink_ ? 1 : 0;
     staying_.pop_front();
   }
-  plan.sticky.assign(staying_.begin(), std::lower_bound(staying_.begin(), staying_.end(), known));
-  kept_ += plan.append.size();
-  if (kept_ > 0) plan.spans.push_back({kept_, 0, kNoRow});
-  plan.until_row = known + plan.window;
-  if (!generating_) plan.until_row = std::min(plan.until_row, k.prompt_rows);
-  if (const auto next = RecordAhead()) plan.until_row = std::min(plan.until_row, next->due);
-  until_row_ = plan.until_row;
+  kept_ += moved.size();
+  until_row_ = known + Window();
+  if (!generating_) until_row_ = std::min(until_row_, config_.prompt_rows);
+  if (const auto next = RecordAhead()) until_row_ = std::min(until_row_, next->due);
   returned_ = true;
   stale_ = false;
   quiet_below_ = 0;
+  RetentionPlan plan = *LastTable();
+  plan.append = std::move(moved);
+  plan.sticky.assign(staying_.begin(), std::lower_bound(staying_.begin(), staying_.end(), known));
   ledger_.Returned(plan, from_row > rows_ ? known : 0);
   return plan;
 }
@@ -132,7 +142,7 @@ std::optional<RetentionPlan> StayPolicy::NextPlan(const PlanHorizon& horizon) {
   if (!generating_ && rows_ >= k.prompt_rows && until_row_ == k.prompt_rows && !stale_) {
     return StartGenerating(horizon);
   }
-  const uint64_t window = generating_ ? k.window : k.prefill_window;
+  const uint64_t window = Window();
   // A short window cannot look lead_rows ahead; half of it keeps the number of tables small.
   const uint64_t lead = std::min(horizon.lead_rows, window / 2);
   if (std::optional<RetentionPlan> plan = MakeRecord(lead)) return plan;

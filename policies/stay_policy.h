@@ -23,6 +23,7 @@
 #include <span>
 
 #include "policies/plan_ledger.h"
+#include "policies/policy_state.h"
 #include "policies/retention_policy.h"
 #include "policies/stay_rule.h"
 
@@ -48,6 +49,9 @@ class StayPolicy final : public RetentionPolicy {
     return {config_.rule == nullptr ? EncodableRows::kWindow : EncodableRows::kKept, 0};
   }
   void EncodeKept(uint32_t record_rows, uint64_t n_sink) override;
+  std::optional<RetentionPlan> LastTable() const override;
+  absl::Status WriteState(StateWriter& writer) const override;
+  absl::Status ReadState(StateReader& reader, uint64_t rows) override;
   absl::Status Truncate(uint64_t rows) override;
   std::unique_ptr<RetentionPolicy> Clone() const override {
     return std::make_unique<StayPolicy>(*this);
@@ -62,6 +66,7 @@ class StayPolicy final : public RetentionPolicy {
   // Lowest row that some query >= `query` sees through a window.
   uint64_t WindowLow(uint64_t query) const;
   bool TwoWindows() const;
+  uint64_t Window() const { return generating_ ? config_.window : config_.prefill_window; }
   // Nothing while its last row is not known.
   std::optional<NextRecord> RecordAhead() const;
   // The plan from which the next record is in use, where it is time for it.
@@ -72,6 +77,11 @@ class StayPolicy final : public RetentionPolicy {
   // Lowest number of rows at which a plan may be due while nothing but appending happens.
   // REQUIRES: none is due now.
   uint64_t QuietBelow(const PlanHorizon& horizon, uint64_t lead) const;
+  StateIdentity Identity() const;
+  void ReadTable(StateReader& reader);
+  void ReadStaying(StateReader& reader);
+  // Whether what was read can go on for ever: each table ends, and where it ends another begins.
+  bool CanGoOn() const;
 
   StayPolicyConfig config_;
   PlanLedger ledger_;

@@ -6,6 +6,7 @@
 #define KVASIR_POLICIES_STAY_RULE_H_
 
 #include <cstdint>
+#include <string>
 
 #include "policies/selection/selector.h"
 
@@ -17,6 +18,9 @@ class StayRule {
 
   // Whether the row is visible to every later query, however far away. O(log size of the rule).
   virtual bool Stays(uint64_t row, TokenId id) const = 0;
+
+  // The rule with all its settings: those of equal text keep equal rows.
+  virtual std::string Description() const = 0;
 
   // All rows below it stay: those to save first where a budget has no room for every row that
   // stays.

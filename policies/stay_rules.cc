@@ -4,6 +4,9 @@
 
 #include "base/status_macros.h"
 #include "policies/parameter_reader.h"
+#include "policies/policy_spec.h"
+
+#include <fmt/format.h>
 
 namespace kvasir {
 namespace {
@@ -27,6 +30,22 @@ MadeRule MakeStride(ParameterReader& reader) {
 }
 
 }  // namespace
+
+std::string SinksRule::Description() const { return fmt::format("rows {}..{}", first_, end_); }
+
+std::string SeparatorsRule::Description() const {
+  return "ids " + FormatTokenIds(separators_.ids());
+}
+
+std::string StrideRule::Description() const {
+  return fmt::format("every {} from {}", stride_, start_);
+}
+
+std::string AnyOfRule::Description() const {
+  std::string text = "any of";
+  for (const auto& part : parts_) text += fmt::format(" ({})", part->Description());
+  return text;
+}
 
 std::shared_ptr<const StayRule> AnyOf(std::vector<std::shared_ptr<const StayRule>> parts) {
   parts.erase(std::remove(parts.begin(), parts.end(), nullptr), parts.end());

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -22,6 +23,7 @@ class SinksRule final : public StayRule {
  public:
   explicit SinksRule(uint64_t end, uint64_t first = 0) : first_(first), end_(end) {}
   bool Stays(uint64_t row, TokenId /*id*/) const override { return row >= first_ && row < end_; }
+  std::string Description() const override;
   uint64_t InitialRows() const override { return first_ == 0 ? end_ : 0; }
 
  private:
@@ -34,6 +36,7 @@ class SeparatorsRule final : public StayRule {
  public:
   explicit SeparatorsRule(SeparatorSet separators) : separators_(std::move(separators)) {}
   bool Stays(uint64_t /*row*/, TokenId id) const override { return separators_.Contains(id); }
+  std::string Description() const override;
 
  private:
   SeparatorSet separators_;
@@ -47,6 +50,7 @@ class StrideRule final : public StayRule {
   bool Stays(uint64_t row, TokenId /*id*/) const override {
     return row >= start_ && (row - start_) % stride_ == stride_ - 1;
   }
+  std::string Description() const override;
 
  private:
   uint64_t stride_;
@@ -64,6 +68,7 @@ class AnyOfRule final : public StayRule {
     }
     return false;
   }
+  std::string Description() const override;
   uint64_t InitialRows() const override {
     uint64_t rows = 0;
     for (const auto& part : parts_) rows = std::max(rows, part->InitialRows());

@@ -1,8 +1,12 @@
 #include "policies/window_policies.h"
 
+#include <algorithm>
+#include <utility>
+
 #include "base/bytes.h"
 #include "base/status_macros.h"
 #include "policies/parameter_reader.h"
+#include "policies/policy_state.h"
 
 namespace kvasir {
 
@@ -10,6 +14,25 @@ std::optional<RetentionPlan> FullPolicy::NextPlan(const PlanHorizon&) {
   if (returned_) return std::nullopt;
   returned_ = true;
   return RetentionPlan{};
+}
+
+std::optional<RetentionPlan> FullPolicy::LastTable() const {
+  return returned_ ? std::optional(RetentionPlan{}) : std::nullopt;
+}
+
+absl::Status FullPolicy::WriteState(StateWriter& writer) const {
+  WriteIdentity({"full", {}}, writer);
+  writer.Flag(returned_);
+  return absl::OkStatus();
+}
+
+absl::Status FullPolicy::ReadState(StateReader& reader, uint64_t rows) {
+  ExpectIdentity({"full", {}}, reader);
+  const bool returned = reader.Flag("returned");
+  KVASIR_RETURN_IF_ERROR(reader.Finish());
+  rows_ = rows;
+  returned_ = returned;
+  return absl::OkStatus();
 }
 
 absl::Status FullPolicy::Truncate(uint64_t rows) {
@@ -23,40 +46,82 @@ void StreamingLlmPolicy::Append(std::span<const TokenId> ids) {
   ledger_.Reached(rows_);
 }
 
-RetentionPlan StreamingLlmPolicy::Windowed(uint64_t from_row, uint64_t recent_first) {
+std::optional<RetentionPlan> StreamingLlmPolicy::LastTable() const {
+  if (phase_ == Phase::kStart) return std::nullopt;
   RetentionPlan plan;
-  plan.from_row = from_row;
-  plan.recent_first = recent_first_ = recent_first;
+  if (phase_ == Phase::kAllVisible) {
+    plan.until_row = FullRow();
+    return plan;
+  }
+  plan.from_row = std::max(FullRow(), recent_first_ + config_.recent_size - 1);
+  plan.recent_first = recent_first_;
   plan.window = config_.recent_size;
   if (config_.start_size > 0) {
-    const uint64_t last = config_.start_size + config_.recent_size - 1;
-    plan.spans.push_back({config_.start_size, 0, config_.in_cache ? last : kNoRow});
+    plan.spans.push_back({config_.start_size, 0, config_.in_cache ? FullRow() - 1 : kNoRow});
   }
+  return plan;
+}
+
+RetentionPlan StreamingLlmPolicy::Windowed(uint64_t recent_first) {
+  phase_ = Phase::kWindowed;
+  recent_first_ = recent_first;
+  RetentionPlan plan = *LastTable();
   ledger_.Returned(plan);
   return plan;
 }
 
 std::optional<RetentionPlan> StreamingLlmPolicy::NextPlan(const PlanHorizon& horizon) {
-  const uint64_t full = config_.start_size + config_.recent_size;
   if (phase_ == Phase::kStart) {
     phase_ = Phase::kAllVisible;
-    RetentionPlan plan;
-    plan.until_row = full;
-    ledger_.Returned(plan);
-    return plan;
+    ledger_.Returned(*LastTable());
+    return LastTable();
   }
   if (phase_ == Phase::kAllVisible) {
-    if (rows_ + horizon.lead_rows < full || rows_ < config_.start_size) return std::nullopt;
-    phase_ = Phase::kWindowed;
-    RetentionPlan plan = Windowed(full, config_.start_size);
+    if (rows_ + horizon.lead_rows < FullRow() || rows_ < config_.start_size) return std::nullopt;
+    RetentionPlan plan = Windowed(config_.start_size);
     for (uint64_t row = 0; row < config_.start_size; ++row) plan.append.push_back({row, row});
     return plan;
   }
-  if (rows_ < full) return std::nullopt;
+  if (rows_ < FullRow()) return std::nullopt;
   const uint64_t first = RoundDown(rows_ + 1 - config_.recent_size, horizon.slots_per_block);
   if (first <= recent_first_) return std::nullopt;
-  const uint64_t from_row = first + config_.recent_size - 1;
-  return Windowed(from_row < full ? full : from_row, first);
+  return Windowed(first);
+}
+
+StateIdentity StreamingLlmPolicy::Identity() const {
+  return {"streamingllm",
+          {{"start_size", config_.start_size},
+           {"recent_size", config_.recent_size},
+           {"in_cache", config_.in_cache ? 1U : 0U}}};
+}
+
+absl::Status StreamingLlmPolicy::WriteState(StateWriter& writer) const {
+  WriteIdentity(Identity(), writer);
+  writer.Number(static_cast<uint64_t>(phase_));
+  writer.Number(recent_first_);
+  return absl::OkStatus();
+}
+
+absl::Status StreamingLlmPolicy::ReadState(StateReader& reader, uint64_t rows) {
+  ExpectIdentity(Identity(), reader);
+  StreamingLlmPolicy read(config_);
+  read.rows_ = rows;
+  read.phase_ =
+      static_cast<Phase>(reader.Number("phase", 0, static_cast<uint64_t>(Phase::kWindowed)));
+  // The initial rows are kept from the first window on, which goes on where rows have left it.
+  const bool windowed = read.phase_ == Phase::kWindowed;
+  const uint64_t low =
+      rows < FullRow() ? std::min(rows, config_.start_size) : rows + 1 - config_.recent_size;
+  read.recent_first_ =
+      reader.Number("recent_first", windowed ? config_.start_size : 0, windowed ? low : 0);
+  KVASIR_RETURN_IF_ERROR(reader.Finish());
+  // What was returned follows from the last table: before it, only the one that shows all rows
+  // can still be in use.
+  if (windowed) read.ledger_.Returned(RetentionPlan());
+  if (const std::optional<RetentionPlan> table = read.LastTable()) read.ledger_.Returned(*table);
+  read.ledger_.Reached(rows);
+  *this = std::move(read);
+  return absl::OkStatus();
 }
 
 absl::Status StreamingLlmPolicy::Truncate(uint64_t rows) {

@@ -11,6 +11,7 @@
 
 #include "policies/plan_ledger.h"
 #include "policies/policy_definition.h"
+#include "policies/policy_state.h"
 #include "policies/retention_policy.h"
 
 namespace kvasir {
@@ -23,6 +24,9 @@ class FullPolicy final : public RetentionPolicy {
   std::optional<RetentionPlan> NextPlan(const PlanHorizon& horizon) override;
   uint64_t RollbackFloor() const override { return 0; }
   Encodable encodable() const override { return {EncodableRows::kWindow, kNoRow}; }
+  std::optional<RetentionPlan> LastTable() const override;
+  absl::Status WriteState(StateWriter& writer) const override;
+  absl::Status ReadState(StateReader& reader, uint64_t rows) override;
   absl::Status Truncate(uint64_t rows) override;
   std::unique_ptr<RetentionPolicy> Clone() const override {
     return std::make_unique<FullPolicy>(*this);
@@ -51,15 +55,21 @@ class StreamingLlmPolicy final : public RetentionPolicy {
   std::optional<RetentionPlan> NextPlan(const PlanHorizon& horizon) override;
   uint64_t RollbackFloor() const override { return ledger_.Floor(rows_); }
   Encodable encodable() const override { return {EncodableRows::kWindow, config_.start_size}; }
+  std::optional<RetentionPlan> LastTable() const override;
+  absl::Status WriteState(StateWriter& writer) const override;
+  absl::Status ReadState(StateReader& reader, uint64_t rows) override;
   absl::Status Truncate(uint64_t rows) override;
   std::unique_ptr<RetentionPolicy> Clone() const override {
     return std::make_unique<StreamingLlmPolicy>(*this);
   }
 
  private:
-  enum class Phase { kStart, kAllVisible, kWindowed };
+  enum class Phase : uint64_t { kStart, kAllVisible, kWindowed };
 
-  RetentionPlan Windowed(uint64_t from_row, uint64_t recent_first);
+  // First row whose query does not see all rows.
+  uint64_t FullRow() const { return config_.start_size + config_.recent_size; }
+  RetentionPlan Windowed(uint64_t recent_first);
+  StateIdentity Identity() const;
 
   StreamingLlmConfig config_;
   PlanLedger ledger_;

@@ -12,6 +12,8 @@
 #include "base/status_macros.h"
 #include "policies/selection/score_checks.h"
 
+#include <fmt/format.h>
+
 namespace kvasir {
 namespace {
 
@@ -33,6 +35,14 @@ absl::StatusOr<std::shared_ptr<const BudgetSelector>> BudgetSelector::Create(Bud
   KVASIR_RETURN_IF_ERROR(CheckBounds("budget", config.budget, 1, kNoBound));
   if (config.pooling) KVASIR_RETURN_IF_ERROR(CheckKernel(config.kernel, kMaxPoolingKernel));
   return std::shared_ptr<const BudgetSelector>(new BudgetSelector(std::move(config)));
+}
+
+std::string BudgetSelector::Description() const {
+  const BudgetConfig& k = config_;
+  const int pooling = k.pooling ? static_cast<int>(*k.pooling) : -1;
+  return fmt::format("budget {} recent {} pooling {} of {} shared {} always ({}) start {}",
+                     k.budget, k.recent, pooling, k.pooling ? k.kernel : 0, k.shared_across_heads,
+                     k.always == nullptr ? "" : k.always->Description(), k.start_size);
 }
 
 absl::Status BudgetSelector::Check(const ScoredRows& rows) const {

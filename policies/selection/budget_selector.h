@@ -15,6 +15,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -54,6 +55,7 @@ class BudgetSelector final : public Selector {
   // Errors: as the interface; also sums that are not finite, and entries outside 1 to 2^32 - 1.
   // Memory: two floats a candidate, a few words for each entry that stays.
   absl::StatusOr<std::vector<KeepSet>> Select(const ScoredRows& rows) const override;
+  std::string Description() const override;
 
   const BudgetConfig& config() const { return config_; }
 

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include <absl/status/statusor.h>
@@ -54,6 +55,9 @@ class Selector {
   // Errors: kInvalidArgument for a score that is not finite or spans of the wrong size.
   // Cost: O(heads * entries) on average.
   virtual absl::StatusOr<std::vector<KeepSet>> Select(const ScoredRows& rows) const = 0;
+
+  // The selector with all its settings: those of equal text choose alike.
+  virtual std::string Description() const = 0;
 };
 
 }  // namespace kvasir

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <numeric>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -22,6 +23,7 @@ class NoSelector final : public Selector {
   absl::StatusOr<std::vector<KeepSet>> Select(const ScoredRows& /*rows*/) const override {
     return InvalidArgument("not asked in this test");
   }
+  std::string Description() const override { return "none"; }
 };
 
 ScoredPolicyConfig Config(ScoreSource source, uint64_t budget, uint64_t recent, uint64_t interval,

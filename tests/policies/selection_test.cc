@@ -70,6 +70,7 @@ class Stay : public StayRule {
   bool Stays(uint64_t row, TokenId id) const override {
     return row < start_ || std::find(ids_.begin(), ids_.end(), id) != ids_.end();
   }
+  std::string Description() const override { return "in this test"; }
 
  private:
   uint64_t start_;
