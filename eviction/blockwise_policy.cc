@@ -54,6 +54,21 @@ absl::Status BlockwisePolicy::Complete(SequenceId id, const SequenceEnd&) {
   return absl::OkStatus();
 }
 
+std::vector<ChainKey> BlockwisePolicy::Pin(std::span<const ChainKey> chain) {
+  std::vector<ChainKey> pinned;
+  for (const ChainKey& key : chain) {
+    const BlockId block = index_.Find(key);
+    if (block == kNoBlock || !index_[block].resident) continue;
+    ++index_[block].pins;
+    pinned.push_back(key);
+  }
+  return pinned;
+}
+
+void BlockwisePolicy::Unpin(std::span<const ChainKey> pinned) {
+  for (const ChainKey& key : pinned) --index_[index_.Find(key)].pins;
+}
+
 std::optional<Eviction> BlockwisePolicy::EvictOne(int64_t) {
   std::vector<Eviction> one;
   evicted_ = &one;

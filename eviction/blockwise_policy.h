@@ -29,6 +29,8 @@ class BlockwisePolicy : public EvictionPolicy {
   absl::StatusOr<bool> Seal(SequenceId id, const ChainKey& key, bool partial, int64_t now_us,
                             std::vector<Eviction>& evicted) final;
   absl::Status Complete(SequenceId id, const SequenceEnd& end) final;
+  std::vector<ChainKey> Pin(std::span<const ChainKey> chain) final;
+  void Unpin(std::span<const ChainKey> pinned) final;
   std::optional<Eviction> EvictOne(int64_t now_us) final;
   uint64_t MetadataBytes() const override;
 

@@ -103,6 +103,12 @@ class EvictionPolicy {
   // Errors: kNotFound.
   virtual absl::Status Complete(SequenceId id, const SequenceEnd& end) = 0;
 
+  // Holds the resident blocks of `chain`, which are no victims until Unpin() is given the answer.
+  // Unlike Begin() it says nothing of use: no order changes and nothing is learned. Cost: that of
+  // Lookup().
+  virtual std::vector<ChainKey> Pin(std::span<const ChainKey> chain) = 0;
+  virtual void Unpin(std::span<const ChainKey> pinned) = 0;
+
   // Chooses a victim and drops it; none when every resident block is pinned or has a resident child
   // that is. For callers that take room away: another tenant's need, a smaller budget.
   virtual std::optional<Eviction> EvictOne(int64_t now_us) = 0;

@@ -286,6 +286,24 @@ absl::Status ReturnHazard::Complete(SequenceId id, const SequenceEnd& end) {
   return absl::OkStatus();
 }
 
+std::vector<ChainKey> ReturnHazard::Pin(std::span<const ChainKey> chain) {
+  const uint32_t resident = Lookup(chain).resident;
+  if (resident == 0) return {};
+  const ChainKey& deepest = chain[resident - 1];  // all others stand above it
+  const BlockId block = index_.Find(deepest);
+  ++index_[block].pins;
+  RelistTailOf(block);
+  return {deepest};
+}
+
+void ReturnHazard::Unpin(std::span<const ChainKey> pinned) {
+  for (const ChainKey& key : pinned) {
+    const BlockId block = index_.Find(key);
+    --index_[block].pins;
+    RelistTailOf(block);
+  }
+}
+
 std::optional<Eviction> ReturnHazard::EvictOne(int64_t now_us) {
   Age(now_us);
   std::vector<Eviction> one;

@@ -50,6 +50,8 @@ class ReturnHazard final : public EvictionPolicy {
   absl::StatusOr<bool> Seal(SequenceId id, const ChainKey& key, bool partial, int64_t now_us,
                             std::vector<Eviction>& evicted) override;
   absl::Status Complete(SequenceId id, const SequenceEnd& end) override;
+  std::vector<ChainKey> Pin(std::span<const ChainKey> chain) override;
+  void Unpin(std::span<const ChainKey> pinned) override;
   std::optional<Eviction> EvictOne(int64_t now_us) override;
   uint64_t MetadataBytes() const override;
 

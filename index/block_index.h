@@ -28,7 +28,7 @@ struct BlockRecord {
   uint32_t tail = kNoHandle;     // what the policy files the block under
   uint32_t kids = 0;             // children that were ever made
   uint32_t resident_kids = 0;    // children that are resident now
-  uint32_t pins = 0;             // running sequences that hold the block
+  uint32_t pins = 0;             // running sequences and others that hold the block
   uint16_t refs = 0;             // sequences that used it, saturating
   uint16_t generation : 15 = 0;  // turns before the one that made it, saturating
   uint16_t resident : 1 = 0;

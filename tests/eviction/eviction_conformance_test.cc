@@ -153,6 +153,65 @@ TEST_P(EvictionConformanceTest, RunningSequencesKeepTheirBlocks) {
   EXPECT_EQ(policy->resident(), 0U);
 }
 
+// Pinned blocks stay whatever else runs, and nobody can tell from what is evicted, or from what was
+// learned, that they were pinned meanwhile.
+TEST_P(EvictionConformanceTest, PinnedBlocksStayAndTeachNothing) {
+  const auto requests = Requests(5);
+  const WorkloadRequest mine = Chain(98, 20);
+  std::vector<WorkloadRequest> future = {mine};
+  future.insert(future.end(), requests.begin(), requests.end());
+  future.push_back(mine);
+  auto policy = Make(40, future);
+  const std::span<const ChainKey> chain = mine.chain;
+  EXPECT_TRUE(policy->Pin(chain).empty());
+  policy->Unpin({});
+  std::vector<Eviction> evicted;
+  ASSERT_TRUE(Serve(*policy, mine.View(), evicted).ok());
+  const std::vector<ChainKey> all = policy->Pin(chain), some = policy->Pin(chain.first(12));
+  for (const auto& request : requests) {
+    ASSERT_TRUE(Serve(*policy, request.View(), evicted).ok());
+    ASSERT_EQ(policy->Lookup(mine.chain).resident, 20U);
+  }
+  const int64_t end = requests.back().now_us;
+  // A sequence on the same blocks comes and goes.
+  const auto admission = policy->Begin({mine.chain, false, 10240, end}, evicted);
+  ASSERT_TRUE(admission.ok());
+  policy->Unpin(all);
+  ASSERT_TRUE(policy->Complete(admission->id, {10300, end}).ok());
+  while (policy->EvictOne(end)) {
+  }
+  EXPECT_EQ(policy->resident(), 12U);
+  EXPECT_EQ(policy->Lookup(mine.chain).resident, 12U);
+  policy->Unpin(some);
+  int gone = 0;
+  while (policy->EvictOne(end)) ++gone;
+  EXPECT_EQ(gone, 12);
+}
+
+TEST_P(EvictionConformanceTest, APinIsNoUse) {
+  const auto requests = Requests(6);
+  auto pinned = Make(45, requests), plain = Make(45, requests);
+  std::vector<Eviction> of_pinned, of_plain;
+  int times = 0;
+  for (const auto& request : requests) {
+    const std::vector<ChainKey> held = pinned->Pin(request.chain);
+    if (pinned->Lookup(request.chain).resident > 0) {
+      EXPECT_FALSE(held.empty());
+      ++times;
+    }
+    pinned->Unpin(held);
+    ASSERT_TRUE(Serve(*pinned, request.View(), of_pinned).ok());
+    ASSERT_TRUE(Serve(*plain, request.View(), of_plain).ok());
+  }
+  EXPECT_GT(times, 50);
+  ASSERT_EQ(of_pinned.size(), of_plain.size());
+  ASSERT_GT(of_pinned.size(), 100U);
+  for (size_t i = 0; i < of_plain.size(); ++i) {
+    ASSERT_EQ(Explain(of_pinned[i]), Explain(of_plain[i])) << i;
+  }
+  EXPECT_EQ(pinned->SaveLearned(), plain->SaveLearned());
+}
+
 TEST_P(EvictionConformanceTest, ARequestLargerThanTheCapacityIsStoredUpToIt) {
   const WorkloadRequest large = Chain(5, 30);
   auto policy = Make(12, {large, large});
