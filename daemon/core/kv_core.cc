@@ -122,6 +122,7 @@ void KvCore::EndSession(uint32_t session_id) {
     session.memory.header()->session_state.store(static_cast<uint32_t>(shm::SessionState::kEnded),
                                                  std::memory_order_seq_cst);
     std::atomic_thread_fence(std::memory_order_seq_cst);
+    leases_.EndOf(session.id);
     for (auto& job : jobs_) {  // not started: forget them
       const auto place = sequence_places_.find(job->sequence_id);
       if (place != sequence_places_.end() && place->second.session == &session) {

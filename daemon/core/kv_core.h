@@ -19,6 +19,7 @@
 #include "base/clock.h"
 #include "daemon/core/handover_job.h"
 #include "daemon/core/kv_core_types.h"
+#include "daemon/core/prefix_lease.h"
 #include "daemon/core/tier_job.h"
 
 namespace kvasir::core {
@@ -63,6 +64,7 @@ class KvCore {
   // With a snapshot: nobody may be told of the sequence while its job is out (OpenedSequence()).
   // Errors: kNotFound for a snapshot that is unknown or another tenant's, kFailedPrecondition where
   // model or retention are not the snapshot's, else those of Sequence::Open() and of the spec.
+  // With a lease likewise, and kFailedPrecondition where the prompt does not lead to its rows.
   // Null: a prefix is on its way up from a tier, and the caller asks again after some progress.
   absl::StatusOr<Sequence*> OpenSequence(Session& session, const OpenRequest& request);
   // The sequence with this id, or null: the session has ended, or somebody has closed it.
@@ -117,6 +119,25 @@ class KvCore {
   // Offers the rows so far to the tenant's later sequences. Errors: kFailedPrecondition (the
   // sequence has no prefix, fewer rows than a chunk, or SaveSequence()'s), kResourceExhausted.
   SaveAnswer PublishPrefix(Session& session, uint32_t slot, uint32_t uid, bool* asked);
+  // Scopes for the members of a lease: those of the first one, then those of the next, equally many
+  // of each. Errors: kNotFound naming the member of whose model no session of the tenant is,
+  // kInvalidArgument for their number, for two of one model, for a salt that is too long.
+  absl::StatusOr<PrefixScopes> LeaseScopesOf(const Session& session,
+                                             const std::vector<LeaseMember>& members,
+                                             const std::string& salt) const;
+  // Leases the longest rows from which every member can go on. Nothing: prefixes are on their way
+  // up from tiers, and the caller asks again after some progress. REQUIRES: LeaseScopesOf() took
+  // the members. Errors: kInvalidArgument (ttl_ms, a retention), kFailedPrecondition (a retention
+  // that the member does not read), kNotFound (a model has gone), kResourceExhausted
+  // (limits.leases_per_session_max).
+  absl::StatusOr<std::optional<LeaseAnswer>> LeasePrefix(Session& session,
+                                                         const LeaseRequest& request);
+  // Errors: kNotFound for one that is unknown, over or another tenant's, kPermissionDenied for one
+  // that another session has taken.
+  absl::Status ReleaseLease(const Session& session, const PrefixLeaseId& id);
+  // Ends those whose time is over; when the next one's is, if there is one. Called at that time,
+  // and whenever a lease was taken.
+  std::optional<Instant> EndExpiredLeases() { return leases_.EndExpired(now_); }
   // Errors: kNotFound for one that is unknown or another tenant's.
   absl::Status DropSnapshot(Session& session, const SnapshotId& id);
   // Returns false while a copy is under way (ask again).
@@ -173,7 +194,8 @@ class KvCore {
   // does a part; true: call again.
   bool GiveUpCached(uint64_t charged_max);
 
-  // The time, for what is learned from traffic. Called before other verbs; never goes back.
+  // The time, for what is learned from traffic and for leases. Called before other verbs; never
+  // goes back.
   void set_now(Instant now) { now_ = now; }
   const PrefixEvents& prefix_events() const { return prefix_events_; }
   TraceRecorder& traces() { return traces_; }
@@ -210,6 +232,10 @@ class KvCore {
   absl::StatusOr<PolicyLanes> LanesFor(const Tenant& tenant, const Model& model,
                                        const std::shared_ptr<const ModelProfile>& profile,
                                        const OpenRequest& request) const;
+  // The scopes in which a session of `own` may find prefixes of the model. Errors:
+  // kInvalidArgument for a salt that is too long.
+  absl::Status AddScopes(Tenant& own, const Model& model, const std::string& salt,
+                         PrefixScopes* scopes) const;
   // The snapshot that the request asks for, which fits its model; null: it asks for none.
   absl::StatusOr<std::shared_ptr<const Snapshot>> SnapshotFor(Session& session, const Model& model,
                                                               const OpenRequest& request) const;
@@ -251,6 +277,41 @@ class KvCore {
                                         GroupAllocator& allocator);
   void FinishVerification(HandoverJob& job);
   void FinishRehoming(HandoverJob& job);
+  // The model of this fingerprint that a session of the tenant has; the asking session's, where it
+  // has one. Null: there is none.
+  const Model* ModelOfTenant(const Session& asking,
+                             const std::array<uint8_t, 16>& fingerprint) const;
+  // Where the members of a lease may find the prompt. Errors: of their retentions.
+  struct LeaseGroup;
+  absl::StatusOr<LeaseGroup> GroupOf(const Session& session, const LeaseRequest& request) const;
+  // What each member goes on from at the longest row that all have; empty: there is none.
+  std::vector<PrefixMatchOf> CommonOf(const Session& session, const LeaseGroup& group,
+                                      const PrefixKeys& keys, bool with_tiers) const;
+  // The caller waits for what the tiers have beyond `rows_there`, which all members have in memory.
+  bool AwaitsLoads(const Session& session, const LeaseRequest& request, const LeaseGroup& group,
+                   uint64_t rows_there);
+  // Null: unknown to sessions of the tenant, or over.
+  const PrefixLease* LeaseOf(const Session& session, const PrefixLeaseId& id) const;
+  // What the request's lease has for the model; nothing: it asks for none. Errors: kNotFound for a
+  // lease that is unknown, over or another tenant's, kFailedPrecondition where model or tokens are
+  // not the lease's.
+  struct Leased {
+    std::string retention;  // that was asked for
+    ChainKey asked_form;    // that it makes
+    PrefixMatchOf match;
+  };
+  absl::StatusOr<std::optional<Leased>> LeasedFor(const Session& session, const Model& model,
+                                                  const OpenRequest& request) const;
+  // What a sequence that shares rows goes on from. Errors: kFailedPrecondition where the lease was
+  // taken for another form.
+  struct PrefixStart {
+    ChainKey asked_form;  // that its retention makes
+    std::optional<PrefixMatchOf> found;
+    bool awaits_load = false;
+  };
+  absl::StatusOr<PrefixStart> StartOf(const Session& session, const Model& model,
+                                      const OpenRequest& request, const PolicyLanes& lanes,
+                                      const std::optional<Leased>& leased);
   bool AskForStoreOf(size_t tier, Tenant& tenant);
   void AskForStore(size_t tier, Tenant& tenant, const PrefixCache::Entry& entry);
   bool IsPressed(Tenant& tenant) const;
@@ -305,6 +366,7 @@ class KvCore {
   std::deque<std::unique_ptr<HandoverJob>> verifications_;      // the older ones first
   std::vector<std::shared_ptr<KeptGroup>> handing_over_;        // of the job that is out
   size_t note_turn_ = 0;                                        // of the tenants
+  PrefixLeases leases_;                                         // end with their sessions
   bool tier_hint_ = false;
   uint64_t next_tier_job_id_ = 1;
   uint32_t next_session_id_ = 1;

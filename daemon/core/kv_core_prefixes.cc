@@ -20,27 +20,33 @@ absl::StatusOr<PrefixScopes> KvCore::ScopesOf(Session& session, uint32_t model_i
                                               const std::string& salt) const {
   const auto found = session.models.find(model_id);
   if (found == session.models.end()) return NotFound("unknown model: model_id={}", model_id);
-  if (salt.size() > kSaltBytesMax) {
-    return InvalidArgument("prefix.salt is too long: bytes={} max={}", salt.size(), kSaltBytesMax);
-  }
   const Model& model = found->second->model;
   PrefixScopes scopes;
   scopes.secret = config_.prefix_secret;
   scopes.vocabulary_size = model.description().vocabulary_size;
+  KVASIR_RETURN_IF_ERROR(AddScopes(session.tenant, model, salt, &scopes));
+  return scopes;
+}
+
+absl::Status KvCore::AddScopes(Tenant& own, const Model& model, const std::string& salt,
+                               PrefixScopes* scopes) const {
+  if (salt.size() > kSaltBytesMax) {
+    return InvalidArgument("prefix.salt is too long: bytes={} max={}", salt.size(), kSaltBytesMax);
+  }
   const auto add = [&](Tenant& tenant) {
-    scopes.scopes.emplace_back(
+    scopes->scopes.emplace_back(
         &tenant, PrefixScope(config_.prefix_secret, tenant.config.name, model.fingerprint(), salt));
   };
-  add(session.tenant);
+  add(own);
   for (const auto& tenant : tenants_) {
-    if (!tenant->config.is_public || tenant.get() == &session.tenant) continue;
+    if (!tenant->config.is_public || tenant.get() == &own) continue;
     const bool has_some =
         !tenant->prefixes.entries().empty() ||
         std::any_of(tenant->stores.begin(), tenant->stores.end(),
                     [](const auto& store) { return !store->cache().entries().empty(); });
     if (has_some) add(*tenant);
   }
-  return scopes;
+  return absl::OkStatus();
 }
 
 absl::StatusOr<PrefixKeys> HashPrefix(const PrefixScopes& scopes, PrefixRequest request) {
@@ -170,8 +176,10 @@ void KvCore::SharePrefix(Sequence& sequence, const OpenRequest& request,
   lookup.rows = keys.tokens.size();
   lookup.rows_hit = rows;
   const PrefixQuery query{&own, keys.tokens, keys.rows_max};
-  lookup.why = Explain(tenant.prefixes,
-                       {&query, form, &retention, sequence.model().fingerprint(), rows}, now_);
+  lookup.why = Explain(
+      tenant.prefixes,
+      {&query, form, &retention, sequence.model().fingerprint(), rows, request.lease.has_value()},
+      now_);
   lookup.at = now_;
   std::deque<PrefixLookup>& lookups = prefix_lookups_[&tenant];
   lookups.push_back(std::move(lookup));
@@ -204,6 +212,13 @@ absl::StatusOr<std::vector<PrefixLookup>> KvCore::PrefixLookups(const std::strin
 }
 
 std::vector<PrefixReport> KvCore::PrefixReports() const {
+  std::map<std::pair<const PrefixCache*, uint64_t>, uint64_t> leases;  // by entry
+  for (const auto& [lease_id, lease] : leases_.all()) {
+    for (const LeasedPrefix& member : lease.members) {
+      const PrefixCache& cache = member.tenant->prefixes;
+      for (const uint64_t id : cache.EntriesAt(*member.snapshot)) ++leases[{&cache, id}];
+    }
+  }
   std::vector<PrefixReport> reports;
   for (const auto& tenant : tenants_) {
     const auto add_of = [&](const PrefixCache& cache, const std::string& place) {
@@ -214,6 +229,9 @@ std::vector<PrefixReport> KvCore::PrefixReports() const {
         reports.push_back({tenant->config.name, snapshot.model.name, snapshot.retention,
                            snapshot.label, place, id, snapshot.rows, snapshot.first_rows, bytes,
                            entry.hits, entry.made_at});
+        if (const auto of = leases.find({&cache, id}); of != leases.end()) {
+          reports.back().leases = of->second;
+        }
       }
     };
     add_of(tenant->prefixes, "memory");

@@ -63,6 +63,7 @@ std::vector<TenantReport> KvCore::TenantReports() const {
     report.prefix_metadata_bytes = tenant->prefixes.MetadataBytes();
     report.frozen_bytes = tenant->kept.frozen_bytes();
     report.handover_prefixes = tenant->notes.records();
+    report.prefix_leases = leases_.CountOf(*tenant);
     for (const auto& [id, session] : sessions_) {
       if (&session->tenant != tenant.get()) continue;
       report.held_bytes += session->recent.held_bytes();
@@ -145,6 +146,9 @@ uint64_t KvCore::NamedBytes(const Tenant& tenant) const {
   for (const auto& [id, snapshot] : moving_) snapshots.insert(snapshot.get());
   for (const auto& job : verifications_) snapshots.insert(job->snapshot.get());
   for (const auto& group : handing_over_) groups.insert(group.get());
+  for (const auto& [id, lease] : leases_.all()) {
+    for (const LeasedPrefix& member : lease.members) snapshots.insert(member.snapshot.get());
+  }
   for (const auto& [id, place] : sequence_places_) {
     const Sequence& sequence = *place.session->sequences[place.slot];
     if (&place.session->tenant == &tenant) bytes += sequence.own_bytes();

@@ -126,7 +126,8 @@ absl::StatusOr<PolicyLanes> KvCore::LanesFor(const Tenant& tenant, const Model& 
   return lanes;
 }
 
-absl::StatusOr<Sequence*> KvCore::OpenSequence(Session& session, const OpenRequest& request) {
+absl::StatusOr<Sequence*> KvCore::OpenSequence(Session& session, const OpenRequest& asked) {
+  OpenRequest request = asked;
   const auto found = session.models.find(request.model_id);
   if (found == session.models.end()) {
     return NotFound("unknown model: model_id={}", request.model_id);
@@ -149,6 +150,8 @@ absl::StatusOr<Sequence*> KvCore::OpenSequence(Session& session, const OpenReque
   if (request.snapshot && request.prefix != nullptr) {
     return InvalidArgument("a sequence goes on from a snapshot or from a prefix, not from both");
   }
+  KVASIR_ASSIGN_OR_RETURN(const std::optional<Leased> leased, LeasedFor(session, model, request));
+  if (leased && request.retention.empty()) request.retention = leased->retention;
   KVASIR_ASSIGN_OR_RETURN(const std::shared_ptr<const ModelProfile> profile, ProfileOf(model));
   KVASIR_ASSIGN_OR_RETURN(std::shared_ptr<const Snapshot> snapshot,
                           SnapshotFor(session, model, request));
@@ -162,19 +165,15 @@ absl::StatusOr<Sequence*> KvCore::OpenSequence(Session& session, const OpenReque
         snapshot->retention);
   }
   const std::string lanes_spec = lanes.spec;
-  std::optional<PrefixMatchOf> prefix;
-  ChainKey asked_form;
+  PrefixStart start;
   Sequence::Identity identity;
-  const bool shares = request.prefix != nullptr && snapshot == nullptr && lanes.shareable;
+  const bool shares =
+      request.prefix != nullptr && snapshot == nullptr && (lanes.shareable || leased);
   if (shares) {
-    asked_form =
-        PrefixForm(config_.prefix_secret, lanes.spec, lanes.by_prompt ? request.prompt_rows : 0);
-    identity.form = asked_form;
-    prefix = FindPrefix(session, model, request, identity.form);
-    if (AwaitsLoad(session, model, request, asked_form, prefix ? prefix->hit.rows : 0)) {
-      return nullptr;
-    }
-    if (prefix) {
+    KVASIR_ASSIGN_OR_RETURN(start, StartOf(session, model, request, lanes, leased));
+    if (start.awaits_load) return nullptr;
+    identity.form = start.asked_form;
+    if (const std::optional<PrefixMatchOf>& prefix = start.found) {
       snapshot = prefix->hit.rows == prefix->hit.snapshot->rows
                      ? prefix->hit.snapshot
                      : prefix->hit.snapshot->Cut(prefix->hit.rows);
@@ -206,7 +205,7 @@ absl::StatusOr<Sequence*> KvCore::OpenSequence(Session& session, const OpenReque
     KVASIR_ASSIGN_OR_RETURN(*free, Sequence::Open(context, std::move(identity), std::move(lanes)));
   }
   sequence_places_[id] = {&session, slot};
-  if (shares) SharePrefix(**free, request, lanes_spec, asked_form, prefix);
+  if (shares) SharePrefix(**free, request, lanes_spec, start.asked_form, start.found);
   CollectJob(**free);
   if (registered.probe) {
     session.recent.For(registered.probe_geometry.bytes).Free(registered.probe);

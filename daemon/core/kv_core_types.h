@@ -23,6 +23,7 @@
 namespace kvasir::core {
 
 inline constexpr uint64_t kPrefixTokensMax = uint64_t{1} << 20;
+inline constexpr size_t kLeaseMembersMax = 32;
 inline constexpr uint64_t kLearnedBytesMax = eviction::kLearnedBytesMax;  // of RestoreLearned()
 
 struct TierConfig {
@@ -49,6 +50,8 @@ struct CoreConfig {
   // Of a tenant's limit: cached rows above the one go down until they are below the other.
   uint32_t write_down_high_percent = 80;
   uint32_t write_down_low_percent = 60;
+  uint32_t leases_per_session_max = 64;
+  uint32_t lease_ms_max = 60'000;
 };
 
 // What is left of a prefix, the better the larger.
@@ -93,6 +96,48 @@ struct PrefixMatchOf {
   std::optional<size_t> tier;  // it lies there; nothing: in memory
 };
 
+// 128 random bits: who has them and is of the tenant may open sequences with the lease.
+struct PrefixLeaseId {
+  std::array<uint8_t, 16> bytes{};
+  friend auto operator<=>(const PrefixLeaseId&, const PrefixLeaseId&) = default;
+};
+
+// A model that goes through a leased prompt, as one says it who knows its fingerprint alone.
+struct LeaseMember {
+  std::array<uint8_t, 16> model_fingerprint{};  // of a model that some session of the tenant has
+  std::string retention;                        // "": the tenant's default
+  std::optional<QualityClass> least_quality = {};
+  bool reads_records = false;
+};
+
+// What one call that takes a lease waits for: prefixes on their way up from tiers.
+struct LeaseLoading {
+  bool begun = false;
+  std::vector<uint64_t> loads = {};
+};
+
+// All of it must outlive the call.
+struct LeaseRequest {
+  PrefixLeaseId id;                              // random
+  const std::vector<LeaseMember>* members = {};  // 1 to kLeaseMembersMax, of different models
+  const PrefixKeys* prefix = nullptr;            // in the scopes of LeaseScopesOf() the members
+  uint64_t prompt_rows = 0;                      // as OpenRequest's
+  uint64_t ttl_ms = 0;                           // 0: CoreConfig::lease_ms_max
+  // The caller waits for what lies in a tier, and asks again; null: what is in memory is enough.
+  LeaseLoading* loading = nullptr;
+};
+
+struct LeaseAnswer {
+  uint64_t rows = 0;  // 0: the members have no row in common, and there is no lease
+  uint64_t ttl_ms = 0;
+  struct Form {
+    std::string retention;
+    QualityClass quality = QualityClass::kFull;
+    bool is_public = false;
+  };
+  std::vector<Form> forms = {};  // of each member
+};
+
 // What one call that opens a sequence waits for: a prefix on its way up from a tier.
 struct PrefixLoading {
   uint64_t load = 0;  // 0: nothing was begun
@@ -120,6 +165,9 @@ struct OpenRequest {
   std::optional<QualityClass> least_quality = {};
   // The caller waits for what lies in a tier, and asks again; null: what is in memory is enough.
   PrefixLoading* loading = nullptr;
+  // Goes on from what this lease has for the model, at its row; `least_quality` is the lease's
+  // then. Retention and prompt_rows are those that were leased with, or no retention.
+  std::optional<PrefixLeaseId> lease = {};
 };
 
 struct SyncNeed {
@@ -154,6 +202,7 @@ struct TenantReport {
   uint64_t prefix_chunks = 0, prefix_metadata_bytes = 0;
   uint64_t frozen_bytes = 0;       // of extents that were taken over
   uint64_t handover_prefixes = 0;  // that are written down for the next process
+  uint64_t prefix_leases = 0;  // that its sessions have taken
   TenantCounters counters;
 };
 
@@ -173,6 +222,7 @@ struct PrefixReport {
   std::string tenant, model, retention, label, place;
   uint64_t entry = 0, rows = 0, first_rows = 0, held_bytes = 0, hits = 0;
   Instant made_at;
+  uint64_t leases = 0;  // that hold it, or a beginning of it
 };
 
 // The hit-rate curve of a tenant.

@@ -37,9 +37,15 @@ ChainKey NodeKey(const PrefixChain& chain, const ChainKey& form, uint64_t border
   return InForm(chain.keys()[border - 1], form);
 }
 
-// The tokens of `entry` behind its last chunk are those of the query there, and stand for the same.
-bool SameRest(const PrefixChain& entry, const PrefixQuery& query, uint64_t border) {
-  const uint64_t first = border * kChunkTokens;
+template <typename List>
+void Erase(List& list, uint64_t id) {
+  list.erase(std::remove(list.begin(), list.end(), id), list.end());
+}
+
+}  // namespace
+
+bool SameRest(const PrefixChain& entry, const PrefixQuery& query) {
+  const uint64_t first = entry.keys().size() * kChunkTokens;
   const std::span<const TokenId> rest = entry.rest();
   if (query.tokens.size() < first + rest.size()) return false;
   if (!std::equal(rest.begin(), rest.end(), query.tokens.begin() + static_cast<ptrdiff_t>(first))) {
@@ -49,13 +55,6 @@ bool SameRest(const PrefixChain& entry, const PrefixQuery& query, uint64_t borde
   const auto theirs = query.chain->ExtrasOf(first, first + rest.size());
   return std::equal(mine.begin(), mine.end(), theirs.begin(), theirs.end());
 }
-
-template <typename List>
-void Erase(List& list, uint64_t id) {
-  list.erase(std::remove(list.begin(), list.end(), id), list.end());
-}
-
-}  // namespace
 
 PrefixUse& PrefixUse::operator=(PrefixUse&& other) noexcept {
   if (cache_ != nullptr) cache_->End(*this);
@@ -68,6 +67,17 @@ PrefixUse& PrefixUse::operator=(PrefixUse&& other) noexcept {
 
 PrefixUse::~PrefixUse() {
   if (cache_ != nullptr) cache_->End(*this);
+}
+
+PrefixPin& PrefixPin::operator=(PrefixPin&& other) noexcept {
+  if (cache_ != nullptr) cache_->policy_->Unpin(pinned_);
+  cache_ = std::exchange(other.cache_, nullptr);
+  pinned_ = std::move(other.pinned_);
+  return *this;
+}
+
+PrefixPin::~PrefixPin() {
+  if (cache_ != nullptr) cache_->policy_->Unpin(pinned_);
 }
 
 PrefixCache::PrefixCache(Options options, PrefixEvents& events, const Instant& now,
@@ -101,7 +111,7 @@ PrefixCache::Hit PrefixCache::Match(const PrefixQuery& query, const ChainKey& fo
     if (node == nodes_.end()) continue;
     for (const uint64_t id : node->second.behind) {
       const Snapshot& snapshot = *entries_.at(id).snapshot;
-      if (snapshot.rows <= hit.rows || !SameRest(*snapshot.chain, query, border)) continue;
+      if (snapshot.rows <= hit.rows || !SameRest(*snapshot.chain, query)) continue;
       take(id, snapshot.rows);
     }
     if (hit.snapshot != nullptr) return hit;
@@ -135,6 +145,37 @@ PrefixUse PrefixCache::Use(const PrefixChain& chain, const ChainKey& form, const
 void PrefixCache::End(PrefixUse& use) {
   (void)policy_->Complete(use.id_, {use.tokens_, NowMicros()});
   use.cache_ = nullptr;
+}
+
+PrefixPin PrefixCache::Pin(const Snapshot& snapshot) {
+  PrefixPin pin;
+  pin.pinned_ = policy_->Pin(KeysInForm(snapshot));
+  pin.cache_ = this;
+  return pin;
+}
+
+std::vector<uint64_t> PrefixCache::WithSameRest(const Node& node, const PrefixChain& chain) const {
+  std::vector<uint64_t> same;
+  const uint64_t first = chain.rows() - chain.rest().size();
+  const auto mine = chain.ExtrasOf(first, chain.rows());
+  for (const uint64_t id : node.behind) {
+    const PrefixChain& other = *entries_.at(id).snapshot->chain;
+    const auto theirs = other.ExtrasOf(first, other.rows());
+    if (std::equal(chain.rest().begin(), chain.rest().end(), other.rest().begin(),
+                   other.rest().end()) &&
+        std::equal(mine.begin(), mine.end(), theirs.begin(), theirs.end())) {
+      same.push_back(id);
+    }
+  }
+  return same;
+}
+
+std::vector<uint64_t> PrefixCache::EntriesAt(const Snapshot& snapshot) const {
+  const std::span<const ChainKey> keys = snapshot.chain->keys();
+  const auto node = nodes_.find(InForm(keys.back(), snapshot.form));
+  if (node == nodes_.end()) return {};
+  if (!snapshot.chain->rest().empty()) return WithSameRest(node->second, *snapshot.chain);
+  return {node->second.whole.begin(), node->second.whole.end()};
 }
 
 std::vector<ChainKey> PrefixCache::AttachableKeys(const Snapshot& snapshot) {
@@ -184,19 +225,9 @@ absl::StatusOr<bool> PrefixCache::Add(std::shared_ptr<const Snapshot> snapshot, 
         "the prefix has more blocks than can be cached now: blocks={} cached={} blocks_max={}",
         keys.size(), stored, options_.blocks_max);
   }
-  const uint64_t last = BordersOf(*snapshot).second;
   if (const auto node = nodes_.find(keys.back()); node != nodes_.end()) {
-    const auto same_rest = [&](uint64_t id) {
-      const PrefixChain &mine = *snapshot->chain, &theirs = *entries_.at(id).snapshot->chain;
-      const auto my = mine.ExtrasOf(last * kChunkTokens, mine.rows());
-      const auto their = theirs.ExtrasOf(last * kChunkTokens, theirs.rows());
-      return std::equal(mine.rest().begin(), mine.rest().end(), theirs.rest().begin(),
-                        theirs.rest().end()) &&
-             std::equal(my.begin(), my.end(), their.begin(), their.end());
-    };
-    if (EndsBehindBorder(*snapshot)
-            ? std::any_of(node->second.behind.begin(), node->second.behind.end(), same_rest)
-            : !node->second.whole.empty()) {
+    if (EndsBehindBorder(*snapshot) ? !WithSameRest(node->second, *snapshot->chain).empty()
+                                    : !node->second.whole.empty()) {
       return false;
     }
   }

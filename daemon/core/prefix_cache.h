@@ -42,6 +42,9 @@ struct PrefixQuery {
   uint64_t rows_max = 0;            // no more are wanted
 };
 
+// The tokens of `entry` behind its last chunk are those of the query there, and stand for the same.
+bool SameRest(const PrefixChain& entry, const PrefixQuery& query);
+
 // What a sequence uses of a cache: its blocks are no victims while it runs. Ends with it.
 class PrefixUse {
  public:
@@ -60,6 +63,21 @@ class PrefixUse {
   eviction::SequenceId id_;
   uint64_t blocks_ = 0;  // that the policy knows to be the sequence's
   uint64_t tokens_ = 0;
+};
+
+// What a lease holds of a cache: its blocks are no victims. Unlike a PrefixUse it is no use of
+// them: the policy learns nothing from it. Ends with it.
+class PrefixPin {
+ public:
+  PrefixPin() = default;
+  PrefixPin(PrefixPin&& other) noexcept { *this = std::move(other); }
+  PrefixPin& operator=(PrefixPin&& other) noexcept;
+  ~PrefixPin();
+
+ private:
+  friend class PrefixCache;
+  PrefixCache* cache_ = nullptr;
+  std::vector<ChainKey> pinned_;  // of its policy
 };
 
 class PrefixCache {
@@ -94,6 +112,11 @@ class PrefixCache {
   // The sequence that goes on from `hit` uses its blocks.
   PrefixUse Use(const PrefixChain& chain, const ChainKey& form, const Hit& hit);
 
+  // Holds the blocks of a snapshot of this cache, or of what was cut from one.
+  PrefixPin Pin(const Snapshot& snapshot);
+  // Entries that can be gone on from at the last row of the snapshot, which has a chain.
+  std::vector<uint64_t> EntriesAt(const Snapshot& snapshot) const;
+
   // Adds a snapshot with a chain, which `use` is of; entries that it makes superfluous go. False
   // where there is one already. Errors: kFailedPrecondition (under a chunk of rows),
   // kResourceExhausted (the policy has no room: everything is in use).
@@ -125,6 +148,7 @@ class PrefixCache {
   std::optional<Instant> EvictedAt(const ChainKey& key_in_form) const;
 
  private:
+  friend class PrefixPin;
   friend class PrefixUse;
   // Entries that can be gone on from at this border, and such whose rows end less than a chunk
   // behind it.
@@ -135,6 +159,8 @@ class PrefixCache {
 
   void End(PrefixUse& use);
   int64_t NowMicros() const;
+  // Entries that end behind the node's border with the same tokens as `chain`.
+  std::vector<uint64_t> WithSameRest(const Node& node, const PrefixChain& chain) const;
   void Insert(Entry& entry);
   void Remove(const Entry& entry, uint64_t from_border);
   void Drop(uint64_t id, RemovalCause cause);

@@ -68,6 +68,8 @@ const char* NameOf(MissCause cause) {
       return "evicted";
     case MissCause::kEngine:
       return "engine";
+    case MissCause::kLease:
+      return "lease";
   }
   return "unknown";
 }
@@ -99,7 +101,7 @@ PrefixExplanation Explain(const PrefixCache& cache, const PrefixAsk& ask, Instan
   if (same.keyed > ask.rows_hit) {
     // Known in this form, and still not gone on from.
     const bool reached = same.snapshot->rows <= wanted && same.rows >= same.snapshot->rows;
-    say(reached ? MissCause::kEngine : MissCause::kBorder, same);
+    say(ask.leased ? MissCause::kLease : reached ? MissCause::kEngine : MissCause::kBorder, same);
   } else if (evicted) {
     say(MissCause::kEvicted, same);
     why.evicted_ago = now - *evicted;

@@ -25,6 +25,7 @@ enum class MissCause {
   kBorder,     // the nearest one can be gone on from at other rows alone, or its rest differs
   kEvicted,    // the next chunk was there until `evicted_ago`
   kEngine,     // the nearest one needs what the engine cannot do, such as reading records
+  kLease,      // it is there, but not for all of the request group
 };
 
 // Lower-case word of the cause, for people and JSON.
@@ -44,6 +45,7 @@ struct PrefixAsk {
   const std::string* retention = nullptr;
   std::array<uint8_t, 16> model_fingerprint{};
   uint64_t rows_hit = 0;
+  bool leased = false;  // they are those of a lease
 };
 
 PrefixExplanation Explain(const PrefixCache& cache, const PrefixAsk& ask, Instant now);
