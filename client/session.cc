@@ -251,6 +251,7 @@ absl::StatusOr<Sequence> Session::OpenSequence(const OpenOptions& options) {
   request.set_reads_records(options.reads_records);
   request.set_snapshot_id(options.snapshot);
   request.set_snapshot_rows(options.snapshot_rows);
+  request.set_lease_id(options.lease);
   if (options.prefix) {
     Fill(*options.prefix, request.mutable_prefix());
     if (const auto least = options.prefix->least_quality) {
@@ -281,6 +282,39 @@ absl::StatusOr<std::vector<PrefixForm>> Session::MatchPrefix(const ModelHandle& 
                      form.is_public(), form.place()});
   }
   return forms;
+}
+
+absl::StatusOr<PrefixLease> Session::LeasePrefix(const LeaseOptions& options) {
+  if (options.ttl.count() < 0) {
+    return InvalidArgument("ttl is negative: ms={}", options.ttl.count());
+  }
+  v1::LeasePrefixRequest request;
+  Fill(options.prefix, request.mutable_prefix());
+  for (const LeaseMember& member : options.members) {
+    v1::LeaseMember* const added = request.add_members();
+    added->set_model_fingerprint(member.model_fingerprint);
+    added->set_retention(member.retention);
+    if (member.least_quality) {
+      added->set_least_quality(static_cast<v1::QualityClass>(*member.least_quality));
+    }
+    added->set_reads_records(member.reads_records);
+  }
+  request.set_prompt_rows(options.prompt_rows);
+  request.set_ttl_ms(static_cast<uint64_t>(options.ttl.count()));
+  v1::LeasePrefixResponse response;
+  KVASIR_RETURN_IF_ERROR(
+      state_->channel->Call(&v1::KvCache::Stub::LeasePrefix, request, &response));
+  PrefixLease lease;
+  if (response.rows() == 0) return lease;
+  lease.session_ = state_;
+  lease.id_ = response.lease_id();
+  lease.rows_ = response.rows();
+  lease.ttl_ = std::chrono::milliseconds(response.ttl_ms());
+  for (const v1::LeasedForm& form : response.forms()) {
+    lease.forms_.push_back(
+        {form.retention(), static_cast<PrefixQuality>(form.quality()), form.is_public()});
+  }
+  return lease;
 }
 
 absl::Status Session::DropSnapshot(const std::string& snapshot_id) {

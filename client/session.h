@@ -24,6 +24,8 @@
 #include <absl/status/statusor.h>
 
 #include "client/model_spec.h"
+#include "client/prefix.h"
+#include "client/prefix_lease.h"
 #include "client/sequence.h"
 
 namespace kvasir {
@@ -38,38 +40,6 @@ struct ModelHandle {
   uint32_t id = 0;
   uint32_t slots_per_block = 0;
   std::string fingerprint;  // 16 bytes
-};
-
-// What is left of a cached prefix, the better the larger.
-enum class PrefixQuality {
-  kCompacted = 1,  // rows were dropped
-  kQuantised = 2,  // every row, encoded
-  kFull = 3,       // every row as written
-};
-
-// What the token of a row stands for beyond its id, such as an image.
-struct TokenDigest {
-  uint64_t row = 0;
-  std::string digest;  // 1 to 128 bytes
-};
-
-struct PrefixOptions {
-  std::vector<uint32_t> tokens;      // of the prompt, from row 0
-  std::vector<TokenDigest> digests;  // ascending by row
-  std::string salt;                  // sequences of other salts share nothing
-  uint64_t rows_max = 0;             // no more are wanted; 0: as many as there are tokens
-  // Also from other forms than `retention` makes that are at least this good, where they are
-  // longer.
-  std::optional<PrefixQuality> least_quality;
-};
-
-// A form of a prefix that is cached.
-struct PrefixForm {
-  std::string retention;
-  PrefixQuality quality = PrefixQuality::kFull;
-  uint64_t rows = 0;
-  bool is_public = false;
-  std::string place;  // "memory", "disk" or "remote"
 };
 
 struct OpenOptions {
@@ -90,6 +60,10 @@ struct OpenOptions {
   // Go on from the longest cached prefix of these tokens, and be free to publish. Without: the rows
   // are private.
   std::optional<PrefixOptions> prefix = {};
+  // PrefixLease::id, with `prefix`: begin at exactly its rows. `retention` is empty or what the
+  // lease's member of this model asked for, `prompt_rows` the lease's; least_quality is not looked
+  // at. Empty: no lease.
+  std::string lease = {};
 };
 
 class SessionState;
@@ -110,7 +84,9 @@ class Session {
   absl::StatusOr<ModelHandle> RegisterModel(const ModelSpec& spec);
 
   // Errors: kInvalidArgument (retention), kResourceExhausted (with the figures); with a snapshot
-  // kNotFound (unknown to this tenant) and kFailedPrecondition (names the field that differs).
+  // kNotFound (unknown to this tenant) and kFailedPrecondition (names the field that differs); with
+  // a lease likewise, and kFailedPrecondition where it has no member of this model or the prompt
+  // does not lead to its rows.
   absl::StatusOr<Sequence> OpenSequence(const OpenOptions& options);
 
   // Every form of the prompt's beginning that is cached, the longest first, then the best; what
@@ -120,6 +96,13 @@ class Session {
   absl::StatusOr<std::vector<PrefixForm>> MatchPrefix(const ModelHandle& model,
                                                       const PrefixOptions& prefix,
                                                       bool prefetch = false);
+
+  // Leases the longest rows at which every member can go on: until the lease ends, each sequence
+  // that is opened with it begins there, whatever is given up meanwhile. Waits for what lies in a
+  // tier, up to the deadline. Errors: kInvalidArgument (members, ttl, retention, prefix), kNotFound
+  // (names the member whose model no live session of the tenant has), kFailedPrecondition (a
+  // retention that its member does not read), kResourceExhausted (limits.leases_per_session_max).
+  absl::StatusOr<PrefixLease> LeasePrefix(const LeaseOptions& options);
 
   // Forgets a snapshot of this tenant. Errors: kNotFound.
   absl::Status DropSnapshot(const std::string& snapshot_id);

@@ -68,6 +68,7 @@ struct Config {
     uint32_t sequences_per_session_max = 256;
     uint32_t snapshots_per_tenant_max = 64;
     uint32_t models_per_session_max = 8;
+    uint32_t leases_per_session_max = 64;
     uint32_t lanes_max = 128;
     uint64_t rows_max = uint64_t{1} << 17;
     uint32_t extents_per_session_max = 4096;
@@ -86,6 +87,7 @@ struct Config {
   struct Prefix {
     std::string eviction = "return-hazard";
     uint32_t per_tenant_max = 4096;
+    uint32_t lease_ms_max = 60'000;
     std::string state_dir;  // what eviction has learned; "": it is not kept
     friend bool operator==(const Prefix&, const Prefix&) = default;
   };

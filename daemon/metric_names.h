@@ -111,6 +111,9 @@ inline constexpr Metric<TenantSnapshot> kTenantMetrics[] = {
     {"kvasir_tenant_handover_prefixes", MetricKind::kGauge,
      "Cached prefixes that are written down for the process after this one.",
      [](const TenantSnapshot& t) { return static_cast<double>(t.handover_prefixes); }},
+    {"kvasir_tenant_prefix_leases", MetricKind::kGauge,
+     "Leases of prefixes that the tenant's sessions have.",
+     [](const TenantSnapshot& t) { return static_cast<double>(t.prefix_leases); }},
 };
 
 inline constexpr Metric<StoredSnapshot> kStoredMetrics[] = {

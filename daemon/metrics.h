@@ -45,6 +45,7 @@ struct TenantSnapshot {
   uint64_t prefix_metadata_bytes = 0;
   uint64_t frozen_bytes = 0;
   uint64_t handover_prefixes = 0;
+  uint64_t prefix_leases = 0;
   // What memory of other sizes would have hit: times of the limit, ratio.
   std::vector<std::pair<double, double>> hit_ratios = {};
 };

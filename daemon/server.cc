@@ -76,6 +76,8 @@ core::CoreConfig CoreConfigOf(const Config& config) {
                          config.limits.rows_max,
                          config.limits.table_arena_bytes};
   core.snapshots_per_tenant_max = config.limits.snapshots_per_tenant_max;
+  core.leases_per_session_max = config.limits.leases_per_session_max;
+  core.lease_ms_max = config.prefix.lease_ms_max;
   core.eviction = config.prefix.eviction;
   core.prefixes_per_tenant_max = config.prefix.per_tenant_max;
   core.write_down_high_percent = config.tier.write_down_high_percent;
@@ -361,7 +363,8 @@ StatsSnapshot Server::Snapshot() {
                                 tenant.prefix_chunks,
                                 tenant.prefix_metadata_bytes,
                                 tenant.frozen_bytes,
-                                tenant.handover_prefixes});
+                                tenant.handover_prefixes,
+                                tenant.prefix_leases});
     for (const core::HitRatePoint& point : demands[snapshot.tenants.size() - 1].demand.points) {
       snapshot.tenants.back().hit_ratios.emplace_back(point.times, point.hit_ratio);
     }

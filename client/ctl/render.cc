@@ -175,6 +175,7 @@ std::string RenderPrefixes(const v1::ListPrefixesResponse& prefixes) {
                {"ROWS", kRight},
                {"HELD", kRight},
                {"HITS", kRight},
+               {"LEASES", kRight},
                {"AGE", kRight},
                {"RETENTION"},
                {"LABEL"}});
@@ -182,8 +183,8 @@ std::string RenderPrefixes(const v1::ListPrefixesResponse& prefixes) {
     table.AddRow({EscapeForTerminal(info.tenant()), EscapeForTerminal(info.model()),
                   EscapeForTerminal(info.place()), fmt::format("{}", info.rows()),
                   HumanBytes(info.held_bytes()), fmt::format("{}", info.hits()),
-                  Duration(info.age_ms()), EscapeForTerminal(info.retention()),
-                  EscapeForTerminal(info.label())});
+                  fmt::format("{}", info.leases()), Duration(info.age_ms()),
+                  EscapeForTerminal(info.retention()), EscapeForTerminal(info.label())});
   }
   return table.empty() ? "no prefixes\n" : table.Render();
 }
@@ -208,6 +209,7 @@ std::string WhyOf(const v1::PrefixLookup& lookup) {
   }
   if (cause == "evicted") return "evicted " + Duration(lookup.evicted_ms_ago()) + " ago";
   if (cause == "engine") return "cached, but the engine cannot read it";
+  if (cause == "lease") return "cached, but not for all of its request group";
   return EscapeForTerminal(cause);
 }
 

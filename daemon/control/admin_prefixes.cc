@@ -107,6 +107,7 @@ grpc::Status AdminService::ListPrefixes(grpc::ServerContext* context,
     info->set_hits(report.hits);
     info->set_entry(report.entry);
     info->set_place(report.place);
+    info->set_leases(report.leases);
     info->set_age_ms(MillisecondsOf(now - report.made_at));
   }
   return grpc::Status::OK;

@@ -129,6 +129,7 @@ grpc::Status AdminService::GetStats(grpc::ServerContext* context, const v1::GetS
     stats->set_prefix_rows_hit(tenant.prefix_rows_hit);
     stats->set_prefix_chunks(tenant.prefix_chunks);
     stats->set_prefix_metadata_bytes(tenant.prefix_metadata_bytes);
+    stats->set_prefix_leases(tenant.prefix_leases);
   }
   return grpc::Status::OK;
 }

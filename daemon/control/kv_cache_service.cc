@@ -10,8 +10,10 @@
 #include "base/status_macros.h"
 #include "daemon/control/deadline.h"
 #include "daemon/control/model_convert.h"
+#include "daemon/control/prefix_convert.h"
 #include "daemon/control/snapshot_id.h"
 #include "daemon/control/status_convert.h"
+#include "daemon/control/wire_id.h"
 
 namespace kvasir {
 namespace {
@@ -80,19 +82,6 @@ void Fill(const core::Sequence& sequence, uint64_t prompt_rows, v1::OpenSequence
     Fill(report, prompt_rows, out->add_lanes());
   }
   out->set_rows(sequence.rows());
-}
-
-static_assert(static_cast<int>(core::QualityClass::kCompacted) == v1::QUALITY_CLASS_COMPACTED &&
-              static_cast<int>(core::QualityClass::kQuantised) == v1::QUALITY_CLASS_QUANTISED &&
-              static_cast<int>(core::QualityClass::kFull) == v1::QUALITY_CLASS_FULL);
-
-// Nothing where it is unspecified. Errors: kInvalidArgument for a number that is no class.
-absl::StatusOr<std::optional<core::QualityClass>> QualityOf(v1::QualityClass quality) {
-  if (quality == v1::QUALITY_CLASS_UNSPECIFIED) return std::nullopt;
-  if (!v1::QualityClass_IsValid(quality)) {
-    return InvalidArgument("least_quality is unknown: value={}", static_cast<int>(quality));
-  }
-  return static_cast<core::QualityClass>(quality);
 }
 
 }  // namespace
@@ -199,6 +188,11 @@ grpc::Status KvCacheService::OpenSequence(grpc::ServerContext* context,
               *snapshot,           request->snapshot_rows(), *keys ? &**keys : nullptr};
           KVASIR_ASSIGN_OR_RETURN(open.least_quality, QualityOf(request->least_quality()));
           open.loading = &loading;
+          if (!request->lease_id().empty()) {
+            KVASIR_ASSIGN_OR_RETURN(const auto lease,
+                                    SixteenBytesOf("lease_id", request->lease_id()));
+            open.lease = core::PrefixLeaseId{lease};
+          }
           KVASIR_ASSIGN_OR_RETURN(sequence, shared_.core.OpenSequence(session, open));
           *done = sequence != nullptr;
           if (!*done) return absl::OkStatus();  // its prefix is on its way up from a tier

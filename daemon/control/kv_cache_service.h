@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <vector>
 
 #include "daemon/control/caller.h"
 #include "daemon/shared_core.h"
@@ -43,6 +44,10 @@ class KvCacheService final : public v1::KvCache::Service {
                            v1::MatchPrefixResponse* response) override;
   grpc::Status PublishPrefix(grpc::ServerContext* context, const v1::PublishPrefixRequest* request,
                              v1::PublishPrefixResponse* response) override;
+  grpc::Status LeasePrefix(grpc::ServerContext* context, const v1::LeasePrefixRequest* request,
+                           v1::LeasePrefixResponse* response) override;
+  grpc::Status ReleaseLease(grpc::ServerContext* context, const v1::ReleaseLeaseRequest* request,
+                            v1::ReleaseLeaseResponse* response) override;
   grpc::Status DropSnapshot(grpc::ServerContext* context, const v1::DropSnapshotRequest* request,
                             v1::DropSnapshotResponse* response) override;
   grpc::Status CloseSequence(grpc::ServerContext* context, const v1::CloseSequenceRequest* request,
@@ -60,6 +65,10 @@ class KvCacheService final : public v1::KvCache::Service {
   absl::StatusOr<std::optional<core::PrefixKeys>> KeysOf(const grpc::ServerContext& context,
                                                          uint32_t model_id,
                                                          const v1::PrefixKey* prefix);
+  // Likewise for the members of a lease.
+  absl::StatusOr<core::PrefixKeys> LeaseKeysOf(const grpc::ServerContext& context,
+                                               const std::vector<core::LeaseMember>& members,
+                                               const v1::PrefixKey& prefix);
 
   SharedCore& shared_;
   const CallerRegistry& callers_;

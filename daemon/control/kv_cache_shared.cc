@@ -6,6 +6,7 @@
 #include "base/posix.h"
 #include "base/status_macros.h"
 #include "daemon/control/kv_cache_service.h"
+#include "daemon/control/prefix_convert.h"
 #include "daemon/control/snapshot_id.h"
 
 namespace kvasir {
@@ -21,13 +22,7 @@ absl::StatusOr<std::optional<core::PrefixKeys>> KvCacheService::KeysOf(
     KVASIR_ASSIGN_OR_RETURN(core::Session* const session, SessionOf(shared_.core, token, peer));
     KVASIR_ASSIGN_OR_RETURN(scopes, shared_.core.ScopesOf(*session, model_id, prefix->salt()));
   }
-  core::PrefixRequest asked;
-  asked.tokens.assign(prefix->tokens().begin(), prefix->tokens().end());
-  for (const v1::TokenExtra& extra : prefix->extras()) {
-    asked.extras.push_back({extra.row(), extra.digest()});
-  }
-  asked.rows_max = prefix->rows_max();
-  return core::HashPrefix(scopes, std::move(asked));
+  return core::HashPrefix(scopes, ToPrefixRequest(*prefix));
 }
 
 grpc::Status KvCacheService::SaveSequence(grpc::ServerContext* context,

@@ -2,26 +2,21 @@
 #ifndef KVASIR_DAEMON_CONTROL_SNAPSHOT_ID_H_
 #define KVASIR_DAEMON_CONTROL_SNAPSHOT_ID_H_
 
-#include <cstring>
 #include <optional>
 #include <string>
 
 #include <absl/status/statusor.h>
 
-#include "base/error.h"
+#include "base/status_macros.h"
+#include "daemon/control/wire_id.h"
 #include "daemon/core/snapshot.h"
 
 namespace kvasir {
 
 // Errors: kInvalidArgument for bytes that are no id.
 inline absl::StatusOr<core::SnapshotId> RequiredSnapshotIdOf(const std::string& bytes) {
-  core::SnapshotId id;
-  if (bytes.size() != id.bytes.size()) {
-    return InvalidArgument("snapshot_id has the wrong size: bytes={} expected={}", bytes.size(),
-                           id.bytes.size());
-  }
-  std::memcpy(id.bytes.data(), bytes.data(), bytes.size());
-  return id;
+  KVASIR_ASSIGN_OR_RETURN(const auto id, SixteenBytesOf("snapshot_id", bytes));
+  return core::SnapshotId{id};
 }
 
 // Nothing where `bytes` is empty.

@@ -24,6 +24,7 @@ namespace {
 
 constexpr int kSettleMs = 20;  // how soon the kernel is asked again whether extents are free
 constexpr int kEventsMax = 32;
+constexpr int kLeaseWaitMsMax = 60'000;  // a longer wait is one of several
 
 }  // namespace
 
@@ -76,7 +77,12 @@ int DataServer::TimeoutMs() const {
     return each.second->session_id() == 0;
   });
   if (settling_ || !leaving_.empty()) return kSettleMs;
-  return greeting ? static_cast<int>(options_.hello_timeout_ms) : -1;
+  const int timeout = greeting ? static_cast<int>(options_.hello_timeout_ms) : -1;
+  if (!lease_end_) return timeout;
+  const auto left =
+      std::chrono::ceil<std::chrono::milliseconds>(*lease_end_ - SystemClock().Now()).count();
+  const int lease = static_cast<int>(std::clamp<int64_t>(left, 0, kLeaseWaitMsMax));
+  return timeout < 0 ? lease : std::min(timeout, lease);
 }
 
 void DataServer::Loop() {
@@ -242,6 +248,10 @@ void DataServer::TakeLeave() {
       return shared_.core.IsGone(each.first);
     });
     settling_ |= gone > 0;  // their extents came back only now
+    shared_.core.set_now(SystemClock().Now());
+    const std::optional<Instant> lease_end = shared_.core.EndExpiredLeases();
+    settling_ |= lease_end != lease_end_;  // so did those of a lease that is over
+    lease_end_ = lease_end;
     if (settling_) settling_ = shared_.core.Settle();
   }
   for (const int fd : drop) Drop(fd);

@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <thread>
 
 #include <absl/status/statusor.h>
@@ -68,6 +69,7 @@ class DataServer {
   std::map<int, std::unique_ptr<DataSession>> sessions_;      // by socket
   std::map<uint32_t, std::unique_ptr<DataSession>> leaving_;  // by session id: a copy is under way
   bool settling_ = false;                                     // extents wait for their last holder
+  std::optional<Instant> lease_end_;                          // when the next lease ends
   bool stop_ = false;
   std::thread thread_;
 };

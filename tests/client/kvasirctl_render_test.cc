@@ -113,7 +113,8 @@ TEST(KvasirctlRenderTest, TenantsAsJson) {
    "prefix_rows": "0",
    "prefix_rows_hit": "0",
    "prefix_chunks": "0",
-   "prefix_metadata_bytes": "0"
+   "prefix_metadata_bytes": "0",
+   "prefix_leases": "0"
   }
  ]
 }
@@ -183,6 +184,25 @@ TEST(KvasirctlRenderTest, Snapshots) {
   EXPECT_EQ(RenderSnapshots(snapshots),
             "TENANT  MODEL    ROWS     HELD        AGE  RETENTION  LABEL\n"
             "a       SmolLM2  1000  2.0 KiB  1 min 1 s  full       chat\\x1b[2J\n");
+}
+
+TEST(KvasirctlRenderTest, Prefixes) {
+  v1::ListPrefixesResponse prefixes;
+  EXPECT_EQ(RenderPrefixes(prefixes), "no prefixes\n");
+  auto* info = prefixes.add_prefixes();
+  info->set_tenant("a");
+  info->set_model("SmolLM2");
+  info->set_place("memory");
+  info->set_rows(700);
+  info->set_held_bytes(2048);
+  info->set_hits(12);
+  info->set_leases(2);
+  info->set_age_ms(61'000);
+  info->set_retention("full");
+  info->set_label("chat");
+  EXPECT_EQ(RenderPrefixes(prefixes),
+            "TENANT  MODEL    PLACE   ROWS     HELD  HITS  LEASES        AGE  RETENTION  LABEL\n"
+            "a       SmolLM2  memory   700  2.0 KiB    12       2  1 min 1 s  full       chat\n");
 }
 
 TEST(KvasirctlRenderTest, Policies) {

@@ -218,6 +218,38 @@ TEST(ProtoTest, GoldenBytes) {
   saved.set_rows(2);
   saved.set_held_bytes(3);
   EXPECT_EQ(Wire(saved), "080112017318022003");
+
+  open.Clear();
+  open.set_lease_id("l");
+  EXPECT_EQ(Wire(open), "5a016c");
+  v1::LeasePrefixRequest lease;
+  lease.mutable_prefix()->add_tokens(5);
+  lease.add_members()->set_model_fingerprint("m");
+  lease.mutable_members(0)->set_retention("f");
+  lease.mutable_members(0)->set_least_quality(v1::QUALITY_CLASS_QUANTISED);
+  lease.mutable_members(0)->set_reads_records(true);
+  lease.set_prompt_rows(2);
+  lease.set_ttl_ms(3);
+  EXPECT_EQ(Wire(lease),
+            "0a060a0405000000"
+            "120a0a016d12016618022001"
+            "18022003");
+  v1::LeasePrefixResponse leased;
+  leased.set_boot_epoch(1);
+  leased.set_lease_id("l");
+  leased.set_rows(2);
+  leased.add_forms()->set_retention("f");
+  leased.mutable_forms(0)->set_quality(v1::QUALITY_CLASS_FULL);
+  leased.mutable_forms(0)->set_is_public(true);
+  leased.set_ttl_ms(3);
+  EXPECT_EQ(Wire(leased),
+            "080112016c1802"
+            "22070a016610031801"
+            "2803");
+  v1::ReleaseLeaseRequest release;
+  release.set_lease_id("l");
+  EXPECT_EQ(Wire(release), "0a016c");
+
   v1::DropSnapshotRequest drop;
   drop.set_snapshot_id("s");
   EXPECT_EQ(Wire(drop), "0a0173");
