@@ -59,21 +59,15 @@ absl::StatusOr<std::span<const KeptRunView>> SequenceState::Retrieve(uint32_t la
   std::byte* const report = lane.report + geometry.query_off[layer];
   std::memcpy(report, query.data(), query.size_bytes());
   if (!mass.empty()) std::memcpy(report + query.size_bytes(), mass.data(), mass.size_bytes());
-  v1::RetrieveRequest request;
-  request.set_sequence(slot_);
-  request.set_uid(uid_);
-  request.set_layer(layer);
-  request.set_mass_blocks(mass.size());
-  v1::RetrieveResponse response;
-  KVASIR_RETURN_IF_ERROR(session_->channel->Call(&v1::KvCache::Stub::Retrieve, request, &response));
+  KVASIR_ASSIGN_OR_RETURN(const std::vector<shm::RetrievedBlockRecord> blocks,
+                          CallRetrieve(layer, mass.size()));
   views.clear();
   const std::vector<shm::LayerRowBytes> bytes = {model_.row_bytes[layer]};
   const shm::GroupGeometry slot = shm::MakeGroupGeometry(bytes, retrieved_rows_);
-  for (const v1::RetrievedBlock& block : response.blocks()) {
-    KVASIR_ASSIGN_OR_RETURN(
-        const std::byte* const base,
-        session_->extents->At(block.extent(), block.generation(), block.offset(), slot.bytes,
-                              session_->DeadlineFromNow()));
+  for (const shm::RetrievedBlockRecord& block : blocks) {
+    KVASIR_ASSIGN_OR_RETURN(const std::byte* const base,
+                            session_->extents->At(block.extent, block.generation, block.offset,
+                                                  slot.bytes, session_->DeadlineFromNow()));
     KeptRunView view;
     view.k = base + slot.k_off[0];
     view.v = base + slot.v_off[0];

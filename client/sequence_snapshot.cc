@@ -26,13 +26,7 @@ absl::StatusOr<Snapshot> SequenceState::Save() {
 absl::StatusOr<Sequence::Published> SequenceState::PublishPrefix() {
   if (closed_) return FailedPrecondition("the sequence is closed: id={}", id_);
   WriteDesk();  // the rows that it offers
-  v1::PublishPrefixRequest request;
-  request.set_sequence(slot_);
-  request.set_uid(uid_);
-  v1::PublishPrefixResponse response;
-  KVASIR_RETURN_IF_ERROR(
-      session_->channel->Call(&v1::KvCache::Stub::PublishPrefix, request, &response));
-  return Sequence::Published{response.rows(), response.held_bytes()};
+  return CallPublishPrefix();
 }
 
 }  // namespace kvasir

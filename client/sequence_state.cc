@@ -279,33 +279,14 @@ void SequenceState::WriteDesk() {
 }
 
 absl::Status SequenceState::Sync(uint64_t granted_rows, std::optional<uint64_t> table_row) {
-  v1::SyncRequest request;
-  v1::SyncNeed* need = request.add_needs();
-  need->set_sequence(slot_);
-  need->set_uid(uid_);
-  need->set_granted_rows(granted_rows);
-  need->set_has_table_row(table_row.has_value());
-  need->set_table_row(table_row.value_or(0));
-  v1::SyncResponse response;
-  KVASIR_RETURN_IF_ERROR(session_->channel->Call(&v1::KvCache::Stub::Sync, request, &response));
-  if (response.results_size() != 1)
-    return Internal("sync answered {} results", response.results_size());
-  const v1::SyncResult& result = response.results(0);
-  unseen_bytes_ = result.unseen_bytes();
-  return result.code() == 0
-             ? absl::OkStatus()
-             : MakeError(static_cast<absl::StatusCode>(result.code()), result.message());
+  KVASIR_ASSIGN_OR_RETURN(unseen_bytes_, CallSync(granted_rows, table_row));
+  return absl::OkStatus();
 }
 
 absl::Status SequenceState::Truncate(uint64_t rows) {
   if (closed_) return FailedPrecondition("the sequence is closed: id={}", id_);
-  v1::TruncateRequest request;
-  request.set_sequence(slot_);
-  request.set_uid(uid_);
-  request.set_rows(rows);
-  v1::TruncateResponse response;
-  KVASIR_RETURN_IF_ERROR(session_->channel->Call(&v1::KvCache::Stub::Truncate, request, &response));
-  return StartOver(rows, response.uid());
+  KVASIR_ASSIGN_OR_RETURN(const uint32_t uid, CallTruncate(rows));
+  return StartOver(rows, uid);
 }
 
 absl::Status SequenceState::StartOver(uint64_t rows, uint32_t uid) {
@@ -338,11 +319,7 @@ absl::Status SequenceState::StartOver(uint64_t rows, uint32_t uid) {
 absl::Status SequenceState::Close() {
   if (closed_) return absl::OkStatus();
   closed_ = true;
-  v1::CloseSequenceRequest request;
-  request.set_sequence(slot_);
-  request.set_uid(uid_);
-  v1::CloseSequenceResponse response;
-  return session_->channel->Call(&v1::KvCache::Stub::CloseSequence, request, &response);
+  return CallClose();
 }
 
 absl::StatusOr<Sequence::Footprint> SequenceState::MeasureFootprint() {

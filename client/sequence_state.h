@@ -11,6 +11,7 @@
 #include "client/sequence.h"
 #include "client/session_state.h"
 #include "proto/shm/report_geometry.h"
+#include "ring/commands.h"
 
 namespace kvasir {
 
@@ -95,6 +96,15 @@ class SequenceState {
   void MakeLayerViews();
   void WriteDesk();
   absl::Status Sync(uint64_t granted_rows, std::optional<uint64_t> table_row);
+
+  // ---- calls, through the ring or by gRPC (sequence_calls.cc). Errors: the daemon's.
+  ring::SequenceRef ref() const { return {slot_, uid_}; }
+  absl::StatusOr<uint64_t> CallSync(uint64_t granted_rows, std::optional<uint64_t> table_row);
+  absl::StatusOr<uint32_t> CallTruncate(uint64_t rows);  // the new uid
+  absl::StatusOr<std::vector<shm::RetrievedBlockRecord>> CallRetrieve(uint32_t layer,
+                                                                      uint64_t mass_blocks);
+  absl::StatusOr<Sequence::Published> CallPublishPrefix();
+  absl::Status CallClose();
 
   const std::shared_ptr<SessionState> session_;  // shared with the Session and other sequences
   const ClientModel model_;

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/status_macros.h"
+#include "client/ring_calls.h"
 #include "client/sequence_state.h"
 #include "client/session_state.h"
 #include "proto/shm/layout_hash.h"
@@ -77,7 +78,7 @@ absl::StatusOr<shm::Welcome> Greet(SessionState& state) {
     return MakeError(static_cast<absl::StatusCode>(answer.refusal.code), answer.refusal.text);
   }
   if (message.bytes == 0) return Unavailable("the daemon closed the data socket");
-  if (message.bytes != sizeof(shm::Welcome) || message.fds.size() != 2 ||
+  if (message.bytes != sizeof(shm::Welcome) || message.fds.size() != 3 ||
       answer.kind != static_cast<uint32_t>(shm::MessageKind::kWelcome)) {
     return DataLoss("malformed welcome: bytes={} fds={}", message.bytes, message.fds.size());
   }
@@ -89,6 +90,7 @@ absl::StatusOr<shm::Welcome> Greet(SessionState& state) {
                           MappedRegion::Map(message.fds[0], welcome.d_bytes, Access::kReadOnly));
   KVASIR_ASSIGN_OR_RETURN(state.e,
                           MappedRegion::Map(message.fds[1], welcome.e_bytes, Access::kReadWrite));
+  state.doorbell = std::move(message.fds[2]);
   return welcome;
 }
 
@@ -195,6 +197,7 @@ absl::StatusOr<std::unique_ptr<Session>> Session::Connect(const ConnectOptions& 
                           ConnectWithin(options.data_socket, state->DeadlineFromNow()));
   KVASIR_ASSIGN_OR_RETURN(const shm::Welcome welcome, Greet(*state));
   KVASIR_RETURN_IF_ERROR(CheckHeader(*state, welcome));
+  KVASIR_RETURN_IF_ERROR(OpenRing(*state, options));
   reinterpret_cast<shm::EngineHeader*>(state->e.data())->magic = shm::kEngineMagic;
   std::array<char, 2 * sizeof(welcome.token) + 1> hex{};
   ::sodium_bin2hex(hex.data(), hex.size(), welcome.token, sizeof(welcome.token));
@@ -269,6 +272,7 @@ absl::StatusOr<Sequence> Session::OpenSequence(const OpenOptions& options) {
 absl::StatusOr<std::vector<PrefixForm>> Session::MatchPrefix(const ModelHandle& model,
                                                              const PrefixOptions& prefix,
                                                              bool prefetch) {
+  if (FitsRing(*state_, prefix)) return MatchByRing(*state_, model.id, prefix, prefetch);
   v1::MatchPrefixRequest request;
   request.set_model_id(model.id);
   request.set_prefetch(prefetch);

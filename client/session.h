@@ -34,6 +34,10 @@ struct ConnectOptions {
   std::string control_socket = "/run/kvasir/control.sock";
   std::string data_socket = "/run/kvasir/data.sock";
   std::chrono::milliseconds deadline{10'000};  // of every call and every wait
+  // What is called at block borders goes through shared memory, else by gRPC as all the rest.
+  bool use_ring = true;
+  // How long a call looks for its answer before it sleeps; nothing: as the daemon says.
+  std::optional<std::chrono::nanoseconds> spin = {};
 };
 
 struct ModelHandle {

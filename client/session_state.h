@@ -5,6 +5,8 @@
 #include <chrono>
 #include <map>
 #include <memory>
+#include <optional>
+#include <span>
 #include <vector>
 
 #include "base/clock.h"
@@ -16,6 +18,8 @@
 #include "client/model_spec.h"
 #include "proto/shm/group_geometry.h"
 #include "proto/shm/layout.h"
+#include "ring/command_caller.h"
+#include "ring/ring_memory.h"
 
 namespace kvasir {
 
@@ -31,9 +35,12 @@ class SessionState {
  public:
   UniqueFd socket;
   MappedRegion d, e;  // D read-only, E read-write
+  UniqueFd doorbell;
   std::chrono::milliseconds deadline{0};
   std::unique_ptr<ControlChannel> channel;
   std::unique_ptr<ExtentMap> extents;
+  std::optional<ring::EngineRingMemory> ring_memory;
+  std::unique_ptr<ring::CommandCaller> ring;  // null: every call goes by gRPC
   Mutex mutex;
   std::map<uint32_t, ClientModel> models ABSL_GUARDED_BY(mutex);
 
@@ -47,6 +54,21 @@ class SessionState {
     return reinterpret_cast<shm::SeqDesk*>(e.data() + header().e_desk_off)[slot];
   }
   Instant DeadlineFromNow() const { return std::chrono::steady_clock::now() + deadline; }
+
+  // A command of the ring and its answer. REQUIRES: `ring`. Errors: the daemon's, those of
+  // CommandCaller::Call().
+  absl::Status Command(const shm::SubmissionEntry& entry,
+                       std::span<const std::span<const std::byte>> payload,
+                       std::span<std::byte> answer, shm::CompletionEntry* reply) {
+    return ring->Call(entry, payload, answer, DeadlineFromNow(), reply);
+  }
+  // One without payload whose answer is all in its results.
+  absl::StatusOr<shm::CompletionEntry> Command(const shm::SubmissionEntry& entry) {
+    shm::CompletionEntry reply{};
+    const absl::Status status = Command(entry, {}, {}, &reply);
+    if (!status.ok()) return status;
+    return reply;
+  }
 
   // The commit check: blocks change hands only after the daemon has ended the session.
   absl::Status CheckOpen() const {

@@ -274,7 +274,12 @@ absl::Status Server::StartGrpc() {
                               static_cast<int>(config_.server.rpc_threads));
   grpc_ = builder.BuildAndStart();
   if (!grpc_) return Internal("gRPC could not be started");
+  RingServer::Options rings;
+  rings.wait_max = std::chrono::milliseconds(config_.limits.rpc_deadline_max_ms);
+  rings.extents_taken = [this] { workers_->WakeRefill(); };
+  KVASIR_ASSIGN_OR_RETURN(rings_, RingServer::Start(*shared_, std::move(rings)));
   DataServerOptions options;
+  options.rings = rings_.get();
   options.boot_epoch = boot_epoch_;
   options.hello_timeout_ms = config_.limits.hello_timeout_ms;
   options.session_limits = CoreConfigOf(config_).session_limits;
@@ -303,6 +308,7 @@ Server::~Server() {
   pressure_.reset();
   if (workers_) workers_->Stop();
   data_server_.reset();
+  rings_.reset();
   if (tier_workers_) {
     tier_workers_->Stop(std::chrono::milliseconds(config_.tier.stop_drain_ms));
   }

@@ -172,6 +172,11 @@ void KvCore::Violation(Session& session, const absl::Status& what) {
   EndSession(session.id);
 }
 
+void KvCore::EndForViolation(uint32_t session_id, const absl::Status& what) {
+  const auto found = sessions_.find(session_id);
+  if (found != sessions_.end() && !found->second->ended) Violation(*found->second, what);
+}
+
 absl::StatusOr<ModelHandle> KvCore::RegisterModel(Session& session, ModelDescription description) {
   if (session.models.size() >= session.limits.models_max) {
     return ResourceExhausted("session has too many models: limits.models_per_session_max={}",

@@ -42,6 +42,8 @@ class KvCore {
                                        ExtentSender& sender);
   // Ends it: everything unsealed goes back. The segments may be unmapped when IsGone().
   void EndSession(uint32_t session_id);
+  // The session broke the protocol in a way that its caller has seen: counted, logged, ended.
+  void EndForViolation(uint32_t session_id, const absl::Status& what);
   // No job of the session is out any more and its memory is no longer referred to.
   bool IsGone(uint32_t session_id) const { return !sessions_.contains(session_id); }
   // EndSession() was called, here or because of a violation.

@@ -187,8 +187,8 @@ bool KvCore::AwaitsLoads(const Session& session, const LeaseRequest& request,
     }
     for (size_t i = 0; i < matches.size(); ++i) {
       if (!matches[i].tier) continue;
-      const uint64_t load = LoadPrefix(*group.members[i].model, matches[i],
-                                       request.prefix->tokens, rows_there);
+      const uint64_t load =
+          LoadPrefix(*group.members[i].model, matches[i], request.prefix->tokens, rows_there);
       if (load != 0) loading.loads.push_back(load);
     }
   }

@@ -202,7 +202,7 @@ struct TenantReport {
   uint64_t prefix_chunks = 0, prefix_metadata_bytes = 0;
   uint64_t frozen_bytes = 0;       // of extents that were taken over
   uint64_t handover_prefixes = 0;  // that are written down for the next process
-  uint64_t prefix_leases = 0;  // that its sessions have taken
+  uint64_t prefix_leases = 0;      // that its sessions have taken
   TenantCounters counters;
 };
 

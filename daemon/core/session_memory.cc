@@ -11,10 +11,13 @@ SegmentSizes SegmentSizesFor(const SessionLimits& limits) {
   sizes.seq_off = shm::kHeaderBytes;
   sizes.arena_off =
       RoundUp(sizes.seq_off + sizeof(shm::SeqBoard) * limits.sequences_max, kPageBytes);
-  sizes.d_bytes = RoundUp(sizes.arena_off + limits.arena_bytes, kPageBytes);
+  sizes.ring_d_off = RoundUp(sizes.arena_off + limits.arena_bytes, kPageBytes);
   sizes.e_desk_off = shm::kHeaderBytes;
-  sizes.e_bytes =
+  sizes.ring_e_off =
       RoundUp(sizes.e_desk_off + sizeof(shm::SeqDesk) * limits.sequences_max, kPageBytes);
+  const shm::RingSegmentBytes ring = shm::RingSegmentBytesFor(limits.ring);
+  sizes.d_bytes = sizes.ring_d_off + ring.d;
+  sizes.e_bytes = sizes.ring_e_off + ring.e;
   return sizes;
 }
 

@@ -11,6 +11,7 @@
 #include <absl/status/statusor.h>
 
 #include "allocator/extent.h"
+#include "proto/shm/command_ring_layout.h"
 #include "proto/shm/layout.h"
 
 namespace kvasir::core {
@@ -23,11 +24,12 @@ struct SessionLimits {
   uint64_t recent_rows_max =
       1 << 17;  // directory of a sequence: rows between recent_first and granted
   uint64_t arena_bytes = 16ULL << 20;
+  shm::RingSizes ring = {};  // of the command ring, which the core does not touch
 };
 
 // Sizes of the segments for these limits.
 struct SegmentSizes {
-  uint64_t seq_off, arena_off, d_bytes, e_desk_off, e_bytes;
+  uint64_t seq_off, arena_off, ring_d_off, d_bytes, e_desk_off, ring_e_off, e_bytes;
 };
 SegmentSizes SegmentSizesFor(const SessionLimits& limits);
 

@@ -56,6 +56,9 @@ DataServer::~DataServer() {
   const uint64_t one = 1;
   (void)::eventfd_write(wake_, one);
   thread_.join();
+  for (auto& [fd, session] : sessions_) {
+    if (session->session_id() != 0) options_.rings->Remove(session->session_id());
+  }
   MutexLock lock(shared_.mutex);
   for (auto& [fd, session] : sessions_) {
     if (session->session_id() != 0) shared_.core.EndSession(session->session_id());
@@ -190,7 +193,7 @@ void DataServer::Greet(int fd, DataSession& session) {
 absl::Status DataServer::OpenSession(DataSession& session) {
   core::SessionToken token;
   KVASIR_RETURN_IF_ERROR(FillRandom(token.bytes.data(), token.bytes.size()));
-  KVASIR_RETURN_IF_ERROR(session.MakeSegments(options_.session_limits));
+  KVASIR_RETURN_IF_ERROR(session.MakeSegments(options_.session_limits, options_.boot_epoch));
   core::Session* opened = nullptr;
   {
     MutexLock lock(shared_.mutex);
@@ -202,6 +205,9 @@ absl::Status DataServer::OpenSession(DataSession& session) {
     spdlog::info("session opened: session={} tenant={} uid={} pid={}", opened->id,
                  opened->tenant.config.name, session.peer().uid, session.peer().pid);
   }
+  // Before the engine has the segments: from there on it may submit.
+  KVASIR_RETURN_IF_ERROR(
+      options_.rings->Add(opened->id, token, session.doorbell().get(), session.ring()));
   return session.SendWelcome(token, options_.boot_epoch);
 }
 
@@ -224,6 +230,7 @@ void DataServer::Drop(int fd) {
   (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
   const uint32_t id = session->session_id();
   if (id == 0) return;
+  options_.rings->Remove(id);  // nobody reads the segments for commands any more
   MutexLock lock(shared_.mutex);
   spdlog::info("session closed: session={} pid={}", id, session->peer().pid);
   shared_.core.EndSession(id);

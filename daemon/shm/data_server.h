@@ -18,6 +18,7 @@
 #include "base/unix_socket.h"
 #include "daemon/shared_core.h"
 #include "daemon/shm/data_session.h"
+#include "daemon/shm/ring_server.h"
 
 namespace kvasir {
 
@@ -27,6 +28,7 @@ struct DataServerOptions {
   uint32_t pending_max = 64;  // connections that have not said hello
   core::SessionLimits session_limits;
   std::function<void()> extents_returned;  // the pool has free bytes again
+  RingServer* rings = nullptr;             // serves the sessions' commands; must outlive it
 };
 
 class DataServer {

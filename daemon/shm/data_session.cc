@@ -7,13 +7,19 @@
 #include <cstring>
 
 #include "base/status_macros.h"
+#include "ring/doorbell.h"
 
 namespace kvasir {
 
-absl::Status DataSession::MakeSegments(const core::SessionLimits& limits) {
+absl::Status DataSession::MakeSegments(const core::SessionLimits& limits, uint64_t boot_epoch) {
   const core::SegmentSizes sizes = core::SegmentSizesFor(limits);
   KVASIR_ASSIGN_OR_RETURN(d_, Segment::Create("kvasir-session-d", sizes.d_bytes));
   KVASIR_ASSIGN_OR_RETURN(e_, Segment::Create("kvasir-session-e", sizes.e_bytes));
+  KVASIR_ASSIGN_OR_RETURN(doorbell_, ring::MakeDoorbell());
+  const shm::RingGeometry geometry =
+      shm::RingGeometryFor(limits.ring, sizes.ring_d_off, sizes.ring_e_off, limits.sequences_max);
+  ring_ = std::make_unique<RingEnds>(
+      ring::DaemonRingMemory::Create(geometry, boot_epoch, d_.map.data(), e_.map.data()));
   return absl::OkStatus();
 }
 
@@ -28,7 +34,7 @@ absl::Status DataSession::SendWelcome(const core::SessionToken& token, uint64_t 
   welcome.session_id = session_id_;
   KVASIR_ASSIGN_OR_RETURN(const UniqueFd d, Reopen(d_.fd, O_RDONLY));
   KVASIR_ASSIGN_OR_RETURN(const UniqueFd e, Reopen(e_.fd, O_RDWR));
-  const std::array<int, 2> fds{d.get(), e.get()};
+  const std::array<int, 3> fds{d.get(), e.get(), doorbell_.get()};
   return SendMessage(socket_, std::as_bytes(std::span(&welcome, 1)), fds);
 }
 

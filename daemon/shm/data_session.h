@@ -3,6 +3,7 @@
 #define KVASIR_DAEMON_SHM_DATA_SESSION_H_
 
 #include <cstdint>
+#include <memory>
 #include <utility>
 
 #include <absl/status/status.h>
@@ -10,6 +11,7 @@
 #include "base/clock.h"
 #include "base/unix_socket.h"
 #include "daemon/core/session.h"
+#include "daemon/shm/ring_ends.h"
 #include "daemon/shm/segment.h"
 
 namespace kvasir {
@@ -22,10 +24,14 @@ class DataSession final : public core::ExtentSender {
   DataSession(UniqueFd socket, const PeerCredentials& peer, Instant hello_deadline)
       : socket_(std::move(socket)), peer_(peer), hello_deadline_(hello_deadline) {}
 
-  absl::Status MakeSegments(const core::SessionLimits& limits);
+  absl::Status MakeSegments(const core::SessionLimits& limits, uint64_t boot_epoch);
   core::SessionMemory memory() const { return {d_.map.data(), e_.map.data()}; }
   absl::Status SendWelcome(const core::SessionToken& token, uint64_t boot_epoch);
   absl::Status SendExtent(const shm::ExtentNotice& notice, const Extent& extent) override;
+
+  // The daemon's ends of the command ring; after MakeSegments().
+  RingEnds& ring() { return *ring_; }
+  const UniqueFd& doorbell() const { return doorbell_; }
 
   const UniqueFd& socket() const { return socket_; }
   // Tells the engine that the session is over; the descriptor itself stays until destruction.
@@ -41,6 +47,8 @@ class DataSession final : public core::ExtentSender {
   const Instant hello_deadline_;
   uint32_t session_id_ = 0;
   Segment d_, e_;
+  UniqueFd doorbell_;
+  std::unique_ptr<RingEnds> ring_;  // of the segments
 };
 
 }  // namespace kvasir

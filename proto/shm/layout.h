@@ -1,4 +1,4 @@
-// The bytes that one session and the daemon share in memory, ABI 4. docs/shm_protocol.md has the
+// The bytes that one session and the daemon share in memory, ABI 5. docs/shm_protocol.md has the
 // states, the memory orders, and what happens when either side dies between two stores.
 //
 // Two segments a session. D: written by the daemon, mapped read-only by the engine. E: written by
@@ -17,7 +17,7 @@
 
 namespace kvasir::shm {
 
-inline constexpr uint32_t kAbiVersion = 4;
+inline constexpr uint32_t kAbiVersion = 5;
 inline constexpr uint64_t kDaemonMagic = 0x314D48535F53564BULL;  // "KVS_SHM1"
 inline constexpr uint64_t kEngineMagic = 0x31474E455F53564BULL;  // "KVS_ENG1"
 inline constexpr uint64_t kHeaderBytes = 4096;
@@ -151,8 +151,8 @@ static_assert(sizeof(RecentRef) == 16);
 
 // ---- data.sock, SOCK_SEQPACKET
 // -------------------------------------------------------------------- The engine sends one Hello;
-// the daemon answers one Welcome (with the fds of D and E) or one Refusal, then ExtentNotice
-// messages (each with one fd). Anything else from the engine ends the session.
+// the daemon answers one Welcome (with the fds of D, E and the doorbell) or one Refusal, then
+// ExtentNotice messages (each with one fd). Anything else from the engine ends the session.
 inline constexpr uint64_t kHelloMagic = 0x314F4C48535F564BULL;  // "KV_SHLO1"
 
 enum class MessageKind : uint32_t { kHello = 1, kWelcome = 2, kRefusal = 3, kExtent = 4 };

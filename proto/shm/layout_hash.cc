@@ -2,6 +2,7 @@
 
 #include <cstddef>
 
+#include "proto/shm/command_ring_layout.h"
 #include "proto/shm/layout.h"
 
 #include <fmt/format.h>
@@ -86,6 +87,7 @@ std::string LayoutText() {
   KVASIR_FIELD_(ExtentNotice, generation);
   KVASIR_FIELD_(ExtentNotice, bytes);
   KVASIR_FIELD_(ExtentNotice, extent_id);
+  text += CommandRingLayoutText();
   return text;
 }
 

@@ -66,7 +66,7 @@ absl::Status RawDataSocket::Greet(const shm::Hello& hello) {
   if (message.bytes == sizeof(shm::Refusal)) {
     return MakeError(static_cast<absl::StatusCode>(answer.refusal.code), answer.refusal.text);
   }
-  if (message.bytes != sizeof(shm::Welcome) || message.fds.size() != 2) {
+  if (message.bytes != sizeof(shm::Welcome) || message.fds.size() != 3) {
     return Internal("no welcome: bytes={} fds={}", message.bytes, message.fds.size());
   }
   fds_ = std::move(message.fds);

@@ -49,6 +49,9 @@ class RawDataSocket {
     return reinterpret_cast<shm::SeqDesk*>(e_.data() + header().e_desk_off)[slot];
   }
   const UniqueFd& d_fd() const { return fds_[0]; }
+  const UniqueFd& doorbell() const { return fds_[2]; }
+  const MappedRegion& d() const { return d_; }
+  const MappedRegion& e() const { return e_; }
   // The next extent notice, with its descriptor.
   struct SentExtent {
     shm::ExtentNotice notice{};
