@@ -7,11 +7,13 @@
 
 #include <filesystem>
 #include <fstream>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include <gmock/gmock.h>
 #include <grpcpp/generic/generic_stub.h>
+#include <gtest/gtest-spi.h>
 #include <gtest/gtest.h>
 
 #include "base/error.h"
@@ -67,6 +69,18 @@ TEST_F(DaemonProcessTest, TellsTheServiceManagerAndLeavesNothing) {
   EXPECT_EQ(daemon_.process().Wait(), 0);
   EXPECT_FALSE(Exists("control.sock"));
   EXPECT_FALSE(Exists("data.sock"));
+}
+
+TEST_F(DaemonProcessTest, ASecondOneOnTheFolderFailsAtOnce) {
+  std::unique_ptr<DaemonProcess> second;
+  EXPECT_NONFATAL_FAILURE(second = std::make_unique<DaemonProcess>(folder_.path()),
+                          "another DaemonProcess has this folder");
+  EXPECT_FALSE(second->Start(MakeConfig()));
+  EXPECT_FALSE(second->has_process());
+  second.reset();  // and takes nothing from the first
+  ASSERT_TRUE(daemon_.Start(MakeConfig()));
+  daemon_.process().Signal(SIGTERM);
+  EXPECT_EQ(daemon_.process().Wait(), 0);
 }
 
 TEST_F(DaemonProcessTest, StopsWhileClientsAreBusy) {

@@ -1,5 +1,6 @@
 #include "tests/support/daemon_process.h"
 
+#include <errno.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
@@ -17,20 +18,30 @@
 namespace kvasir::testing {
 
 DaemonProcess::DaemonProcess(std::string folder) : folder_(std::move(folder)) {
-  notify_ = UniqueFd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  UniqueFd socket(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  const std::string path = folder_ + "/notify.sock";
-  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
-  EXPECT_EQ(::bind(notify_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+  std::memcpy(address.sun_path, notify_path_.c_str(), notify_path_.size() + 1);
+  if (::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0) {
+    notify_ = std::move(socket);
+    return;
+  }
+  // What its daemon says would go to the other one, and this one would wait for it for ever.
+  ADD_FAILURE() << "another DaemonProcess has this folder, or something is in its way: socket="
+                << notify_path_ << " error=" << std::strerror(errno);
+}
+
+DaemonProcess::~DaemonProcess() {
+  if (notify_) (void)::unlink(notify_path_.c_str());
 }
 
 bool DaemonProcess::Start(const Config& config, const std::vector<std::string>& prefix) {
+  if (!notify_) return false;
   const std::string path = folder_ + "/kvasird.toml";
   std::ofstream(path) << EffectiveConfigToml(config);
   std::vector<std::string> argv = prefix;
   argv.insert(argv.end(), {program_, "--config=" + path});
-  std::vector<std::string> environment{"NOTIFY_SOCKET=" + folder_ + "/notify.sock"};
+  std::vector<std::string> environment{"NOTIFY_SOCKET=" + notify_path_};
   std::vector<std::pair<std::string, UniqueFd>> kept;
   if (keeper_ != nullptr) kept = keeper_->Duplicates();
   std::vector<int> inherited;

@@ -154,12 +154,16 @@ absl::Status TierEngine::Publish(const std::vector<uint32_t>& tokens) {
 
 bool TierDaemon::Start() {
   const bool started = process_.Start(config_);
-  if (!started) ADD_FAILURE() << "kvasird did not start: " << process_.process().ReadErrors();
+  if (!started) {
+    ADD_FAILURE() << "kvasird did not start: "
+                  << (process_.has_process() ? process_.process().ReadErrors() : "");
+  }
   return started;
 }
 
 std::string TierDaemon::StartAndFail() {
   EXPECT_FALSE(process_.Start(config_));
+  if (!process_.has_process()) return "";
   process_.process().Signal(SIGTERM);  // where it came up after all
   std::string said = process_.process().ReadErrors();
   EXPECT_EQ(process_.process().Wait(), 1) << said;
