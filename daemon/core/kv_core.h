@@ -316,7 +316,8 @@ class KvCore {
                                       const std::optional<Leased>& leased);
   bool AskForStoreOf(size_t tier, Tenant& tenant);
   void AskForStore(size_t tier, Tenant& tenant, const PrefixCache::Entry& entry);
-  bool IsPressed(Tenant& tenant) const;
+  // Whether the tenant's kept rows are to become fewer now; the tenant remembers it.
+  bool UpdatePressed(Tenant& tenant);
   void DropBelowLowWatermark();
   void FinishStore(TierJob& job);
   void FinishLoad(TierJob& job);

@@ -58,7 +58,7 @@ void KvCore::AskForStore(size_t tier, Tenant& tenant, const PrefixCache::Entry& 
 }
 
 // Between the two watermarks of its memory a tenant goes on with what it was at.
-bool KvCore::IsPressed(Tenant& tenant) const {
+bool KvCore::UpdatePressed(Tenant& tenant) {
   const auto percent = [&](uint32_t of) { return tenant.config.limit_bytes / 100 * of; };
   const uint64_t kept = tenant.kept_bytes();
   if (kept >= percent(config_.write_down_high_percent)) tenant.pressed = true;
@@ -76,7 +76,7 @@ bool KvCore::AskForStoreOf(size_t tier, Tenant& tenant) {
     AskForStore(tier, tenant, entry->second);
     if (!tiers_[tier].writes.empty()) return true;
   }
-  if (!IsPressed(tenant) || now_ < store.rest_until) return false;
+  if (!UpdatePressed(tenant) || now_ < store.rest_until) return false;
   for (const auto& [id, entry] : entries) {
     // What was used once and never again is the most of what there is, and not worth a write.
     if (entry.hits == 0 || !IsWhole(*entry.snapshot)) continue;
@@ -119,7 +119,7 @@ std::unique_ptr<TierJob> KvCore::TakeTierJob(size_t tier, TierLane lane) {
 // its memory.
 void KvCore::DropBelowLowWatermark() {
   for (const auto& tenant : tenants_) {
-    while (IsPressed(*tenant) && tenant->GivesUpPrefix()) {
+    while (UpdatePressed(*tenant) && tenant->GivesUpPrefix()) {
     }
   }
 }
