@@ -307,6 +307,10 @@ KvCore::SelectAnswer KvCore::SelectRows(Session& session, uint32_t slot, uint32_
 KvCore::RetrieveAnswer KvCore::Retrieve(Session& session, uint32_t slot, uint32_t uid,
                                         uint32_t layer, uint64_t mass_blocks, bool* asked) {
   RetrieveAnswer answer;
+  // Without a Look(): nothing of the answer follows from the desk. A block is sealed at the row
+  // where the table in use ends, and no step goes there before a Sync() has looked, so that a row
+  // is never in a block and in view at once. What the desk says beyond that can wait for the next
+  // one, and this is called in every layer of every step.
   absl::StatusOr<Sequence*> found = FindSequence(session, slot, uid);
   if (!found.ok()) {
     answer.status = found.status();

@@ -196,11 +196,12 @@ class Sequence {
   std::vector<RowReport> InspectPrompt(uint64_t first_row, uint32_t max_rows) const;
   uint64_t prompt_rows() const { return prompt_.size(); }
 
-  // Retrieval policies. REQUIRES: no job is out. A call with *asked false makes a job that looks up
-  // in `layer`, with the query and the mass of `mass_blocks` blocks that the engine has reported,
-  // and sets *asked; one with it true returns where the blocks lie, ascending. As SelectRows().
-  // Errors: kFailedPrecondition (other policies), kInvalidArgument (layer, mass_blocks, or
-  // what was reported), kResourceExhausted.
+  // Retrieval policies. REQUIRES: no job is out; the desk is not read, so no Look() either
+  // (KvCore's Retrieve() says why). A call with *asked false makes a job that looks up in `layer`,
+  // with the query and the mass of `mass_blocks` blocks that the engine has reported, and sets
+  // *asked; one with it true returns where the blocks lie, ascending. As SelectRows(). Errors:
+  // kFailedPrecondition (other policies), kInvalidArgument (layer, mass_blocks, or what was
+  // reported), kResourceExhausted.
   struct RetrievedBlock {
     uint32_t block = 0;
     ExtentTable::Ref extent;

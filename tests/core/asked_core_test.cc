@@ -146,6 +146,41 @@ TEST_F(AskedCoreTest, BlocksThatNobodyFetchedAreNotGivenForAnotherQuery) {
   EXPECT_EQ(answer.blocks[0].block, 0U);  // elements grow with the row: the smallest product
 }
 
+TEST_F(AskedCoreTest, ABlockThatIsFoundIsNeverInViewAsWell) {
+  FakeEngine::Stream stream = Open(kInfLlm);
+  uint64_t found = 0;
+  for (uint64_t rows = 1; rows <= 40; ++rows) {
+    WriteTo(stream, rows);
+    (void)engine_->Writable(stream);  // adopts what there is, and the desk does not say so yet
+    (void)Retrieve(stream, 0);
+    RunJobs();
+    const KvCore::RetrieveAnswer answer = Retrieve(stream, 0);
+    GiveUp();
+    ASSERT_TRUE(answer.ready) << MessageOf(answer.status);
+    const std::vector<uint64_t> visible = engine_->VisibleRows(stream, rows, 0);
+    for (const Sequence::RetrievedBlock& block : answer.blocks) {
+      ++found;
+      for (const uint64_t row : visible) EXPECT_NE(row / 4, block.block) << "row " << rows;
+    }
+  }
+  EXPECT_GT(found, 25U);
+}
+
+TEST_F(AskedCoreTest, ALookupTakesNothingFromTheDesk) {
+  FakeEngine::Stream stream = Open(kInfLlm);
+  WriteTo(stream, 40);
+  engine_->desk(stream.slot).rows = uint64_t{1} << 40;
+  EXPECT_FALSE(Retrieve(stream, 0).ready);
+  RunJobs();
+  const KvCore::RetrieveAnswer answer = Retrieve(stream, 0);
+  ASSERT_TRUE(answer.ready) << MessageOf(answer.status);
+  ASSERT_EQ(answer.blocks.size(), 1U);
+  engine_->ExpectBlock(stream, 0, answer.blocks[0], uint64_t{4} * answer.blocks[0].block, 4);
+  ASSERT_TRUE(engine_->open());
+  EXPECT_EQ(engine_->Sync(stream, 40, 40).status.code(), absl::StatusCode::kPermissionDenied);
+  EXPECT_FALSE(engine_->open());
+}
+
 TEST_F(AskedCoreTest, PeopleDoNotSeeALookupThatIsUnderWay) {
   FakeEngine::Stream stream = Open(kInfLlm);
   WriteTo(stream, 11);
