@@ -1,5 +1,6 @@
 // What a sequence reports to its policies: attention mass, queries, and the query of a selection.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <utility>
@@ -13,6 +14,8 @@ namespace {
 
 constexpr uint32_t kRetrievedRowsMax = 1U << 24;
 constexpr uint32_t kRecordRowsMax = 1U << 16, kRecordBytesMax = 1U << 24;
+// Of coded values (docs/encodings.md).
+constexpr uint32_t kCodeBitsMin = 2, kCodeBitsMax = 3, kCodeDimsMin = 16, kCodeDimsMax = 256;
 constexpr uint64_t kReportBytesMax = uint64_t{1} << 40;  // far above any memory: sums cannot wrap
 
 }  // namespace
@@ -103,18 +106,31 @@ absl::Status SequenceState::OpenRecords(LaneViews& lane, const v1::LaneRecords& 
   return absl::OkStatus();
 }
 
-absl::Status SequenceState::OpenValueCodes(const v1::LaneValueCodes& opened,
-                                           std::vector<shm::LayerRowBytes>& bytes) {
-  bool fits = opened.bits() >= 2 && opened.bits() <= 3 &&
-              static_cast<size_t>(opened.row_bytes_size()) == bytes.size();
-  for (int i = 0; fits && i < opened.row_bytes_size(); ++i) {
-    uint32_t& written = bytes[static_cast<size_t>(i)].v;
-    fits = opened.row_bytes(i) > 0 && opened.row_bytes(i) < written;
-    written = opened.row_bytes(i);
+absl::Status SequenceState::OpenValueCodes(const LaneViews& lane, const v1::LaneValueCodes& opened,
+                                           std::vector<shm::LayerRowBytes>& bytes) const {
+  const uint64_t bits = opened.bits();
+  if (bits < kCodeBitsMin || bits > kCodeBitsMax ||
+      static_cast<size_t>(opened.row_bytes_size()) != bytes.size()) {
+    return DataLoss(
+        "the daemon's coded values do not fit the model: bits={} min={} max={} layers={} "
+        "expected={}",
+        bits, kCodeBitsMin, kCodeBitsMax, opened.row_bytes_size(), bytes.size());
   }
-  if (fits) return absl::OkStatus();
-  return DataLoss("the daemon's coded values do not fit the model: bits={} layers={}",
-                  opened.bits(), opened.row_bytes_size());
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    const uint32_t layer = lane.layers[i], dims = model_.v_head_dim[layer];
+    const uint32_t row_bytes = opened.row_bytes(static_cast<int>(i));
+    // Whoever attends the codes reads this many bytes of each row, whatever the daemon says.
+    const uint64_t expected = model_.kv_heads[layer] * (1 + dims * bits / 8);
+    if (!std::has_single_bit(dims) || dims < kCodeDimsMin || dims > kCodeDimsMax ||
+        row_bytes != expected) {
+      return DataLoss(
+          "the daemon's coded values do not fit the model: layer={} row_bytes={} expected={} "
+          "v_head_dim={} bits={}",
+          layer, row_bytes, expected, dims, bits);
+    }
+    bytes[i].v = row_bytes;
+  }
+  return absl::OkStatus();
 }
 
 absl::Status SequenceState::OpenLane(LaneViews& lane, const v1::LaneReport& opened) {
@@ -147,7 +163,7 @@ absl::Status SequenceState::OpenLane(LaneViews& lane, const v1::LaneReport& open
   const uint32_t slots = model_.slots_per_block;
   lane.recent_block = shm::MakeGroupGeometry(bytes, slots, {1, mass_sets});
   if (opened.has_value_codes()) {
-    KVASIR_RETURN_IF_ERROR(OpenValueCodes(opened.value_codes(), bytes));
+    KVASIR_RETURN_IF_ERROR(OpenValueCodes(lane, opened.value_codes(), bytes));
   }
   lane.block = shm::MakeGroupGeometry(bytes, slots, {sets, 0});
   lane.small = shm::MakeGroupGeometry(bytes, shm::SmallGroupSlots(slots), {sets, 0});

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <set>
 #include <utility>
 
 #include "base/bytes.h"
@@ -28,27 +27,27 @@ bool SequenceState::Refresh() {
 }
 
 absl::Status SequenceState::LoadTable() {
-  const shm::DaemonHeader& header = session_->header();
-  const uint64_t lanes_bytes = sizeof(shm::LaneSpan) * lanes_.size();
-  if (table_.lanes != lanes_.size() || table_.lanes_off + lanes_bytes > header.segment_bytes) {
-    return DataLoss("block table is malformed: version={}", table_.version);
+  table_loaded_ = false;  // until all of it is judged
+  const auto* spans = session_->InD<shm::LaneSpan>(table_.lanes_off, lanes_.size());
+  if (table_.lanes != lanes_.size() || spans == nullptr) {
+    return DataLoss("block table is malformed: version={} lanes={} lanes_off={}", table_.version,
+                    table_.lanes, table_.lanes_off);
   }
-  const auto* spans = reinterpret_cast<const shm::LaneSpan*>(session_->d.data() + table_.lanes_off);
   for (size_t i = 0; i < lanes_.size(); ++i) {
     LaneViews& lane = lanes_[i];
-    KVASIR_RETURN_IF_ERROR(LoadRuns(lane, spans[i]));
-    lane.kept_rows = spans[i].kept_rows;
-    lane.window = spans[i].window;
-    lane.recent_first = spans[i].recent_first;
-    lane.records_from = spans[i].records_from;
-    const uint64_t sticky_bytes = sizeof(uint64_t) * spans[i].sticky;
-    if (spans[i].sticky_off + sticky_bytes > header.segment_bytes) {
-      return DataLoss("block table is malformed: version={} lane={}", table_.version, i);
+    const shm::LaneSpan span = spans[i];
+    KVASIR_RETURN_IF_ERROR(LoadRuns(lane, span));
+    const auto* sticky = session_->InD<uint64_t>(span.sticky_off, span.sticky);
+    if (sticky == nullptr || span.recent_first > rows_) {
+      return DataLoss(
+          "block table is malformed: version={} lane={} sticky={} recent_first={} max={}",
+          table_.version, i, span.sticky, span.recent_first, rows_);
     }
-    lane.sticky.resize(spans[i].sticky);
-    if (sticky_bytes > 0) {  // an empty vector has no address
-      std::memcpy(lane.sticky.data(), session_->d.data() + spans[i].sticky_off, sticky_bytes);
-    }
+    lane.kept_rows = span.kept_rows;
+    lane.window = span.window;
+    lane.recent_first = span.recent_first;
+    lane.records_from = span.records_from;
+    lane.sticky.assign(sticky, sticky + span.sticky);
     ShiftRecent(lane, lane.recent_first / model_.slots_per_block);
     ClearKeptMass(lane);
   }
@@ -69,33 +68,38 @@ absl::StatusOr<const shm::GroupGeometry*> SequenceState::GeometryOf(
                     table_.version, run.encoding, lane.block.v_bits);
   }
   if (geometry->slots == 0 || run.group_slots != geometry->slots ||
-      uint64_t{run.first_slot} + run.rows > geometry->slots) {
-    return DataLoss("run lies outside its group: version={} first_slot={} rows={} slots={}",
-                    table_.version, run.first_slot, run.rows, geometry->slots);
+      uint64_t{run.first_slot} + run.rows > geometry->slots || run.group_off % kPageBytes != 0) {
+    return DataLoss("run lies outside its group: version={} first_slot={} rows={} slots={} off={}",
+                    table_.version, run.first_slot, run.rows, geometry->slots, run.group_off);
   }
   return geometry;
 }
 
 absl::Status SequenceState::LoadRuns(LaneViews& lane, const shm::LaneSpan& span) {
-  if (span.runs_off + sizeof(shm::RunEntry) * span.runs > session_->header().segment_bytes) {
+  const auto* runs = session_->InD<shm::RunEntry>(span.runs_off, span.runs);
+  if (runs == nullptr) {
     return DataLoss("block table is malformed: version={} runs={}", table_.version, span.runs);
   }
-  const auto* runs = reinterpret_cast<const shm::RunEntry*>(session_->d.data() + span.runs_off);
+  uint64_t kept_rows = 0;
   for (auto& views : lane.kept) views.clear();
   for (auto& views : lane.records) views.clear();
   for (uint32_t r = 0; r < span.runs; ++r) {
-    const shm::RunEntry& run = runs[r];
+    const shm::RunEntry run = runs[r];  // what is judged is what is used
     KVASIR_ASSIGN_OR_RETURN(const shm::GroupGeometry* const geometry, GeometryOf(lane, run));
     KVASIR_ASSIGN_OR_RETURN(const std::byte* const base,
                             session_->extents->At(run.extent, run.generation, run.group_off,
                                                   geometry->bytes, session_->DeadlineFromNow()));
     if (geometry == &lane.record_block) {
       AddRecord(lane, run, base);
+      if ((run.flags & shm::kRunWindowed) != 0) continue;  // no kept rows
     } else {
       AddKept(lane, run, *geometry, base);
     }
+    kept_rows += run.rows;
   }
-  return absl::OkStatus();
+  if (kept_rows == span.kept_rows) return absl::OkStatus();
+  return DataLoss("block table is malformed: version={} kept_rows={} of_runs={}", table_.version,
+                  span.kept_rows, kept_rows);
 }
 
 void SequenceState::AddKept(LaneViews& lane, const shm::RunEntry& run,
@@ -148,12 +152,16 @@ void SequenceState::ShiftRecent(LaneViews& lane, uint64_t first_block) {
 absl::Status SequenceState::ExtendRecent() {
   // acquire: pairs with the release in core::Sequence::Grant()
   granted_ = board_.granted.load(std::memory_order_acquire);
-  const auto* dir = reinterpret_cast<const shm::RecentRef*>(session_->d.data() + board_.dir_off);
+  const uint64_t dir_cap = board_.dir_cap;
+  const auto* dir = session_->InD<shm::RecentRef>(board_.dir_off, dir_cap * lanes_.size());
+  if (dir == nullptr || dir_cap == 0) {
+    return DataLoss("directory of recent blocks is malformed: id={} dir_cap={}", id_, dir_cap);
+  }
   for (size_t i = 0; i < lanes_.size(); ++i) {
     LaneViews& lane = lanes_[i];
     for (uint64_t block = lane.first_block + lane.block_base.size();
          block < granted_ / model_.slots_per_block; ++block) {
-      const shm::RecentRef ref = dir[i * board_.dir_cap + block % board_.dir_cap];
+      const shm::RecentRef ref = dir[i * dir_cap + block % dir_cap];
       KVASIR_ASSIGN_OR_RETURN(
           std::byte* const base,
           session_->extents->At(ref.extent, ref.generation, ref.group_off, lane.recent_block.bytes,
@@ -320,54 +328,6 @@ absl::Status SequenceState::Close() {
   if (closed_) return absl::OkStatus();
   closed_ = true;
   return CallClose();
-}
-
-absl::StatusOr<Sequence::Footprint> SequenceState::MeasureFootprint() {
-  if (closed_) return FailedPrecondition("the sequence is closed: id={}", id_);
-  if (Refresh()) {
-    KVASIR_RETURN_IF_ERROR(LoadTable());
-    granted_ = 0;
-  }
-  WriteDesk();
-  KVASIR_RETURN_IF_ERROR(Sync(0, rows_));
-  if (Refresh()) KVASIR_RETURN_IF_ERROR(LoadTable());
-  WriteDesk();
-  KVASIR_RETURN_IF_ERROR(Sync(0, std::nullopt));  // the daemon frees what this side has left
-  KVASIR_RETURN_IF_ERROR(ExtendRecent());
-  MakeLayerViews();
-  Sequence::Footprint footprint;
-  footprint.version = table_.version;
-  footprint.held_bytes = unseen_bytes_;
-  for (const LaneViews& lane : lanes_) {
-    std::set<std::pair<const std::byte*, uint64_t>> groups;  // base of the positions identifies one
-    for (const std::byte* base : lane.block_base) groups.emplace(base, lane.recent_block.bytes);
-    footprint.held_bytes += lane.report_geometry.bytes;
-    for (const shm::VersionDesc& desc : board_.v) {
-      if (desc.version == 0 || desc.version < table_.version) continue;
-      const auto& span = reinterpret_cast<const shm::LaneSpan*>(
-          session_->d.data() + desc.lanes_off)[&lane - lanes_.data()];
-      const auto* runs = reinterpret_cast<const shm::RunEntry*>(session_->d.data() + span.runs_off);
-      for (uint32_t r = 0; r < span.runs; ++r) {
-        KVASIR_ASSIGN_OR_RETURN(const shm::GroupGeometry* const geometry,
-                                GeometryOf(lane, runs[r]));
-        KVASIR_ASSIGN_OR_RETURN(
-            const std::byte* const base,
-            session_->extents->At(runs[r].extent, runs[r].generation, runs[r].group_off,
-                                  geometry->bytes, session_->DeadlineFromNow()));
-        groups.emplace(base, geometry->bytes);
-      }
-    }
-    for (const auto& [base, bytes] : groups) footprint.held_bytes += bytes;
-    const LayerView& view = layers_[lane.layers.front()];
-    uint64_t low = retrieves() ? view.recent_first : view.WindowFirst(rows_);
-    if (!view.records.empty() && view.records.front().windowed) {
-      low = std::max(view.RecordsFirst(rows_), view.records.front().first_row);
-    }
-    uint64_t visible = lane.kept_rows + (rows_ > low ? rows_ - low : 0);
-    for (const uint64_t row : lane.sticky) visible += row < std::min(low, rows_) ? 1 : 0;
-    footprint.kept_rows = std::max(footprint.kept_rows, visible);
-  }
-  return footprint;
 }
 
 }  // namespace kvasir

@@ -86,8 +86,8 @@ class SequenceState {
   static void AddRecord(LaneViews& lane, const shm::RunEntry& run, const std::byte* base);
   absl::Status OpenRecords(LaneViews& lane, const v1::LaneRecords& opened);
   // Makes the lane's `bytes` of rows those of kept groups.
-  static absl::Status OpenValueCodes(const v1::LaneValueCodes& opened,
-                                     std::vector<shm::LayerRowBytes>& bytes);
+  absl::Status OpenValueCodes(const LaneViews& lane, const v1::LaneValueCodes& opened,
+                              std::vector<shm::LayerRowBytes>& bytes) const;
   // The geometry of a run's group. Errors: kDataLoss for a run that does not fit its group.
   absl::StatusOr<const shm::GroupGeometry*> GeometryOf(const LaneViews& lane,
                                                        const shm::RunEntry& run) const;

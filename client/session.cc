@@ -181,6 +181,7 @@ ClientModel ModelOf(const ModelSpec& spec, uint32_t slots_per_block) {
     model.kv_heads.push_back(layer.kv_heads);
     model.query_heads.push_back(layer.query_heads);
     model.k_head_dim.push_back(layer.k_head_dim);
+    model.v_head_dim.push_back(layer.v_head_dim);
   }
   return model;
 }

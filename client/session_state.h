@@ -27,7 +27,7 @@ struct ClientModel {
   uint32_t slots_per_block = 0;
   uint32_t vocabulary_size = 0;
   std::vector<shm::LayerRowBytes> row_bytes;
-  std::vector<uint32_t> kv_heads, query_heads, k_head_dim;  // by layer
+  std::vector<uint32_t> kv_heads, query_heads, k_head_dim, v_head_dim;  // by layer
 };
 
 // Constant after the hand-over, but for `models`, which is guarded.
@@ -52,6 +52,14 @@ class SessionState {
   }
   shm::SeqDesk& Desk(uint32_t slot) const {
     return reinterpret_cast<shm::SeqDesk*>(e.data() + header().e_desk_off)[slot];
+  }
+  // `count` entries of D from `offset` on, in place; null where they do not lie inside it, or
+  // askew.
+  template <typename Entry>
+  const Entry* InD(uint64_t offset, uint64_t count) const {
+    const bool fits = offset % alignof(Entry) == 0 && offset <= d.bytes() &&
+                      count <= (d.bytes() - offset) / sizeof(Entry);
+    return fits ? reinterpret_cast<const Entry*>(d.data() + offset) : nullptr;
   }
   Instant DeadlineFromNow() const { return std::chrono::steady_clock::now() + deadline; }
 
