@@ -47,6 +47,7 @@ absl::StatusOr<ModelSpec> ModelSpecOf(const GgufModel& model, const Tokenizer& t
   }
   spec.slots_per_block = options.slots_per_block;
   spec.vocabulary_size = parameters.vocabulary;
+  spec.prefill_rows_per_s = options.prefill_rows_per_s;
   KVASIR_ASSIGN_OR_RETURN(const std::vector<std::string> texts, TokenTexts(tokenizer));
   for (uint32_t id = 0; id < texts.size(); ++id) {
     for (const std::string_view separator : kSeparators) {

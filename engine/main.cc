@@ -1,5 +1,6 @@
 // kvasir-generate: text from a language model whose KV cache lives in kvasird's shared memory.
 // Exit codes: 0 done, 1 failed (reason on standard error), 2 wrong command line.
+#include <cmath>
 #include <cstdio>
 #include <map>
 #include <string>
@@ -21,6 +22,13 @@ constexpr int kUsage = 2;
 constexpr uint64_t kTextTokens = 2048;  // of a text to compare on
 constexpr uint32_t kTextBatch = 16;     // rows of its steps: what is held is exact to a batch
 
+// Why the text is no rate; "": it is one.
+std::string IsRate(const std::string& text) {
+  double rate = 0;
+  const bool is_rate = CLI::detail::lexical_cast(text, rate) && std::isfinite(rate) && rate > 0;
+  return is_rate ? "" : "must be a number above 0: " + text;
+}
+
 void AddModeOptions(CLI::App& app, ProgramOptions& o) {
   auto* prompt = app.add_option("-p,--prompt", o.prompt, "Text to continue");
   auto* file =
@@ -33,10 +41,18 @@ void AddModeOptions(CLI::App& app, ProgramOptions& o) {
                  "At the end save the sequence in the daemon and write to this file how to go on "
                  "from it")
       ->excludes(perplexity);
-  app.add_flag("--share", o.share,
-               "Compute only what the daemon has not cached of the prompt, and let later prompts "
-               "begin with it")
-      ->excludes(perplexity);
+  auto* share =
+      app.add_flag("--share", o.share,
+                   "Compute only what the daemon has not cached of the prompt, and let later "
+                   "prompts begin with it")
+          ->excludes(perplexity);
+  app.add_option("--prefill-rows-per-s", o.store.kvasir.prefill_rows_per_s,
+                 "Rows of a prompt that this machine computes in a second, as an earlier run with "
+                 "--output=json has measured it (prefill_rows_per_s): what would take longer to "
+                 "read from disk or another host is computed. Without it all that lies there is "
+                 "read")
+      ->check(IsRate)
+      ->needs(share);
   app.add_option("--system", o.system, "System message of a chat")->needs(chat);
   app.add_option("--decode", o.decode_tokens,
                  "Behind the scored text also decode N tokens one by one, for the time per token")

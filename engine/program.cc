@@ -155,6 +155,11 @@ absl::Status ReportGenerate(const ProgramOptions& options, const Session& sessio
                 {"prefill_token_layers", result.prefill_token_layers},
                 {"prefill_token_layers_full", result.prefill_token_layers_full},
                 {"retention", options.store.kvasir.retention}});
+  // A selection's two passes are no prefill of all rows.
+  if (result.selected_rows.empty() && result.prompt_ms > 0) {
+    usage["prefill_rows_per_s"] =
+        1000.0 * static_cast<double>(result.prompt_tokens) / result.prompt_ms;
+  }
   if (options.show_selected) {
     usage.update({{"selected_rows", result.selected_rows}, {"selected_text", selected}});
   }

@@ -74,6 +74,8 @@ TEST_F(GenerateProgram, JsonHasTheNumbers) {
   EXPECT_EQ(json["prefill_token_layers"], 36);  // 9 tokens in 4 layers
   EXPECT_EQ(json["prefill_token_layers_full"], 36);
   EXPECT_FALSE(json.contains("selected_rows"));
+  EXPECT_DOUBLE_EQ(json["prefill_rows_per_s"].get<double>(),
+                   9000.0 / json["prompt_ms"].get<double>());
 }
 
 TEST_F(GenerateProgram, TextAndJsonAgreeAndBothRepeat) {
@@ -166,6 +168,12 @@ TEST_F(GenerateProgram, WrongCommandLinesGiveTwo) {
   EXPECT_THAT(Errors(), HasSubstr("--resume takes no --system"));
   EXPECT_EQ(RunModel("--recommend --text file --retention full+int8").exit_code, 2);
   EXPECT_THAT(Errors(), HasSubstr("take no --retention"));
+  for (const char* rate : {"0", "-1", "nan", "inf", "1e999", "fast", "12x"}) {
+    EXPECT_EQ(Run(std::string("-m x -p x --share --prefill-rows-per-s ") + rate).exit_code, 2);
+    EXPECT_THAT(Errors(), HasSubstr("--prefill-rows-per-s: must be a number above 0")) << rate;
+  }
+  EXPECT_EQ(Run("-m x -p x --prefill-rows-per-s 100").exit_code, 2);
+  EXPECT_THAT(Errors(), HasSubstr("--prefill-rows-per-s requires --share"));
   EXPECT_EQ(RunModel("").exit_code, 2);
   EXPECT_THAT(Errors(), HasSubstr("--recommend, --profile is required"));
   EXPECT_EQ(Run("-p x").exit_code, 2);

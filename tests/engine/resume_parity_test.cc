@@ -208,6 +208,42 @@ TEST_F(SuspendedProgram, APromptIsSharedWithTheNextProcess) {
   EXPECT_EQ(dropped.dropped(), 2U);
 }
 
+// What the command line says of the engine's speed decides where the tier's is known.
+TEST_F(SuspendedProgram, APromptOnDiskIsComputedWhereThatIsSaidToBeFaster) {
+  kvasir::Config config = MakeConfig();
+  config.tier.disk_path = folder_.path() + "/tier";
+  config.tier.disk_bytes = config.tenants[0].disk_bytes = 64 * kMiB;
+  StartServer(config);
+  const auto prompt = [](const std::string& who) {
+    return fmt::format(
+        "-p 'And {} said unto the people, Let us go up to the mountain, and let us "
+        "dwell there for ever' -n 8 --ignore-end --retention full --share",
+        who);
+  };
+  const auto generate = [&](const std::string& arguments) {
+    const Outcome outcome = Run(arguments);
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.errors;
+    return outcome.exit_code == 0 ? nlohmann::json::parse(outcome.out) : nlohmann::json();
+  };
+  (void)generate(prompt("the king"));
+  const nlohmann::json computed = generate(prompt("a woman"));
+  EXPECT_EQ(computed["cached_tokens"], 0);
+  StartServer(config);  // what the last one had lies on disk alone
+  const std::string fast = " --prefill-rows-per-s 1e12";
+  EXPECT_GT(generate(prompt("the king") + fast)["cached_tokens"], 0);  // no speed is known yet
+  const nlohmann::json again = generate(prompt("a woman") + fast);
+  EXPECT_EQ(again["cached_tokens"], 0);
+  EXPECT_EQ(again["token_ids"], computed["token_ids"]);
+  RawCalls calls(folder_.path() + "/control.sock", std::string(32, '0'));
+  v1::ListTiersResponse tiers;
+  ASSERT_TRUE(calls.CallAdmin(&v1::Admin::Stub::ListTiers, v1::ListTiersRequest(), &tiers).ok());
+  EXPECT_EQ(tiers.tiers(0).tenants(0).loads(), 1U);
+  EXPECT_EQ(tiers.tiers(0).tenants(0).loads_declined(), 1U);
+  v1::DropPrefixesResponse dropped;
+  ASSERT_TRUE(
+      calls.CallAdmin(&v1::Admin::Stub::DropPrefixes, v1::DropPrefixesRequest(), &dropped).ok());
+}
+
 TEST_F(SuspendedProgram, WhatDoesNotFitIsRefused) {
   ASSERT_EQ(Run("-p 'In the beginning' -n 8 --suspend " + file()).exit_code, 0);
   nlohmann::json json = File();
