@@ -45,7 +45,7 @@ class DaemonProcess {
   const std::string folder_;
   const std::string notify_path_ = folder_ + "/notify.sock";
   std::string program_ = SiblingProgram("kvasird");
-  UniqueFd notify_;  // empty: another one has the folder
+  UniqueFd notify_;                   // empty: another one has the folder
   std::unique_ptr<FdKeeper> keeper_;  // null: nobody keeps anything
   std::unique_ptr<ChildProcess> process_;
 };
