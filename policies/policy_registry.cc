@@ -178,7 +178,9 @@ absl::StatusOr<PolicyLanes> MakeLanes(std::string_view text, const PolicyContext
   return lanes;
 }
 
-absl::Status CheckPolicySpec(std::string_view text) {
+absl::Status CheckPolicySpec(std::string_view text) { return MakeLanesOfSomeModel(text).status(); }
+
+absl::StatusOr<PolicyLanes> MakeLanesOfSomeModel(std::string_view text) {
   KVASIR_ASSIGN_OR_RETURN(const PolicySpec spec, ParsePolicySpec(text));
   KVASIR_ASSIGN_OR_RETURN(const PolicyDefinition* definition,
                           Find(Definitions(), "policy", spec.policy.name));
@@ -194,7 +196,7 @@ absl::Status CheckPolicySpec(std::string_view text) {
       if (entries > 0) context.layers = static_cast<uint32_t>(std::min(entries, kLayersMax + 1));
     }
   }
-  return MakeLanes(text, context).status();
+  return MakeLanes(text, context);
 }
 
 }  // namespace kvasir

@@ -28,6 +28,8 @@ absl::StatusOr<PolicyLanes> MakeLanes(std::string_view spec, const PolicyContext
 // with separators, a prompt, and as many layers as the spec's per-layer lists have entries (any
 // number where it has none).
 absl::Status CheckPolicySpec(std::string_view spec);
+// The lanes of that model.
+absl::StatusOr<PolicyLanes> MakeLanesOfSomeModel(std::string_view spec);
 
 }  // namespace kvasir
 
