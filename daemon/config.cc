@@ -13,18 +13,21 @@
 namespace kvasir {
 
 absl::StatusOr<Config> ParseConfig(std::string_view text, const std::string& file_name,
-                                   const RetentionCheck& check_retention) {
+                                   const RetentionCheck& check_retention,
+                                   const LadderCheck& check_ladder) {
   ConfigFindings findings(file_name);
   ConfigLines lines;
-  const Config config = ReadConfigText(text, file_name, check_retention, &lines, &findings);
+  const Config config =
+      ReadConfigText(text, file_name, {check_retention, check_ladder}, &lines, &findings);
   if (findings.empty()) CheckConfig(config, lines, &findings);
   KVASIR_RETURN_IF_ERROR(findings.ToStatus());
   return config;
 }
 
-absl::StatusOr<Config> LoadConfig(const std::string& path, const RetentionCheck& check_retention) {
+absl::StatusOr<Config> LoadConfig(const std::string& path, const RetentionCheck& check_retention,
+                                  const LadderCheck& check_ladder) {
   KVASIR_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(path, kConfigFileBytesMax));
-  return ParseConfig(text, path, check_retention);
+  return ParseConfig(text, path, check_retention, check_ladder);
 }
 
 std::vector<std::string> ConfigWarnings(const Config& config) {

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -26,6 +27,7 @@ namespace kvasir {
 inline constexpr int kConfigErrorsMax = 50;
 inline constexpr uint64_t kConfigFileBytesMax = kMiB;
 inline constexpr uint64_t kConfigTenantsMax = 1024;
+inline constexpr uint64_t kConfigRungsMax = 8;  // of a ladder, as text
 
 struct Config {
   struct Server {
@@ -121,6 +123,7 @@ struct Config {
     std::string retention;
     bool is_public = false;
     uint64_t disk_bytes = 0;  // as parsed, of a configuration with a disk tier never 0
+    std::vector<std::string> degrade = {};  // what becomes of its cached prefixes, rung by rung
     friend bool operator==(const Tenant&, const Tenant&) = default;
   };
 
@@ -138,16 +141,20 @@ struct Config {
 // Checks a retention spec (policy grammar). Passed in, so that reading a configuration needs no
 // policy code. Null: specs are taken as they are.
 using RetentionCheck = std::function<absl::Status(const std::string&)>;
+// Likewise a ladder of specs (tenant.degrade), as a whole.
+using LadderCheck = std::function<absl::Status(std::span<const std::string>)>;
 
 // Parses and checks `text`; `file_name` is for the errors only. Pure.
 // Errors: kInvalidArgument; one line for each finding, `file:line: text: key=... given=...
 // bound=...`.
 absl::StatusOr<Config> ParseConfig(std::string_view text, const std::string& file_name,
-                                   const RetentionCheck& check_retention);
+                                   const RetentionCheck& check_retention,
+                                   const LadderCheck& check_ladder = {});
 
 // Reads `path` (at most kConfigFileBytesMax bytes) and parses it.
 // Errors: as ParseConfig(), and what open(2) and read(2) say, with the path.
-absl::StatusOr<Config> LoadConfig(const std::string& path, const RetentionCheck& check_retention);
+absl::StatusOr<Config> LoadConfig(const std::string& path, const RetentionCheck& check_retention,
+                                  const LadderCheck& check_ladder = {});
 
 // Settings that are allowed but seldom meant, one sentence each, e.g. that nobody may connect.
 std::vector<std::string> ConfigWarnings(const Config& config);

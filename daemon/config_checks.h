@@ -23,6 +23,7 @@ class ConfigFindings {
 
   void Add(uint32_t line, std::string text) { found_.push_back({line, std::move(text)}); }
   bool empty() const { return found_.empty(); }
+  size_t size() const { return found_.size(); }
 
   // kInvalidArgument with one `file:line: text` for each finding, in the order of the file, at most
   // kConfigErrorsMax and then how many more there are.

@@ -54,8 +54,8 @@ uint32_t LineOf(const toml::source_region& source) { return source.begin.line; }
 // nothing.
 class Reader {
  public:
-  Reader(ConfigFindings* findings, const RetentionCheck& check)
-      : findings_(*findings), check_retention_(check) {}
+  Reader(ConfigFindings* findings, const PolicyChecks& checks)
+      : findings_(*findings), checks_(checks) {}
 
   void Read(const toml::table& root) {
     for (const auto& [key, node] : root) {
@@ -162,6 +162,8 @@ class Reader {
         return;
       case ConfigKind::kUids:
         return ReadUids(place, node, std::get<std::vector<uint32_t>*>(value));
+      case ConfigKind::kLadder:
+        return ReadLadder(place, node, std::get<std::vector<std::string>*>(value));
       default:
         return ReadString(place, node, value);
     }
@@ -245,6 +247,27 @@ class Reader {
     }
   }
 
+  void ReadLadder(const Place& place, const toml::node& node, std::vector<std::string>* rungs) {
+    const auto* list = node.as_array();
+    if (list == nullptr) return Refuse(place, "wrong type", node, "expected=an array of text");
+    if (list->size() > kConfigRungsMax) {
+      findings_.Add(place.line, fmt::format("too many rungs: key={} given={} max={}", place.path,
+                                            list->size(), kConfigRungsMax));
+      return;
+    }
+    std::vector<std::string> read;
+    for (const toml::node& entry : *list) {
+      read.emplace_back();
+      const std::string path = fmt::format("{}[{}]", place.path, read.size() - 1);
+      const size_t before = findings_.size();
+      ReadString(Place{place.key, path, place.line}, entry, ConfigValue(&read.back()));
+      if (findings_.size() > before) return;
+    }
+    const absl::Status status = checks_.ladder ? checks_.ladder(read) : absl::OkStatus();
+    if (!status.ok()) return Refuse(place, "bad ladder", node, "reason=" + MessageOf(status));
+    *rungs = std::move(read);
+  }
+
   void ReadString(const Place& place, const toml::node& node, const ConfigValue& value) {
     const auto* text = node.as_string();
     if (text == nullptr) return Refuse(place, "wrong type", node, "expected=text");
@@ -296,8 +319,9 @@ class Reader {
       case ConfigKind::kListen:
         if (text.empty() || ParseListenAddress(text).has_value()) return std::nullopt;
         return std::pair("not a numeric address and port", "expected=127.0.0.1:9464 or [::1]:9464");
-      case ConfigKind::kRetention: {
-        const absl::Status status = check_retention_ ? check_retention_(text) : absl::OkStatus();
+      case ConfigKind::kRetention:
+      case ConfigKind::kLadder: {
+        const absl::Status status = checks_.retention ? checks_.retention(text) : absl::OkStatus();
         if (status.ok()) return std::nullopt;
         return std::pair("bad retention", "reason=" + MessageOf(status));
       }
@@ -340,7 +364,7 @@ class Reader {
   }
 
   ConfigFindings& findings_;
-  const RetentionCheck& check_retention_;
+  const PolicyChecks& checks_;
   Config config_;
   ConfigLines lines_;
 };
@@ -348,8 +372,7 @@ class Reader {
 }  // namespace
 
 Config ReadConfigText(std::string_view text, const std::string& file_name,
-                      const RetentionCheck& check_retention, ConfigLines* lines,
-                      ConfigFindings* findings) {
+                      const PolicyChecks& checks, ConfigLines* lines, ConfigFindings* findings) {
   toml::table root;
   try {
     root = toml::parse(text, file_name);
@@ -360,7 +383,7 @@ Config ReadConfigText(std::string_view text, const std::string& file_name,
     findings->Add(0, fmt::format("not TOML: {}", error.what()));
     return {};
   }
-  Reader reader(findings, check_retention);
+  Reader reader(findings, checks);
   reader.Read(root);
   *lines = reader.lines();
   return reader.config();

@@ -10,12 +10,17 @@
 
 namespace kvasir {
 
+// Checks of policy grammar; each may be null.
+struct PolicyChecks {
+  const RetentionCheck& retention;
+  const LadderCheck& ladder;
+};
+
 // Reads `text` by the schema, adds everything that is wrong to `findings`, and fills in the
 // defaults that depend on other keys. The result means something only if nothing was added. The one
 // place that knows the TOML library; nothing that it throws gets out.
 Config ReadConfigText(std::string_view text, const std::string& file_name,
-                      const RetentionCheck& check_retention, ConfigLines* lines,
-                      ConfigFindings* findings);
+                      const PolicyChecks& checks, ConfigLines* lines, ConfigFindings* findings);
 
 }  // namespace kvasir
 

@@ -305,6 +305,18 @@ std::vector<ConfigKey> PeopleKeys() {
        .max = 4 * kTi,
        .description = "What this tenant may have in the disk tier.",
        .default_note = "an equal share of tier.disk_bytes"},
+      {.table = "tenant",
+       .name = "degrade",
+       .kind = ConfigKind::kLadder,
+       .value = Of<&C::Tenant::degrade>,
+       .unit = "policy grammar",
+       .min = 1,
+       .max = kSpecMax,
+       .description =
+           "What becomes of this tenant's cached prefixes, rung by rung, before they are given up: "
+           "each rung leaves less than the one before, e.g. [\"full+int8\", "
+           "\"sepllm:init_cache_size=4,local_size=256\"]. Between the watermarks of [tier]; found "
+           "only by who says least_quality. Empty: they are given up as they are."},
   };
 }
 

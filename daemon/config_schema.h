@@ -22,7 +22,7 @@ namespace kvasir {
 using ConfigValue =
     std::variant<std::string*, bool*, int32_t*, uint32_t*, uint64_t*, std::vector<uint32_t>*,
                  LogFormat*, Config::Memory::Lock*, Config::Memory::HugePages*,
-                 Config::Memory::Pressure*, Config::Memory::Handover*>;
+                 Config::Memory::Pressure*, Config::Memory::Handover*, std::vector<std::string>*>;
 
 // How the text of a value is read and checked, beyond the type of its field.
 enum class ConfigKind {
@@ -38,6 +38,7 @@ enum class ConfigKind {
   kListen,     // "" or "address:port" with a numeric address
   kRetention,  // policy grammar
   kUids,       // array of integers
+  kLadder,     // array of specs in policy grammar
 };
 
 struct ConfigKey {

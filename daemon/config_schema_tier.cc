@@ -69,8 +69,10 @@ std::vector<ConfigKey> TierKeys() {
        .unit = "percent",
        .min = 1,
        .max = 100,
-       .description = "Of a tenant's limit: above it, prefixes that were used more than once are "
-                      "written down, and then what is worth least leaves memory.",
+       .description =
+           "Of a tenant's limit: above it, prefixes that were used more than once are "
+           "written down, and then what is worth least leaves memory, or is made smaller "
+           "as tenant.degrade says, with or without a tier.",
        .default_note = "80, or above write_down_low_percent"},
       {.table = "tier",
        .name = "write_down_low_percent",

@@ -49,6 +49,8 @@ std::string Bounds(const ConfigKey& key) {
     case ConfigKind::kInteger:
     case ConfigKind::kUids:
       return fmt::format("{} to {}", key.min, key.max);
+    case ConfigKind::kLadder:
+      return fmt::format("each {} to {} characters, at most {}", key.min, key.max, kConfigRungsMax);
     case ConfigKind::kFileMode:
       return fmt::format("{:04o} to {:04o}", key.min, key.max);
     case ConfigKind::kChoice:
@@ -109,6 +111,10 @@ std::string FormatConfigValue(const ConfigKey& key, const ConfigValue& value) {
           return TomlString(*field);
         } else if constexpr (std::is_same_v<Field, bool>) {
           return *field ? "true" : "false";
+        } else if constexpr (std::is_same_v<Field, std::vector<std::string>>) {
+          std::vector<std::string> texts;
+          for (const std::string& text : *field) texts.push_back(TomlString(text));
+          return fmt::format("[{}]", fmt::join(texts, ", "));
         } else if constexpr (std::is_same_v<Field, std::vector<uint32_t>>) {
           return fmt::format("[{}]", fmt::join(*field, ", "));
         } else {

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "daemon/config.h"
 #include "daemon/server.h"
+#include "policies/degrade_ladder.h"
 #include "policies/policy_registry.h"
 
 #include <CLI/CLI.hpp>
@@ -74,7 +75,8 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
-  const absl::StatusOr<kvasir::Config> config = kvasir::LoadConfig(path, kvasir::CheckPolicySpec);
+  const absl::StatusOr<kvasir::Config> config =
+      kvasir::LoadConfig(path, kvasir::CheckPolicySpec, kvasir::CheckDegradeLadder);
   if (!config.ok()) {
     std::cerr << kvasir::MessageOf(config.status()) << '\n';
     return 2;

@@ -29,8 +29,13 @@ absl::Status OnlyFullAndSepllm(const std::string& spec) {
   return InvalidArgument("unknown policy: policy={} known=full,sepllm", spec);
 }
 
+absl::Status AtMostTwoRungs(std::span<const std::string> rungs) {
+  if (rungs.size() <= 2) return absl::OkStatus();
+  return InvalidArgument("rung 2: bound=at most two");
+}
+
 absl::StatusOr<Config> Parse(std::string_view text) {
-  return ParseConfig(text, "t.toml", OnlyFullAndSepllm);
+  return ParseConfig(text, "t.toml", OnlyFullAndSepllm, AtMostTwoRungs);
 }
 
 std::string ErrorOf(std::string_view text) {
@@ -77,6 +82,7 @@ name = "a"
 uids = [1000, 1001]
 limit_bytes = "64 MiB"
 retention = "full"
+degrade = ["full+int8", "sepllm:local_size=64"]
 [[tenant]]
 name = "b"
 )");
@@ -94,6 +100,8 @@ name = "b"
   ASSERT_EQ(config->tenants.size(), 2u);
   EXPECT_THAT(config->tenants[0].uids, ElementsAre(1000, 1001));
   EXPECT_EQ(config->tenants[0].limit_bytes, 64 * kMiB);
+  EXPECT_THAT(config->tenants[0].degrade, ElementsAre("full+int8", "sepllm:local_size=64"));
+  EXPECT_THAT(config->tenants[1].degrade, IsEmpty());
   EXPECT_EQ(config->tenants[1].limit_bytes, 512 * kMiB);  // the pool
   EXPECT_EQ(config->tenants[1].retention, "sepllm");      // retention.default
 }
@@ -115,6 +123,7 @@ huge_pages = "try"
 [[tenant]]
 name = "a"
 uids = [5]
+degrade = ["full+int8"]
 )");
   ASSERT_TRUE(config.ok()) << config.status();
   const auto again = Parse(EffectiveConfigToml(*config));
@@ -217,6 +226,24 @@ INSTANTIATE_TEST_SUITE_P(
                 "t.toml:6: uid has a tenant already: key=tenant[1].uids given=1 tenant=\"a\""},
         BadCase{"LimitAbovePool", "[[tenant]]\nname = \"a\"\nlimit_bytes = \"2GiB\"",
                 "larger than memory.pool_bytes: key=tenant[0].limit_bytes"},
+        BadCase{
+            "LadderAsText", "[[tenant]]\nname = \"a\"\ndegrade = \"full+int8\"",
+            "t.toml:3: wrong type: key=tenant[0].degrade given=\"full+int8\" expected=an array"},
+        BadCase{"RungAsNumber", "[[tenant]]\nname = \"a\"\ndegrade = [8]",
+                "wrong type: key=tenant[0].degrade[0] given=8 expected=text"},
+        BadCase{"RungUnknown", "[[tenant]]\nname = \"a\"\ndegrade = [\"full+int8\", \"lru\"]",
+                "bad retention: key=tenant[0].degrade[1] given=\"lru\" reason=unknown policy"},
+        BadCase{"RungEmpty", "[[tenant]]\nname = \"a\"\ndegrade = [\"\"]",
+                "key=tenant[0].degrade[0] given=\"\" length=0 min=1 max=4096"},
+        BadCase{
+            "LadderThatIsNone",
+            "[[tenant]]\nname = \"a\"\ndegrade = [\"full\", \"full\", \"full\"]",
+            "bad ladder: key=tenant[0].degrade given=an array reason=rung 2: bound=at most two"},
+        BadCase{
+            "TooManyRungs",
+            "[[tenant]]\nname = \"a\"\ndegrade = "
+            "[\"full\",\"full\",\"full\",\"full\",\"full\",\"full\",\"full\",\"full\",\"full\"]",
+            "too many rungs: key=tenant[0].degrade given=9 max=8"},
         BadCase{"LimitBelowOneExtent", "[[tenant]]\nname = \"a\"\nlimit_bytes = \"1MiB\"",
                 "no room for one extent"}),
     [](const auto& test) { return std::string(test.param.name); });
@@ -257,7 +284,8 @@ TEST(ConfigTest, BothBoundsOfEveryIntegerAreInsideAndTheNextOnesOut) {
 
 // Any text is answered with a config that reads back, or with kInvalidArgument that names the file.
 TEST(ConfigTest, DamagedFilesNeverDoMoreThanFail) {
-  const std::string sample = SampleConfigToml() + "[[tenant]]\nname = \"a\"\nuids = [1, 2]\n";
+  const std::string sample =
+      SampleConfigToml() + "[[tenant]]\nname = \"a\"\nuids = [1, 2]\ndegrade = [\"full+int8\"]\n";
   constexpr std::string_view kPieces[] = {
       "\"",           "[",    "]",    "=", "\n", "-", "0", "9999999999999999999",
       "[[tenant]]\n", "\x01", "\xff", "{", ".",  "#"};
