@@ -63,7 +63,7 @@ absl::StatusOr<std::vector<PrefixForm>> MatchByRing(SessionState& state, uint32_
   std::vector<PrefixForm> forms;
   for (const ring::MatchForm& form : found) {
     forms.push_back({form.retention, static_cast<PrefixQuality>(form.quality), form.rows,
-                     form.is_public, form.place});
+                     form.is_public, form.place, form.condensed_from});
   }
   return forms;
 }

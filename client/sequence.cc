@@ -43,6 +43,7 @@ absl::Status Sequence::Close() { return state_->Close(); }
 uint64_t Sequence::rows() const { return state_->rows(); }
 uint64_t Sequence::id() const { return state_->id(); }
 const std::string& Sequence::retention() const { return state_->retention(); }
+const std::string& Sequence::condensed_from() const { return state_->condensed_from(); }
 uint32_t Sequence::slots_per_block() const { return state_->slots_per_block(); }
 absl::StatusOr<Sequence::Footprint> Sequence::MeasureFootprint() {
   return state_->MeasureFootprint();

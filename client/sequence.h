@@ -95,6 +95,9 @@ class Sequence {
   uint64_t rows() const;                 // committed
   uint64_t id() const;                   // as kvasirctl shows it
   const std::string& retention() const;  // with every default
+  // Form of which the daemon has made the rows that it goes on from; "": an engine has computed
+  // them.
+  const std::string& condensed_from() const;
   uint32_t slots_per_block() const;
 
   // What the newest table and the directory name, after a call that brings both up to date.

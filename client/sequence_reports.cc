@@ -28,6 +28,7 @@ SequenceState::SequenceState(std::shared_ptr<SessionState> session, ClientModel 
       uid_(opened.uid()),
       id_(opened.sequence_id()),
       retention_(opened.retention()),
+      condensed_from_(opened.condensed_from()),
       unrotated_(opened.unrotated()),
       filter_layer_(opened.has_filter_layer() ? std::optional<uint32_t>(opened.filter_layer())
                                               : std::nullopt),

@@ -37,6 +37,7 @@ class SequenceState {
   uint64_t rows() const { return rows_; }
   uint64_t id() const { return id_; }
   const std::string& retention() const { return retention_; }
+  const std::string& condensed_from() const { return condensed_from_; }
   std::optional<uint32_t> filter_layer() const { return filter_layer_; }
   bool retrieves() const { return far_position_ != 0; }
   uint32_t slots_per_block() const { return model_.slots_per_block; }
@@ -112,6 +113,7 @@ class SequenceState {
   uint32_t uid_;
   const uint64_t id_;
   const std::string retention_;
+  const std::string condensed_from_;
   const bool unrotated_;
   const std::optional<uint32_t> filter_layer_;
   const uint64_t far_position_;  // 0: no retrieval

@@ -284,7 +284,7 @@ absl::StatusOr<std::vector<PrefixForm>> Session::MatchPrefix(const ModelHandle& 
   std::vector<PrefixForm> forms;
   for (const v1::PrefixForm& form : response.forms()) {
     forms.push_back({form.retention(), static_cast<PrefixQuality>(form.quality()), form.rows(),
-                     form.is_public(), form.place()});
+                     form.is_public(), form.place(), form.condensed_from()});
   }
   return forms;
 }

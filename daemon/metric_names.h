@@ -114,6 +114,17 @@ inline constexpr Metric<TenantSnapshot> kTenantMetrics[] = {
     {"kvasir_tenant_prefix_leases", MetricKind::kGauge,
      "Leases of prefixes that the tenant's sessions have.",
      [](const TenantSnapshot& t) { return static_cast<double>(t.prefix_leases); }},
+    {"kvasir_tenant_condensings_total", MetricKind::kCounter,
+     "Cached prefixes brought into a form that holds less.",
+     [](const TenantSnapshot& t) { return static_cast<double>(t.condensings); }},
+    {"kvasir_tenant_condensed_rows_total", MetricKind::kCounter, "Tokens of those.",
+     [](const TenantSnapshot& t) { return static_cast<double>(t.condensed_rows); }},
+    {"kvasir_tenant_condensed_bytes_total", MetricKind::kCounter,
+     "Bytes that those hold less for it.",
+     [](const TenantSnapshot& t) { return static_cast<double>(t.condensed_bytes); }},
+    {"kvasir_tenant_condensing_failures_total", MetricKind::kCounter,
+     "Cached prefixes of which that was begun and given up.",
+     [](const TenantSnapshot& t) { return static_cast<double>(t.condensing_failures); }},
 };
 
 inline constexpr Metric<StoredSnapshot> kStoredMetrics[] = {

@@ -48,6 +48,11 @@ struct TenantSnapshot {
   uint64_t prefix_leases = 0;
   // What memory of other sizes would have hit: times of the limit, ratio.
   std::vector<std::pair<double, double>> hit_ratios = {};
+  // Prefixes that were brought into a smaller form; bytes that they hold less for it.
+  uint64_t condensings = 0;
+  uint64_t condensed_rows = 0;
+  uint64_t condensed_bytes = 0;
+  uint64_t condensing_failures = 0;
 };
 
 // What one tenant has in one tier.

@@ -66,7 +66,7 @@ core::CoreConfig CoreConfigOf(const Config& config) {
   core::CoreConfig core;
   for (const Config::Tenant& tenant : config.tenants) {
     core.tenants.push_back({tenant.name, tenant.uids, tenant.limit_bytes, tenant.retention,
-                            tenant.is_public, tenant.disk_bytes});
+                            tenant.is_public, tenant.disk_bytes, tenant.degrade});
   }
   core.default_tenant = config.server.default_tenant;
   core.session_limits = {config.limits.sequences_per_session_max,
@@ -371,8 +371,13 @@ StatsSnapshot Server::Snapshot() {
                                 tenant.frozen_bytes,
                                 tenant.handover_prefixes,
                                 tenant.prefix_leases});
+    TenantSnapshot& added = snapshot.tenants.back();
+    added.condensings = tenant.counters.condensings;
+    added.condensed_rows = tenant.counters.condensed_rows;
+    added.condensed_bytes = tenant.counters.condensed_bytes;
+    added.condensing_failures = tenant.counters.condensing_failures;
     for (const core::HitRatePoint& point : demands[snapshot.tenants.size() - 1].demand.points) {
-      snapshot.tenants.back().hit_ratios.emplace_back(point.times, point.hit_ratio);
+      added.hit_ratios.emplace_back(point.times, point.hit_ratio);
     }
   }
   return snapshot;

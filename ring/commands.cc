@@ -141,7 +141,9 @@ absl::StatusOr<std::vector<MatchForm>> MatchFormsOf(const shm::CompletionEntry& 
        std::span(reinterpret_cast<const shm::MatchFormRecord*>(answer.data()), count)) {
     if (record.quality < 1 || record.quality > kQualityMax || record.is_public > 1 ||
         record.retention_bytes > kRetentionBytesMax || record.retention_off > answer.size() ||
-        record.retention_bytes > answer.size() - record.retention_off) {
+        record.retention_bytes > answer.size() - record.retention_off ||
+        record.condensed_bytes > kRetentionBytesMax || record.condensed_off > answer.size() ||
+        record.condensed_bytes > answer.size() - record.condensed_off) {
       return DataLoss(
           "a form of an answer is out of bounds: form={} quality={} is_public={} retention_off={} "
           "retention_bytes={} answer_bytes={}",
@@ -153,7 +155,9 @@ absl::StatusOr<std::vector<MatchForm>> MatchFormsOf(const shm::CompletionEntry& 
     const auto* const place = reinterpret_cast<const char*>(record.place);
     forms.push_back({record.rows, record.quality, record.is_public == 1,
                      std::string(retention, record.retention_bytes),
-                     std::string(place, ::strnlen(place, sizeof(record.place)))});
+                     std::string(place, ::strnlen(place, sizeof(record.place))),
+                     std::string(reinterpret_cast<const char*>(answer.data() + record.condensed_off),
+                                 record.condensed_bytes)});
   }
   return forms;
 }
@@ -162,8 +166,12 @@ std::vector<std::byte> MakeMatchAnswer(std::span<const MatchForm> forms, uint32_
                                        uint64_t* forms_in_answer) {
   size_t count = 0, bytes = 0;
   for (const MatchForm& form : forms) {
-    const size_t more = sizeof(shm::MatchFormRecord) + form.retention.size();
-    if (more > bytes_max - bytes || form.retention.size() > kRetentionBytesMax) break;
+    const size_t more =
+        sizeof(shm::MatchFormRecord) + form.retention.size() + form.condensed_from.size();
+    if (more > bytes_max - bytes || form.retention.size() > kRetentionBytesMax ||
+        form.condensed_from.size() > kRetentionBytesMax) {
+      break;
+    }
     bytes += more;
     ++count;
   }
@@ -177,9 +185,13 @@ std::vector<std::byte> MakeMatchAnswer(std::span<const MatchForm> forms, uint32_
     record.is_public = form.is_public ? 1 : 0;
     record.retention_off = static_cast<uint32_t>(text);
     record.retention_bytes = static_cast<uint32_t>(form.retention.size());
+    record.condensed_off = static_cast<uint32_t>(text + form.retention.size());
+    record.condensed_bytes = static_cast<uint32_t>(form.condensed_from.size());
     std::copy_n(form.place.data(), std::min(form.place.size(), sizeof(record.place)), record.place);
     std::memcpy(answer.data() + i * sizeof(record), &record, sizeof(record));
     std::memcpy(answer.data() + text, form.retention.data(), form.retention.size());
+    std::memcpy(answer.data() + record.condensed_off, form.condensed_from.data(),
+                form.condensed_from.size());
     text += form.retention.size();
   }
   *forms_in_answer = count;

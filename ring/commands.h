@@ -68,6 +68,7 @@ struct MatchForm {
   bool is_public = false;
   std::string retention;
   std::string place;
+  std::string condensed_from = {};
 };
 absl::StatusOr<std::vector<MatchForm>> MatchFormsOf(const shm::CompletionEntry& entry,
                                                     std::span<const std::byte> answer);

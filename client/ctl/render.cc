@@ -168,6 +168,17 @@ std::string RenderSnapshots(const v1::ListSnapshotsResponse& snapshots) {
   return table.empty() ? "no snapshots\n" : table.Render();
 }
 
+namespace {
+
+// What the rows of a prefix are, for people.
+std::string FormOf(const std::string& retention, const std::string& condensed_from) {
+  std::string form = EscapeForTerminal(retention);
+  if (!condensed_from.empty()) form += " condensed from " + EscapeForTerminal(condensed_from);
+  return form;
+}
+
+}  // namespace
+
 std::string RenderPrefixes(const v1::ListPrefixesResponse& prefixes) {
   Table table({{"TENANT"},
                {"MODEL"},
@@ -184,7 +195,7 @@ std::string RenderPrefixes(const v1::ListPrefixesResponse& prefixes) {
                   EscapeForTerminal(info.place()), fmt::format("{}", info.rows()),
                   HumanBytes(info.held_bytes()), fmt::format("{}", info.hits()),
                   fmt::format("{}", info.leases()), Duration(info.age_ms()),
-                  EscapeForTerminal(info.retention()), EscapeForTerminal(info.label())});
+                  FormOf(info.retention(), info.condensed_from()), EscapeForTerminal(info.label())});
   }
   return table.empty() ? "no prefixes\n" : table.Render();
 }
@@ -207,7 +218,11 @@ std::string WhyOf(const v1::PrefixLookup& lookup) {
   if (cause == "border") {
     return fmt::format("cached, but to be gone on from at row {} alone", lookup.nearest_rows());
   }
-  if (cause == "evicted") return "evicted " + Duration(lookup.evicted_ms_ago()) + " ago";
+  if (cause == "evicted") {
+    return "evicted " + Duration(lookup.evicted_ms_ago()) + " ago" +
+           (nearest.empty() ? "" : ", cached in another form: " + nearest);
+  }
+  if (cause == "degraded") return "made smaller, found with least_quality: " + nearest;
   if (cause == "engine") return "cached, but the engine cannot read it";
   if (cause == "lease") return "cached, but not for all of its request group";
   return EscapeForTerminal(cause);
@@ -270,10 +285,11 @@ std::string RenderEvent(const v1::PrefixEvent& event) {
   }
   const char* const what = event.kind() == v1::PrefixEvent::KIND_STORED       ? "stored"
                            : event.kind() == v1::PrefixEvent::KIND_SUPERSEDED ? "superseded"
+                           : event.kind() == v1::PrefixEvent::KIND_DEGRADED   ? "degraded"
                                                                               : "evicted";
   return fmt::format("{} {} tenant={} prefix={} rows={} chunks={} retention={}\n", event.number(),
                      what, EscapeForTerminal(event.tenant()), event.entry(), event.rows(),
-                     event.keys_size(), EscapeForTerminal(event.retention()));
+                     event.keys_size(), FormOf(event.retention(), event.condensed_from()));
 }
 
 namespace {

@@ -27,6 +27,8 @@ v1::PrefixEvent::Kind KindOf(core::RemovalCause cause) {
       return v1::PrefixEvent::KIND_EVICTED;
     case core::RemovalCause::kSuperseded:
       return v1::PrefixEvent::KIND_SUPERSEDED;
+    case core::RemovalCause::kDegraded:
+      return v1::PrefixEvent::KIND_DEGRADED;
     case core::RemovalCause::kNone:
       break;
   }
@@ -41,6 +43,7 @@ void Fill(const core::PrefixEvents::Event& event, v1::PrefixEvent* out) {
   out->set_entry(event.change.entry);
   out->set_rows(event.change.rows);
   out->set_place(event.change.place);
+  out->set_condensed_from(event.change.condensed_from);
   for (const ChainKey& key : event.change.keys) {
     const auto bytes = key.ToBytes();
     out->add_keys(bytes.data(), bytes.size());
@@ -57,6 +60,7 @@ void Fill(const core::PrefixLookup& lookup, const std::string& tenant, Instant n
   out->set_rows(lookup.rows);
   out->set_rows_hit(lookup.rows_hit);
   out->set_form(lookup.form);
+  out->set_form_condensed_from(lookup.form_condensed_from);
   out->set_is_public(lookup.is_public);
   out->set_cause(core::NameOf(lookup.why.cause));
   out->set_row(lookup.why.row);
@@ -108,6 +112,7 @@ grpc::Status AdminService::ListPrefixes(grpc::ServerContext* context,
     info->set_entry(report.entry);
     info->set_place(report.place);
     info->set_leases(report.leases);
+    info->set_condensed_from(report.condensed_from);
     info->set_age_ms(MillisecondsOf(now - report.made_at));
   }
   return grpc::Status::OK;

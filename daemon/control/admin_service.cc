@@ -130,6 +130,10 @@ grpc::Status AdminService::GetStats(grpc::ServerContext* context, const v1::GetS
     stats->set_prefix_chunks(tenant.prefix_chunks);
     stats->set_prefix_metadata_bytes(tenant.prefix_metadata_bytes);
     stats->set_prefix_leases(tenant.prefix_leases);
+    stats->set_condensings(tenant.condensings);
+    stats->set_condensed_rows(tenant.condensed_rows);
+    stats->set_condensed_bytes(tenant.condensed_bytes);
+    stats->set_condensing_failures(tenant.condensing_failures);
   }
   return grpc::Status::OK;
 }

@@ -66,6 +66,7 @@ void Fill(const core::Sequence& sequence, uint64_t prompt_rows, v1::OpenSequence
   out->set_uid(sequence.identity().uid);
   out->set_sequence_id(sequence.identity().id);
   out->set_retention(sequence.identity().retention);
+  out->set_condensed_from(sequence.identity().condensed_from);
   for (const uint32_t lane : sequence.LaneOfLayer()) out->add_lane_of_layer(lane);
   out->set_unrotated(sequence.positions() == PositionMode::kUnrotated);
   if (const std::optional<uint32_t> layer = sequence.filter_layer()) {

@@ -63,6 +63,7 @@ grpc::Status KvCacheService::MatchPrefix(grpc::ServerContext* context,
     for (const core::PrefixMatchOf& one : found) {
       v1::PrefixForm* const form = response->add_forms();
       form->set_retention(one.hit.snapshot->retention);
+      form->set_condensed_from(one.hit.snapshot->condensed_from);
       form->set_quality(static_cast<v1::QualityClass>(one.quality));
       form->set_rows(one.hit.rows);
       form->set_is_public(one.tenant != &session.tenant);

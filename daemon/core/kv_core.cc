@@ -50,6 +50,10 @@ KvCore::KvCore(CoreConfig config, HostPool& pool) : config_(std::move(config)), 
           std::make_unique<PrefixStore>(prefixes, prefix_events_, now_, tenant.name, bytes));
       if (tier.adopted) tenants_.back()->adopted = tenants_.back()->stores.back().get();
     }
+    if (!tenant.degrade.empty()) {
+      Tenant* const raw = tenants_.back().get();
+      raw->end_condensing = [this, raw](bool always) { return EndCondensing(*raw, always); };
+    }
     for (const uint32_t uid : tenant.uids) tenant_of_uid_[uid] = tenants_.back().get();
     if (tenant.name == config_.default_tenant) default_tenant_ = tenants_.back().get();
   }
@@ -62,6 +66,9 @@ KvCore::~KvCore() {
     EndSession(id);
     sessions_.erase(id);
   }
+  for (const auto& [id, condensing] : condensings_) condensing->CancelJob();
+  jobs_.clear();
+  condensings_.clear();
   tiers_.clear();
   moving_.clear();
   verifications_.clear();
@@ -157,6 +164,7 @@ void KvCore::DestroyIfIdle(uint32_t session_id) {
   --tenant.sessions;
   if (tenant.sessions == 0) tenant.ReturnExtents();
   (void)tenant.account.Settle();
+  Degrade(tenant);  // what it has used may be given up
 }
 
 absl::StatusOr<Session*> KvCore::FindSession(const SessionToken& token) {

@@ -17,6 +17,7 @@
 #include <absl/status/statusor.h>
 
 #include "base/clock.h"
+#include "daemon/core/condensing.h"
 #include "daemon/core/handover_job.h"
 #include "daemon/core/kv_core_types.h"
 #include "daemon/core/prefix_lease.h"
@@ -331,6 +332,31 @@ class KvCore {
   // The profile of the model's weights; null: there is none.
   absl::StatusOr<std::shared_ptr<const ModelProfile>> ProfileOf(const Model& model) const;
   void DestroyIfIdle(uint32_t session_id);
+  // Degrade before evict (kv_core_degrade.cc). Between the watermarks: gives up what is worth least
+  // of a tenant with a ladder, or has it brought a rung down first; one at a time.
+  void Degrade(Tenant& tenant);
+  // What a tier should have is about to be written there.
+  bool WritesFirst(const Tenant& tenant) const;
+  std::optional<CondensingWork> WorkOn(Tenant& tenant, const PrefixCache::Entry& entry,
+                                       uint64_t rows_left) const;
+  // The entry is there as it was when the work began, and nobody has gone on from it.
+  static bool IsUntouched(const CondensingWork& work);
+  // From the work's rung on, until one holds; else the entry loses its end after all.
+  void StartCondensing(CondensingWork work);
+  // Nothing where the form is there already. Errors: of no use on this rung.
+  absl::StatusOr<std::unique_ptr<Condensing>> OpenCondensing(const CondensingWork& work);
+  // Goes on until a job is out or it is done. Errors: it has failed, and is still there.
+  absl::Status RunCondensing(Condensing& condensing);
+  absl::Status FinishCondensing(const Condensing& condensing);
+  static void SkipRung(const CondensingWork& work, const absl::Status& why);
+  void DropCondensing(Condensing& condensing);
+  void FinishCondensingJob(std::unique_ptr<SequenceJob> job);
+  void ContinueCondensing(Condensing& condensing);
+  bool PutBackCondensingJob(std::unique_ptr<SequenceJob> job);
+  bool EndCondensing(Tenant& tenant, bool always);
+  static void CarryOutEviction(const CondensingWork& work);
+  Condensing* CondensingOf(const Tenant& tenant) const;
+  Tenant& TenantOfJob(const SequenceJob& job) const;
   // Bytes of all groups that something of the tenant names, each once.
   uint64_t NamedBytes(const Tenant& tenant) const;
   SequenceReport ReportOf(const Session& session, const Sequence& sequence) const;
@@ -350,6 +376,7 @@ class KvCore {
     uint32_t slot;
   };
   std::map<uint64_t, Place> sequence_places_;                         // by sequence id
+  std::map<uint64_t, std::unique_ptr<Condensing>> condensings_;       // by id of its sequence
   std::deque<std::unique_ptr<SequenceJob>> jobs_;                     // the older ones first
   uint64_t turn_ = 0;                                                 // of TakeJob()
   std::map<const Tenant*, std::deque<PrefixLookup>> prefix_lookups_;  // the newest last

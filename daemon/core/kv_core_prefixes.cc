@@ -172,6 +172,7 @@ void KvCore::SharePrefix(Sequence& sequence, const OpenRequest& request,
   lookup.retention = retention;
   lookup.label = request.label;
   if (found) lookup.form = sequence.identity().retention;
+  lookup.form_condensed_from = sequence.identity().condensed_from;
   lookup.is_public = found && found->tenant != &tenant;
   lookup.rows = keys.tokens.size();
   lookup.rows_hit = rows;
@@ -228,7 +229,7 @@ std::vector<PrefixReport> KvCore::PrefixReports() const {
             snapshot.stored != nullptr ? snapshot.stored->bytes() : snapshot.held_bytes();
         reports.push_back({tenant->config.name, snapshot.model.name, snapshot.retention,
                            snapshot.label, place, id, snapshot.rows, snapshot.first_rows, bytes,
-                           entry.hits, entry.made_at});
+                           entry.hits, entry.made_at, snapshot.condensed_from});
         if (const auto of = leases.find({&cache, id}); of != leases.end()) {
           reports.back().leases = of->second;
         }
@@ -290,6 +291,7 @@ KvCore::SaveAnswer KvCore::PublishPrefix(Session& session, uint32_t slot, uint32
   answer.status = session.tenant.prefixes.Add(*std::move(saved), sequence.prefix_use()).status();
   answer.ready = answer.status.ok();
   tier_hint_ = true;
+  Degrade(session.tenant);
   return answer;
 }
 

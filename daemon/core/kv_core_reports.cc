@@ -149,6 +149,10 @@ uint64_t KvCore::NamedBytes(const Tenant& tenant) const {
   for (const auto& [id, lease] : leases_.all()) {
     for (const LeasedPrefix& member : lease.members) snapshots.insert(member.snapshot.get());
   }
+  for (const auto& [id, condensing] : condensings_) {
+    condensing->AddHoldings(&groups, &snapshots);
+    if (&condensing->tenant() == &tenant) bytes += condensing->sequence()->own_bytes();
+  }
   for (const auto& [id, place] : sequence_places_) {
     const Sequence& sequence = *place.session->sequences[place.slot];
     if (&place.session->tenant == &tenant) bytes += sequence.own_bytes();

@@ -185,6 +185,7 @@ absl::StatusOr<Sequence*> KvCore::OpenSequence(Session& session, const OpenReque
   identity.uid = session.next_uid++;
   identity.label = request.label;
   identity.retention = snapshot != nullptr ? snapshot->retention : lanes.spec;
+  if (snapshot != nullptr) identity.condensed_from = snapshot->condensed_from;
   SequenceContext context;
   context.model = &model;
   context.tenant = &session.tenant;
@@ -331,6 +332,7 @@ absl::StatusOr<bool> KvCore::CloseSequence(Session& session, uint32_t slot, uint
   KVASIR_ASSIGN_OR_RETURN(Sequence * sequence, FindSequence(session, slot, uid));
   if (sequence->job_out()) return false;
   EraseSequence(session, slot);
+  Degrade(session.tenant);  // what it has used may be given up
   return true;
 }
 
@@ -341,7 +343,7 @@ void KvCore::EraseSequence(Session& session, uint32_t slot) {
 
 std::unique_ptr<SequenceJob> KvCore::TakeJob() {
   const auto tenant_of = [this](const std::unique_ptr<SequenceJob>& job) -> Tenant& {
-    return sequence_places_.at(job->sequence_id).session->tenant;
+    return TenantOfJob(*job);
   };
   const auto next = std::min_element(jobs_.begin(), jobs_.end(), [&](const auto& a, const auto& b) {
     return tenant_of(a).served_at < tenant_of(b).served_at;
@@ -354,6 +356,7 @@ std::unique_ptr<SequenceJob> KvCore::TakeJob() {
 }
 
 bool KvCore::PutBackJob(std::unique_ptr<SequenceJob> job) {
+  if (condensings_.contains(job->sequence_id)) return PutBackCondensingJob(std::move(job));
   const Place place = sequence_places_.at(job->sequence_id);
   Sequence& sequence = *place.session->sequences[place.slot];
   if (!sequence.abandoned()) {
@@ -371,6 +374,7 @@ bool KvCore::PutBackJob(std::unique_ptr<SequenceJob> job) {
 }
 
 void KvCore::FinishJob(std::unique_ptr<SequenceJob> job) {
+  if (condensings_.contains(job->sequence_id)) return FinishCondensingJob(std::move(job));
   const Place place = sequence_places_.at(job->sequence_id);  // sequences with a job out stay
   Sequence& sequence = *place.session->sequences[place.slot];
   sequence.Finish(*job);
@@ -389,6 +393,7 @@ void KvCore::FinishJob(std::unique_ptr<SequenceJob> job) {
   // done now is tried again by its next call, which reports why.
   (void)sequence.Advance();
   CollectJob(sequence);
+  Degrade(sequence.tenant());
 }
 
 }  // namespace kvasir::core

@@ -115,10 +115,27 @@ std::unique_ptr<TierJob> KvCore::TakeTierJob(size_t tier, TierLane lane) {
   return nullptr;
 }
 
+bool KvCore::WritesFirst(const Tenant& tenant) const {
+  return std::any_of(tenant.stores.begin(), tenant.stores.end(), [&](const auto& store) {
+    if (store.get() == tenant.adopted) return false;
+    if (store->out > 0) return true;
+    const auto& entries = tenant.prefixes.entries();
+    return now_ >= store->rest_until &&
+           std::any_of(entries.begin(), entries.end(), [&](const auto& one) {
+             const Snapshot& snapshot = *one.second.snapshot;
+             return one.second.hits > 0 && IsWhole(snapshot) && !IsStored(*store, snapshot);
+           });
+  });
+}
+
 // Everything that is worth a write is written: what is worth least goes before somebody waits for
 // its memory.
 void KvCore::DropBelowLowWatermark() {
   for (const auto& tenant : tenants_) {
+    if (!tenant->config.degrade.empty()) {
+      Degrade(*tenant);
+      continue;
+    }
     while (UpdatePressed(*tenant) && tenant->GivesUpPrefix()) {
     }
   }

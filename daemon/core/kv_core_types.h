@@ -216,12 +216,14 @@ struct PrefixLookup {
   uint64_t rows_hit = 0;
   PrefixExplanation why;
   Instant at;
+  std::string form_condensed_from = {};  // of `form`
 };
 
 struct PrefixReport {
   std::string tenant, model, retention, label, place;
   uint64_t entry = 0, rows = 0, first_rows = 0, held_bytes = 0, hits = 0;
   Instant made_at;
+  std::string condensed_from = {};
   uint64_t leases = 0;  // that hold it, or a beginning of it
 };
 

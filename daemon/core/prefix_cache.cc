@@ -14,7 +14,6 @@
 namespace kvasir::core {
 namespace {
 
-constexpr size_t kEvictedRemembered = 1 << 14;
 constexpr int kVictimsAtOnce = 16;
 
 bool CanBeCut(const Snapshot& snapshot) { return snapshot.first_rows < snapshot.rows; }
@@ -125,7 +124,14 @@ PrefixCache::Hit PrefixCache::Match(const PrefixQuery& query, const ChainKey& fo
 PrefixUse PrefixCache::Use(const PrefixChain& chain, const ChainKey& form, const Hit& hit) {
   PrefixUse use;
   const uint64_t blocks = hit.rows / kChunkTokens;
-  if (const auto entry = entries_.find(hit.entry); entry != entries_.end()) ++entry->second.hits;
+  if (const auto found = entries_.find(hit.entry); found != entries_.end()) {
+    Entry& entry = found->second;
+    ++entry.hits;
+    if (IsFork(hit.rows, entry.snapshot->rows)) {
+      entry.forked_rows = std::max(entry.forked_rows, hit.rows);
+    }
+    if (hit.rows > entry.spared_rows) entry.spared_rows = kNoRow;  // known again, by the below
+  }
   std::vector<ChainKey> keys;
   for (uint64_t border = 1; border <= blocks; ++border) {
     keys.push_back(NodeKey(chain, form, border));
@@ -225,13 +231,11 @@ absl::StatusOr<bool> PrefixCache::Add(std::shared_ptr<const Snapshot> snapshot, 
         "the prefix has more blocks than can be cached now: blocks={} cached={} blocks_max={}",
         keys.size(), stored, options_.blocks_max);
   }
-  if (const auto node = nodes_.find(keys.back()); node != nodes_.end()) {
-    if (EndsBehindBorder(*snapshot) ? !WithSameRest(node->second, *snapshot->chain).empty()
-                                    : !node->second.whole.empty()) {
-      return false;
-    }
+  if (EndsBehindBorder(*snapshot) ? FindEnd(*snapshot->chain, snapshot->form) != nullptr
+                                  : Has(*snapshot->chain, snapshot->form)) {
+    return false;
   }
-  DropSuperfluous(*snapshot);
+  const uint64_t forked_rows = DropSuperfluous(*snapshot);
   while (entries_.size() >= options_.entries_max && MakeRoom()) {
   }
   if (entries_.size() >= options_.entries_max) {
@@ -239,12 +243,12 @@ absl::StatusOr<bool> PrefixCache::Add(std::shared_ptr<const Snapshot> snapshot, 
                              options_.entries_max);
   }
   Entry& entry = entries_[next_id_];
-  entry = {std::move(snapshot), next_id_, 0, *now_};
+  entry = {std::move(snapshot), next_id_, 0, *now_, forked_rows};
   ++next_id_;
   ++changes_;
   Insert(entry);
-  events_->Stored({tenant_, entry.snapshot->retention, entry.snapshot->rows,
-                   AttachableKeys(*entry.snapshot), entry.id, options_.place});
+  const Snapshot& added = *entry.snapshot;
+  events_->Stored(ChangeOf(added, entry.id, added.rows, AttachableKeys(added)));
   return true;
 }
 
@@ -276,15 +280,15 @@ void PrefixCache::Drop(uint64_t id, RemovalCause cause) {
   const auto found = entries_.find(id);
   const Snapshot& snapshot = *found->second.snapshot;
   Remove(found->second, 1);
-  events_->Removed({tenant_, snapshot.retention, 0, AttachableKeys(snapshot), id, options_.place},
-                   cause);
+  events_->Removed(ChangeOf(snapshot, id, 0, AttachableKeys(snapshot)), cause);
   entries_.erase(found);
   ++changes_;
 }
 
 // Where every row stays, the longer prefix has the shorter one in it.
-void PrefixCache::DropSuperfluous(const Snapshot& snapshot) {
-  if (!CanBeCut(snapshot)) return;
+uint64_t PrefixCache::DropSuperfluous(const Snapshot& snapshot) {
+  uint64_t forked_rows = 0;
+  if (!CanBeCut(snapshot)) return forked_rows;
   std::set<uint64_t> within;
   const auto [first, last] = BordersOf(snapshot);
   for (uint64_t border = first; border <= last; ++border) {
@@ -295,16 +299,21 @@ void PrefixCache::DropSuperfluous(const Snapshot& snapshot) {
     }
   }
   for (const uint64_t id : within) {
-    Entry& entry = entries_.at(id);
-    if (entry.snapshot->first_rows >= snapshot.first_rows) Drop(id, RemovalCause::kSuperseded);
+    const Entry& entry = entries_.at(id);
+    if (entry.snapshot->first_rows < snapshot.first_rows) continue;
+    forked_rows = std::max(forked_rows, entry.forked_rows);
+    // One of those who went on from its end has made the snapshot.
+    const uint64_t end = RoundDown(entry.snapshot->rows, kChunkTokens);
+    if (entry.hits > 1 && IsFork(end, snapshot.rows)) forked_rows = std::max(forked_rows, end);
+    Drop(id, RemovalCause::kSuperseded);
   }
+  return forked_rows;
 }
 
-uint64_t PrefixCache::Apply(std::span<const eviction::Eviction> evicted) {
+uint64_t PrefixCache::Apply(std::span<const eviction::Eviction> evicted, const Spares& spares) {
   std::map<uint64_t, uint64_t> rows_left;  // by entry
   for (const eviction::Eviction& eviction : evicted) {
-    if (evicted_at_.size() >= kEvictedRemembered) evicted_at_.clear();
-    evicted_at_[eviction.key] = *now_;
+    RememberEvicted(eviction.key);
     const auto node = nodes_.find(eviction.key);
     if (node == nodes_.end()) continue;
     const auto lose = [&](uint64_t id, bool whole) {
@@ -323,21 +332,15 @@ uint64_t PrefixCache::Apply(std::span<const eviction::Eviction> evicted) {
     for (const uint64_t id : node->second.whole) lose(id, true);
     for (const uint64_t id : node->second.behind) lose(id, false);
   }
-  for (const auto& [id, rows] : rows_left) {
-    if (rows == 0) {
-      Drop(id, RemovalCause::kEvicted);
-      continue;
-    }
+  for (const auto& [id, lost] : rows_left) {
     Entry& entry = entries_.at(id);
-    const uint64_t border = rows / kChunkTokens;
-    Remove(entry, border + 1);
-    std::vector<ChainKey> keys = KeysInForm(*entry.snapshot);
-    keys.erase(keys.begin(), keys.begin() + static_cast<ptrdiff_t>(border));
-    entry.snapshot = entry.snapshot->Cut(rows);
-    ++changes_;
-    events_->Removed(
-        {tenant_, entry.snapshot->retention, rows, std::move(keys), id, options_.place},
-        RemovalCause::kEvicted);
+    const uint64_t rows = std::min(lost, entry.spared_rows);
+    if (spares && spares(entry, rows)) {
+      entry.spared_rows = rows;
+      for (const eviction::Eviction& eviction : evicted) evicted_at_.erase(eviction.key);
+    } else {
+      CutEntry(id, rows, RemovalCause::kEvicted);
+    }
   }
   return rows_left.size();
 }

@@ -98,7 +98,13 @@ class PrefixCache {
     uint64_t id = 0;
     uint64_t hits = 0;
     Instant made_at;
+    // Largest row, well before its end, at which somebody has gone on from it: others may begin so.
+    uint64_t forked_rows = 0;
+    // It was spared: the policy does not know of the chunk behind these rows. kNoRow: it was not.
+    uint64_t spared_rows = kNoRow;
   };
+  // Of an entry that loses its end so that `rows_left` rows are left.
+  using Spares = std::function<bool(const Entry& entry, uint64_t rows_left)>;
 
   // `now`: the owner's, read at each call. It and `events` must outlive the cache.
   PrefixCache(Options options, PrefixEvents& events, const Instant& now, std::string tenant);
@@ -124,6 +130,8 @@ class PrefixCache {
 
   // There is an entry that has all of these whole chunks, or more of them.
   bool Has(const PrefixChain& chain, const ChainKey& form) const;
+  // An entry that is found at the chain's end, to the token; null: there is none.
+  const Entry* FindEnd(const PrefixChain& chain, const ChainKey& form) const;
   // Of its entries, each once.
   std::vector<ChainKey> Forms() const;
   // Gives up one entry, where it is there.
@@ -135,6 +143,12 @@ class PrefixCache {
 
   // Gives up what is worth least; false where nothing can be.
   bool MakeRoom();
+  // Likewise as little as one chunk. The entries of which it is the end and that are spared stay as
+  // they are; their caller answers for them, since the policy does not know of their end any more.
+  bool GiveUpNext(const Spares& spares);
+  // Leaves an entry its first `rows` rows, or nothing of it. REQUIRES: it is there, and may be gone
+  // on from at that border, or rows is 0.
+  void CutEntry(uint64_t id, uint64_t rows, RemovalCause cause);
   // Gives up everything that nobody uses; what it was, in entries.
   uint64_t Clear();
 
@@ -164,9 +178,18 @@ class PrefixCache {
   void Insert(Entry& entry);
   void Remove(const Entry& entry, uint64_t from_border);
   void Drop(uint64_t id, RemovalCause cause);
-  // The entries whose last chunks are victims: cuts or drops them. How many it touched.
-  uint64_t Apply(std::span<const eviction::Eviction> evicted);
-  void DropSuperfluous(const Snapshot& snapshot);
+  // The entries whose last chunks are victims: cuts or drops them, or spares them. How many.
+  uint64_t Apply(std::span<const eviction::Eviction> evicted, const Spares& spares = {});
+  // Returns where what it has dropped was gone on from, as Entry::forked_rows.
+  uint64_t DropSuperfluous(const Snapshot& snapshot);
+  // Knows all of its chunks again.
+  void TellPolicyOf(const Snapshot& snapshot);
+  void RememberEvicted(const ChainKey& key_in_form);
+  // The row is well before the end of an entry: those who ask for all but the last tokens end
+  // behind.
+  static bool IsFork(uint64_t row, uint64_t rows) { return row + 2 * kChunkTokens <= rows; }
+  PrefixChange ChangeOf(const Snapshot& snapshot, uint64_t id, uint64_t rows,
+                        std::vector<ChainKey> keys) const;
   static std::vector<ChainKey> KeysInForm(const Snapshot& snapshot);
   // Of the chunks behind which it can be gone on from, or of the last whole one.
   static std::vector<ChainKey> AttachableKeys(const Snapshot& snapshot);

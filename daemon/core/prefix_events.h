@@ -19,6 +19,7 @@ enum class RemovalCause {
   kNone,        // it was stored
   kEvicted,     // to make room, or by an operator
   kSuperseded,  // by a longer prefix that has it in it
+  kDegraded,    // a form of it that holds less is there
 };
 
 struct PrefixChange {
@@ -27,7 +28,8 @@ struct PrefixChange {
   uint64_t rows = 0;           // of the entry, after the change
   std::vector<ChainKey> keys;  // of its chunks that became or ceased to be attachable
   uint64_t entry = 0;
-  std::string place;  // of the entry: "memory", or a tier; its numbers are its own
+  std::string place;                // of the entry: "memory", or a tier; its numbers are its own
+  std::string condensed_from = {};  // of the entry, as in snapshot.h
 };
 
 class PrefixEvents {

@@ -38,6 +38,16 @@ struct Nearest {
   uint64_t keyed = 0;  // of those, in chunks that stand for the same
 };
 
+std::string NameOf(const Snapshot& snapshot) {
+  return FormName(snapshot.retention, snapshot.condensed_from);
+}
+
+// What the daemon has made of a form of this retention, directly or in steps.
+bool IsMadeOf(const Snapshot& snapshot, const std::string& retention) {
+  const std::string& from = snapshot.condensed_from;
+  return from == retention || from.ends_with(" condensed from " + retention);
+}
+
 void Consider(Nearest& nearest, const Snapshot& snapshot, uint64_t rows, uint64_t keyed) {
   if (nearest.snapshot == nullptr || rows > nearest.rows) nearest = {&snapshot, rows, keyed};
 }
@@ -70,6 +80,8 @@ const char* NameOf(MissCause cause) {
       return "engine";
     case MissCause::kLease:
       return "lease";
+    case MissCause::kDegraded:
+      return "degraded";
   }
   return "unknown";
 }
@@ -80,7 +92,7 @@ PrefixExplanation Explain(const PrefixCache& cache, const PrefixAsk& ask, Instan
   why.row = ask.rows_hit;
   const uint64_t wanted = std::min<uint64_t>(query.rows_max, query.chain->rows());
   if (wanted < ask.rows_hit + kChunkTokens) return why;
-  Nearest same, other_form, other_scope;
+  Nearest same, degraded, other_form, other_scope;
   for (const auto& [id, entry] : cache.entries()) {
     const Snapshot& snapshot = *entry.snapshot;
     if (snapshot.chain->scope() != query.chain->scope()) {
@@ -88,7 +100,10 @@ PrefixExplanation Explain(const PrefixCache& cache, const PrefixAsk& ask, Instan
       continue;
     }
     const uint64_t first = CommonChunks(*snapshot.chain, *query.chain) * kChunkTokens;
-    Consider(snapshot.form == ask.form ? same : other_form, snapshot,
+    Nearest& nearest = snapshot.form == ask.form            ? same
+                       : IsMadeOf(snapshot, *ask.retention) ? degraded
+                                                            : other_form;
+    Consider(nearest, snapshot,
              first + std::min<uint64_t>(SameTokensFrom(snapshot, query, first), kChunkTokens),
              first);
   }
@@ -102,13 +117,18 @@ PrefixExplanation Explain(const PrefixCache& cache, const PrefixAsk& ask, Instan
     // Known in this form, and still not gone on from.
     const bool reached = same.snapshot->rows <= wanted && same.rows >= same.snapshot->rows;
     say(ask.leased ? MissCause::kLease : reached ? MissCause::kEngine : MissCause::kBorder, same);
+  } else if (degraded.keyed > ask.rows_hit) {
+    say(MissCause::kDegraded, degraded);
+    why.nearest = NameOf(*degraded.snapshot);
   } else if (evicted) {
     say(MissCause::kEvicted, same);
     why.evicted_ago = now - *evicted;
+    if (other_form.keyed > ask.rows_hit) why.nearest = NameOf(*other_form.snapshot);
   } else if (other_form.keyed > ask.rows_hit) {
-    const bool prompt = other_form.snapshot->retention == *ask.retention;
+    const Snapshot& other = *other_form.snapshot;
+    const bool prompt = other.retention == *ask.retention && other.condensed_from.empty();
     say(prompt ? MissCause::kPrompt : MissCause::kForm, other_form);
-    why.nearest = other_form.snapshot->retention;
+    why.nearest = NameOf(other);
   } else if (other_scope.rows > std::max(ask.rows_hit, same.rows) + kChunkTokens - 1) {
     const bool model = other_scope.snapshot->model_fingerprint != ask.model_fingerprint;
     say(model ? MissCause::kModel : MissCause::kSalt, other_scope);

@@ -26,6 +26,7 @@ enum class MissCause {
   kEvicted,    // the next chunk was there until `evicted_ago`
   kEngine,     // the nearest one needs what the engine cannot do, such as reading records
   kLease,      // it is there, but not for all of the request group
+  kDegraded,   // it was there in this form and is in one that holds less: least_quality finds it
 };
 
 // Lower-case word of the cause, for people and JSON.
@@ -34,7 +35,7 @@ const char* NameOf(MissCause cause);
 struct PrefixExplanation {
   MissCause cause = MissCause::kNone;
   uint64_t row = 0;           // the first one that is not there
-  std::string nearest;        // retention or model of the nearest one, where that differs
+  std::string nearest;        // form or model of the nearest one, where that differs
   uint64_t nearest_rows = 0;  // rows that the nearest one has
   Instant::duration evicted_ago{};
 };

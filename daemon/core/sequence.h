@@ -24,6 +24,7 @@
 #include "daemon/core/model.h"
 #include "daemon/core/prefix_cache.h"
 #include "daemon/core/retrieval.h"
+#include "daemon/core/row_source.h"
 #include "daemon/core/score_job.h"
 #include "daemon/core/session_memory.h"
 #include "daemon/core/snapshot.h"
@@ -90,8 +91,10 @@ struct SequenceJob {
   };
   std::vector<Item> items;
   std::vector<BlockCopy> copies;
+  std::vector<RowWriting> writings;          // of a condensing
   std::shared_ptr<const Snapshot> snapshot;  // keeps the groups that are copied from or to
-  size_t scored = 0, sealed = 0, filled = 0, copied = 0;  // how many of each are done
+  // How many of each are done.
+  size_t scored = 0, sealed = 0, filled = 0, copied = 0, written = 0;
 };
 
 // Does a part of the job that is short beside a whole one: a layer that is scored, a block that is
@@ -134,8 +137,9 @@ class Sequence {
     uint32_t slot = 0;  // board and desk
     uint32_t uid = 0;   // of this life of the slot
     std::string label;
-    std::string retention;  // canonical
-    ChainKey form;          // of a sequence with a chain
+    std::string retention;            // canonical
+    ChainKey form;                    // of a sequence with a chain
+    std::string condensed_from = {};  // as in what it goes on from (snapshot.h)
   };
 
   // Publishes version 1 and grants the first rows.

@@ -22,9 +22,13 @@ bool RunPart(SequenceJob& job) {
   } else if (job.copied < job.copies.size()) {
     const BlockCopy& copy = job.copies[job.copied++];
     std::memcpy(copy.to, copy.from, copy.bytes);
+  } else if (job.written < job.writings.size()) {
+    const RowWriting& writing = job.writings[job.written++];
+    writing.source->Write(writing.first, writing.last, writing.to);
   }
   return job.scored < job.scorings.size() || job.sealed < job.sealings.size() ||
-         job.filled < job.items.size() || job.copied < job.copies.size();
+         job.filled < job.items.size() || job.copied < job.copies.size() ||
+         job.written < job.writings.size();
 }
 
 }  // namespace kvasir::core

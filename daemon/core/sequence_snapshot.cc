@@ -85,6 +85,7 @@ absl::StatusOr<std::shared_ptr<const Snapshot>> Sequence::Save(bool* asked) {
   snapshot->chain = chain_;
   snapshot->form = identity_.form;
   snapshot->model_fingerprint = context_.model->fingerprint();
+  snapshot->condensed_from = identity_.condensed_from;
   // As an engine does: a published table is in use from its first row on.
   const bool due = published_ && published_->from_row <= rows_;
   snapshot->table = WithoutPlace(due ? *published_ : current_);

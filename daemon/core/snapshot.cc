@@ -33,6 +33,10 @@ absl::Status CheckLayers(const std::vector<LayerShape>& mine,
 
 }  // namespace
 
+std::string FormName(const std::string& retention, const std::string& condensed_from) {
+  return condensed_from.empty() ? retention : retention + " condensed from " + condensed_from;
+}
+
 BlockList::~BlockList() {
   for (const Group& group : groups_) allocator_->Free(group);
 }

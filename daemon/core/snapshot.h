@@ -86,7 +86,13 @@ struct SnapshotFacts {
   std::optional<PrefixChain> chain;  // of its rows, where they may be shared as a prefix
   ChainKey form;                     // with a chain: what the retention made of the rows
   std::array<uint8_t, 16> model_fingerprint{};
+  // Form that the daemon has brought into this retention; "": its engine has computed it so.
+  std::string condensed_from;
 };
+
+// What the rows of a snapshot are, for people and for keys: "RETENTION", or "RETENTION condensed
+// from FORM", which is no retention's text.
+std::string FormName(const std::string& retention, const std::string& condensed_from);
 
 class Snapshot : public SnapshotFacts {
  public:

@@ -17,7 +17,13 @@ bool Tenant::ReturnIdle() {
 
 bool Tenant::MakeRoom() {
   if (ReturnIdle()) return true;
+  if (keeps_cached) return false;
   if (prefixes.MakeRoom() || (adopted != nullptr && adopted->cache().MakeRoom())) {
+    if (end_condensing) (void)end_condensing(/*always=*/false);
+    (void)ReturnIdle();
+    return true;
+  }
+  if (end_condensing && end_condensing(/*always=*/true)) {
     (void)ReturnIdle();
     return true;
   }
@@ -38,7 +44,10 @@ void Tenant::ReturnExtents() {
 }
 
 uint64_t Tenant::DropPrefixes() {
-  uint64_t dropped = prefixes.Clear();
+  const uint64_t before = prefixes.entries().size();
+  if (end_condensing) (void)end_condensing(/*always=*/true);
+  (void)prefixes.Clear();
+  uint64_t dropped = before - prefixes.entries().size();
   for (const std::unique_ptr<PrefixStore>& store : stores) dropped += store->cache().Clear();
   if (sessions == 0) {
     ReturnExtents();

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -23,20 +24,25 @@ struct TenantConfig {
   std::string name;
   std::vector<uint32_t> uids;
   uint64_t limit_bytes = 0;
-  std::string retention;      // default policy of its sequences
-  bool is_public = false;     // every tenant may find its prefixes
-  uint64_t stored_bytes = 0;  // that it may have in a tier that is this host's alone
+  std::string retention;                  // default policy of its sequences
+  bool is_public = false;                 // every tenant may find its prefixes
+  uint64_t stored_bytes = 0;              // that it may have in a tier that is this host's alone
+  std::vector<std::string> degrade = {};  // what becomes of its prefixes, rung by rung; checked
 };
 
 struct TenantCounters {
   uint64_t compactions = 0;
   uint64_t rejected_calls = 0;
   uint64_t violations = 0;
-  uint64_t snapshots_dropped = 0;  // to make room
-  uint64_t prefix_lookups = 0;     // sequences opened with a prefix that may be shared
-  uint64_t prefix_hits = 0;        // of those, such that did not begin at row 0
-  uint64_t prefix_rows = 0;        // of the prompts that were asked with
-  uint64_t prefix_rows_hit = 0;    // of those, rows that were there
+  uint64_t snapshots_dropped = 0;    // to make room
+  uint64_t prefix_lookups = 0;       // sequences opened with a prefix that may be shared
+  uint64_t prefix_hits = 0;          // of those, such that did not begin at row 0
+  uint64_t prefix_rows = 0;          // of the prompts that were asked with
+  uint64_t prefix_rows_hit = 0;      // of those, rows that were there
+  uint64_t condensings = 0;          // prefixes that were brought into a smaller form
+  uint64_t condensed_rows = 0;       // of them
+  uint64_t condensed_bytes = 0;      // that they hold less for it
+  uint64_t condensing_failures = 0;  // begun, and given up
 };
 
 // Group allocators by group size, made when first asked for. Not thread-safe.
@@ -129,6 +135,11 @@ struct Tenant {
   bool ShedCached();
   // Gives up what is worth least of those in memory; false where that frees nothing.
   bool GivesUpPrefix();
+  // What has been freed is given back, as far as that is possible.
+  void GiveBack() {
+    if (sessions == 0) return ReturnExtents();
+    (void)ReturnIdle();
+  }
   // Bytes of its cached rows and of kept rows of its sequences.
   uint64_t kept_bytes() const { return kept.held_bytes() + outside.held_bytes(); }
   // Gives up every snapshot and prefix.
@@ -150,6 +161,12 @@ struct Tenant {
   std::map<uint64_t, uint64_t> adopted_records;      // of `adopted`, by entry
   Instant rehome_rest_until;
   bool pressed = false;  // its memory is between the watermarks, or above
+  // Ends what makes a prefix of its smaller: where that prefix has gone, or `always`. True where
+  // that has freed something. Set once, by the core, where the tenant has a ladder.
+  std::function<bool(bool always)> end_condensing;
+  // While memory is taken for that, nothing cached is given up for it.
+  bool keeps_cached = false;
+  std::map<uint64_t, size_t> rungs_tried;  // of the ladder, by entry of `prefixes`; without effect
   TenantCounters counters;
   uint32_t sessions = 0;
   uint64_t served_at = 0;  // turn in which a job of its was last taken

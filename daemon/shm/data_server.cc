@@ -235,6 +235,7 @@ void DataServer::Drop(int fd) {
   spdlog::info("session closed: session={} pid={}", id, session->peer().pid);
   shared_.core.EndSession(id);
   session->CloseSocket();  // who sees the hang-up finds the session ended
+  if (shared_.core.HasWork()) shared_.work.NotifyOne();
   shared_.progress.NotifyAll();
   settling_ = true;
   if (!shared_.core.IsGone(id)) leaving_[id] = std::move(session);

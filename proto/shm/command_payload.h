@@ -107,7 +107,9 @@ struct MatchFormRecord {
   uint32_t retention_off;    // of the answer
   uint32_t retention_bytes;  // at most 4096
   uint8_t place[16];         // "memory" or a tier's name, zeros behind
-  uint8_t reserved[24];
+  uint32_t condensed_off;    // of the form that the daemon has brought into `retention`
+  uint32_t condensed_bytes;  // at most 4096; 0: none
+  uint8_t reserved[16];
 };
 static_assert(sizeof(MatchFormRecord) == 64 && std::is_standard_layout_v<MatchFormRecord>);
 static_assert(offsetof(MatchFormRecord, rows) == 0 && offsetof(MatchFormRecord, quality) == 8);
@@ -115,6 +117,8 @@ static_assert(offsetof(MatchFormRecord, is_public) == 12);
 static_assert(offsetof(MatchFormRecord, retention_off) == 16);
 static_assert(offsetof(MatchFormRecord, retention_bytes) == 20);
 static_assert(offsetof(MatchFormRecord, place) == 24);
+static_assert(offsetof(MatchFormRecord, condensed_off) == 40);
+static_assert(offsetof(MatchFormRecord, condensed_bytes) == 44);
 
 // A block in its slot: a group of one layer with retrieved_rows slots.
 struct RetrievedBlockRecord {

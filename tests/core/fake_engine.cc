@@ -196,6 +196,14 @@ void FakeEngine::WriteRow(Stream& stream, uint32_t id, float mass) {
   std::byte* const base = BlockOf(stream, 0, stream.rows);
   const uint16_t of_prefix = rows_by_prefix ? PrefixDigest(stream, id) : 0;
   for (uint32_t layer = 0; layer < layers_; ++layer) {
+    const std::string given = rows_from ? rows_from(stream.rows, layer, 0) : "";
+    if (!given.empty()) {
+      const std::string v = rows_from(stream.rows, layer, 1);
+      std::memcpy(base + block.k_off[layer] + slot * block.row_bytes[layer].k, given.data(),
+                  given.size());
+      std::memcpy(base + block.v_off[layer] + slot * block.row_bytes[layer].v, v.data(), v.size());
+      continue;
+    }
     for (uint32_t e = 0; e < kElements; ++e) {
       const auto k = static_cast<uint16_t>(Element(stream.rows, layer, 0, e) + of_prefix);
       const auto v = static_cast<uint16_t>(Element(stream.rows, layer, 1, e) + of_prefix);

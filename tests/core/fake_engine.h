@@ -107,6 +107,8 @@ class FakeEngine final : public ExtentSender {
   // What is written depends on all tokens so far, as in a model with these weights.
   bool rows_by_prefix = false;
   uint32_t weights = 0;
+  // K (plane 0) and V of a row, in bytes; "", or no function: what is written always.
+  std::function<std::string(uint64_t row, uint32_t layer, uint32_t plane)> rows_from;
   // Called while a prefix is on its way up from a tier; empty: what lies in tiers is not asked for.
   std::function<void()> run_tiers;
   bool refuse_extents = false;  // SendExtent fails, as when the peer does not read
