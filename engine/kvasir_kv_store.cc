@@ -80,6 +80,7 @@ absl::StatusOr<std::unique_ptr<KvasirKvStore>> KvasirKvStore::Create(
     open.prefix = PrefixOptions{};
     open.prefix->tokens = options.shared_prompt;
     open.prefix->rows_max = options.shared_prompt.size() - 1;  // the last one gives the logits
+    open.prefix->least_quality = options.least_quality;
   }
   KVASIR_ASSIGN_OR_RETURN(Sequence sequence, session->OpenSequence(open));
   return std::unique_ptr<KvasirKvStore>(new KvasirKvStore(std::move(session), std::move(sequence)));

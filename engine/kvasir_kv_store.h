@@ -29,6 +29,7 @@ struct KvasirStoreOptions {
   // publish its rows. Empty: its rows are private.
   std::vector<uint32_t> shared_prompt;
   double prefill_rows_per_s = 0;  // that this process computes, by measurement; 0: unknown
+  std::optional<PrefixQuality> least_quality;  // also from other forms of it that are so good
   std::string label;
   uint64_t max_rows = 0;          // the sequence never grows beyond; 0: no bound
   uint32_t slots_per_block = 0;   // 0: as the daemon likes

@@ -13,6 +13,7 @@
 
 namespace {
 
+using kvasir::PrefixQuality;
 using kvasir::engine::ProgramOptions;
 using kvasir::engine::WeightsMode;
 using kvasir::kernels::RowType;
@@ -53,6 +54,14 @@ void AddModeOptions(CLI::App& app, ProgramOptions& o) {
                  "read")
       ->check(IsRate)
       ->needs(share);
+  app.add_option(
+         "--least-quality", o.store.kvasir.least_quality,
+         "With --share: go on from other forms of the prompt, too, where they are longer and "
+         "at least full, quantised or compacted")
+      ->transform(CLI::CheckedTransformer(
+          std::map<std::string, PrefixQuality>{{"full", PrefixQuality::kFull},
+                                               {"quantised", PrefixQuality::kQuantised},
+                                               {"compacted", PrefixQuality::kCompacted}}));
   app.add_option("--system", o.system, "System message of a chat")->needs(chat);
   app.add_option("--decode", o.decode_tokens,
                  "Behind the scored text also decode N tokens one by one, for the time per token")
@@ -177,6 +186,7 @@ const char* TextModeProblem(const ProgramOptions& o, bool text_mode) {
   }
   if (o.profile && !o.resume_path.empty()) return "--profile takes no --resume";
   if (text_mode && !o.suspend_path.empty()) return "--suspend needs a prompt or a chat";
+  if (!o.share && o.store.kvasir.least_quality) return "--least-quality is for --share";
   if (o.share) {
     if (text_mode) return "--share needs a prompt";
     if (o.store.private_memory) return "--share needs a daemon";

@@ -192,7 +192,7 @@ std::vector<std::byte> MakeMatchAnswer(std::span<const MatchForm> forms, uint32_
     std::memcpy(answer.data() + text, form.retention.data(), form.retention.size());
     std::memcpy(answer.data() + record.condensed_off, form.condensed_from.data(),
                 form.condensed_from.size());
-    text += form.retention.size();
+    text += form.retention.size() + form.condensed_from.size();
   }
   *forms_in_answer = count;
   return answer;

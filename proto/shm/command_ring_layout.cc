@@ -176,6 +176,8 @@ std::string CommandRingLayoutText() {
   KVASIR_FIELD_(MatchFormRecord, retention_off);
   KVASIR_FIELD_(MatchFormRecord, retention_bytes);
   KVASIR_FIELD_(MatchFormRecord, place);
+  KVASIR_FIELD_(MatchFormRecord, condensed_off);
+  KVASIR_FIELD_(MatchFormRecord, condensed_bytes);
   KVASIR_FIELD_(RetrievedBlockRecord, block);
   KVASIR_FIELD_(RetrievedBlockRecord, extent);
   KVASIR_FIELD_(RetrievedBlockRecord, generation);
