@@ -153,11 +153,12 @@ absl::StatusOr<std::vector<MatchForm>> MatchFormsOf(const shm::CompletionEntry& 
     const auto* const retention =
         reinterpret_cast<const char*>(answer.data() + record.retention_off);
     const auto* const place = reinterpret_cast<const char*>(record.place);
-    forms.push_back({record.rows, record.quality, record.is_public == 1,
-                     std::string(retention, record.retention_bytes),
-                     std::string(place, ::strnlen(place, sizeof(record.place))),
-                     std::string(reinterpret_cast<const char*>(answer.data() + record.condensed_off),
-                                 record.condensed_bytes)});
+    forms.push_back(
+        {record.rows, record.quality, record.is_public == 1,
+         std::string(retention, record.retention_bytes),
+         std::string(place, ::strnlen(place, sizeof(record.place))),
+         std::string(reinterpret_cast<const char*>(answer.data() + record.condensed_off),
+                     record.condensed_bytes)});
   }
   return forms;
 }

@@ -195,7 +195,8 @@ std::string RenderPrefixes(const v1::ListPrefixesResponse& prefixes) {
                   EscapeForTerminal(info.place()), fmt::format("{}", info.rows()),
                   HumanBytes(info.held_bytes()), fmt::format("{}", info.hits()),
                   fmt::format("{}", info.leases()), Duration(info.age_ms()),
-                  FormOf(info.retention(), info.condensed_from()), EscapeForTerminal(info.label())});
+                  FormOf(info.retention(), info.condensed_from()),
+                  EscapeForTerminal(info.label())});
   }
   return table.empty() ? "no prefixes\n" : table.Render();
 }

@@ -137,8 +137,7 @@ absl::StatusOr<std::unique_ptr<Condensing>> KvCore::OpenCondensing(const Condens
   OpenRequest request;
   request.retention = work.tenant->config.degrade[work.rung];
   request.reads_records = true;
-  KVASIR_ASSIGN_OR_RETURN(PolicyLanes lanes,
-                          LanesFor(*work.tenant, model, profile, request));
+  KVASIR_ASSIGN_OR_RETURN(PolicyLanes lanes, LanesFor(*work.tenant, model, profile, request));
   const std::string name = FormName(lanes.spec, FormName(source.retention, source.condensed_from));
   const ChainKey form = PrefixForm(config_.prefix_secret, name, 0);
   KVASIR_RETURN_IF_ERROR(condensing->CheckBelow(lanes));
