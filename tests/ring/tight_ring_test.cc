@@ -42,8 +42,8 @@ void PauseUpTo(uint32_t looks, Random& random) {
   for (uint32_t i = random() % looks; i > 0; --i) Pause();
 }
 
-absl::Status Call(const RingSegments& segments, int doorbell, uint64_t calls,
-                  std::chrono::nanoseconds spin) {
+absl::Status MakeCalls(const RingSegments& segments, int doorbell, uint64_t calls,
+                       std::chrono::nanoseconds spin) {
   EngineEnd engine(
       segments, doorbell,
       {.spin = spin, .slice = std::chrono::hours(1), .peer_is_gone = [] { return false; }});
@@ -65,10 +65,15 @@ absl::Status Call(const RingSegments& segments, int doorbell, uint64_t calls,
   return absl::OkStatus();
 }
 
+struct Answered {
+  uint64_t calls = 0;
+  absl::Status status;  // OK: the engine hung up
+};
+
 // `sleeps`: whenever there is nothing; else it looks at the ring all the time.
-DaemonRun Answer(DaemonEnd& daemon, int doorbell, int socket, bool sleeps) {
+Answered AnswerCalls(DaemonEnd& daemon, int doorbell, int socket, bool sleeps) {
   Random random(7);
-  DaemonRun run;
+  Answered run;
   const UniqueFd epoll(::epoll_create1(EPOLL_CLOEXEC));
   (void)WatchDoorbell(epoll.get(), doorbell, 1);
   epoll_event event{};
@@ -80,7 +85,7 @@ DaemonRun Answer(DaemonEnd& daemon, int doorbell, int socket, bool sleeps) {
     Command command;
     while (run.status.ok() && *daemon.Take(&command) == Taken::kCommand) {
       daemon.completions.Complete(command.ticket, {{command.entry.arg[0], 0, 0}, {}});
-      ++run.taken;
+      ++run.calls;
     }
     PauseUpTo(16, random);
     if (!sleeps) {
@@ -88,9 +93,8 @@ DaemonRun Answer(DaemonEnd& daemon, int doorbell, int socket, bool sleeps) {
       continue;
     }
     if (daemon.submissions.EndTurn() == TurnEnd::kMore) continue;
-    ++run.idle;
     const int events = ::epoll_wait(epoll.get(), &event, 1, kNeverMs);
-    if (events != 1) run.status = DeadlineExceeded("nobody rang: taken={}", run.taken);
+    if (events != 1) run.status = DeadlineExceeded("nobody rang: calls={}", run.calls);
     if (event.data.u64 == 2) break;
   }
   return run;
@@ -104,14 +108,14 @@ void CallAndAnswer(bool daemon_sleeps, std::chrono::nanoseconds engine_spin) {
   Sockets sockets;
   const pid_t engine = Fork(sockets, [&] {
     const Pinned pinned(1);
-    const absl::Status status = Call(segments, doorbell.get(), kCalls, engine_spin);
+    const absl::Status status = MakeCalls(segments, doorbell.get(), kCalls, engine_spin);
     if (!status.ok()) fmt::print(stderr, "engine: {}\n", MessageOf(status));
     return status.ok() ? 0 : 1;
   });
   const Pinned pinned(0);
-  const DaemonRun run = Answer(daemon, doorbell.get(), sockets.parent.get(), daemon_sleeps);
+  const Answered run = AnswerCalls(daemon, doorbell.get(), sockets.parent.get(), daemon_sleeps);
   EXPECT_TRUE(run.status.ok()) << run.status;
-  EXPECT_EQ(run.taken, kCalls);
+  EXPECT_EQ(run.calls, kCalls);
   if (!run.status.ok()) ::kill(engine, SIGKILL);
   EXPECT_EQ(WaitFor(engine), 0);
 }

@@ -17,9 +17,7 @@
 
 #include "ring/command_check.h"
 #include "ring/pause.h"
-#include "tests/ring/ring_pair.h"
-
-#include <sched.h>
+#include "tests/ring/two_processes.h"
 
 namespace kvasir::ring {
 namespace {
