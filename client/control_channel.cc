@@ -8,6 +8,8 @@
 
 #include "base/error.h"
 
+#include <grpc/support/time.h>
+
 namespace kvasir {
 namespace {
 
@@ -28,7 +30,8 @@ ControlChannel::ControlChannel(const std::string& socket_path, std::string token
 
 void ControlChannel::Prepare(grpc::ClientContext& context) const {
   context.AddMetadata("kvasir-session-token", token_hex_);
-  context.set_deadline(std::chrono::system_clock::now() + deadline_);
+  context.set_deadline(::gpr_time_add(::gpr_now(GPR_CLOCK_MONOTONIC),
+                                      ::gpr_time_from_millis(deadline_.count(), GPR_TIMESPAN)));
 }
 
 absl::Status ControlChannel::FromGrpc(const grpc::Status& status) {

@@ -23,11 +23,14 @@
 #include "base/status_macros.h"
 #include "daemon/profiles.h"
 
+#include <grpc/support/time.h>
+
 namespace kvasir {
 namespace {
 
 constexpr int kMessageBytesMax = 5 << 20;  // 2^20 tokens of a prompt take 4 MiB
 constexpr int kLookaheadBytes = 1 << 20;
+constexpr int kShutdownSeconds = 2;  // for calls that are under way
 
 Demand ToDemand(Config::Memory::Lock lock) {
   switch (lock) {
@@ -302,7 +305,8 @@ Server::~Server() {
     shared_->progress.NotifyAll();
   }
   if (grpc_) {
-    grpc_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(2));
+    grpc_->Shutdown(::gpr_time_add(::gpr_now(GPR_CLOCK_MONOTONIC),
+                                   ::gpr_time_from_seconds(kShutdownSeconds, GPR_TIMESPAN)));
     grpc_->Wait();
   }
   pressure_.reset();

@@ -12,6 +12,8 @@
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "kvasir/v1/admin.grpc.pb.h"
 
+#include <grpc/support/time.h>
+
 namespace kvasir::ctl {
 namespace {
 
@@ -117,7 +119,8 @@ class GrpcAdminClient final : public AdminClient {
                                                              Response*),
                                 const Request& request) {
     grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + deadline_);
+    context.set_deadline(::gpr_time_add(::gpr_now(GPR_CLOCK_MONOTONIC),
+                                        ::gpr_time_from_millis(deadline_.count(), GPR_TIMESPAN)));
     Response response;
     const grpc::Status status = (stub.*method)(&context, request, &response);
     if (!status.ok()) return ToStatus(status);

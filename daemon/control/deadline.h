@@ -9,14 +9,18 @@
 
 #include "base/clock.h"
 
+#include <grpc/support/time.h>
+
 namespace kvasir {
 
 // The earlier of the call's deadline and the bound.
 inline Instant WaitDeadline(const grpc::ServerContext& context, std::chrono::milliseconds bound) {
-  const auto left = context.deadline() - std::chrono::system_clock::now();
-  return std::chrono::steady_clock::now() +
-         std::min<std::chrono::steady_clock::duration>(
-             bound, std::max(left, std::chrono::system_clock::duration::zero()));
+  // Not context.deadline(): that is told by the wall clock, which may jump between two looks at it.
+  const gpr_timespec left =
+      ::gpr_time_sub(::gpr_convert_clock_type(context.raw_deadline(), GPR_CLOCK_MONOTONIC),
+                     ::gpr_now(GPR_CLOCK_MONOTONIC));
+  const std::chrono::milliseconds left_ms(std::max(0, ::gpr_time_to_millis(left)));
+  return SystemClock().Now() + std::min(bound, left_ms);
 }
 
 }  // namespace kvasir
