@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <system_error>
 #include <unistd.h>
 
@@ -26,6 +27,8 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kSegmentPrefix = "segment-";
 constexpr uint64_t kFormatBytesMax = 4 * kKiB;
+constexpr uint64_t kIndexRoomBytes = 16 * kMiB;  // beside new segments: it can begin to grow
+constexpr uint64_t kStatBlockBytes = 512;        // of st_blocks, whatever the file system's are
 
 std::string FormatText(const SegmentOptions& options) {
   return fmt::format(
@@ -86,6 +89,28 @@ absl::Status SegmentFiles::Empty() const {
   return absl::OkStatus();
 }
 
+absl::Status SegmentFiles::CheckRoom(const SegmentOptions& options) const {
+  struct statvfs found = {};
+  if (::statvfs(path_.c_str(), &found) != 0) {
+    return ErrnoStatus(errno, fmt::format("statvfs of {}", path_));
+  }
+  const uint64_t free = uint64_t{found.f_bavail} * found.f_frsize;
+  // What segments take now is used again or given back.
+  uint64_t room = free - std::min(free, kIndexRoomBytes);
+  KVASIR_ASSIGN_OR_RETURN(const std::vector<std::string> names, NamesIn(path_));
+  for (const std::string& name : names) {
+    struct stat file = {};
+    if (IsSegmentName(name) && ::lstat((path_ + "/" + name).c_str(), &file) == 0) {
+      room += static_cast<uint64_t>(file.st_blocks) * kStatBlockBytes;
+    }
+  }
+  const uint64_t wanted = uint64_t{options.segments} * options.segment_bytes;
+  if (wanted <= room) return absl::OkStatus();
+  return ResourceExhausted(
+      "the file system has no room for the segments: path={} capacity_bytes={} max={}", path_,
+      wanted, RoundDown(room, options.segment_bytes));
+}
+
 absl::Status SegmentFiles::CheckFormat(const SegmentOptions& options) {
   const std::string name = path_ + "/format";
   const std::string wanted = FormatText(options);
@@ -137,6 +162,33 @@ absl::StatusOr<UniqueFd> SegmentFiles::OpenSegment(const std::string& name, uint
   return ErrnoStatus(error, fmt::format("reservation of {} bytes for {}", bytes, file));
 }
 
+absl::Status SegmentFiles::RemoveBeyond(uint32_t segments) const {
+  KVASIR_ASSIGN_OR_RETURN(const std::vector<std::string> names, NamesIn(path_));
+  for (const std::string& name : names) {
+    if (!IsSegmentName(name) || name < SegmentName(segments)) continue;
+    const std::string file = path_ + "/" + name;
+    if (::unlink(file.c_str()) != 0) return ErrnoStatus(errno, fmt::format("unlink of {}", file));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SegmentFiles::OpenSegments(const SegmentOptions& options) {
+  std::vector<std::string> made;
+  for (uint32_t i = 0; i < options.segments; ++i) {
+    const std::string name = SegmentName(i);
+    if (::access((path_ + "/" + name).c_str(), F_OK) != 0) made.push_back(name);
+    absl::StatusOr<UniqueFd> fd = OpenSegment(name, options.segment_bytes);
+    if (!fd.ok()) {
+      // Room that nobody uses would be taken from whoever else is on a full disk.
+      for (const std::string& each : made) (void)::unlink((path_ + "/" + each).c_str());
+      return fd.status();
+    }
+    fds_.push_back(fd->get());
+    files_.push_back(*std::move(fd));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<SegmentFiles> SegmentFiles::Open(const SegmentOptions& options) {
   if (options.path.empty() || options.path.front() != '/') {
     return InvalidArgument("path is not absolute: path={}", options.path);
@@ -147,19 +199,10 @@ absl::StatusOr<SegmentFiles> SegmentFiles::Open(const SegmentOptions& options) {
     return ErrnoStatus(errno, fmt::format("mkdir of {}", options.path));
   }
   KVASIR_RETURN_IF_ERROR(files.Lock());
+  KVASIR_RETURN_IF_ERROR(files.CheckRoom(options));
   KVASIR_RETURN_IF_ERROR(files.CheckFormat(options));
-  for (uint32_t i = 0; i < options.segments; ++i) {
-    KVASIR_ASSIGN_OR_RETURN(UniqueFd fd, files.OpenSegment(SegmentName(i), options.segment_bytes));
-    files.fds_.push_back(fd.get());
-    files.files_.push_back(std::move(fd));
-  }
-  // Segments that a smaller capacity has no use for.
-  KVASIR_ASSIGN_OR_RETURN(const std::vector<std::string> names, NamesIn(files.path_));
-  for (const std::string& name : names) {
-    if (!IsSegmentName(name) || name < SegmentName(options.segments)) continue;
-    const std::string file = files.path_ + "/" + name;
-    if (::unlink(file.c_str()) != 0) return ErrnoStatus(errno, fmt::format("unlink of {}", file));
-  }
+  KVASIR_RETURN_IF_ERROR(files.RemoveBeyond(options.segments));
+  KVASIR_RETURN_IF_ERROR(files.OpenSegments(options));
   return files;
 }
 

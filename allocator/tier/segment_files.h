@@ -36,8 +36,10 @@ class SegmentFiles {
   static constexpr uint32_t kFormatVersion = 1;
 
   // Locks the folder, makes or checks it, and reserves the space of every segment, so that a full
-  // disk is met here. Errors: kInvalidArgument (path), kAlreadyExists (another process has it),
-  // kFailedPrecondition (the folder holds something else), kResourceExhausted (no space).
+  // disk is met here. What the file system has too little room for is refused before anything of
+  // the folder changes; segments that were new when another could not be had are removed again.
+  // Errors: kInvalidArgument (path), kAlreadyExists (another process has it), kFailedPrecondition
+  // (the folder holds something else), kResourceExhausted (no space, with what there is).
   static absl::StatusOr<SegmentFiles> Open(const SegmentOptions& options);
 
   // Removes the index's folder, after it was found damaged.
@@ -49,9 +51,13 @@ class SegmentFiles {
 
  private:
   absl::Status Lock();
+  absl::Status CheckRoom(const SegmentOptions& options) const;
   absl::Status CheckFormat(const SegmentOptions& options);
   absl::Status Empty() const;
+  // Removes segments that so many segments have no use for.
+  absl::Status RemoveBeyond(uint32_t segments) const;
   absl::StatusOr<UniqueFd> OpenSegment(const std::string& name, uint64_t bytes);
+  absl::Status OpenSegments(const SegmentOptions& options);
 
   std::string path_;
   UniqueFd lock_;

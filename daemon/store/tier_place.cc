@@ -37,8 +37,13 @@ absl::StatusOr<TierPlace> OpenDisk(const Config::Tier& config) {
   // Few enough files for a large disk, and a small one is not of a single piece.
   options.segment_bytes = config.disk_bytes >= 64 * kGiB ? kGiB : 64 * kMiB;
   options.capacity_bytes = RoundDown(config.disk_bytes, options.segment_bytes);
-  KVASIR_ASSIGN_OR_RETURN(std::unique_ptr<DiskTier> disk, DiskTier::Open(options, MakeSystemIo()));
-  auto guarded = std::make_unique<GuardedTier>(std::move(disk), GuardOptions(), SystemClock());
+  absl::StatusOr<std::unique_ptr<DiskTier>> disk = DiskTier::Open(options, MakeSystemIo());
+  if (disk.status().code() == absl::StatusCode::kResourceExhausted) {
+    return ResourceExhausted("tier.disk_bytes cannot be had: tier.disk_bytes={}: {}",
+                             config.disk_bytes, MessageOf(disk.status()));
+  }
+  KVASIR_RETURN_IF_ERROR(disk.status());
+  auto guarded = std::make_unique<GuardedTier>(*std::move(disk), GuardOptions(), SystemClock());
   TierPlace place;
   place.config.name = "disk";
   place.guards.push_back(guarded.get());

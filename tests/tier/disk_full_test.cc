@@ -7,10 +7,12 @@
 #include <memory>
 #include <string>
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "allocator/tier/disk_tier.h"
 #include "base/bytes.h"
+#include "base/error.h"
 #include "tests/tier/tier_blocks.h"
 #include "tests/tier/tier_places.h"
 
@@ -18,6 +20,9 @@
 
 namespace kvasir::testing {
 namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
 
 constexpr size_t kBytes = 61'440;
 
@@ -49,8 +54,28 @@ class FullDiskTest : public ::testing::Test {
 };
 
 TEST_F(FullDiskTest, IsMetAtTheStart) {
-  const auto tier = DiskTier::Open(SmallDisk(folder_.path() + "/tier", 64 * kMiB), MakeSystemIo());
+  const std::string path = folder_.path() + "/tier";
+  const auto tier = DiskTier::Open(SmallDisk(path, 64 * kMiB), MakeSystemIo());
   EXPECT_TRUE(absl::IsResourceExhausted(tier.status())) << tier.status();
+  EXPECT_THAT(MessageOf(tier.status()),
+              AllOf(HasSubstr(path), HasSubstr("capacity_bytes=67108864 max=33554432")));
+  EXPECT_FALSE(std::filesystem::exists(path + "/segment-000000"));
+}
+
+// What a larger folder has now is room for a smaller one, and the other way round.
+TEST_F(FullDiskTest, CountsWhatTheFolderHas) {
+  const std::string path = folder_.path() + "/tier";
+  for (const uint64_t bytes : {32 * kMiB, 20 * kMiB, 24 * kMiB}) {
+    {
+      const auto tier = DiskTier::Open(SmallDisk(path, bytes), MakeSystemIo());
+      ASSERT_TRUE(tier.ok()) << tier.status();
+      ASSERT_EQ(WriteBlock(**tier, bytes, kBytes), absl::OkStatus());
+    }
+    EXPECT_FALSE(DiskTier::Open(SmallDisk(path, 64 * kMiB), MakeSystemIo()).ok());
+    const auto tier = DiskTier::Open(SmallDisk(path, bytes), MakeSystemIo());
+    ASSERT_TRUE(tier.ok()) << tier.status();
+    EXPECT_EQ(OutcomeOf(**tier, bytes, kBytes), "hit");
+  }
 }
 
 TEST_F(FullDiskTest, ABlockThatTheIndexHasNoRoomForIsNotThere) {
