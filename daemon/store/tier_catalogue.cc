@@ -9,6 +9,7 @@
 #include <absl/container/flat_hash_map.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/status_macros.h"
@@ -59,8 +60,11 @@ absl::StatusOr<core::StoredPrefix> ReadManifest(Tier& tier, const TierKey& key, 
   const ReadItem item{key, std::as_writable_bytes(std::span(text))};
   ReadOutcome outcome = ReadOutcome::kFailed;
   tier.Read(std::span(&item, 1), std::span(&outcome, 1));
+  if (IsFailure(outcome)) {
+    return Unavailable("a manifest could not be read: outcome={}", NameOf(outcome));
+  }
   if (outcome != ReadOutcome::kHit) {
-    return DataLoss("a manifest could not be read: outcome={}", NameOf(outcome));
+    return DataLoss("a manifest is not whole: outcome={}", NameOf(outcome));
   }
   if (DigestOf(item.into) != core::NameIn(key)) {
     return DataLoss("a manifest has another digest than its name");
@@ -89,11 +93,16 @@ absl::StatusOr<CatalogueCounts> ReadCatalogue(SharedCore& shared, size_t tier,
       if (tenant == nullptr || shared.core.NamesStored(tier, key)) continue;
     }
     absl::StatusOr<core::StoredPrefix> prefix = ReadManifest(*place.tier, key, bytes, secret);
+    if (absl::IsUnavailable(prefix.status())) {
+      ++counts.unread;
+      continue;
+    }
     if (prefix.ok()) CutToWhatIsThere(contents, tenant->key, &*prefix);
     absl::Status added = prefix.status();
     if (prefix.ok() && prefix->facts.rows == 0) added = DataLoss("its first group is not there");
     if (added.ok()) {
       MutexLock lock(shared.mutex);
+      shared.core.set_now(SystemClock().Now());  // before any call there is no other
       added = shared.core.AddStored(tier, *tenant, *std::move(prefix));
     }
     ++(added.ok() ? counts.prefixes : counts.dropped);
@@ -102,7 +111,7 @@ absl::StatusOr<CatalogueCounts> ReadCatalogue(SharedCore& shared, size_t tier,
                    key.ToHex(), MessageOf(added));
     }
   }
-  if (place.config.shared) return counts;
+  if (place.config.shared || counts.unread > 0) return counts;
   std::vector<TierKey> unnamed;
   {
     MutexLock lock(shared.mutex);

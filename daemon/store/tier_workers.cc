@@ -1,5 +1,7 @@
 #include "daemon/store/tier_workers.h"
 
+#include <algorithm>
+#include <chrono>
 #include <memory>
 #include <utility>
 
@@ -11,10 +13,17 @@
 
 namespace kvasir {
 
+namespace {
+
+// Between two times that a tier which fails is asked what it holds.
+constexpr std::chrono::seconds kAskAgainMin{1}, kAskAgainMax{60};
+
+}  // namespace
+
 TierWorkers::TierWorkers(SharedCore& shared, std::vector<TierPlace> places, const Options& options)
     : shared_(shared), places_(std::move(places)), options_(options) {
   for (size_t tier = 0; tier < places_.size(); ++tier) {
-    if (!places_[tier].config.shared) Refresh(tier);
+    refreshed_.push_back(!places_[tier].config.shared && Refresh(tier));
   }
   for (size_t tier = 0; tier < places_.size(); ++tier) {
     threads_.emplace_back([this, tier] { Loop(tier, core::TierLane::kReads); });
@@ -22,24 +31,31 @@ TierWorkers::TierWorkers(SharedCore& shared, std::vector<TierPlace> places, cons
   }
 }
 
-void TierWorkers::Refresh(size_t tier) {
+bool TierWorkers::Refresh(size_t tier) {
   const TierPlace& place = places_[tier];
   const absl::StatusOr<CatalogueCounts> counts =
       ReadCatalogue(shared_, tier, place, options_.secret);
   if (!counts.ok()) {
     spdlog::warn("a tier did not say what it holds: tier={} reason={}", place.config.name,
                  MessageOf(counts.status()));
-    return;
+    return false;
   }
-  if (counts->prefixes + counts->dropped + counts->forgotten == 0) return;
-  spdlog::info("prefixes found in a tier: tier={} prefixes={} dropped={} forgotten_values={}",
-               place.config.name, counts->prefixes, counts->dropped, counts->forgotten);
+  if (counts->prefixes + counts->dropped + counts->forgotten > 0) {
+    spdlog::info("prefixes found in a tier: tier={} prefixes={} dropped={} forgotten_values={}",
+                 place.config.name, counts->prefixes, counts->dropped, counts->forgotten);
+  }
+  if (counts->unread == 0) return true;
+  spdlog::warn("a tier could not read what it holds: tier={} manifests={}", place.config.name,
+               counts->unread);
+  return false;
 }
 
 void TierWorkers::Loop(size_t tier, core::TierLane lane) {
   const TierPlace& place = places_[tier];
-  const bool refreshes = place.config.shared && lane == core::TierLane::kWrites;
-  Instant next_refresh = SystemClock().Now();
+  // Beside the writes, so that nothing is under way that nobody names yet.
+  Instant next_refresh = Instant::max();
+  if (lane == core::TierLane::kWrites && !refreshed_[tier]) next_refresh = SystemClock().Now();
+  std::chrono::milliseconds ask_again = kAskAgainMin;
   for (;;) {
     std::unique_ptr<core::TierJob> job;
     {
@@ -50,19 +66,25 @@ void TierWorkers::Loop(size_t tier, core::TierLane lane) {
         if (stopping_) return;
         job = shared_.core.TakeTierJob(tier, lane);
         if (shared_.core.HasWork()) shared_.work.NotifyOne();  // what becomes smaller instead
-        if (job != nullptr || (refreshes && now >= next_refresh)) break;
+        if (job != nullptr || now >= next_refresh) break;
         // A drain of what is all there already ends without a job.
         if (lane == core::TierLane::kWrites) shared_.progress.NotifyAll();
-        if (refreshes) {
-          (void)shared_.tier_work.WaitUntil(shared_.mutex, next_refresh);
-        } else {
+        if (next_refresh == Instant::max()) {
           shared_.tier_work.Wait(shared_.mutex);
+        } else {
+          (void)shared_.tier_work.WaitUntil(shared_.mutex, next_refresh);
         }
       }
     }
     if (job == nullptr) {
-      Refresh(tier);
-      next_refresh = SystemClock().Now() + options_.refresh;
+      const bool refreshed = Refresh(tier);
+      const Instant now = SystemClock().Now();
+      if (place.config.shared) {
+        next_refresh = now + options_.refresh;
+      } else {
+        next_refresh = refreshed ? Instant::max() : now + ask_again;
+        ask_again = std::min<std::chrono::milliseconds>(2 * ask_again, kAskAgainMax);
+      }
       continue;
     }
     RunTierJob(*job, *place.tier, cancel_);

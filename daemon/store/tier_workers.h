@@ -1,6 +1,7 @@
 // TierWorkers: the threads between the core and its tiers, two for each: one reads what somebody
 // waits for, one writes down and forgets. They sleep while there is nothing to do; the writer of a
-// shared tier wakes now and then to see what other hosts have written.
+// shared tier wakes now and then to see what other hosts have written, and that of a tier which
+// failed to say what it holds to ask again.
 #ifndef KVASIR_DAEMON_STORE_TIER_WORKERS_H_
 #define KVASIR_DAEMON_STORE_TIER_WORKERS_H_
 
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "allocator/tier/tier.h"
+#include "base/clock.h"
 #include "daemon/metrics.h"
 #include "daemon/shared_core.h"
 #include "daemon/store/tier_place.h"
@@ -41,14 +43,16 @@ class TierWorkers {
 
  private:
   void Loop(size_t tier, core::TierLane lane);
-  void Refresh(size_t tier);
+  // False: the tier failed to say all that it holds.
+  bool Refresh(size_t tier);
   void Drain(std::chrono::milliseconds limit);
 
   SharedCore& shared_;
   const std::vector<TierPlace> places_;
   const Options options_;
   CancelToken cancel_;
-  bool stopping_ = false;  // under shared_.mutex
+  bool stopping_ = false;        // under shared_.mutex
+  std::vector<bool> refreshed_;  // each tier, before its threads began
   std::vector<std::thread> threads_;
 };
 
