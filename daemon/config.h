@@ -106,6 +106,7 @@ struct Config {
     uint32_t write_down_high_percent = 80;
     uint32_t write_down_low_percent = 60;
     uint32_t stop_drain_ms = 10'000;
+    uint32_t load_wait_ms = 5'000;
     friend bool operator==(const Tier&, const Tier&) = default;
   };
 

@@ -63,6 +63,16 @@ std::vector<ConfigKey> TierKeys() {
                       "there, mode 0600. Hosts that share servers need the same one. Empty: "
                       "prefix.key in disk_path, without that another one at each start."},
       {.table = "tier",
+       .name = "load_wait_ms",
+       .kind = ConfigKind::kInteger,
+       .value = At<&C::tier, &C::Tier::load_wait_ms>,
+       .unit = "ms",
+       .min = 0,
+       .max = 600'000,
+       .description = "How long opening a sequence waits at most for a prefix from a tier, and "
+                      "never beyond half of the time that its call has; then it computes, and what "
+                      "comes up is for later ones."},
+      {.table = "tier",
        .name = "write_down_high_percent",
        .kind = ConfigKind::kInteger,
        .value = At<&C::tier, &C::Tier::write_down_high_percent>,

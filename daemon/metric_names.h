@@ -145,7 +145,7 @@ inline constexpr Metric<StoredSnapshot> kStoredMetrics[] = {
      "Prefixes of which reading back was begun that were a miss after all.",
      [](const StoredSnapshot& s) { return static_cast<double>(s.load_failures); }},
     {"kvasir_tier_loads_declined_total", MetricKind::kCounter,
-     "Prefixes not read back, since computing was said to be faster.",
+     "Opens that computed instead of reading back: that was said to be faster, or took too long.",
      [](const StoredSnapshot& s) { return static_cast<double>(s.loads_declined); }},
 };
 

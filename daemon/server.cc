@@ -257,7 +257,7 @@ absl::Status Server::StartGrpc() {
   kv_cache_ = std::make_unique<KvCacheService>(
       *shared_, *callers_,
       KvCacheServiceOptions{boot_epoch_, config_.limits.rpc_deadline_max_ms,
-                            [this] { workers_->WakeRefill(); }});
+                            [this] { workers_->WakeRefill(); }, config_.tier.load_wait_ms});
   admin_ = std::make_unique<AdminService>(
       *shared_, *pool_size_, *callers_, tier_workers_->places(), [this] { return Snapshot(); },
       HostReport{NameOf(ToDemand(config_.memory.lock)), NameOf(ToDemand(config_.memory.huge_pages)),

@@ -87,7 +87,8 @@ void Fill(const core::Sequence& sequence, uint64_t prompt_rows, v1::OpenSequence
 
 }  // namespace
 
-grpc::Status KvCacheService::Run(const grpc::ServerContext& context, const Verb& verb) {
+grpc::Status KvCacheService::Run(const grpc::ServerContext& context, const Verb& verb,
+                                 const Instant* wake) {
   const absl::StatusOr<PeerCredentials> peer = callers_.PeerOf(context);
   if (!peer.ok()) return ToGrpc(peer.status());
   const absl::StatusOr<core::SessionToken> token = TokenOf(context);
@@ -119,8 +120,8 @@ grpc::Status KvCacheService::Run(const grpc::ServerContext& context, const Verb&
         status = Unavailable("the daemon is stopping");
         break;
       }
-      if (!shared_.progress.WaitUntil(shared_.mutex, deadline) &&
-          std::chrono::steady_clock::now() >= deadline) {
+      const Instant until = wake == nullptr ? deadline : std::min(deadline, *wake);
+      if (!shared_.progress.WaitUntil(shared_.mutex, until) && SystemClock().Now() >= deadline) {
         status = DeadlineExceeded("the deadline passed while waiting");
         break;
       }
@@ -176,9 +177,21 @@ grpc::Status KvCacheService::OpenSequence(grpc::ServerContext* context,
       KeysOf(*context, request->model_id(), request->has_prefix() ? &request->prefix() : nullptr);
   uint64_t opened = 0;  // id of the sequence, once it is there
   core::PrefixLoading loading;
-  const grpc::Status status =
-      Run(*context, [&](core::Session& session, bool* done) -> absl::Status {
+  // So that a slow tier costs time, but never the call: half of it is left for what follows.
+  const Instant now = SystemClock().Now();
+  const Instant deadline =
+      WaitDeadline(*context, std::chrono::milliseconds(options_.rpc_deadline_max_ms));
+  Instant give_up_at =
+      now + std::min<Instant::duration>(std::chrono::milliseconds(options_.load_wait_ms),
+                                        (deadline - now) / 2);
+  const grpc::Status status = Run(
+      *context,
+      [&](core::Session& session, bool* done) -> absl::Status {
         shared_.mutex.AssertHeld();
+        if (SystemClock().Now() >= give_up_at) {
+          loading.gave_up = true;
+          give_up_at = Instant::max();
+        }
         KVASIR_RETURN_IF_ERROR(snapshot.status());
         KVASIR_RETURN_IF_ERROR(keys.status());
         core::Sequence* sequence = nullptr;
@@ -206,7 +219,8 @@ grpc::Status KvCacheService::OpenSequence(grpc::ServerContext* context,
         response->set_boot_epoch(options_.boot_epoch);
         if (*done) Fill(*sequence, request->prompt_rows(), response);
         return absl::OkStatus();
-      });
+      },
+      &give_up_at);
   if (!status.ok() && opened != 0) {
     MutexLock lock(shared_.mutex);
     shared_.core.GiveUpOpening(opened);

@@ -16,6 +16,7 @@ struct KvCacheServiceOptions {
   uint64_t boot_epoch = 0;
   uint32_t rpc_deadline_max_ms = 60'000;  // no call waits longer, whatever its deadline says
   std::function<void()> extents_taken;    // the pool's stock may be low
+  uint32_t load_wait_ms = 5'000;          // of an open, for a tier
 };
 
 // Thread-safe. `shared` and `callers` must outlive it.
@@ -57,9 +58,11 @@ class KvCacheService final : public v1::KvCache::Service {
 
  private:
   // Runs `verb(session)` under the lock until it is done or the deadline passes. `verb` returns a
-  // status and sets *done; what is not done waits for progress.
+  // status and sets *done; what is not done waits for progress, or until *wake, which it may
+  // change.
   using Verb = std::function<absl::Status(core::Session&, bool* done)>;
-  grpc::Status Run(const grpc::ServerContext& context, const Verb& verb);
+  grpc::Status Run(const grpc::ServerContext& context, const Verb& verb,
+                   const Instant* wake = nullptr);
   // The keys of a prefix, hashed without the lock; nothing where there is no prefix. Errors: the
   // caller's, kInvalidArgument naming field and bound.
   absl::StatusOr<std::optional<core::PrefixKeys>> KeysOf(const grpc::ServerContext& context,

@@ -54,11 +54,17 @@ bool KvCore::AwaitsLoad(const Session& session, const Model& model, const OpenRe
                         const ChainKey& form, uint64_t rows_there) {
   if (request.loading == nullptr || tiers_.empty()) return false;
   PrefixLoading& loading = *request.loading;
-  if (loading.load != 0) return loads_.contains(loading.load);  // once a call
-  const std::optional<PrefixMatchOf> found = FindStored(session, model, request, form, rows_there);
-  if (!found) return false;
-  loading.load = LoadPrefix(model, *found, request.prefix->tokens, rows_there);
-  return loading.load != 0;
+  if (loading.load == 0) {  // once a call
+    const std::optional<PrefixMatchOf> found =
+        FindStored(session, model, request, form, rows_there);
+    if (!found) return false;
+    loading.load = LoadPrefix(model, *found, request.prefix->tokens, rows_there);
+  }
+  const auto load = loads_.find(loading.load);
+  if (load == loads_.end()) return false;
+  if (!loading.gave_up) return true;
+  ++load->second.tenant->stores[load->second.tier]->counters.loads_declined;
+  return false;
 }
 
 absl::Status KvCore::PrefetchPrefix(Session& session, uint32_t model_id, const PrefixKeys& keys) {

@@ -140,7 +140,8 @@ struct LeaseAnswer {
 
 // What one call that opens a sequence waits for: a prefix on its way up from a tier.
 struct PrefixLoading {
-  uint64_t load = 0;  // 0: nothing was begun
+  uint64_t load = 0;     // 0: nothing was begun
+  bool gave_up = false;  // the caller does not wait any longer: what comes up is for later ones
 };
 
 struct ModelHandle {

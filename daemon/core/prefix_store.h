@@ -20,7 +20,7 @@ struct PrefixStoreCounters {
   uint64_t loads = 0;           // prefixes that were read back
   uint64_t load_rows = 0;       // of them
   uint64_t load_failures = 0;   // begun, and a miss after all
-  uint64_t loads_declined = 0;  // computing is said to be faster
+  uint64_t loads_declined = 0;  // computing is said to be faster, or nobody waited any longer
   uint64_t stores = 0;          // prefixes that were written
   uint64_t store_failures = 0;
 };

@@ -111,6 +111,7 @@ class FakeEngine final : public ExtentSender {
   std::function<std::string(uint64_t row, uint32_t layer, uint32_t plane)> rows_from;
   // Called while a prefix is on its way up from a tier; empty: what lies in tiers is not asked for.
   std::function<void()> run_tiers;
+  bool waits_for_tiers = true;  // false: begins to load, and opens without
   bool refuse_extents = false;  // SendExtent fails, as when the peer does not read
 
  private:

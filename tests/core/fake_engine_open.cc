@@ -36,6 +36,7 @@ absl::StatusOr<FakeEngine::Stream> FakeEngine::Attach(OpenRequest request, const
   request.prefix = &keys;
   request.reads_records = true;
   PrefixLoading loading;
+  loading.gave_up = !waits_for_tiers;
   if (run_tiers) request.loading = &loading;
   KVASIR_ASSIGN_OR_RETURN(const Sequence* sequence, core_.OpenSequence(*session_, request));
   for (int attempt = 0; sequence == nullptr; ++attempt) {

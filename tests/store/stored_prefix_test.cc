@@ -141,6 +141,25 @@ TEST_F(StoreTest, ComputingIsChosenWhereItIsFaster) {
   EXPECT_EQ(RowsAttached(engine, model, "full", others), 192U);
 }
 
+TEST_F(StoreTest, WhoDoesNotWaitComputesAndTheNextOneFinds) {
+  uint32_t model = 0;
+  FakeEngine& engine = ConnectToTiers(1, &model);
+  const std::vector<uint32_t> tokens = Tokens(203, 3);
+  Store(engine, model, "full", tokens);
+  Drain();
+  ForgetMemory();
+  engine.waits_for_tiers = false;
+  for (uint64_t times = 1; times <= 2; ++times) {  // the second joins the load of the first
+    EXPECT_EQ(RowsAttached(engine, model, "full", tokens), 0U);
+    EXPECT_EQ(Report().counters.loads_declined, times);
+  }
+  EXPECT_EQ(Report().counters.loads, 0U);
+  EXPECT_EQ(RunTiers(), 1U);
+  EXPECT_EQ(Report().counters.loads, 1U);
+  EXPECT_EQ(RowsAttached(engine, model, "full", tokens), 192U);
+  EXPECT_EQ(Report().counters.loads_declined, 2U);
+}
+
 TEST_F(StoreTest, AboveTheHighWatermarkWhatWasUsedTwiceGoesDownUntilTheLowOne) {
   high_percent_ = 50;
   low_percent_ = 20;
