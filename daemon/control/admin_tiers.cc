@@ -10,6 +10,8 @@
 #include "daemon/control/deadline.h"
 #include "daemon/control/status_convert.h"
 
+#include <fmt/format.h>
+
 namespace kvasir {
 namespace {
 
@@ -96,7 +98,12 @@ grpc::Status AdminService::DrainPrefixes(grpc::ServerContext* context,
     }
   }
   for (const TierPlace& place : tiers_) {
-    if (const absl::Status flushed = place.tier->Flush(); !flushed.ok()) return ToGrpc(flushed);
+    if (const absl::Status flushed = place.tier->Flush(); !flushed.ok()) {
+      return ToGrpc(MakeError(
+          flushed.code(),
+          fmt::format("what was written is not safe: tier={} stored={} not_stored={} reason={}",
+                      place.config.name, state.stored, state.not_stored, MessageOf(flushed))));
+    }
   }
   response->set_boot_epoch(boot_epoch_);
   response->set_stored(state.stored);
