@@ -2,19 +2,17 @@
 // that is gone, empty, hung or closed to a daemon is a miss.
 #include <signal.h>
 
-#include <chrono>
 #include <filesystem>
 #include <fstream>
-#include <functional>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include <gtest/gtest.h>
 
 #include "base/error.h"
 #include "bench/redis_server.h"
+#include "tests/support/eventually.h"
 #include "tests/support/tier_daemon.h"
 
 namespace kvasir::testing {
@@ -24,16 +22,6 @@ constexpr uint64_t kPrompts = 3;
 constexpr uint64_t kRows = 320;
 
 std::vector<uint32_t> Prompt(uint64_t number) { return PromptOf(number, kRows); }
-
-// Until something is so; nothing is said about when, but that it is not never.
-bool Eventually(const std::function<bool()>& is_so) {
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes(2);
-  while (!is_so()) {
-    if (std::chrono::steady_clock::now() > deadline) return false;
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  }
-  return true;
-}
 
 class TierRemoteTest : public TierDaemonTest {
  protected:

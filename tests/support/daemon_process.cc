@@ -41,7 +41,8 @@ bool DaemonProcess::Start(const Config& config, const std::vector<std::string>& 
   std::ofstream(path) << EffectiveConfigToml(config);
   std::vector<std::string> argv = prefix;
   argv.insert(argv.end(), {program_, "--config=" + path});
-  std::vector<std::string> environment{"NOTIFY_SOCKET=" + notify_path_};
+  std::vector<std::string> environment = environment_;
+  environment.push_back("NOTIFY_SOCKET=" + notify_path_);
   std::vector<std::pair<std::string, UniqueFd>> kept;
   if (keeper_ != nullptr) kept = keeper_->Duplicates();
   std::vector<int> inherited;

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/posix.h"
@@ -34,6 +35,10 @@ class DaemonProcess {
   // Plays the service manager that keeps descriptors over the daemon's lives, from now on.
   FdKeeper& KeepDescriptors();
 
+  // For the environment of kvasird, beside this process's.
+  void set_environment(std::vector<std::string> environment) {
+    environment_ = std::move(environment);
+  }
   // Runs this file instead of the kvasird beside the test.
   void set_program(const std::string& path) { program_ = path; }
 
@@ -45,6 +50,7 @@ class DaemonProcess {
   const std::string folder_;
   const std::string notify_path_ = folder_ + "/notify.sock";
   std::string program_ = SiblingProgram("kvasird");
+  std::vector<std::string> environment_;
   UniqueFd notify_;                   // empty: another one has the folder
   std::unique_ptr<FdKeeper> keeper_;  // null: nobody keeps anything
   std::unique_ptr<ChildProcess> process_;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <span>
 #include <utility>
 
@@ -14,6 +15,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "tests/support/eventually.h"
 #include "tests/support/raw_client.h"
 #include "tests/tier/tier_blocks.h"
 
@@ -106,11 +108,12 @@ std::vector<uint32_t> PromptOf(uint64_t seed, size_t rows) {
   return tokens;
 }
 
-absl::StatusOr<TierEngine> TierEngine::Connect(const Config& config, const ModelSpec& spec) {
+absl::StatusOr<TierEngine> TierEngine::Connect(const Config& config, const ModelSpec& spec,
+                                               std::chrono::milliseconds deadline) {
   ConnectOptions options;
   options.control_socket = config.server.control_socket;
   options.data_socket = config.server.data_socket;
-  options.deadline = std::chrono::seconds(30);
+  options.deadline = deadline;
   KVASIR_ASSIGN_OR_RETURN(std::unique_ptr<Session> session, Session::Connect(options));
   KVASIR_ASSIGN_OR_RETURN(ModelHandle model, session->RegisterModel(spec));
   return TierEngine(std::move(session), std::move(model), spec);
@@ -170,12 +173,13 @@ std::string TierDaemon::StartAndFail() {
   return said;
 }
 
-void TierDaemon::Stop() {
+std::string TierDaemon::Stop() {
   process_.process().Signal(SIGTERM);
   // Read here, so that the next Start() does not take it for its own.
   EXPECT_THAT(process_.NextNotification(), HasSubstr("STOPPING=1"));
-  const std::string said = process_.process().ReadErrors();
+  std::string said = process_.process().ReadErrors();
   EXPECT_EQ(process_.process().Wait(), 0) << said;
+  return said;
 }
 
 void TierDaemon::Kill() {
@@ -183,8 +187,9 @@ void TierDaemon::Kill() {
   EXPECT_EQ(process_.process().Wait(), -SIGKILL);
 }
 
-absl::StatusOr<TierEngine> TierDaemon::Connect(uint32_t layers) const {
-  return TierEngine::Connect(config_, TinySpec(layers));
+absl::StatusOr<TierEngine> TierDaemon::Connect(uint32_t layers,
+                                               std::chrono::milliseconds deadline) const {
+  return TierEngine::Connect(config_, TinySpec(layers), deadline);
 }
 
 absl::Status TierDaemon::Drain() const {
@@ -226,11 +231,46 @@ size_t TierDaemon::PrefixesIn(const std::string& place) const {
                     [&](const v1::PrefixInfo& prefix) { return prefix.place() == place; }));
 }
 
+v1::GetStatsResponse TierDaemon::Stats() const {
+  v1::GetStatsResponse response;
+  const grpc::Status status =
+      RawCalls(config_.server.control_socket, "")
+          .CallAdmin(&v1::Admin::Stub::GetStats, v1::GetStatsRequest(), &response);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  return response;
+}
+
+void TierDaemon::ExpectNothingLeft() const {
+  const auto sessions = [this] {
+    const v1::GetStatsResponse stats = Stats();
+    return std::accumulate(
+        stats.tenants().begin(), stats.tenants().end(), 0U,
+        [](uint32_t sum, const auto& tenant) { return sum + tenant.sessions(); });
+  };
+  EXPECT_TRUE(Eventually([&] { return sessions() == 0; })) << Stats().ShortDebugString();
+  // A load or a store that is under way may bring something after the first drop.
+  EXPECT_TRUE(Eventually([&] {
+    Drop();
+    const v1::GetStatsResponse stats = Stats();
+    return stats.held_bytes() == 0 && stats.charged_bytes() == 0 &&
+           stats.pool_free_bytes() == stats.pool_bytes();
+  })) << Stats().ShortDebugString();
+  const v1::GetStatsResponse stats = Stats();
+  for (const v1::TenantStats& tenant : stats.tenants()) {
+    EXPECT_EQ(tenant.sequences() + tenant.snapshots() + tenant.prefixes(), 0U) << tenant.tenant();
+    EXPECT_EQ(tenant.host().held_bytes() + tenant.host().charged_bytes(), 0U) << tenant.tenant();
+    EXPECT_EQ(tenant.violations(), 0U) << tenant.tenant();
+  }
+  if (config_.tier.disk_path.empty()) return;
+  EXPECT_TRUE(Eventually([&] { return Tier().held_bytes() == 0; })) << Tier().ShortDebugString();
+}
+
 Config TierDaemonTest::PlainConfig() const {
   Config config = MakeConfig();
   config.server.log_level = "warn";
   config.admin.uids = {::geteuid()};
   config.tier.stop_drain_ms = 3'600'000;  // so that a drain without an end is a hang
+  config.tier.load_wait_ms = 600'000;     // on a busy machine too
   return config;
 }
 

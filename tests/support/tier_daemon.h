@@ -3,9 +3,11 @@
 #ifndef KVASIR_TESTS_SUPPORT_TIER_DAEMON_H_
 #define KVASIR_TESTS_SUPPORT_TIER_DAEMON_H_
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <absl/status/status.h>
@@ -27,8 +29,10 @@ std::vector<uint32_t> PromptOf(uint64_t seed, size_t rows);
 // thread-safe; several at once are fine.
 class TierEngine {
  public:
-  // Errors: Session::Connect()'s and RegisterModel()'s.
-  static absl::StatusOr<TierEngine> Connect(const Config& config, const ModelSpec& spec);
+  // `deadline`: of its calls. Errors: Session::Connect()'s and RegisterModel()'s.
+  static absl::StatusOr<TierEngine> Connect(
+      const Config& config, const ModelSpec& spec,
+      std::chrono::milliseconds deadline = std::chrono::seconds(30));
 
   // Opens a sequence of `full` rows on the prompt and checks every row that it finds. Errors: the
   // session's; kDataLoss naming the first row that is not as Publish() wrote it.
@@ -59,15 +63,21 @@ class TierDaemon {
   Config& config() { return config_; }
   // Descriptors of the daemon are kept over its lives from now on.
   FdKeeper& KeepDescriptors() { return process_.KeepDescriptors(); }
+  const Config::Server& server() const { return config_.server; }
+  void set_environment(std::vector<std::string> environment) {
+    process_.set_environment(std::move(environment));
+  }
 
   // Starts it; false, and a failure with what it said, when it does not come up.
   bool Start();
   // Starts what must not come up. Returns what it says.
   std::string StartAndFail();
-  void Stop();  // SIGTERM, and waits for a clean end
+  // SIGTERM, and waits for a clean end. Returns what it said in its life.
+  std::string Stop();
   void Kill();  // SIGKILL
 
-  absl::StatusOr<TierEngine> Connect(uint32_t layers = 2) const;
+  absl::StatusOr<TierEngine> Connect(
+      uint32_t layers = 2, std::chrono::milliseconds deadline = std::chrono::seconds(30)) const;
   absl::Status Drain() const;
   // The only tier. REQUIRES: the daemon has one.
   v1::TierInfo Tier() const;
@@ -75,6 +85,10 @@ class TierDaemon {
   void Drop() const;
   // Prefixes listed in the place.
   size_t PrefixesIn(const std::string& place) const;
+  v1::GetStatsResponse Stats() const;
+  // Drops every prefix, and waits until memory and disk are as they were before anybody came:
+  // nothing held, nothing charged. REQUIRES: no session is left but such that are on their way out.
+  void ExpectNothingLeft() const;
 
  private:
   DaemonProcess process_;
