@@ -76,34 +76,15 @@ class KvCore {
   void GiveUpOpening(uint64_t sequence_id);
   // Errors inside the answer; a violation ends the session (the answer says kPermissionDenied).
   SyncAnswer Sync(Session& session, const SyncNeed& need);
-  struct TruncateAnswer {
-    absl::Status status;
-    bool ready = false;  // false and OK: a copy is under way, ask again
-    uint32_t uid = 0;
-    uint64_t rollback_floor = 0;
-  };
+  using TruncateAnswer = core::TruncateAnswer;
   TruncateAnswer Truncate(Session& session, uint32_t slot, uint32_t uid, uint64_t rows);
-  struct SelectAnswer {
-    absl::Status status;
-    bool ready = false;  // false and OK: the selection is under way, ask again
-    uint32_t uid = 0;
-    std::vector<uint32_t> rows;
-  };
+  using SelectAnswer = core::SelectAnswer;
   // `asked` is the caller's: false at its first call.
   SelectAnswer SelectRows(Session& session, uint32_t slot, uint32_t uid, bool* asked);
-  struct RetrieveAnswer {
-    absl::Status status;
-    bool ready = false;  // false and OK: the lookup is under way, ask again
-    std::vector<Sequence::RetrievedBlock> blocks;
-  };
+  using RetrieveAnswer = core::RetrieveAnswer;
   RetrieveAnswer Retrieve(Session& session, uint32_t slot, uint32_t uid, uint32_t layer,
                           uint64_t mass_blocks, bool* asked);
-  struct SaveAnswer {
-    absl::Status status;
-    bool ready = false;  // false and OK: the copy is under way, ask again
-    uint64_t rows = 0;
-    uint64_t held_bytes = 0;
-  };
+  using SaveAnswer = core::SaveAnswer;
   // Saves the sequence at its last row as a snapshot of the tenant. `id` is random. Errors:
   // kFailedPrecondition (such a sequence cannot be saved), kResourceExhausted (memory, or
   // limits.snapshots_per_tenant_max).

@@ -186,6 +186,34 @@ struct SyncAnswer {
   uint64_t unseen_bytes = 0;  // held for the sequence and named by no table
 };
 
+// Answers of verbs that may have to wait: `ready` false and OK means ask again.
+struct TruncateAnswer {
+  absl::Status status;
+  bool ready = false;  // false and OK: a copy is under way, ask again
+  uint32_t uid = 0;
+  uint64_t rollback_floor = 0;
+};
+
+struct SelectAnswer {
+  absl::Status status;
+  bool ready = false;  // false and OK: the selection is under way, ask again
+  uint32_t uid = 0;
+  std::vector<uint32_t> rows;
+};
+
+struct RetrieveAnswer {
+  absl::Status status;
+  bool ready = false;  // false and OK: the lookup is under way, ask again
+  std::vector<Sequence::RetrievedBlock> blocks;
+};
+
+struct SaveAnswer {
+  absl::Status status;
+  bool ready = false;  // false and OK: the copy is under way, ask again
+  uint64_t rows = 0;
+  uint64_t held_bytes = 0;
+};
+
 struct SequenceReport {
   Sequence::Identity identity;
   SequenceSummary summary;

@@ -14,8 +14,6 @@
 namespace kvasir::core {
 namespace {
 
-constexpr int kVictimsAtOnce = 16;
-
 bool CanBeCut(const Snapshot& snapshot) { return snapshot.first_rows < snapshot.rows; }
 
 // Chunk borders at which it may be gone on from: [first, last]; none where first > last.
@@ -369,26 +367,6 @@ void PrefixCache::Rehome(uint64_t id, std::shared_ptr<const Snapshot> snapshot) 
   KVASIR_CHECK(snapshot->rows == entry.snapshot->rows, "another prefix: rows={}", snapshot->rows);
   entry.snapshot = std::move(snapshot);
   ++changes_;
-}
-
-bool PrefixCache::MakeRoom() {
-  for (;;) {
-    std::vector<eviction::Eviction> evicted;
-    for (int i = 0; i < kVictimsAtOnce; ++i) {
-      std::optional<eviction::Eviction> one = policy_->EvictOne(NowMicros());
-      if (!one) break;
-      evicted.push_back(*one);
-    }
-    if (evicted.empty()) return false;
-    if (Apply(evicted) > 0) return true;  // else they were blocks that no entry ends in any more
-  }
-}
-
-uint64_t PrefixCache::Clear() {
-  const uint64_t before = entries_.size();
-  while (MakeRoom()) {
-  }
-  return before - entries_.size();
 }
 
 uint64_t PrefixCache::MetadataBytes() const {

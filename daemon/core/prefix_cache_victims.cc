@@ -1,6 +1,8 @@
 // PrefixCache: entries that lose their ends, or are spared.
 #include <algorithm>
+#include <optional>
 #include <utility>
+#include <vector>
 
 #include "daemon/core/prefix_cache.h"
 #include "index/prefix_scope.h"
@@ -9,8 +11,29 @@ namespace kvasir::core {
 namespace {
 
 constexpr size_t kEvictedRemembered = 1 << 14;
+constexpr int kVictimsAtOnce = 16;
 
 }  // namespace
+
+bool PrefixCache::MakeRoom() {
+  for (;;) {
+    std::vector<eviction::Eviction> evicted;
+    for (int i = 0; i < kVictimsAtOnce; ++i) {
+      std::optional<eviction::Eviction> one = policy_->EvictOne(NowMicros());
+      if (!one) break;
+      evicted.push_back(*one);
+    }
+    if (evicted.empty()) return false;
+    if (Apply(evicted) > 0) return true;  // else they were blocks that no entry ends in any more
+  }
+}
+
+uint64_t PrefixCache::Clear() {
+  const uint64_t before = entries_.size();
+  while (MakeRoom()) {
+  }
+  return before - entries_.size();
+}
 
 bool PrefixCache::GiveUpNext(const Spares& spares) {
   while (const std::optional<eviction::Eviction> one = policy_->EvictOne(NowMicros())) {

@@ -50,10 +50,10 @@ TEST(CommandLayoutTest, Bytes) {
   EXPECT_EQ(HexOf(result), "0800000064000000 0300000000000000 0400000000000000 0500000000000000");
   const shm::RetrievedBlockRecord block{1, 2, 3, 0, 4};
   EXPECT_EQ(HexOf(block), "0100000002000000 0300000000000000 0400000000000000");
-  shm::MatchFormRecord form{1, 2, 1, 64, 5, {'d', 'i', 's', 'k'}, {}};
-  EXPECT_EQ(HexOf(form).substr(0, 84),
+  shm::MatchFormRecord form{1, 2, 1, 64, 5, {'d', 'i', 's', 'k'}, 69, 4, {}};
+  EXPECT_EQ(HexOf(form).substr(0, 101),
             "0100000000000000 0200000001000000 4000000005000000 6469736b00000000 "
-            "0000000000000000");
+            "0000000000000000 4500000004000000");
   shm::DaemonRingWords daemon{};
   daemon.sq_head.store(0x11);
   daemon.sq_need_wake.store(0x22);
@@ -126,7 +126,7 @@ TEST(CommandsTest, Match) {
     EXPECT_EQ(parts.extras[1].row, 2U);
 
     const std::vector<MatchForm> forms = {{64, 3, false, "full", "memory"},
-                                          {48, 1, true, "sepllm:local_size=256", "disk"},
+                                          {48, 1, true, "sepllm:local_size=256", "disk", "full"},
                                           {32, 2, false, std::string(500, 'r'), "remote"}};
     uint64_t in_answer = 0;
     const std::vector<std::byte> bytes =
@@ -141,6 +141,8 @@ TEST(CommandsTest, Match) {
     EXPECT_EQ((*read)[0].retention, "full");
     EXPECT_EQ((*read)[1].retention, "sepllm:local_size=256");
     EXPECT_EQ((*read)[1].place, "disk");
+    EXPECT_EQ((*read)[0].condensed_from, "");
+    EXPECT_EQ((*read)[1].condensed_from, "full");
     EXPECT_EQ((*read)[1].quality, 1U);
     EXPECT_TRUE((*read)[1].is_public);
   }
@@ -169,6 +171,8 @@ TEST(CommandsTest, FormsThatCannotBe) {
   EXPECT_EQ(spoilt([](auto& form) { form.is_public = 2; }), kLoss);
   EXPECT_EQ(spoilt([](auto& form) { form.retention_bytes = 5; }), kLoss);
   EXPECT_EQ(spoilt([](auto& form) { form.retention_off = ~0U; }), kLoss);
+  EXPECT_EQ(spoilt([](auto& form) { form.condensed_off = ~0U; }), kLoss);
+  EXPECT_EQ(spoilt([](auto& form) { form.condensed_bytes = ~0U; }), kLoss);
   entry.result[0] = 2;
   EXPECT_EQ(MatchFormsOf(entry, good).status().code(), kLoss);
   entry.result[0] = ~0ULL;
