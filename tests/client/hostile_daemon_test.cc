@@ -38,6 +38,7 @@ class HostileDaemonTest : public DaemonFixture {
     meddler_ = std::make_unique<Meddler>(socket, folder_.path() + "/control.sock");
     ConnectOptions options = MakeConnectOptions();
     options.control_socket = socket;
+    options.use_ring = false;                    // where the meddler stands
     options.deadline = std::chrono::seconds(2);  // of a wait for memory that never comes
     auto session = Session::Connect(options);
     ASSERT_TRUE(session.ok()) << MessageOf(session.status());

@@ -102,11 +102,12 @@ TEST(DocumentsTest, ProtocolHasEveryFieldAtItsOffset) {
   EXPECT_THAT(text, HasSubstr("ABI" + line.substr(3)));
   int fields = 0;
   while (std::getline(layout, line)) {
+    if (line.starts_with("command ring words ")) continue;  // where they stand in the pages
     std::smatch match;
     ASSERT_TRUE(std::regex_match(line, match, std::regex(R"((\w+)\.(\w+) (\d+) (\d+))"))) << line;
     const std::regex entry("\\b" + match[3].str() +
-                           " (A32|A64|u8|u16|u32|u64|i32|i64|char|VersionDesc) " + match[2].str() +
-                           "\\b");
+                           " (A32|A64|u8|u16|u32|u64|i32|i64|char|VersionDesc|RingGeometry) " +
+                           match[2].str() + "\\b");
     EXPECT_TRUE(std::regex_search(StructBlock(text, match[1].str()), entry)) << line;
     ++fields;
   }
