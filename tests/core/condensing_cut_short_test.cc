@@ -118,8 +118,8 @@ TEST_F(CutShort, ByTheEndOfTheDaemon) {
   Begin();
   if (HasFatalFailure()) return;
   ASSERT_TRUE(core_->PutBackJob(std::move(job_)));
-  engines_.clear();
   core_.reset();
+  engines_.clear();
   EXPECT_EQ(pool_->counts().charged_bytes, 0U);
   Start(kDegradeLimit);
 }
