@@ -67,12 +67,11 @@ class RingServer {
 
   void Loop();
   int TimeoutMs() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // A turn of each client that is ready; true: some are ready again.
-  bool ServeReady() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Serve(uint32_t session_id, Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LookAtWaiting(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // True: it is completed.
   bool Run(Client& client, RingCommand& command) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Has progress of others wake this thread while a command waits.
   void Watch() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   SharedCore& shared_;
