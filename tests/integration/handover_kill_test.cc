@@ -12,36 +12,12 @@
 #include "base/error.h"
 #include "tests/support/environment.h"
 #include "tests/support/handover_daemon.h"
+#include "tests/support/kill_load.h"
 
 namespace kvasir::testing {
 namespace {
 
-constexpr uint64_t kPrompts = 40;
-
-// Prompts in families of four that begin alike.
-std::vector<uint32_t> Prompt(uint64_t number) {
-  std::vector<uint32_t> tokens = PromptOf(number / 4, 300);
-  const std::vector<uint32_t> rest = PromptOf(1000 + number, 50 + number * 7 % 400);
-  tokens.insert(tokens.end(), rest.begin(), rest.end());
-  return tokens;
-}
-
-class HandoverKillTest : public HandoverDaemonTest {
- protected:
-  // Publishes and attaches until the daemon is gone.
-  absl::Status Work(uint64_t seed, std::atomic<uint64_t>* steps) const {
-    std::mt19937_64 random(seed);
-    absl::StatusOr<TierEngine> engine = daemon_.Connect();
-    absl::Status status = engine.status();
-    while (status.ok()) {
-      const std::vector<uint32_t> prompt = Prompt(random() % kPrompts);
-      status = random() % 2 == 0 ? engine->Publish(prompt) : engine->Attach(prompt).status();
-      if (status.code() == absl::StatusCode::kResourceExhausted) status = absl::OkStatus();
-      ++*steps;
-    }
-    return status;
-  }
-};
+using HandoverKillTest = HandoverDaemonTest;
 
 TEST_F(HandoverKillTest, KilledAtAnyMoment) {
   std::mt19937_64 random(FromEnvironment("KVASIR_SEED", std::random_device{}()));
@@ -56,7 +32,7 @@ TEST_F(HandoverKillTest, KilledAtAnyMoment) {
     std::vector<absl::Status> ends(2);
     std::vector<std::thread> threads;
     for (absl::Status& end : ends) {
-      threads.emplace_back([&, seed = random()] { end = Work(seed, &steps); });
+      threads.emplace_back([&, seed = random()] { end = PublishAndAttach(daemon_, seed, &steps); });
     }
     const uint64_t wanted = random() % 60;
     while (steps < wanted) std::this_thread::yield();
@@ -67,7 +43,8 @@ TEST_F(HandoverKillTest, KilledAtAnyMoment) {
       EXPECT_NE(end.code(), absl::StatusCode::kDataLoss) << MessageOf(end);
     }
     ASSERT_TRUE(daemon_.Start());
-    for (uint64_t number = 0; number < kPrompts; ++number) rows_found += Found(Prompt(number));
+    for (uint64_t number = 0; number < kKillPrompts; ++number)
+      rows_found += Found(KillPrompt(number));
   }
   EXPECT_GT(rows_found, 0U);
   daemon_.Drop();

@@ -13,6 +13,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "tests/support/environment.h"
+#include "tests/support/kill_load.h"
 #include "tests/support/tier_daemon.h"
 
 namespace kvasir::testing {
@@ -20,16 +21,6 @@ namespace {
 
 using ::testing::AnyOf;
 using ::testing::Eq;
-
-constexpr uint64_t kPrompts = 40;
-
-// Prompts in families of four that begin alike.
-std::vector<uint32_t> Prompt(uint64_t number) {
-  std::vector<uint32_t> tokens = PromptOf(number / 4, 300);
-  const std::vector<uint32_t> rest = PromptOf(1000 + number, 50 + number * 7 % 400);
-  tokens.insert(tokens.end(), rest.begin(), rest.end());
-  return tokens;
-}
 
 class TierKillTest : public TierDaemonTest {
  protected:
@@ -41,27 +32,13 @@ class TierKillTest : public TierDaemonTest {
     return config;
   }
 
-  // Publishes and attaches until the daemon is gone. Returns the error that ended it.
-  absl::Status Work(uint64_t seed, std::atomic<uint64_t>* steps) const {
-    std::mt19937_64 random(seed);
-    absl::StatusOr<TierEngine> engine = daemon_.Connect();
-    absl::Status status = engine.status();
-    while (status.ok()) {
-      const std::vector<uint32_t> prompt = Prompt(random() % kPrompts);
-      status = random() % 2 == 0 ? engine->Publish(prompt) : engine->Attach(prompt).status();
-      if (status.code() == absl::StatusCode::kResourceExhausted) status = absl::OkStatus();
-      ++*steps;
-    }
-    return status;
-  }
-
   // A new daemon's prompts are right or misses. Returns how many rows there were.
   uint64_t CheckAll() const {
     absl::StatusOr<TierEngine> engine = daemon_.Connect();
     EXPECT_TRUE(engine.ok()) << MessageOf(engine.status());
     uint64_t rows = 0;
-    for (uint64_t number = 0; engine.ok() && number < kPrompts; ++number) {
-      const absl::StatusOr<uint64_t> found = engine->AttachedRows(Prompt(number));
+    for (uint64_t number = 0; engine.ok() && number < kKillPrompts; ++number) {
+      const absl::StatusOr<uint64_t> found = engine->AttachedRows(KillPrompt(number));
       EXPECT_TRUE(found.ok()) << "prompt " << number << ": " << MessageOf(found.status());
       rows += found.value_or(0);
     }
@@ -83,7 +60,7 @@ TEST_F(TierKillTest, KilledAtAnyMoment) {
     std::vector<absl::Status> ends(2);
     std::vector<std::thread> threads;
     for (absl::Status& end : ends) {
-      threads.emplace_back([&, seed = random()] { end = Work(seed, &steps); });
+      threads.emplace_back([&, seed = random()] { end = PublishAndAttach(daemon_, seed, &steps); });
     }
     threads.emplace_back([&] {
       while (!killed) (void)daemon_.Drain();
@@ -106,7 +83,7 @@ TEST_F(TierKillTest, KilledAtAnyMoment) {
     // What no prefix names is given up at the start. A group of this model takes 4 KiB and, with
     // its header, at most 16 KiB of disk; a manifest the same.
     EXPECT_LE(tier.held_bytes(), 5 * tier.tenants(0).stored_bytes() + kMiB);
-    EXPECT_LE(tier.tenants(0).prefixes(), kPrompts);
+    EXPECT_LE(tier.tenants(0).prefixes(), kKillPrompts);
     rows_found += CheckAll();
   }
   EXPECT_GT(rows_found, 0U);
