@@ -6,6 +6,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/error.h"
+#include "base/status_macros.h"
 
 namespace kvasir {
 namespace {
@@ -34,6 +35,21 @@ absl::StatusOr<PrefixChain> PrefixChain::Create(const ChainHasher::Secret& secre
   }
   return PrefixChain(secret, scope,
                      std::make_shared<const std::vector<TokenExtra>>(std::move(extras)));
+}
+
+absl::StatusOr<PrefixChain> PrefixChain::Restore(const ChainHasher::Secret& secret,
+                                                 const ChainKey& scope,
+                                                 std::vector<TokenExtra> extras,
+                                                 std::vector<ChainKey> keys,
+                                                 std::vector<uint32_t> rest) {
+  if (rest.size() >= kChunkTokens) {
+    return InvalidArgument("a chain has too many tokens behind its chunks: tokens={} max={}",
+                           rest.size(), kChunkTokens - 1);
+  }
+  KVASIR_ASSIGN_OR_RETURN(PrefixChain chain, Create(secret, scope, std::move(extras)));
+  chain.keys_ = std::move(keys);
+  chain.rest_ = std::move(rest);
+  return chain;
 }
 
 std::span<const TokenExtra> PrefixChain::ExtrasOf(uint64_t first, uint64_t last) const {

@@ -37,6 +37,14 @@ class PrefixChain {
   static absl::StatusOr<PrefixChain> Create(const ChainHasher::Secret& secret,
                                             const ChainKey& scope, std::vector<TokenExtra> extras);
 
+  // Of keys that were made before, by the same secret, of tokens that may be forgotten; `rest`: the
+  // tokens behind the last whole chunk. Errors: as Create(), kInvalidArgument for a rest of a chunk
+  // or more.
+  static absl::StatusOr<PrefixChain> Restore(const ChainHasher::Secret& secret,
+                                             const ChainKey& scope, std::vector<TokenExtra> extras,
+                                             std::vector<ChainKey> keys,
+                                             std::vector<uint32_t> rest);
+
   void Append(std::span<const uint32_t> tokens);
 
   // Forgets the tokens from `rows` on; whole chunks below stay, and of a chunk that is cut the

@@ -17,7 +17,7 @@ uint64_t CommonPrefix::Longest(Member& member, uint64_t rows) const {
       match.hit = place.cache->Match(
           {match.chain, tokens_, rows}, match.form,
           [&](const Snapshot& snapshot) { return member.fits(snapshot, match.form); });
-      if (match.hit.snapshot != nullptr) match.quality = QualityOf(*match.hit.snapshot);
+      if (match.hit.snapshot != nullptr) match.quality = match.hit.snapshot->quality;
     }
     longest = std::max(longest, match.hit.rows);
   }

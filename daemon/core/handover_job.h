@@ -11,8 +11,7 @@
 
 #include <absl/status/status.h>
 
-#include "daemon/core/kept_list.h"
-#include "daemon/core/snapshot.h"
+#include "daemon/core/snapshot_groups.h"
 
 namespace kvasir::core {
 
@@ -26,11 +25,10 @@ struct HandoverJob {
     kRehome,  // copies groups out of a frozen extent
   };
   struct Item {
-    std::shared_ptr<KeptGroup> group;  // shared with the snapshots that name it
-    std::shared_ptr<KeptGroup> copy;   // kRehome: filled by the worker
-    uint32_t lane = 0, rows = 0;       // kNote: of the run
-    GroupDigest digest{};              // expected; kNote: what the worker found
-    bool digested = false;             // kNote: it is known already
+    SnapshotGroup at;
+    std::shared_ptr<KeptGroup> copy;  // kRehome: filled by the worker
+    GroupDigest digest{};             // expected; kNote: what the worker found
+    bool digested = false;            // kNote: it is known already
   };
 
   Kind kind = Kind::kNote;
@@ -38,7 +36,7 @@ struct HandoverJob {
   uint64_t id = 0;           // of a load, for kVerify
   uint64_t entry = 0;        // kVerify: of the adopted prefixes; kNote: of the memory's cache
   std::shared_ptr<const Snapshot> snapshot;  // kVerify, kNote; shared with the cache
-  std::vector<TokenId> tokens;               // kNote: of its rows
+  std::vector<TokenId> tokens;               // kNote: of its rows, where it is whole
   std::vector<Item> items;
   uint64_t record = 0;  // kForget; the worker's answer to kNote
 

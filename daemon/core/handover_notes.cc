@@ -1,6 +1,6 @@
 #include "daemon/core/handover_notes.h"
 
-#include "daemon/core/whole_snapshot.h"
+#include "daemon/core/snapshot_state.h"
 
 namespace kvasir::core {
 
@@ -13,7 +13,7 @@ std::optional<HandoverNotes::Step> HandoverNotes::Next(const PrefixCache& cache)
   if (changes_seen_ == cache.changes()) return std::nullopt;
   for (const auto& [id, entry] : cache.entries()) {
     Note& note = notes_[id];
-    if (note.snapshot.lock() == entry.snapshot || !IsWhole(*entry.snapshot)) continue;
+    if (note.snapshot.lock() == entry.snapshot || !CanBeStored(*entry.snapshot)) continue;
     note.snapshot = entry.snapshot;
     return Step{entry.snapshot, id, 0};
   }

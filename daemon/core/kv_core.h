@@ -216,6 +216,10 @@ class KvCore {
   absl::StatusOr<PolicyLanes> LanesFor(const Tenant& tenant, const Model& model,
                                        const std::shared_ptr<const ModelProfile>& profile,
                                        const OpenRequest& request) const;
+  // Those that what was written down with these facts was made with.
+  absl::StatusOr<PolicyLanes> LanesOf(const Tenant& tenant, const Model& model,
+                                      const std::shared_ptr<const ModelProfile>& profile,
+                                      const SnapshotFacts& facts) const;
   // The scopes in which a session of `own` may find prefixes of the model. Errors:
   // kInvalidArgument for a salt that is too long.
   absl::Status AddScopes(Tenant& own, const Model& model, const std::string& salt,
@@ -248,6 +252,9 @@ class KvCore {
   // The snapshot that a stored one will be, in new groups that wait to be filled (`items`).
   absl::StatusOr<std::shared_ptr<const Snapshot>> MakeLoadable(
       const Model& model, Tenant& tenant, const Snapshot& stored, std::span<const TokenId> tokens,
+      std::vector<TierJob::Item>* items) const;
+  absl::StatusOr<std::shared_ptr<const Snapshot>> MakeLoadableForm(
+      const Model& model, Tenant& tenant, const Snapshot& stored,
       std::vector<TierJob::Item>* items) const;
   class Adopter;
   // Begins to verify an adopted prefix: a load, of this id.

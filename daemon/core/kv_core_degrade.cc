@@ -40,7 +40,7 @@ void ForgetEntriesThatWent(Tenant& tenant) {
 
 bool LiesInATier(const Tenant& tenant, const Snapshot& snapshot) {
   return std::any_of(tenant.stores.begin(), tenant.stores.end(), [&](const auto& store) {
-    return store.get() != tenant.adopted && store->cache().Has(*snapshot.chain, snapshot.form);
+    return store.get() != tenant.adopted && store->Has(snapshot);
   });
 }
 
@@ -83,7 +83,7 @@ std::optional<CondensingWork> KvCore::WorkOn(Tenant& tenant, const PrefixCache::
     work.rung = tried->second;
   }
   if (work.rung >= tenant.config.degrade.size()) return std::nullopt;
-  if (QualityOf(snapshot) == QualityClass::kCompacted || LiesInATier(tenant, snapshot)) {
+  if (snapshot.quality == QualityClass::kCompacted || LiesInATier(tenant, snapshot)) {
     return std::nullopt;
   }
   work.rows_staying = entry.forked_rows;

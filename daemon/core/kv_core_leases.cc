@@ -151,7 +151,7 @@ std::vector<PrefixMatchOf> KvCore::CommonOf(const Session& session, const LeaseG
     common.AddMember(member.form, [&](const Snapshot& snapshot, const ChainKey& form) {
       if (!CheckAttachable(session, *member.model, snapshot, asked.reads_records).ok())
         return false;
-      return form == member.form || QualityOf(snapshot) >= *asked.least_quality;
+      return form == member.form || snapshot.quality >= *asked.least_quality;
     });
     if (!member.shareable) continue;
     const auto add = [&](const PrefixCache& cache, Tenant* tenant, const PrefixChain& chain,

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "daemon/core/kv_core.h"
+#include "daemon/core/snapshot_state.h"
 #include "daemon/core/whole_snapshot.h"
 
 namespace kvasir::core {
@@ -29,11 +30,12 @@ std::optional<PrefixMatchOf> KvCore::FindStored(const Session& session, const Mo
   for (const auto& [tenant, chain] : keys.chains) {
     for (size_t tier = 0; tier < tenant->stores.size(); ++tier) {
       const PrefixCache& cache = tenant->stores[tier]->cache();
-      // Whole rows are good enough for whoever takes other forms.
       for (const ChainKey& other : request.least_quality ? cache.Forms() : std::vector{form}) {
         PrefixCache::Hit hit = cache.Match({&chain, keys.tokens, keys.rows_max}, other, fits);
         if (hit.snapshot == nullptr || hit.rows <= (best ? best->hit.rows : rows_above)) continue;
-        best = PrefixMatchOf{tenant, &chain, other, std::move(hit), QualityClass::kFull, tier};
+        const QualityClass quality = hit.snapshot->quality;
+        if (other != form && quality < *request.least_quality) continue;
+        best = PrefixMatchOf{tenant, &chain, other, std::move(hit), quality, tier};
       }
     }
   }
@@ -170,9 +172,8 @@ void KvCore::FinishLoad(TierJob& job) {
 absl::StatusOr<std::shared_ptr<const Snapshot>> KvCore::MakeLoadable(
     const Model& model, Tenant& tenant, const Snapshot& stored, std::span<const TokenId> tokens,
     std::vector<TierJob::Item>* items) const {
-  OpenRequest request;
-  request.retention = stored.retention;
-  KVASIR_ASSIGN_OR_RETURN(PolicyLanes lanes, LanesFor(tenant, model, nullptr, request));
+  if (!stored.stored->state.empty()) return MakeLoadableForm(model, tenant, stored, items);
+  KVASIR_ASSIGN_OR_RETURN(PolicyLanes lanes, LanesOf(tenant, model, nullptr, stored));
   std::vector<std::vector<WholeRun>> runs;
   for (const std::vector<StoredRun>& lane : stored.stored->lanes) {
     std::vector<WholeRun>& out = runs.emplace_back();
@@ -188,15 +189,63 @@ absl::StatusOr<std::shared_ptr<const Snapshot>> KvCore::MakeLoadable(
     KVASIR_ASSIGN_OR_RETURN(const Group group, allocator.Allocate());
     auto kept = std::make_shared<KeptGroup>(group, geometry, allocator);
     kept->slots = WholeSlots(row, tokens.subspan(row, run.rows));
-    TierJob::Item item;
-    item.group = kept;
-    item.lane = static_cast<uint32_t>(lane);
-    item.rows = run.rows;
-    item.block = run.block;
-    items->push_back(std::move(item));
+    items->push_back({KeptGroupOf(kept, static_cast<uint32_t>(lane), run.rows), {}, run.block});
     return kept;
   };
   return MakeWhole(model, stored, std::move(lanes), tokens, runs, nullptr, group_of);
+}
+
+absl::StatusOr<PolicyLanes> KvCore::LanesOf(const Tenant& tenant, const Model& model,
+                                            const std::shared_ptr<const ModelProfile>& profile,
+                                            const SnapshotFacts& facts) const {
+  OpenRequest request;
+  request.retention = facts.retention;
+  request.prompt_rows = facts.prefill_rows;
+  request.reads_records = true;
+  return LanesFor(tenant, model, profile, request);
+}
+
+absl::StatusOr<std::shared_ptr<const Snapshot>> KvCore::MakeLoadableForm(
+    const Model& model, Tenant& tenant, const Snapshot& stored,
+    std::vector<TierJob::Item>* items) const {
+  KVASIR_ASSIGN_OR_RETURN(const std::shared_ptr<const ModelProfile> profile, ProfileOf(model));
+  KVASIR_ASSIGN_OR_RETURN(PolicyLanes lanes, LanesOf(tenant, model, profile, stored));
+  const auto run_of =
+      [&](uint32_t lane, size_t index,
+          uint64_t plane_bytes) -> absl::StatusOr<std::shared_ptr<const StoredBlock>> {
+    const std::vector<StoredRun>& runs = stored.stored->lanes[lane];
+    if (index < runs.size() && runs[index].block->bytes() == plane_bytes) return runs[index].block;
+    return DataLoss("a stored group is not there, or has another shape: lane={} group={}", lane,
+                    index);
+  };
+  GroupSupply supply;
+  supply.kept = [&](WantedGroup wanted) -> absl::StatusOr<std::shared_ptr<KeptGroup>> {
+    KVASIR_ASSIGN_OR_RETURN(std::shared_ptr<const StoredBlock> block,
+                            run_of(wanted.lane, wanted.index, PlaneBytes(*wanted.geometry)));
+    GroupAllocator& allocator = tenant.kept.For(wanted.geometry->bytes);
+    KVASIR_ASSIGN_OR_RETURN(const Group group, allocator.Allocate());
+    auto kept = std::make_shared<KeptGroup>(group, *wanted.geometry, allocator, wanted.records);
+    kept->slots = std::move(wanted.slots);
+    items->push_back({KeptGroupOf(kept, wanted.lane, kept->rows()), {}, std::move(block)});
+    return kept;
+  };
+  supply.recent_allocator = [&](uint64_t bytes) -> GroupAllocator& {
+    return tenant.outside.For(bytes);
+  };
+  supply.recent = [&](uint32_t lane, size_t index, uint64_t plane_bytes,
+                      BlockList* into) -> absl::StatusOr<std::optional<GroupDigest>> {
+    KVASIR_ASSIGN_OR_RETURN(std::shared_ptr<const StoredBlock> block,
+                            run_of(lane, index, plane_bytes));
+    KVASIR_RETURN_IF_ERROR(into->Add());
+    SnapshotGroup at;
+    at.recent = into->groups().back();
+    at.lane = lane;
+    at.plane_bytes = plane_bytes;
+    items->push_back({std::move(at), {}, std::move(block)});
+    return std::nullopt;
+  };
+  return RestoreSnapshot(model, stored, std::move(lanes), profile, stored.stored->state, nullptr,
+                         supply);
 }
 
 }  // namespace kvasir::core

@@ -71,21 +71,10 @@ absl::StatusOr<PrefixKeys> HashPrefix(const PrefixScopes& scopes, PrefixRequest 
   return keys;
 }
 
-QualityClass QualityOf(const Snapshot& snapshot) {
-  for (const Snapshot::Lane& lane : snapshot.lanes) {
-    if (!lane.policy->KeepsAll()) return QualityClass::kCompacted;
-  }
-  const bool encoded = std::any_of(snapshot.lanes.begin(), snapshot.lanes.end(),
-                                   [](const auto& lane) { return lane.records != nullptr; });
-  return encoded ? QualityClass::kQuantised : QualityClass::kFull;
-}
-
 absl::Status KvCore::CheckAttachable(const Session& session, const Model& model,
                                      const Snapshot& snapshot, bool reads_records) const {
   KVASIR_RETURN_IF_ERROR(snapshot.CheckModel(model));
-  for (const Snapshot::Lane& lane : snapshot.lanes) {
-    const bool encoded = lane.records != nullptr || lane.kept_shapes->block.v_bits > 0;
-    if (!encoded || reads_records) continue;
+  if (snapshot.encoded && !reads_records) {
     return FailedPrecondition("the engine does not read encoded rows: retention={}",
                               snapshot.retention);
   }
@@ -109,7 +98,7 @@ std::vector<PrefixMatchOf> KvCore::MatchForms(const Session& session, const Mode
       for (const ChainKey& form : cache.Forms()) {
         PrefixCache::Hit hit = cache.Match({chain, keys.tokens, keys.rows_max}, form, fits);
         if (hit.snapshot == nullptr) continue;
-        const QualityClass quality = QualityOf(*hit.snapshot);
+        const QualityClass quality = hit.snapshot->quality;
         found.push_back({tenant, chain, form, std::move(hit), quality, tier});
       }
     };
@@ -144,7 +133,7 @@ std::optional<PrefixMatchOf> KvCore::FindPrefix(const Session& session, const Mo
   for (const auto& [tenant, chain] : keys.chains) {
     PrefixCache::Hit hit = tenant->prefixes.Match({&chain, keys.tokens, keys.rows_max}, form, fits);
     if (hit.snapshot == nullptr || (best && best->hit.rows >= hit.rows)) continue;
-    const QualityClass quality = QualityOf(*hit.snapshot);
+    const QualityClass quality = hit.snapshot->quality;
     best = PrefixMatchOf{tenant, &chain, form, std::move(hit), quality, std::nullopt};
   }
   if (!request.least_quality) return best;

@@ -184,6 +184,7 @@ absl::StatusOr<Sequence*> KvCore::OpenSequence(Session& session, const OpenReque
   identity.slot = static_cast<uint32_t>(free - session.sequences.begin());
   identity.uid = session.next_uid++;
   identity.label = request.label;
+  identity.prefill_rows = request.prompt_rows;
   identity.retention = snapshot != nullptr ? snapshot->retention : lanes.spec;
   if (snapshot != nullptr) identity.condensed_from = snapshot->condensed_from;
   SequenceContext context;

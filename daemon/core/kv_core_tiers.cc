@@ -5,10 +5,10 @@
 #include <utility>
 #include <vector>
 
-#include "base/bytes.h"
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "daemon/core/kv_core.h"
+#include "daemon/core/snapshot_state.h"
 #include "daemon/core/whole_snapshot.h"
 
 namespace kvasir::core {
@@ -16,11 +16,6 @@ namespace {
 
 constexpr size_t kKeysAtOnce = 1024;
 constexpr std::chrono::seconds kRestAfterFailure{5};
-
-// A node of the cache there has all of its chunks.
-bool IsStored(const PrefixStore& store, const Snapshot& snapshot) {
-  return store.cache().Has(*snapshot.chain, snapshot.form);
-}
 
 }  // namespace
 
@@ -30,22 +25,13 @@ void KvCore::AskForStore(size_t tier, Tenant& tenant, const PrefixCache::Entry& 
   job->kind = TierJob::Kind::kStore;
   job->tier = tier;
   job->tenant = &tenant;
-  // Found at borders alone, it needs no rows behind the last one.
-  job->snapshot = entry.snapshot->rows % kChunkTokens == 0
-                      ? entry.snapshot
-                      : entry.snapshot->Cut(RoundDown(entry.snapshot->rows, kChunkTokens));
+  job->snapshot = WrittenOf(entry.snapshot);
   const Snapshot& snapshot = *job->snapshot;
-  for (size_t lane = 0; lane < snapshot.lanes.size(); ++lane) {
-    for (const KeptRun& run : snapshot.table.lanes[lane].kept.runs()) {
-      TierJob::Item item;
-      item.group = run.group;
-      item.lane = static_cast<uint32_t>(lane);
-      item.rows = run.rows;
-      job->items.push_back(std::move(item));
-      job->bytes += PlaneBytes(run.group->geometry());
-    }
+  for (SnapshotGroup& group : GroupsOf(snapshot)) {
+    job->bytes += group.plane_bytes;
+    job->items.emplace_back().at = std::move(group);
   }
-  job->tokens = TokensOf(snapshot);
+  if (IsWhole(snapshot)) job->tokens = TokensOf(snapshot);
   if (!store.MakeRoom(job->bytes)) {
     ++store.counters.store_failures;
     store.rest_until = now_ + kRestAfterFailure;
@@ -72,15 +58,15 @@ bool KvCore::AskForStoreOf(size_t tier, Tenant& tenant) {
   while (!store.wanted.empty()) {
     const auto entry = entries.find(store.wanted.front());
     store.wanted.pop_front();
-    if (entry == entries.end() || IsStored(store, *entry->second.snapshot)) continue;
+    if (entry == entries.end() || store.Has(*entry->second.snapshot)) continue;
     AskForStore(tier, tenant, entry->second);
     if (!tiers_[tier].writes.empty()) return true;
   }
   if (!UpdatePressed(tenant) || now_ < store.rest_until) return false;
   for (const auto& [id, entry] : entries) {
     // What was used once and never again is the most of what there is, and not worth a write.
-    if (entry.hits == 0 || !IsWhole(*entry.snapshot)) continue;
-    if (IsStored(store, *entry.snapshot)) continue;
+    if (entry.hits == 0 || !CanBeStored(*entry.snapshot)) continue;
+    if (store.Has(*entry.snapshot)) continue;
     AskForStore(tier, tenant, entry);
     return !tiers_[tier].writes.empty();
   }
@@ -123,7 +109,7 @@ bool KvCore::WritesFirst(const Tenant& tenant) const {
     return now_ >= store->rest_until &&
            std::any_of(entries.begin(), entries.end(), [&](const auto& one) {
              const Snapshot& snapshot = *one.second.snapshot;
-             return one.second.hits > 0 && IsWhole(snapshot) && !IsStored(*store, snapshot);
+             return one.second.hits > 0 && CanBeStored(snapshot) && !store->Has(snapshot);
            });
   });
 }
@@ -173,10 +159,10 @@ void KvCore::FinishStore(TierJob& job) {
   stored.manifest_digest = job.manifest_digest;
   stored.manifest_bytes = job.manifest_bytes;
   stored.lanes.resize(snapshot.lanes.size());
+  stored.state = std::move(job.state);
   for (const TierJob::Item& item : job.items) {
-    const shm::GroupGeometry& geometry = item.group->geometry();
-    stored.lanes[item.lane].push_back(
-        {item.digest, geometry.slots, item.rows, PlaneBytes(geometry)});
+    stored.lanes[item.at.lane].push_back(
+        {item.digest, item.at.slots, item.at.rows, item.at.plane_bytes});
   }
   const absl::Status added = AddStored(job.tier, tenant, std::move(stored));
   if (added.ok()) {
@@ -200,7 +186,8 @@ absl::Status KvCore::AddStored(size_t tier, Tenant& tenant, StoredPrefix prefix)
       MakeTierKey(tenant.key, prefix.manifest_digest, kManifestPart), prefix.manifest_bytes);
   auto snapshot = std::make_shared<Snapshot>();
   static_cast<SnapshotFacts&>(*snapshot) = std::move(prefix.facts);
-  snapshot->first_rows = 0;
+  rows->state = std::move(prefix.state);
+  snapshot->first_rows = rows->state.empty() ? 0 : snapshot->rows;
   snapshot->tokens.clear();
   snapshot->tokens_base = snapshot->rows;
   snapshot->next.reset();
@@ -236,7 +223,7 @@ absl::Status KvCore::StartDrain(const std::string& name) {
       if (store.get() == tenant->adopted) continue;
       store->wanted.clear();
       for (const auto& [id, entry] : tenant->prefixes.entries()) {
-        if (IsWhole(*entry.snapshot)) store->wanted.push_back(id);
+        if (CanBeStored(*entry.snapshot)) store->wanted.push_back(id);
       }
     }
   }
@@ -250,13 +237,13 @@ DrainState KvCore::DrainStateOf(const std::string& name) const {
     if (!name.empty() && tenant->config.name != name) continue;
     for (const auto& [id, entry] : tenant->prefixes.entries()) {
       const Snapshot& snapshot = *entry.snapshot;
-      if (!IsWhole(snapshot)) {
+      if (!CanBeStored(snapshot)) {
         ++state.memory_only;
         continue;
       }
       const bool everywhere =
           std::all_of(tenant->stores.begin(), tenant->stores.end(), [&](const auto& store) {
-            return store.get() == tenant->adopted || IsStored(*store, snapshot);
+            return store.get() == tenant->adopted || store->Has(snapshot);
           });
       ++(everywhere ? state.stored : state.not_stored);
     }

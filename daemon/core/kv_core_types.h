@@ -54,14 +54,6 @@ struct CoreConfig {
   uint32_t lease_ms_max = 60'000;
 };
 
-// What is left of a prefix, the better the larger.
-enum class QualityClass {
-  kCompacted = 1,  // rows were dropped
-  kQuantised = 2,  // every row, encoded
-  kFull = 3,       // every row as written
-};
-QualityClass QualityOf(const Snapshot& snapshot);
-
 // The scopes in which a session may find prefixes: its tenant's, then those of public tenants.
 struct PrefixScopes {
   ChainHasher::Secret secret{};
@@ -281,8 +273,9 @@ struct StoredPrefix {
     // In memory: the id of its extent (never 0), the extent's size, and where the group lies in it.
     uint64_t extent = 0, extent_bytes = 0, offset = 0;
   };
-  SnapshotFacts facts;  // with a chain, whole chunks long
-  std::vector<TokenId> tokens;
+  SnapshotFacts facts;          // with a chain; where every row stays, whole chunks long
+  std::vector<TokenId> tokens;  // of its rows, where every one stays as written
+  std::string state;            // SaveSnapshot(), where not; its groups are the runs of the lanes
   std::vector<std::vector<Run>> lanes;
   std::array<uint8_t, 16> manifest_digest{};
   uint64_t manifest_bytes = 0;

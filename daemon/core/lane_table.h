@@ -4,7 +4,9 @@
 #define KVASIR_DAEMON_CORE_LANE_TABLE_H_
 
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -13,6 +15,7 @@
 
 #include "daemon/core/kept_list.h"
 #include "daemon/core/model.h"
+#include "policies/policy_definition.h"
 #include "policies/retention_policy.h"
 #include "proto/shm/group_geometry.h"
 
@@ -26,12 +29,33 @@ using GroupSet = absl::flat_hash_set<const KeptGroup*>;
 struct KeptShapes {
   shm::GroupGeometry block;  // whole blocks
   shm::GroupGeometry small;  // and the rest
+  // Of rows that nobody has moved yet, where an engine reports nothing beside them.
+  shm::GroupGeometry recent;
 };
+
+// What lanes of equal layers share in snapshots that are made from what was written down.
+struct LaneLayout {
+  std::shared_ptr<const KeptShapes> shapes;    // shared with the snapshots
+  std::shared_ptr<const LaneRecords> records;  // likewise; null: none is encoded
+};
+// By layers. Snapshots of one model and retention that share groups have the same ones, since the
+// groups refer to them.
+using LaneLayouts = std::map<std::vector<uint32_t>, LaneLayout>;
+
+// The layers of each lane, ascending.
+std::vector<std::vector<uint32_t>> LayersOfLanes(std::span<const uint32_t> lane_of_layer,
+                                                 size_t lanes);
 
 // `layers`: of the lane, ascending. `v_bits`: of an element of V, coded row by row; 0: as written.
 // Errors: kInvalidArgument naming the layer for values that have no such code.
 absl::StatusOr<KeptShapes> MakeKeptShapes(const Model& model, std::span<const uint32_t> layers,
                                           const shm::TrailerShape& trailer, uint32_t v_bits);
+
+// The same for a lane that `policy` decides about: with a column for each layer or kv head where it
+// decides by scores. Errors: those of MakeKeptShapes().
+absl::StatusOr<KeptShapes> KeptShapesFor(const Model& model, std::span<const uint32_t> layers,
+                                         const RetentionPolicy& policy,
+                                         const std::optional<EncodingSpec>& encoding);
 
 // A record of rows of the window: slot s holds row first_row + s.
 struct WindowRecord {

@@ -229,10 +229,7 @@ absl::StatusOr<bool> PrefixCache::Add(std::shared_ptr<const Snapshot> snapshot, 
         "the prefix has more blocks than can be cached now: blocks={} cached={} blocks_max={}",
         keys.size(), stored, options_.blocks_max);
   }
-  if (EndsBehindBorder(*snapshot) ? FindEnd(*snapshot->chain, snapshot->form) != nullptr
-                                  : Has(*snapshot->chain, snapshot->form)) {
-    return false;
-  }
+  if (HasOf(*snapshot)) return false;
   const uint64_t forked_rows = DropSuperfluous(*snapshot);
   while (entries_.size() >= options_.entries_max && MakeRoom()) {
   }
@@ -347,6 +344,11 @@ bool PrefixCache::Has(const PrefixChain& chain, const ChainKey& form) const {
   if (chain.keys().empty()) return false;
   const auto node = nodes_.find(InForm(chain.keys().back(), form));
   return node != nodes_.end() && !node->second.whole.empty();
+}
+
+bool PrefixCache::HasOf(const Snapshot& snapshot) const {
+  return EndsBehindBorder(snapshot) ? FindEnd(*snapshot.chain, snapshot.form) != nullptr
+                                    : Has(*snapshot.chain, snapshot.form);
 }
 
 std::vector<ChainKey> PrefixCache::Forms() const {

@@ -130,6 +130,8 @@ class PrefixCache {
 
   // There is an entry that has all of these whole chunks, or more of them.
   bool Has(const PrefixChain& chain, const ChainKey& form) const;
+  // There is what this one can be gone on from at.
+  bool HasOf(const Snapshot& snapshot) const;
   // An entry that is found at the chain's end, to the token; null: there is none.
   const Entry* FindEnd(const PrefixChain& chain, const ChainKey& form) const;
   // Of its entries, each once.

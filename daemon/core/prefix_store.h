@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "daemon/core/prefix_cache.h"
 #include "daemon/core/stored_rows.h"
+#include "daemon/core/whole_snapshot.h"
 
 namespace kvasir::core {
 
@@ -38,6 +39,11 @@ class PrefixStore {
       if (!cache_.MakeRoom()) return false;
     }
     return true;
+  }
+
+  // What WrittenOf() the snapshot is there, or more.
+  bool Has(const Snapshot& snapshot) const {
+    return IsWhole(snapshot) ? cache_.Has(*snapshot.chain, snapshot.form) : cache_.HasOf(snapshot);
   }
 
   StoredBooks& books() { return books_; }

@@ -73,4 +73,16 @@ absl::StatusOr<LaneRecords> MakeLaneRecords(const EncodingSpec& spec, const Mode
   return records;
 }
 
+absl::StatusOr<std::shared_ptr<const LaneRecords>> LaneRecordsFor(
+    const std::optional<EncodingSpec>& encoding, const Model& model,
+    std::span<const uint32_t> layers, const RetentionPolicy& policy,
+    std::shared_ptr<const ModelProfile> profile) {
+  if (!encoding || encoding->v_row_bits > 0 || policy.encodable().rows == EncodableRows::kNone) {
+    return nullptr;
+  }
+  KVASIR_ASSIGN_OR_RETURN(LaneRecords records,
+                          MakeLaneRecords(*encoding, model, layers, std::move(profile)));
+  return std::make_shared<const LaneRecords>(std::move(records));
+}
+
 }  // namespace kvasir::core

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -41,6 +42,12 @@ struct LaneRecords {
 absl::StatusOr<LaneRecords> MakeLaneRecords(const EncodingSpec& spec, const Model& model,
                                             std::span<const uint32_t> layers,
                                             std::shared_ptr<const ModelProfile> profile);
+
+// The same for a lane that `policy` decides about; null where its rows lie in no records.
+absl::StatusOr<std::shared_ptr<const LaneRecords>> LaneRecordsFor(
+    const std::optional<EncodingSpec>& encoding, const Model& model,
+    std::span<const uint32_t> layers, const RetentionPolicy& policy,
+    std::shared_ptr<const ModelProfile> profile);
 
 }  // namespace kvasir::core
 

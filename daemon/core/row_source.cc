@@ -38,7 +38,7 @@ absl::StatusOr<RowSource> RowSource::Of(std::shared_ptr<const Snapshot> snapshot
   const Snapshot::Lane& lane = from.lanes.front();
   const shm::GroupGeometry& block = lane.kept_shapes->block;
   uint64_t row = table.recent_first;
-  for (const Group& group : lane.recent.groups()) {
+  for (const Group& group : lane.recent_groups()) {
     const uint64_t last = std::min(from.rows, RoundDown(row, block.slots) + block.slots);
     if (row == last) break;
     source.places_.push_back(

@@ -140,6 +140,7 @@ class Sequence {
     std::string retention;            // canonical
     ChainKey form;                    // of a sequence with a chain
     std::string condensed_from = {};  // as in what it goes on from (snapshot.h)
+    uint64_t prefill_rows = 0;        // that its policies were told of
   };
 
   // Publishes version 1 and grants the first rows.

@@ -9,13 +9,10 @@
 namespace kvasir::core {
 
 absl::Status Sequence::MakeRecords(const std::optional<EncodingSpec>& encoding) {
-  if (!encoding || encoding->v_row_bits > 0) return absl::OkStatus();
   for (Lane& lane : lanes_) {
-    if (lane.policy->encodable().rows == EncodableRows::kNone) continue;
-    KVASIR_ASSIGN_OR_RETURN(LaneRecords records, MakeLaneRecords(*encoding, *context_.model,
-                                                                 lane.layers, context_.profile));
-    lane.records = std::make_shared<const LaneRecords>(std::move(records));
-    SetKeptSizes(lane);
+    KVASIR_ASSIGN_OR_RETURN(lane.records, LaneRecordsFor(encoding, *context_.model, lane.layers,
+                                                         *lane.policy, context_.profile));
+    if (lane.records != nullptr) SetKeptSizes(lane);
   }
   return absl::OkStatus();
 }

@@ -79,12 +79,7 @@ absl::Status Sequence::MakeLanes(PolicyLanes lanes) {
     }
     const bool scored =
         lane.needs.source != ScoreSource::kNone && lane.needs.source != ScoreSource::kLocalMass;
-    shm::TrailerShape kept, recent;
-    if (scored) {
-      kept.position_sets = lane.needs.shared_across_heads
-                               ? static_cast<uint32_t>(lane.layers.size())
-                               : SumOfKvHeads(lane);
-    }
+    shm::TrailerShape recent;
     lane.report_geometry =
         shm::MakeReportGeometry(ReportShapeOf(lane, filter_layer(), lanes.retrieval));
     report_bytes += lane.report_geometry.bytes;
@@ -98,10 +93,8 @@ absl::Status Sequence::MakeLanes(PolicyLanes lanes) {
     lane.rope.heads_keep_own = scored && !lane.needs.shared_across_heads;
     const uint32_t slots = model.slots_per_block();
     lane.recent_block = shm::MakeGroupGeometry(bytes, slots, recent);
-    const bool coded = lanes.encoding && lane.policy->encodable().rows == EncodableRows::kOneByOne;
-    KVASIR_ASSIGN_OR_RETURN(
-        KeptShapes shapes,
-        MakeKeptShapes(model, lane.layers, kept, coded ? lanes.encoding->v_row_bits : 0));
+    KVASIR_ASSIGN_OR_RETURN(KeptShapes shapes,
+                            KeptShapesFor(model, lane.layers, *lane.policy, lanes.encoding));
     lane.kept_shapes = std::make_shared<const KeptShapes>(std::move(shapes));
     lane.recent_allocator = &context_.recent->For(lane.recent_block.bytes);
     SetKeptSizes(lane);

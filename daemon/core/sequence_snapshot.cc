@@ -16,6 +16,11 @@ TableVersion WithoutPlace(TableVersion table) {
   return table;
 }
 
+QualityClass QualityOf(const Lane& lane) {
+  if (!lane.policy->KeepsAll()) return QualityClass::kCompacted;
+  return lane.records != nullptr ? QualityClass::kQuantised : QualityClass::kFull;
+}
+
 }  // namespace
 
 absl::Status Sequence::CheckSavable() const {
@@ -86,6 +91,7 @@ absl::StatusOr<std::shared_ptr<const Snapshot>> Sequence::Save(bool* asked) {
   snapshot->form = identity_.form;
   snapshot->model_fingerprint = context_.model->fingerprint();
   snapshot->condensed_from = identity_.condensed_from;
+  snapshot->prefill_rows = identity_.prefill_rows;
   // As an engine does: a published table is in use from its first row on.
   const bool due = published_ && published_->from_row <= rows_;
   snapshot->table = WithoutPlace(due ? *published_ : current_);
@@ -95,21 +101,24 @@ absl::StatusOr<std::shared_ptr<const Snapshot>> Sequence::Save(bool* asked) {
   for (size_t i = 0; i < lanes_.size(); ++i) {
     const Lane& lane = lanes_[i];
     const uint64_t bytes = lane.recent_block.bytes, slots = lane.recent_block.slots;
-    Snapshot::Lane saved{lane.kept_shapes,
-                         lane.records,
-                         lane.policy->Clone(),
-                         lane.pending,
-                         snapshot->table.lanes[i].recent_first / slots,
-                         BlockList(context_.tenant->outside.For(bytes))};
-    // Rows that are all kept leave nothing to copy, though the engine may be amid a block.
-    const uint64_t last =
-        snapshot->table.lanes[i].recent_first < rows_ ? DivideUp(rows_, slots) : saved.base_block;
-    for (uint64_t block = saved.base_block; block < last; ++block) {
-      KVASIR_RETURN_IF_ERROR(saved.recent.Add());
-      job->copies.push_back({lane.recent[block - lane.base_block].data(),
-                             saved.recent.groups().back().data(), bytes});
+    const auto [first, last] =
+        RecentBlocks(snapshot->table.lanes[i].recent_first, rows_, static_cast<uint32_t>(slots));
+    std::shared_ptr<BlockList> recent;
+    if (first < last) recent = std::make_shared<BlockList>(context_.tenant->outside.For(bytes));
+    for (uint64_t block = first; block < last; ++block) {
+      KVASIR_RETURN_IF_ERROR(recent->Add());
+      job->copies.push_back(
+          {lane.recent[block - lane.base_block].data(), recent->groups().back().data(), bytes});
     }
-    snapshot->lanes.push_back(std::move(saved));
+    snapshot->encoded |= lane.records != nullptr || lane.kept_shapes->block.v_bits > 0;
+    snapshot->quality = std::min(snapshot->quality, QualityOf(lane));
+    snapshot->lanes.push_back({lane.kept_shapes,
+                               lane.records,
+                               lane.policy->Clone(),
+                               lane.pending,
+                               first,
+                               std::move(recent),
+                               {}});
   }
   const bool all_seal =
       std::all_of(lanes_.begin(), lanes_.end(), [](const Lane& lane) { return lane.Seals(); });
@@ -125,6 +134,7 @@ absl::StatusOr<std::shared_ptr<const Snapshot>> Sequence::Save(bool* asked) {
 absl::StatusOr<std::unique_ptr<Sequence>> Sequence::Resume(
     const SequenceContext& context, Identity identity,
     const std::shared_ptr<const Snapshot>& snapshot) {
+  identity.prefill_rows = snapshot->prefill_rows;
   std::unique_ptr<Sequence> sequence(new Sequence(context, std::move(identity)));
   PolicyLanes lanes;
   for (const Snapshot::Lane& lane : snapshot->lanes) lanes.lanes.push_back(lane.policy->Clone());
@@ -159,7 +169,7 @@ absl::StatusOr<std::unique_ptr<Sequence>> Sequence::Resume(
   job->snapshot = snapshot;
   for (size_t i = 0; i < sequence->lanes_.size(); ++i) {
     const Lane& lane = sequence->lanes_[i];
-    const std::vector<Group>& saved = snapshot->lanes[i].recent.groups();
+    const std::span<const Group> saved = snapshot->lanes[i].recent_groups();
     for (size_t block = 0; block < saved.size(); ++block) {
       job->copies.push_back(
           {saved[block].data(), lane.recent[block].data(), lane.recent_block.bytes});

@@ -38,17 +38,13 @@ std::string FormName(const std::string& retention, const std::string& condensed_
 }
 
 BlockList::~BlockList() {
-  for (const Group& group : groups_) allocator_->Free(group);
+  for (const Group& group : groups_) allocator_.Free(group);
 }
 
 absl::Status BlockList::Add() {
-  KVASIR_ASSIGN_OR_RETURN(const Group group, allocator_->Allocate());
+  KVASIR_ASSIGN_OR_RETURN(const Group group, allocator_.Allocate());
   groups_.push_back(group);
   return absl::OkStatus();
-}
-
-uint64_t BlockList::bytes() const {
-  return groups_.empty() ? 0 : groups_.size() * allocator_->group_bytes();
 }
 
 absl::Status Snapshot::CheckModel(const Model& other) const {
@@ -98,7 +94,8 @@ std::shared_ptr<const Snapshot> Snapshot::Cut(uint64_t at) const {
                           std::move(policy),
                           {},
                           at / slots_per_block,
-                          BlockList()});
+                          nullptr,
+                          {}});
   }
   if (stored != nullptr) cut->stored = stored->First(at);
   return cut;
@@ -108,17 +105,24 @@ std::shared_ptr<const Snapshot> Snapshot::WithGroups(
     const std::map<const KeptGroup*, std::shared_ptr<KeptGroup>>& replaced) const {
   auto copy = std::make_shared<Snapshot>();
   static_cast<SnapshotFacts&>(*copy) = *this;
-  for (LaneTable& lane : copy->table.lanes) {
-    std::vector<KeptRun> runs = lane.kept.runs();
-    for (KeptRun& run : runs) {
-      const auto found = replaced.find(run.group.get());
-      if (found != replaced.end()) run.group = found->second;
+  const auto replace = [&](std::shared_ptr<KeptGroup>& group) {
+    if (const auto found = replaced.find(group.get()); found != replaced.end()) {
+      group = found->second;
     }
-    lane.kept = KeptList::Of(std::move(runs));
-  }
+  };
+  const auto replace_all = [&](TableVersion& version) {
+    for (LaneTable& lane : version.lanes) {
+      std::vector<KeptRun> runs = lane.kept.runs();
+      for (KeptRun& run : runs) replace(run.group);
+      lane.kept = KeptList::Of(std::move(runs));
+      for (WindowRecord& record : lane.records) replace(record.group);
+    }
+  };
+  replace_all(copy->table);
+  if (copy->next) replace_all(*copy->next);
   for (const Lane& lane : lanes) {
     copy->lanes.push_back({lane.kept_shapes, lane.records, lane.policy->Clone(), lane.pending,
-                           lane.base_block, BlockList()});
+                           lane.base_block, lane.recent, lane.recent_promised});
   }
   return copy;
 }
@@ -135,7 +139,8 @@ uint64_t Snapshot::own_bytes() const {
 uint64_t Snapshot::own_bytes(const std::function<bool(const GroupAllocator*)>& owns) const {
   uint64_t bytes = 0;
   for (const Lane& lane : lanes) {
-    if (owns(lane.recent.allocator())) bytes += lane.recent.bytes();
+    if (lane.recent == nullptr || !owns(&lane.recent->allocator())) continue;
+    bytes += lane.recent->bytes();
   }
   return bytes;
 }

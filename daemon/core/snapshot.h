@@ -15,6 +15,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -23,6 +24,7 @@
 #include <absl/status/statusor.h>
 
 #include "allocator/group_allocator.h"
+#include "base/bytes.h"
 #include "daemon/core/lane_table.h"
 #include "daemon/core/model.h"
 #include "daemon/core/record_format.h"
@@ -31,6 +33,13 @@
 #include "policies/policy_definition.h"
 
 namespace kvasir::core {
+
+// What is left of a prefix, the better the larger.
+enum class QualityClass {
+  kCompacted = 1,  // rows were dropped
+  kQuantised = 2,  // every row, encoded
+  kFull = 3,       // every row as written
+};
 
 // 128 random bits: who has them and is of the tenant may open it.
 struct SnapshotId {
@@ -45,24 +54,32 @@ struct BlockCopy {
   uint64_t bytes = 0;
 };
 
+// Blocks of the rows [recent_first, rows) that nobody has moved yet: [first, last). None where
+// there are no such rows, though the engine may be amid a block.
+inline std::pair<uint64_t, uint64_t> RecentBlocks(uint64_t recent_first, uint64_t rows,
+                                                  uint32_t slots) {
+  const uint64_t first = recent_first / slots;
+  return {first, recent_first < rows ? DivideUp(rows, uint64_t{slots}) : first};
+}
+
 // Owned groups of one size; gives them back when destroyed.
 class BlockList {
  public:
-  BlockList() = default;
-  explicit BlockList(GroupAllocator& allocator) : allocator_(&allocator) {}
-  BlockList(BlockList&& other) noexcept
-      : allocator_(other.allocator_), groups_(std::exchange(other.groups_, {})) {}
-  BlockList& operator=(BlockList&&) = delete;
+  explicit BlockList(GroupAllocator& allocator) : allocator_(allocator) {}
+  BlockList(const BlockList&) = delete;
+  BlockList& operator=(const BlockList&) = delete;
   ~BlockList();
 
   // Errors: the allocator's.
   absl::Status Add();
+  // Takes over a group of the allocator's.
+  void Take(const Group& group) { groups_.push_back(group); }
   const std::vector<Group>& groups() const { return groups_; }
-  uint64_t bytes() const;
-  const GroupAllocator* allocator() const { return allocator_; }
+  uint64_t bytes() const { return groups_.size() * allocator_.group_bytes(); }
+  GroupAllocator& allocator() const { return allocator_; }
 
  private:
-  GroupAllocator* allocator_ = nullptr;
+  GroupAllocator& allocator_;
   std::vector<Group> groups_;
 };
 
@@ -79,6 +96,9 @@ struct SnapshotFacts {
   std::string label;                 // of the sequence it was made of
   uint64_t rows = 0;                 // the next query's row
   uint64_t first_rows = 0;           // it may be gone on from at any row from here to `rows`
+  uint64_t prefill_rows = 0;         // that its policies were told of (PolicyContext::prompt_rows)
+  QualityClass quality = QualityClass::kFull;
+  bool encoded = false;              // only who reads encoded rows may go on from it
   uint64_t tokens_base = 0;          // row of the first of `tokens`
   std::deque<TokenId> tokens;        // up to row `rows`
   std::vector<TokenId> prompt;       // selection policies: what was chosen from, for people
@@ -102,7 +122,15 @@ class Snapshot : public SnapshotFacts {
     std::unique_ptr<const RetentionPolicy> policy;  // cloned by each who goes on
     std::deque<RetentionPlan> pending;              // returned by the policy, in no table yet
     uint64_t base_block = 0;                        // of the first of `recent`
-    BlockList recent;
+    // Null: none. Shared with snapshots that differ in kept groups alone.
+    std::shared_ptr<const BlockList> recent;
+    // Of the planes of `recent`, where a process before has said so (KeptGroup::promised).
+    std::vector<GroupDigest> recent_promised;
+
+    std::span<const Group> recent_groups() const {
+      if (recent == nullptr) return {};
+      return recent->groups();
+    }
   };
 
   std::vector<Lane> lanes;
@@ -117,8 +145,7 @@ class Snapshot : public SnapshotFacts {
   // the chain, where there is one, is cut between chunks or not at all.
   std::shared_ptr<const Snapshot> Cut(uint64_t at) const;
 
-  // The same rows where other groups have taken the place of some. REQUIRES: no lane has recent
-  // blocks or records, and `next` is not set.
+  // The same rows where other groups have taken the place of some kept ones or records.
   std::shared_ptr<const Snapshot> WithGroups(
       const std::map<const KeptGroup*, std::shared_ptr<KeptGroup>>& replaced) const;
 

@@ -11,6 +11,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -84,10 +85,13 @@ struct StoredRun {
 struct StoredRows {
   std::vector<std::vector<StoredRun>> lanes;
   std::shared_ptr<const StoredBlock> manifest;  // shared by what is cut from it
+  // What there is to the snapshot beside its groups (snapshot_state.h), whose places in it are
+  // those of the runs; "": every row stays as written, in the runs' order.
+  std::string state;
 
   // Of the groups; those that it names twice count twice.
   uint64_t bytes() const;
-  // Its first `rows` rows.
+  // Its first `rows` rows. REQUIRES: every row stays as written.
   std::shared_ptr<const StoredRows> First(uint64_t rows) const;
 };
 

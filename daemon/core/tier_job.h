@@ -9,13 +9,13 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include <absl/status/status.h>
 
 #include "allocator/tier/tier.h"
-#include "daemon/core/kept_list.h"
-#include "daemon/core/snapshot.h"
+#include "daemon/core/snapshot_groups.h"
 
 namespace kvasir::core {
 
@@ -32,9 +32,7 @@ struct TierJob {
   };
   // One group of a prefix. Its planes are the value; its trailer follows from `snapshot`.
   struct Item {
-    std::shared_ptr<KeptGroup> group;  // shared with the snapshot's lists
-    uint32_t lane = 0;
-    uint32_t rows = 0;
+    SnapshotGroup at;
     GroupDigest digest{};                      // kStore: what the worker found
     std::shared_ptr<const StoredBlock> block;  // kLoad: where it is
   };
@@ -46,7 +44,7 @@ struct TierJob {
   uint64_t entry = 0;                        // kLoad: of the tier's cache
   uint64_t bytes = 0;                        // that are moved, at most
   std::shared_ptr<const Snapshot> snapshot;  // kLoad: as it will be; kStore: as it is
-  std::vector<TokenId> tokens;               // kStore: of its rows
+  std::vector<TokenId> tokens;               // kStore: of its rows, where it is whole
   std::vector<Item> items;
   std::vector<TierKey> keys;
 
@@ -55,6 +53,7 @@ struct TierJob {
   ReadOutcome outcome = ReadOutcome::kHit;    // kLoad: the first that is no hit
   std::array<uint8_t, 16> manifest_digest{};  // kStore
   uint64_t manifest_bytes = 0;
+  std::string state;                // kStore: of what is not whole, SaveSnapshot()
   std::chrono::nanoseconds took{};  // kLoad
 };
 

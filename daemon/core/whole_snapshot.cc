@@ -1,5 +1,6 @@
 #include "daemon/core/whole_snapshot.h"
 
+#include "base/bytes.h"
 #include "base/error.h"
 #include "base/status_macros.h"
 
@@ -8,13 +9,13 @@ namespace {
 
 absl::StatusOr<std::shared_ptr<const KeptShapes>> ShapesOf(const Model& model,
                                                            std::vector<uint32_t> layers,
-                                                           ShapesOfLanes* known) {
+                                                           LaneLayouts* known) {
   if (known != nullptr) {
-    if (const auto found = known->find(layers); found != known->end()) return found->second;
+    if (const auto found = known->find(layers); found != known->end()) return found->second.shapes;
   }
   KVASIR_ASSIGN_OR_RETURN(KeptShapes made, MakeKeptShapes(model, layers, {}, 0));
   auto shapes = std::make_shared<const KeptShapes>(std::move(made));
-  if (known != nullptr) known->emplace(std::move(layers), shapes);
+  if (known != nullptr) known->emplace(std::move(layers), LaneLayout{shapes, nullptr});
   return shapes;
 }
 
@@ -34,7 +35,7 @@ absl::Status KeepAll(RetentionPolicy& policy, std::span<const TokenId> tokens, u
 bool IsWhole(const Snapshot& snapshot) {
   if (!snapshot.chain || snapshot.first_rows > 0 || snapshot.rows < kChunkTokens) return false;
   for (size_t i = 0; i < snapshot.lanes.size(); ++i) {
-    if (!snapshot.lanes[i].recent.groups().empty()) return false;
+    if (!snapshot.lanes[i].recent_groups().empty()) return false;
     for (const KeptRun& run : snapshot.table.lanes[i].kept.runs()) {
       if (run.first_slot != 0 || run.group->records() != nullptr || run.group->columns() != 1) {
         return false;
@@ -42,6 +43,11 @@ bool IsWhole(const Snapshot& snapshot) {
     }
   }
   return !snapshot.lanes.empty();
+}
+
+std::shared_ptr<const Snapshot> WrittenOf(const std::shared_ptr<const Snapshot>& snapshot) {
+  const uint64_t rows = RoundDown(snapshot->rows, kChunkTokens);
+  return rows == snapshot->rows || !IsWhole(*snapshot) ? snapshot : snapshot->Cut(rows);
 }
 
 std::vector<TokenId> TokensOf(const Snapshot& snapshot) {
@@ -67,7 +73,7 @@ std::vector<KeptSlot> WholeSlots(uint64_t row, std::span<const TokenId> tokens) 
 absl::StatusOr<std::shared_ptr<const Snapshot>> MakeWhole(
     const Model& model, const SnapshotFacts& facts, PolicyLanes lanes,
     std::span<const TokenId> tokens, const std::vector<std::vector<WholeRun>>& runs,
-    ShapesOfLanes* shapes_known,
+    LaneLayouts* layouts,
     const std::function<absl::StatusOr<std::shared_ptr<KeptGroup>>(
         size_t lane, size_t run, uint64_t row, const shm::GroupGeometry& geometry)>& group_of) {
   if (lanes.spec != facts.retention || lanes.lane_of_layer != facts.lane_of_layer ||
@@ -84,13 +90,11 @@ absl::StatusOr<std::shared_ptr<const Snapshot>> MakeWhole(
   snapshot->table = {};
   snapshot->table.from_row = facts.rows;
   const uint32_t slots = model.slots_per_block();
+  const std::vector<std::vector<uint32_t>> layers_of =
+      LayersOfLanes(lanes.lane_of_layer, lanes.lanes.size());
   for (uint32_t i = 0; i < lanes.lanes.size(); ++i) {
-    std::vector<uint32_t> layers;
-    for (uint32_t layer = 0; layer < lanes.lane_of_layer.size(); ++layer) {
-      if (lanes.lane_of_layer[layer] == i) layers.push_back(layer);
-    }
     KVASIR_ASSIGN_OR_RETURN(const std::shared_ptr<const KeptShapes> shapes,
-                            ShapesOf(model, std::move(layers), shapes_known));
+                            ShapesOf(model, layers_of[i], layouts));
     std::vector<KeptRun> kept;
     uint64_t row = 0;
     for (size_t index = 0; index < runs[i].size(); ++index) {
@@ -118,7 +122,7 @@ absl::StatusOr<std::shared_ptr<const Snapshot>> MakeWhole(
     table.from_row = table.recent_first = facts.rows;
     snapshot->table.lanes.push_back(std::move(table));
     snapshot->lanes.push_back(
-        {shapes, nullptr, std::move(lanes.lanes[i]), {}, facts.rows / slots, BlockList()});
+        {shapes, nullptr, std::move(lanes.lanes[i]), {}, facts.rows / slots, nullptr, {}});
   }
   return snapshot;
 }

@@ -6,7 +6,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <span>
 #include <utility>
@@ -22,6 +21,9 @@ namespace kvasir::core {
 // runs of rows in groups of one column, nothing encoded, nothing recent.
 bool IsWhole(const Snapshot& snapshot);
 
+// What of it is written down. Found at borders alone, a whole one needs no rows behind the last.
+std::shared_ptr<const Snapshot> WrittenOf(const std::shared_ptr<const Snapshot>& snapshot);
+
 // Tokens of its rows. REQUIRES: IsWhole().
 std::vector<TokenId> TokensOf(const Snapshot& snapshot);
 
@@ -32,18 +34,14 @@ struct WholeRun {
   uint64_t plane_bytes = 0;
 };
 
-// Shapes by layers of a lane. Snapshots of one model that share groups have the same ones, since
-// the groups refer to them.
-using ShapesOfLanes = std::map<std::vector<uint32_t>, std::shared_ptr<const KeptShapes>>;
-
 // Checked on the way: `facts` is of `tokens`, and of a model and lanes that its runs fit.
 // `group_of`: the group of a run (lane, run in it), which begins at a row; filled, or to be filled.
-// `shapes` may be null. Errors: kDataLoss naming lane and row of what does not fit,
+// `layouts` may be null. Errors: kDataLoss naming lane and row of what does not fit,
 // kFailedPrecondition where the lanes do not keep every row, those of `group_of`.
 absl::StatusOr<std::shared_ptr<const Snapshot>> MakeWhole(
     const Model& model, const SnapshotFacts& facts, PolicyLanes lanes,
     std::span<const TokenId> tokens, const std::vector<std::vector<WholeRun>>& runs,
-    ShapesOfLanes* shapes,
+    LaneLayouts* layouts,
     const std::function<absl::StatusOr<std::shared_ptr<KeptGroup>>(
         size_t lane, size_t run, uint64_t row, const shm::GroupGeometry& geometry)>& group_of);
 

@@ -116,7 +116,7 @@ void HandoverWorker::Run(core::HandoverJob& job) {
 
 void HandoverWorker::Verify(core::HandoverJob& job) {
   for (const core::HandoverJob::Item& item : job.items) {
-    Extent& extent = *item.group->group().extent;
+    Extent& extent = *item.at.group().extent;
     if (touched_.insert(extent.id()).second) {
       const bool lock = options_.lock && !lock_refused_;
       if (!extent.TouchFrozen(lock)) lock_refused_ |= lock;
@@ -130,7 +130,10 @@ void HandoverWorker::Note(core::HandoverJob& job) {
   DigestGroups(job);
   job.status = KeepExtents(job);
   if (!job.status.ok()) return;
-  const absl::StatusOr<uint64_t> number = Append(EncodeHandoverRecord(job));
+  const absl::StatusOr<std::string> record = EncodeHandoverRecord(job, options_.secret);
+  job.status = record.status();
+  if (!record.ok()) return;
+  const absl::StatusOr<uint64_t> number = Append(*record);
   job.status = number.status();
   if (number.ok()) job.record = *number;
 }
@@ -138,7 +141,7 @@ void HandoverWorker::Note(core::HandoverJob& job) {
 // Before the record that names them: whoever reads it finds them.
 absl::Status HandoverWorker::KeepExtents(const core::HandoverJob& job) {
   for (const core::HandoverJob::Item& item : job.items) {
-    const Extent& extent = *item.group->group().extent;
+    const Extent& extent = *item.at.group().extent;
     if (kept_.contains(extent.id())) continue;
     KVASIR_ASSIGN_OR_RETURN(const UniqueFd copy, extent.Duplicate());
     KVASIR_RETURN_IF_ERROR(store_.Keep(ExtentName(extent.id()), copy));

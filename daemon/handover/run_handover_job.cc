@@ -3,12 +3,13 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <vector>
 
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "daemon/core/copy_job.h"
+#include "daemon/core/snapshot_state.h"
 #include "daemon/core/tenant.h"
+#include "daemon/core/whole_snapshot.h"
 #include "daemon/store/prefix_manifest.h"
 #include "daemon/store/run_tier_job.h"
 #include "kvasir/v1/prefix_manifest.pb.h"
@@ -16,23 +17,24 @@
 namespace kvasir {
 
 void VerifyGroup(const core::HandoverJob::Item& item, core::HandoverJob& job) {
-  if (DigestOf(PlanesOf(*item.group)) == item.digest && core::HasTrailer(*item.group)) return;
+  const bool has_trailer = item.at.kept == nullptr || core::HasTrailer(*item.at.kept);
+  if (DigestOf(item.at.planes()) == item.digest && has_trailer) return;
   job.status = DataLoss("a group of the process before has other bytes: extent={} offset={}",
-                        item.group->group().extent->id(), item.group->group().offset);
+                        item.at.group().extent->id(), item.at.group().offset);
 }
 
 void DigestGroups(core::HandoverJob& job) {
   for (core::HandoverJob::Item& item : job.items) {
-    if (!item.digested) item.digest = DigestOf(PlanesOf(*item.group));
+    if (!item.digested) item.digest = DigestOf(item.at.planes());
   }
 }
 
 void CopyGroups(core::HandoverJob& job) {
   for (core::HandoverJob::Item& item : job.items) {
-    const core::KeptGroup& from = *item.group;
+    const core::KeptGroup& from = *item.at.kept;
     const core::KeptGroup& to = *item.copy;
     std::memcpy(to.group().data(), from.group().data(), from.geometry().bytes);
-    item.digest = DigestOf(PlanesOf(to));
+    item.digest = DigestOf({to.group().data(), core::PlaneBytes(to.geometry())});
     if (from.digest && *from.digest != item.digest) {
       job.status = DataLoss("a group has other bytes than it had: extent={} offset={}",
                             from.group().extent->id(), from.group().offset);
@@ -40,15 +42,20 @@ void CopyGroups(core::HandoverJob& job) {
   }
 }
 
-std::string EncodeHandoverRecord(const core::HandoverJob& job) {
-  std::vector<ManifestRun> runs;
+absl::StatusOr<std::string> EncodeHandoverRecord(const core::HandoverJob& job,
+                                                 const ChainHasher::Secret& secret) {
+  std::string state;
+  if (!core::IsWhole(*job.snapshot)) {
+    KVASIR_ASSIGN_OR_RETURN(state, core::SaveSnapshot(*job.snapshot));
+  }
+  ManifestParts parts{job.tokens, state, {}, /*in_memory=*/true};
   for (const core::HandoverJob::Item& item : job.items) {
-    runs.push_back({item.group.get(), item.lane, item.rows, item.digest});
+    parts.runs.push_back({&item.at, item.digest});
   }
   v1::HandoverRecord record;
   const std::array<uint8_t, kChainKeyBytes> tenant = job.tenant->key.ToBytes();
   record.set_tenant(tenant.data(), tenant.size());
-  record.set_manifest(EncodeManifest(*job.snapshot, job.tokens, runs, /*in_memory=*/true));
+  record.set_manifest(EncodeManifest(*job.snapshot, parts, secret));
   return record.SerializeAsString();
 }
 

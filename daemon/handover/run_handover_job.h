@@ -22,8 +22,10 @@ void DigestGroups(core::HandoverJob& job);
 // kRehome: kDataLoss in the job where a group has other bytes than it had.
 void CopyGroups(core::HandoverJob& job);
 
-// What is written down of a kNote job. REQUIRES: DigestGroups().
-std::string EncodeHandoverRecord(const core::HandoverJob& job);
+// What is written down of a kNote job, sealed under `secret`. REQUIRES: DigestGroups(). Errors:
+// those of core::SaveSnapshot().
+absl::StatusOr<std::string> EncodeHandoverRecord(const core::HandoverJob& job,
+                                                 const ChainHasher::Secret& secret);
 // All but its number. Errors: kInvalidArgument or kDataLoss naming the field and its bound.
 absl::StatusOr<core::Adoption::Prefix> DecodeHandoverRecord(std::string_view payload,
                                                             const ChainHasher::Secret& secret);

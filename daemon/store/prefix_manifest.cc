@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <optional>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -11,10 +13,13 @@
 #include "daemon/control/model_convert.h"
 #include "kvasir/v1/prefix_manifest.pb.h"
 
+#include <sodium.h>
+
 namespace kvasir {
 namespace {
 
-constexpr uint32_t kManifestVersion = 1;
+constexpr uint32_t kManifestVersion = 2;
+constexpr size_t kMacBytes = 32;
 
 template <typename Bytes>
 std::string Text(const Bytes& bytes) {
@@ -37,9 +42,38 @@ absl::StatusOr<ChainKey> KeyOf(const std::string& bytes, const char* field) {
   return ChainKey::FromBytes(sixteen);
 }
 
+std::string MacOf(const std::string& manifest, const ChainHasher::Secret& secret) {
+  static_assert(std::tuple_size_v<ChainHasher::Secret> >= crypto_generichash_KEYBYTES_MIN);
+  std::string mac(kMacBytes, '\0');
+  (void)crypto_generichash(reinterpret_cast<unsigned char*>(mac.data()), mac.size(),
+                           reinterpret_cast<const unsigned char*>(manifest.data()), manifest.size(),
+                           secret.data(), secret.size());
+  return mac;
+}
+
+// The manifest in it. Errors: kDataLoss unless it was sealed under the secret.
+absl::StatusOr<std::string> Unseal(std::string_view bytes, const ChainHasher::Secret& secret) {
+  v1::SealedManifest sealed;
+  if (!sealed.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
+    return DataLoss("manifest is no message of its type: bytes={}", bytes.size());
+  }
+  const std::string mac = MacOf(sealed.manifest(), secret);
+  if (sealed.mac().size() != mac.size() ||
+      sodium_memcmp(sealed.mac().data(), mac.data(), mac.size()) != 0) {
+    return DataLoss("manifest was not sealed under this host's secret: mac_bytes={}",
+                    sealed.mac().size());
+  }
+  return std::move(*sealed.mutable_manifest());
+}
+
 absl::Status CheckTokens(const v1::PrefixManifest& manifest) {
   const auto rows = static_cast<uint64_t>(manifest.tokens_size());
-  if (rows == 0 || rows > core::kPrefixTokensMax || rows % kChunkTokens != 0) {
+  if (!manifest.state().empty()) {
+    if (rows >= kChunkTokens) {
+      return InvalidArgument("manifest.tokens is out of bounds: count={} max={}", rows,
+                             kChunkTokens - 1);
+    }
+  } else if (rows == 0 || rows > core::kPrefixTokensMax || rows % kChunkTokens != 0) {
     return InvalidArgument(
         "manifest.tokens is out of bounds: count={} min={} max={} multiple_of={}", rows,
         kChunkTokens, core::kPrefixTokensMax, kChunkTokens);
@@ -53,7 +87,24 @@ absl::Status CheckTokens(const v1::PrefixManifest& manifest) {
   return absl::OkStatus();
 }
 
-// The chain that the secret makes of the tokens. Errors: kDataLoss where it is not the manifest's.
+// Errors: kInvalidArgument unless there are some, and whole ones.
+absl::StatusOr<std::vector<ChainKey>> KeysOf(const std::string& bytes) {
+  constexpr uint64_t kBytesMax = core::kPrefixTokensMax / kChunkTokens * kChainKeyBytes;
+  if (bytes.empty() || bytes.size() > kBytesMax || bytes.size() % kChainKeyBytes != 0) {
+    return InvalidArgument("manifest.chain_keys is out of bounds: bytes={} max={} multiple_of={}",
+                           bytes.size(), kBytesMax, kChainKeyBytes);
+  }
+  std::vector<ChainKey> keys;
+  for (size_t at = 0; at < bytes.size(); at += kChainKeyBytes) {
+    std::array<uint8_t, kChainKeyBytes> key{};
+    std::copy_n(bytes.begin() + static_cast<ptrdiff_t>(at), key.size(), key.begin());
+    keys.push_back(ChainKey::FromBytes(key));
+  }
+  return keys;
+}
+
+// The chain that the secret makes of the tokens, or has made of them. Errors: kDataLoss where it is
+// not the manifest's.
 absl::StatusOr<PrefixChain> ChainOf(const v1::PrefixManifest& manifest,
                                     const ChainHasher::Secret& secret) {
   KVASIR_ASSIGN_OR_RETURN(const ChainKey scope, KeyOf(manifest.scope(), "scope"));
@@ -61,6 +112,12 @@ absl::StatusOr<PrefixChain> ChainOf(const v1::PrefixManifest& manifest,
   std::vector<TokenExtra> extras;
   for (const v1::TokenExtra& extra : manifest.extras()) {
     extras.push_back({extra.row(), extra.digest()});
+  }
+  if (!manifest.state().empty()) {
+    KVASIR_ASSIGN_OR_RETURN(std::vector<ChainKey> keys, KeysOf(manifest.chain_keys()));
+    if (keys.back() != last) return DataLoss("manifest.last_key is not the last of chain_keys");
+    return PrefixChain::Restore(secret, scope, std::move(extras), std::move(keys),
+                                {manifest.tokens().begin(), manifest.tokens().end()});
   }
   KVASIR_ASSIGN_OR_RETURN(PrefixChain chain, PrefixChain::Create(secret, scope, std::move(extras)));
   chain.Append({manifest.tokens().data(), static_cast<size_t>(manifest.tokens_size())});
@@ -70,8 +127,9 @@ absl::StatusOr<PrefixChain> ChainOf(const v1::PrefixManifest& manifest,
   return chain;
 }
 
+// `rows`: of all runs; nothing: not known.
 absl::StatusOr<std::vector<core::StoredPrefix::Run>> RunsOf(const v1::PrefixManifest::Lane& lane,
-                                                            uint64_t rows) {
+                                                            std::optional<uint64_t> rows) {
   std::vector<core::StoredPrefix::Run> runs;
   uint64_t sum = 0;
   for (const v1::PrefixManifest::Run& run : lane.runs()) {
@@ -88,22 +146,57 @@ absl::StatusOr<std::vector<core::StoredPrefix::Run>> RunsOf(const v1::PrefixMani
     runs.push_back({digest, run.group_slots(), run.rows(), run.bytes(), run.extent(),
                     run.extent_bytes(), run.offset()});
   }
-  if (sum != rows) {
+  if (rows && sum != *rows) {
     return InvalidArgument("manifest.lanes has other rows than tokens: rows={} expected={}", sum,
-                           rows);
+                           *rows);
   }
   return runs;
 }
 
+void AddState(const core::Snapshot& snapshot, std::string_view state,
+              v1::PrefixManifest* manifest) {
+  manifest->set_state(Text(state));
+  for (const ChainKey& key : snapshot.chain->keys()) {
+    manifest->mutable_chain_keys()->append(Text(key.ToBytes()));
+  }
+  manifest->set_quality(static_cast<uint32_t>(snapshot.quality));
+  manifest->set_encoded(snapshot.encoded);
+  manifest->set_prefill_rows(snapshot.prefill_rows);
+  manifest->set_condensed_from(snapshot.condensed_from);
+}
+
+absl::Status ReadState(const v1::PrefixManifest& manifest, core::StoredPrefix* prefix) {
+  prefix->state = manifest.state();
+  if (prefix->state.empty()) {
+    prefix->tokens.assign(manifest.tokens().begin(), manifest.tokens().end());
+    return absl::OkStatus();
+  }
+  constexpr auto kBest = static_cast<uint32_t>(core::QualityClass::kFull);
+  if (manifest.quality() == 0 || manifest.quality() > kBest) {
+    return InvalidArgument("manifest.quality is out of bounds: value={} min=1 max={}",
+                           manifest.quality(), kBest);
+  }
+  prefix->facts.quality = static_cast<core::QualityClass>(manifest.quality());
+  prefix->facts.encoded = manifest.encoded();
+  prefix->facts.prefill_rows = manifest.prefill_rows();
+  prefix->facts.condensed_from = manifest.condensed_from();
+  return absl::OkStatus();
+}
+
 }  // namespace
 
-std::string EncodeManifest(const core::Snapshot& snapshot, std::span<const TokenId> tokens,
-                           std::span<const ManifestRun> runs, bool in_memory) {
+std::string EncodeManifest(const core::Snapshot& snapshot, const ManifestParts& parts,
+                           const ChainHasher::Secret& secret) {
   v1::PrefixManifest manifest;
   manifest.set_version(kManifestVersion);
   manifest.set_scope(Text(snapshot.chain->scope().ToBytes()));
   manifest.set_form(Text(snapshot.form.ToBytes()));
   manifest.set_last_key(Text(snapshot.chain->keys().back().ToBytes()));
+  std::span<const TokenId> tokens = parts.tokens;
+  if (!parts.state.empty()) {
+    tokens = snapshot.chain->rest();
+    AddState(snapshot, parts.state, &manifest);
+  }
   manifest.mutable_tokens()->Assign(tokens.begin(), tokens.end());
   for (const TokenExtra& extra : snapshot.chain->ExtrasOf(0, snapshot.rows)) {
     v1::TokenExtra* const out = manifest.add_extras();
@@ -118,27 +211,35 @@ std::string EncodeManifest(const core::Snapshot& snapshot, std::span<const Token
   manifest.mutable_lane_of_layer()->Assign(snapshot.lane_of_layer.begin(),
                                            snapshot.lane_of_layer.end());
   for (size_t lane = 0; lane < snapshot.lanes.size(); ++lane) manifest.add_lanes();
-  for (const ManifestRun& run : runs) {
+  for (const ManifestRun& run : parts.runs) {
     v1::PrefixManifest::Run* const out =
-        manifest.mutable_lanes(static_cast<int>(run.lane))->add_runs();
+        manifest.mutable_lanes(static_cast<int>(run.at->lane))->add_runs();
     out->set_digest(Text(run.digest));
-    out->set_group_slots(run.group->geometry().slots);
-    out->set_rows(run.rows);
-    out->set_bytes(core::PlaneBytes(run.group->geometry()));
-    if (!in_memory) continue;
-    const Group& group = run.group->group();
+    out->set_group_slots(run.at->slots);
+    out->set_rows(run.at->rows);
+    out->set_bytes(run.at->plane_bytes);
+    if (!parts.in_memory) continue;
+    const Group& group = run.at->group();
     out->set_extent(group.extent->id());
     out->set_extent_bytes(group.extent->bytes());
     out->set_offset(group.offset);
   }
-  return manifest.SerializeAsString();
+  return SealManifest(manifest.SerializeAsString(), secret);
+}
+
+std::string SealManifest(std::string manifest, const ChainHasher::Secret& secret) {
+  v1::SealedManifest sealed;
+  sealed.set_mac(MacOf(manifest, secret));
+  sealed.set_manifest(std::move(manifest));
+  return sealed.SerializeAsString();
 }
 
 absl::StatusOr<core::StoredPrefix> DecodeManifest(std::string_view bytes,
                                                   const ChainHasher::Secret& secret) {
+  KVASIR_ASSIGN_OR_RETURN(const std::string unsealed, Unseal(bytes, secret));
   v1::PrefixManifest manifest;
-  if (!manifest.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
-    return DataLoss("manifest is no message of its type: bytes={}", bytes.size());
+  if (!manifest.ParseFromString(unsealed)) {
+    return DataLoss("manifest is no message of its type: bytes={}", unsealed.size());
   }
   if (manifest.version() != kManifestVersion) {
     return DataLoss("manifest.version is another: value={} expected={}", manifest.version(),
@@ -157,8 +258,8 @@ absl::StatusOr<core::StoredPrefix> DecodeManifest(std::string_view bytes,
   facts.slots_per_block = model.slots_per_block();
   KVASIR_ASSIGN_OR_RETURN(facts.chain, ChainOf(manifest, secret));
   KVASIR_ASSIGN_OR_RETURN(facts.form, KeyOf(manifest.form(), "form"));
-  facts.rows = static_cast<uint64_t>(manifest.tokens_size());
-  prefix.tokens.assign(manifest.tokens().begin(), manifest.tokens().end());
+  facts.rows = facts.chain->rows();
+  KVASIR_RETURN_IF_ERROR(ReadState(manifest, &prefix));
   facts.retention = manifest.retention();
   facts.label = manifest.label();
   if (manifest.lane_of_layer_size() != static_cast<int>(model.layers())) {
@@ -173,7 +274,8 @@ absl::StatusOr<core::StoredPrefix> DecodeManifest(std::string_view bytes,
     facts.lane_of_layer.push_back(lane);
   }
   for (const v1::PrefixManifest::Lane& lane : manifest.lanes()) {
-    KVASIR_ASSIGN_OR_RETURN(auto runs, RunsOf(lane, facts.rows));
+    KVASIR_ASSIGN_OR_RETURN(
+        auto runs, RunsOf(lane, prefix.state.empty() ? std::optional(facts.rows) : std::nullopt));
     prefix.lanes.push_back(std::move(runs));
   }
   return prefix;

@@ -8,7 +8,9 @@
 
 #include "base/clock.h"
 #include "daemon/core/copy_job.h"
+#include "daemon/core/snapshot_state.h"
 #include "daemon/core/tenant.h"
+#include "daemon/core/whole_snapshot.h"
 #include "daemon/store/prefix_manifest.h"
 
 #include <xxhash.h>
@@ -27,7 +29,7 @@ void InBatches(std::span<core::TierJob::Item> items, const Move& move) {
     size_t count = 0;
     uint64_t bytes = 0;
     while (count < std::min(items.size(), kItemsAtOnce) && (count == 0 || bytes < kBytesAtOnce)) {
-      bytes += core::PlaneBytes(items[count++].group->geometry());
+      bytes += items[count++].at.plane_bytes;
     }
     if (!move(items.first(count))) return;
     items = items.subspan(count);
@@ -47,7 +49,7 @@ absl::Status WriteGroups(const core::TierJob& job, std::span<const core::TierJob
   parts.reserve(items.size());
   std::vector<WriteItem> writes;
   for (const core::TierJob::Item& item : items) {
-    parts.emplace_back(PlanesOf(*item.group));
+    parts.emplace_back(item.at.planes());
     writes.push_back({core::MakeTierKey(job.tenant->key, item.digest, core::kGroupPart),
                       std::span(&parts.back(), 1)});
   }
@@ -56,19 +58,24 @@ absl::Status WriteGroups(const core::TierJob& job, std::span<const core::TierJob
   return FirstError(results);
 }
 
-void Store(core::TierJob& job, Tier& tier, const CancelToken& cancel) {
-  for (core::TierJob::Item& item : job.items) item.digest = DigestOf(PlanesOf(*item.group));
+void Store(core::TierJob& job, Tier& tier, const ChainHasher::Secret& secret,
+           const CancelToken& cancel) {
+  if (!core::IsWhole(*job.snapshot)) {
+    absl::StatusOr<std::string> state = core::SaveSnapshot(*job.snapshot);
+    job.status = state.status();
+    if (!state.ok()) return;
+    job.state = *std::move(state);
+  }
+  for (core::TierJob::Item& item : job.items) item.digest = DigestOf(item.at.planes());
   InBatches(job.items, [&](std::span<core::TierJob::Item> items) {
     job.status = WriteGroups(job, items, tier, cancel);
     return job.status.ok();
   });
   if (!job.status.ok()) return;
   // Behind its groups: whoever finds a manifest finds them.
-  std::vector<ManifestRun> runs;
-  for (const core::TierJob::Item& item : job.items) {
-    runs.push_back({item.group.get(), item.lane, item.rows, item.digest});
-  }
-  const std::string manifest = EncodeManifest(*job.snapshot, job.tokens, runs, /*in_memory=*/false);
+  ManifestParts named{job.tokens, job.state, {}, /*in_memory=*/false};
+  for (const core::TierJob::Item& item : job.items) named.runs.push_back({&item.at, item.digest});
+  const std::string manifest = EncodeManifest(*job.snapshot, named, secret);
   const std::span<const std::byte> bytes = std::as_bytes(std::span(manifest));
   job.manifest_digest = DigestOf(bytes);
   job.manifest_bytes = bytes.size();
@@ -83,7 +90,7 @@ void Load(core::TierJob& job, Tier& tier, const CancelToken& cancel) {
   InBatches(job.items, [&](std::span<core::TierJob::Item> items) {
     std::vector<ReadItem> reads;
     for (const core::TierJob::Item& item : items) {
-      reads.push_back({item.block->key(), PlanesOf(*item.group)});
+      reads.push_back({item.block->key(), item.at.planes()});
     }
     std::vector<ReadOutcome> outcomes(reads.size(), ReadOutcome::kCancelled);
     tier.Read(reads, outcomes, &cancel);
@@ -91,17 +98,15 @@ void Load(core::TierJob& job, Tier& tier, const CancelToken& cancel) {
       if (job.outcome == ReadOutcome::kHit) job.outcome = outcome;
     }
     // Rows and tokens are the daemon's own: nothing of what an engine goes by is read from a tier.
-    for (const core::TierJob::Item& item : items) core::WriteTrailer(*item.group);
+    for (const core::TierJob::Item& item : items) {
+      if (item.at.kept != nullptr) core::WriteTrailer(*item.at.kept);
+    }
     return job.outcome == ReadOutcome::kHit;
   });
   job.took = SystemClock().Now() - began;
 }
 
 }  // namespace
-
-std::span<std::byte> PlanesOf(const core::KeptGroup& group) {
-  return {group.group().data(), core::PlaneBytes(group.geometry())};
-}
 
 core::GroupDigest DigestOf(std::span<const std::byte> bytes) {
   XXH128_canonical_t canonical;
@@ -111,10 +116,11 @@ core::GroupDigest DigestOf(std::span<const std::byte> bytes) {
   return digest;
 }
 
-void RunTierJob(core::TierJob& job, Tier& tier, const CancelToken& cancel) {
+void RunTierJob(core::TierJob& job, Tier& tier, const ChainHasher::Secret& secret,
+                const CancelToken& cancel) {
   switch (job.kind) {
     case core::TierJob::Kind::kStore:
-      Store(job, tier, cancel);
+      Store(job, tier, secret, cancel);
       break;
     case core::TierJob::Kind::kLoad:
       Load(job, tier, cancel);

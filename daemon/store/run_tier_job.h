@@ -11,16 +11,16 @@
 
 #include "allocator/tier/tier.h"
 #include "daemon/core/tier_job.h"
+#include "index/chain_hasher.h"
 
 namespace kvasir {
 
-// Fills in the job's answer.
-void RunTierJob(core::TierJob& job, Tier& tier, const CancelToken& cancel);
+// Fills in the job's answer. `secret`: manifests are sealed under it.
+void RunTierJob(core::TierJob& job, Tier& tier, const ChainHasher::Secret& secret,
+                const CancelToken& cancel);
 
 // XXH3-128 in canonical form: the name of a value.
 core::GroupDigest DigestOf(std::span<const std::byte> bytes);
-// What is digested of a group, and what a tier keeps of it.
-std::span<std::byte> PlanesOf(const core::KeptGroup& group);
 
 }  // namespace kvasir
 

@@ -28,14 +28,22 @@ using Contents = absl::flat_hash_map<TierKey, uint64_t>;  // bytes by key
 void CutToWhatIsThere(const Contents& contents, const ChainKey& tenant,
                       core::StoredPrefix* prefix) {
   uint64_t rows = prefix->facts.rows;
+  bool all_there = true;
   for (const std::vector<core::StoredPrefix::Run>& lane : prefix->lanes) {
     uint64_t there = 0;
     for (const core::StoredPrefix::Run& run : lane) {
       const auto found = contents.find(core::MakeTierKey(tenant, run.digest, core::kGroupPart));
-      if (found == contents.end() || found->second != run.bytes) break;
+      if (found == contents.end() || found->second != run.bytes) {
+        all_there = false;
+        break;
+      }
       there += run.rows;
     }
     rows = std::min(rows, there);
+  }
+  if (!prefix->state.empty()) {  // all of it or nothing
+    if (!all_there) prefix->facts.rows = 0;
+    return;
   }
   rows = RoundDown(rows, kChunkTokens);
   prefix->facts.chain->Truncate(rows, {});
@@ -99,7 +107,7 @@ absl::StatusOr<CatalogueCounts> ReadCatalogue(SharedCore& shared, size_t tier,
     }
     if (prefix.ok()) CutToWhatIsThere(contents, tenant->key, &*prefix);
     absl::Status added = prefix.status();
-    if (prefix.ok() && prefix->facts.rows == 0) added = DataLoss("its first group is not there");
+    if (prefix.ok() && prefix->facts.rows == 0) added = DataLoss("groups of it are not there");
     if (added.ok()) {
       MutexLock lock(shared.mutex);
       shared.core.set_now(SystemClock().Now());  // before any call there is no other

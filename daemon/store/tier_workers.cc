@@ -87,7 +87,7 @@ void TierWorkers::Loop(size_t tier, core::TierLane lane) {
       }
       continue;
     }
-    RunTierJob(*job, *place.tier, cancel_);
+    RunTierJob(*job, *place.tier, options_.secret, cancel_);
     if (!job->status.ok() && job->status.code() != absl::StatusCode::kCancelled) {
       spdlog::warn("a tier's job failed: tier={} tenant={} reason={}", place.config.name,
                    job->tenant->config.name, MessageOf(job->status));

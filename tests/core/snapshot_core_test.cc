@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "tests/core/every_retention.h"
 #include "tests/core/snapshot_fixture.h"
 
 #include <fmt/format.h>
@@ -19,20 +20,7 @@ namespace {
 class EveryRetention : public SnapshotCoreTest,
                        public ::testing::WithParamInterface<const char*> {};
 
-INSTANTIATE_TEST_SUITE_P(
-    All, EveryRetention,
-    ::testing::Values(
-        "full", "full:positions=unrotated", "full+int8:rows=32,recent=5",
-        "full+as_written/int8:n_sink=0,recent=0", "window:size=24",
-        "sinks:size=3|separators|window:size=20", "sinks:size=2|stride:size=5|window:size=9",
-        "streamingllm:start_size=3,recent_size=10,positions=original",
-        "streamingllm:start_size=4,recent_size=40",
-        "streamingllm:start_size=3,recent_size=90,positions=original+int8:rows=32",
-        "sepllm:form=static,init_cache_size=4,local_size=33",
-        "sepllm:form=static,init_cache_size=4,local_size=9+int8:rows=32",
-        "sepllm:form=sepcache,init_cache_size=4,sep_cache_size=8,local_size=16,cache_size=48",
-        "fixllm:init_cache_size=4,local_size=16,delta=5", "knorm:max_capacity=24,recent_size=3",
-        "keydiff:max_capacity=24,recent_size=3"));
+INSTANTIATE_TEST_SUITE_P(All, EveryRetention, ::testing::ValuesIn(kEveryRetention));
 
 // Three streams of the same rows: one that nobody disturbs, one that is saved at random rows, and
 // what was opened from its newest snapshot, in another session.

@@ -2,7 +2,10 @@
 #ifndef KVASIR_TESTS_HANDOVER_HANDOVER_FIXTURE_H_
 #define KVASIR_TESTS_HANDOVER_HANDOVER_FIXTURE_H_
 
+#include <fcntl.h>
+
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -25,6 +28,13 @@ class HandoverCoreTest : public PrefixCoreTest {
     return engine;
   }
 
+  // PrefixCoreTest's.
+  static ChainHasher::Secret Secret() {
+    ChainHasher::Secret secret{};
+    secret.fill(7);
+    return secret;
+  }
+
   // What a thread of the daemon does with a job.
   void Run(HandoverJob& job) {
     switch (job.kind) {
@@ -34,11 +44,11 @@ class HandoverCoreTest : public PrefixCoreTest {
       case HandoverJob::Kind::kNote:
         DigestGroups(job);
         for (const HandoverJob::Item& item : job.items) {
-          const Extent& extent = *item.group->group().extent;
+          const Extent& extent = *item.at.group().extent;
           if (!kept_.contains(extent.id())) kept_[extent.id()] = *extent.Duplicate();
         }
         job.record = next_record_++;
-        records_[job.record] = EncodeHandoverRecord(job);
+        records_[job.record] = *EncodeHandoverRecord(job, Secret());
         break;
       case HandoverJob::Kind::kForget:
         EXPECT_EQ(records_.erase(job.record), 1U);
@@ -68,12 +78,11 @@ class HandoverCoreTest : public PrefixCoreTest {
     core_.reset();
     engines_.clear();
     Adoption adoption;
-    ChainHasher::Secret secret;
-    secret.fill(7);
     for (const auto& [number, payload] : records_) {
-      absl::StatusOr<Adoption::Prefix> prefix = DecodeHandoverRecord(payload, secret);
+      absl::StatusOr<Adoption::Prefix> prefix = DecodeHandoverRecord(payload, Secret());
       EXPECT_TRUE(prefix.ok()) << MessageOf(prefix.status());
       if (!prefix.ok()) continue;
+      if (on_decoded_) on_decoded_(prefix->prefix);
       prefix->record = number;
       for (const auto& lane : prefix->prefix.lanes) {
         for (const StoredPrefix::Run& run : lane) {
@@ -139,6 +148,8 @@ class HandoverCoreTest : public PrefixCoreTest {
   uint64_t next_record_ = 1;
   uint64_t adopted_bytes_ = 0;
   uint64_t lives_ = 0;
+  // Changes what the next life is told.
+  std::function<void(StoredPrefix&)> on_decoded_;
   bool adopts_ = false;
 };
 

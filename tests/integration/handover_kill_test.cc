@@ -44,7 +44,7 @@ TEST_F(HandoverKillTest, KilledAtAnyMoment) {
     }
     ASSERT_TRUE(daemon_.Start());
     for (uint64_t number = 0; number < kKillPrompts; ++number)
-      rows_found += Found(KillPrompt(number));
+      rows_found += Found(KillPrompt(number), KillRetention(number));
   }
   EXPECT_GT(rows_found, 0U);
   daemon_.Drop();

@@ -67,6 +67,23 @@ TEST_F(HandoverTest, HitsAreAsBeforeAfterSigkill) {
   }
 }
 
+TEST_F(HandoverTest, CompactedPrefixesStayToo) {
+  const std::vector<std::string> retentions = {
+      "streamingllm:start_size=4,recent_size=64,positions=original", "window:size=100"};
+  ASSERT_TRUE(daemon_.Start());
+  const std::vector<uint32_t> prompt = PromptOf(1, 700);
+  for (const std::string& retention : retentions) {
+    ASSERT_NO_FATAL_FAILURE(Publish(prompt, retention));
+  }
+  WaitForRecords(retentions.size());
+  for (int life = 0; life < 2; ++life) {
+    ASSERT_NO_FATAL_FAILURE(KillAndStart());
+    for (const std::string& retention : retentions) {
+      EXPECT_EQ(Found(prompt, retention), prompt.size()) << retention;
+    }
+  }
+}
+
 TEST_F(HandoverTest, SequencesGoOnFromThemAndPublishMore) {
   ASSERT_TRUE(daemon_.Start());
   const std::vector<uint32_t> prompt = PromptOf(1, 700);

@@ -38,6 +38,7 @@ class TierKillTest : public TierDaemonTest {
     EXPECT_TRUE(engine.ok()) << MessageOf(engine.status());
     uint64_t rows = 0;
     for (uint64_t number = 0; engine.ok() && number < kKillPrompts; ++number) {
+      engine->set_retention(KillRetention(number));
       const absl::StatusOr<uint64_t> found = engine->AttachedRows(KillPrompt(number));
       EXPECT_TRUE(found.ok()) << "prompt " << number << ": " << MessageOf(found.status());
       rows += found.value_or(0);

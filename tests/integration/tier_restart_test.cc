@@ -11,23 +11,28 @@ namespace kvasir::testing {
 namespace {
 
 constexpr uint32_t kOtherUid = 12001;
+const std::vector<std::string> kCompacting = {
+    "streamingllm:start_size=4,recent_size=64,positions=original", "window:size=100",
+    "sinks:size=4|stride:size=7|window:size=50"};
 
 class TierRestartTest : public TierDaemonTest {
  protected:
   // The rows that a new session finds, all of them right.
-  uint64_t Found(const ModelSpec& spec) {
+  uint64_t Found(const ModelSpec& spec, const std::string& retention = "full") {
     absl::StatusOr<TierEngine> engine = TierEngine::Connect(daemon_.config(), spec);
     EXPECT_TRUE(engine.ok()) << MessageOf(engine.status());
     if (!engine.ok()) return 0;
+    engine->set_retention(retention);
     const absl::StatusOr<uint64_t> rows = engine->AttachedRows(prompt_);
     EXPECT_TRUE(rows.ok()) << MessageOf(rows.status());
     return rows.value_or(0);
   }
   uint64_t Found() { return Found(spec_); }
 
-  void Publish() {
+  void Publish(const std::string& retention = "full") {
     absl::StatusOr<TierEngine> engine = TierEngine::Connect(daemon_.config(), spec_);
     ASSERT_TRUE(engine.ok()) << MessageOf(engine.status());
+    engine->set_retention(retention);
     const absl::Status published = engine->Publish(prompt_);
     ASSERT_TRUE(published.ok()) << MessageOf(published);
   }
@@ -171,6 +176,22 @@ TEST_F(TierRestartTest, AnotherKeyFindsNothing) {
   daemon_.Stop();
   ASSERT_TRUE(daemon_.Start());
   EXPECT_EQ(Found(), whole_rows_);
+}
+
+// What is found is as long as it was, to the row, and less to read.
+TEST_F(TierRestartTest, CompactedPrefixesAreFoundToo) {
+  ASSERT_TRUE(daemon_.Start());
+  for (const std::string& retention : kCompacting) ASSERT_NO_FATAL_FAILURE(Publish(retention));
+  daemon_.Stop();
+  ASSERT_TRUE(daemon_.Start());
+  EXPECT_EQ(daemon_.PrefixesIn("disk"), kCompacting.size());
+  for (const std::string& retention : kCompacting) {
+    EXPECT_EQ(Found(spec_, retention), prompt_.size()) << retention;
+  }
+  const v1::TierInfo tier = daemon_.Tier();
+  EXPECT_EQ(tier.tenants(0).loads(), kCompacting.size());
+  EXPECT_LT(tier.tenants(0).stored_bytes(), kCompacting.size() * prompt_.size() * 384 / 2);
+  EXPECT_EQ(Found(TinySpec(2), kCompacting[0]), 0U);  // another model
 }
 
 }  // namespace

@@ -15,8 +15,6 @@ namespace {
 
 class ManifestTest : public StoreTest {
  protected:
-  ManifestTest() { secret_.fill(7); }
-
   // Of a prefix of 192 rows.
   std::string Manifest() {
     uint32_t model = 0;
@@ -25,29 +23,27 @@ class ManifestTest : public StoreTest {
     EXPECT_TRUE(core_->StartDrain("").ok());
     std::unique_ptr<TierJob> job = core_->TakeTierJob(0, TierLane::kWrites);
     CancelToken cancel;
-    RunTierJob(*job, *tier_, cancel);
-    std::vector<ManifestRun> runs;
-    for (const TierJob::Item& item : job->items) {
-      runs.push_back({item.group.get(), item.lane, item.rows, item.digest});
-    }
-    const std::string text = EncodeManifest(*job->snapshot, job->tokens, runs, /*in_memory=*/false);
+    RunTierJob(*job, *tier_, secret(), cancel);
+    ManifestParts parts{job->tokens, job->state, {}, /*in_memory=*/false};
+    for (const TierJob::Item& item : job->items) parts.runs.push_back({&item.at, item.digest});
+    const std::string text = EncodeManifest(*job->snapshot, parts, secret());
     core_->FinishTierJob(std::move(job));
     return text;
   }
 
   absl::Status Changed(const std::string& text,
                        const std::function<void(v1::PrefixManifest&)>& change) const {
+    v1::SealedManifest sealed;
+    EXPECT_TRUE(sealed.ParseFromString(text));
     v1::PrefixManifest manifest;
-    EXPECT_TRUE(manifest.ParseFromString(text));
+    EXPECT_TRUE(manifest.ParseFromString(sealed.manifest()));
     change(manifest);
-    return DecodeManifest(manifest.SerializeAsString(), secret_).status();
+    return DecodeManifest(SealManifest(manifest.SerializeAsString(), secret()), secret()).status();
   }
-
-  ChainHasher::Secret secret_{};
 };
 
 TEST_F(ManifestTest, SaysAgainWhatWasStored) {
-  const absl::StatusOr<StoredPrefix> prefix = DecodeManifest(Manifest(), secret_);
+  const absl::StatusOr<StoredPrefix> prefix = DecodeManifest(Manifest(), secret());
   ASSERT_TRUE(prefix.ok()) << MessageOf(prefix.status());
   EXPECT_EQ(prefix->facts.rows, 192U);
   EXPECT_EQ(prefix->facts.chain->rows(), 192U);
@@ -69,7 +65,7 @@ TEST_F(ManifestTest, EveryFieldIsChecked) {
   const std::string text = Manifest();
   EXPECT_TRUE(Changed(text, [](v1::PrefixManifest&) {}).ok());
   const std::vector<std::function<void(v1::PrefixManifest&)>> changes = {
-      [](auto& m) { m.set_version(2); },
+      [](auto& m) { m.set_version(3); },
       [](auto& m) { m.set_scope("short"); },
       [](auto& m) { m.set_scope(std::string(16, 'x')); },
       [](auto& m) { m.set_form(std::string(17, 'x')); },
@@ -105,7 +101,7 @@ TEST_F(ManifestTest, EveryFieldIsChecked) {
 
 // A layout that another build has made, say.
 TEST_F(ManifestTest, WhatDoesNotFitTheModelsGroupsIsAMissOnce) {
-  StoredPrefix prefix = *DecodeManifest(Manifest(), secret_);
+  StoredPrefix prefix = *DecodeManifest(Manifest(), secret());
   ASSERT_EQ(*core_->DropPrefixes("a"), 2U);
   prefix.lanes[0][0].bytes += 4096;
   ASSERT_TRUE(core_->AddStored(0, **core_->TenantOf(1), std::move(prefix)).ok());
@@ -120,7 +116,7 @@ TEST_F(ManifestTest, WhatDoesNotFitTheModelsGroupsIsAMissOnce) {
 TEST_F(ManifestTest, ACutOneIsRefusedAtEveryLength) {
   const std::string text = Manifest();
   for (size_t length = 0; length < text.size(); ++length) {
-    EXPECT_FALSE(DecodeManifest(std::string_view(text).substr(0, length), secret_).ok()) << length;
+    EXPECT_FALSE(DecodeManifest(std::string_view(text).substr(0, length), secret()).ok()) << length;
   }
 }
 

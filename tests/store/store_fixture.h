@@ -47,6 +47,13 @@ class StoreTest : public PrefixCoreTest {
     return engine;
   }
 
+  // PrefixCoreTest's.
+  static ChainHasher::Secret secret() {
+    ChainHasher::Secret secret{};
+    secret.fill(7);
+    return secret;
+  }
+
   // Every job that there is; how many it were.
   uint64_t RunTiers() {
     uint64_t jobs = 0;
@@ -56,7 +63,7 @@ class StoreTest : public PrefixCoreTest {
       for (const TierLane lane : {TierLane::kReads, TierLane::kWrites}) {
         while (std::unique_ptr<TierJob> job = core_->TakeTierJob(0, lane)) {
           ExpectConserved();
-          RunTierJob(*job, *tier_, cancel);
+          RunTierJob(*job, *tier_, secret(), cancel);
           core_->FinishTierJob(std::move(job));
           ExpectConserved();
           ++jobs;

@@ -48,17 +48,21 @@ void HandoverDaemonTest::WaitForPrefixes(const std::string& place, size_t count)
   while (daemon_.PrefixesIn(place) != count) std::this_thread::sleep_for(kLookAgain);
 }
 
-void HandoverDaemonTest::Publish(const std::vector<uint32_t>& prompt) {
+void HandoverDaemonTest::Publish(const std::vector<uint32_t>& prompt,
+                                 const std::string& retention) {
   absl::StatusOr<TierEngine> engine = daemon_.Connect(layers_);
   ASSERT_TRUE(engine.ok()) << MessageOf(engine.status());
+  engine->set_retention(retention);
   const absl::Status published = engine->Publish(prompt);
   ASSERT_TRUE(published.ok()) << MessageOf(published);
 }
 
-uint64_t HandoverDaemonTest::Found(const std::vector<uint32_t>& prompt) {
+uint64_t HandoverDaemonTest::Found(const std::vector<uint32_t>& prompt,
+                                   const std::string& retention) {
   absl::StatusOr<TierEngine> engine = daemon_.Connect(layers_);
   EXPECT_TRUE(engine.ok()) << MessageOf(engine.status());
   if (!engine.ok()) return 0;
+  engine->set_retention(retention);
   const absl::StatusOr<uint64_t> rows = engine->AttachedRows(prompt);
   EXPECT_TRUE(rows.ok()) << MessageOf(rows.status());
   return rows.value_or(0);

@@ -23,9 +23,9 @@ class HandoverDaemonTest : public TierDaemonTest {
   // Waits until so many prefixes lie there.
   void WaitForPrefixes(const std::string& place, size_t count);
   // A new session publishes it.
-  void Publish(const std::vector<uint32_t>& prompt);
+  void Publish(const std::vector<uint32_t>& prompt, const std::string& retention = "full");
   // The rows that a new session finds, all of them right.
-  uint64_t Found(const std::vector<uint32_t>& prompt);
+  uint64_t Found(const std::vector<uint32_t>& prompt, const std::string& retention = "full");
   // SIGKILL, and another one.
   void KillAndStart();
 

@@ -20,6 +20,11 @@ std::vector<uint32_t> KillPrompt(uint64_t number) {
   return tokens;
 }
 
+std::string KillRetention(uint64_t number) {
+  if (number % 4 != 3) return "full";
+  return "streamingllm:start_size=4,recent_size=64,positions=original";
+}
+
 absl::Status PublishAndAttach(const TierDaemon& daemon, uint64_t seed,
                               std::atomic<uint64_t>* steps) {
   std::mt19937_64 random(seed);
@@ -28,7 +33,9 @@ absl::Status PublishAndAttach(const TierDaemon& daemon, uint64_t seed,
   for (; IsExhausted(engine.status()); engine = daemon.Connect()) ++*steps;
   absl::Status status = engine.status();
   while (status.ok()) {
-    const std::vector<uint32_t> prompt = KillPrompt(random() % kKillPrompts);
+    const uint64_t number = random() % kKillPrompts;
+    const std::vector<uint32_t> prompt = KillPrompt(number);
+    engine->set_retention(KillRetention(number));
     status = random() % 2 == 0 ? engine->Publish(prompt) : engine->Attach(prompt).status();
     if (IsExhausted(status)) status = absl::OkStatus();
     ++*steps;

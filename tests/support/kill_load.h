@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include <absl/status/status.h>
@@ -18,6 +19,9 @@ inline constexpr uint64_t kKillPrompts = 40;
 // A prompt of 350 to 749 tokens; four numbers in a row make prompts that begin alike. `number`:
 // below kKillPrompts.
 std::vector<uint32_t> KillPrompt(uint64_t number);
+
+// What their rows are kept by: every fourth is compacted.
+std::string KillRetention(uint64_t number);
 
 // Publishes and attaches prompts until a call fails because the daemon is gone; what there is no
 // room for is tried again. Counts its tries in `steps`. May run in several threads. Errors: those

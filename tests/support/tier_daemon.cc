@@ -54,10 +54,11 @@ absl::Status CheckRow(const std::byte* at, uint64_t row, uint64_t link, uint32_t
   return DataLoss("wrong bytes: row={} layer={} plane={}", row, layer, plane);
 }
 
-// Every row below `rows` is there once and as it was written.
-absl::Status CheckLayer(const LayerView& view, uint64_t rows, const std::vector<uint32_t>& tokens,
-                        const std::vector<uint64_t>& chain, uint32_t layer,
-                        const LayerSpec& shape) {
+// The rows below `rows` are as they were written, none is there twice, and all of them are, or at
+// least one.
+absl::Status CheckLayer(const LayerView& view, uint64_t rows, bool all,
+                        const std::vector<uint32_t>& tokens, const std::vector<uint64_t>& chain,
+                        uint32_t layer, const LayerSpec& shape) {
   std::vector<uint32_t> seen(rows);
   for (const KeptRunView& run : view.kept) {
     for (uint32_t i = 0; i < run.rows; ++i) {
@@ -79,7 +80,11 @@ absl::Status CheckLayer(const LayerView& view, uint64_t rows, const std::vector<
     KVASIR_RETURN_IF_ERROR(
         CheckRow(view.ValueOf(row), row, chain[row], layer, 1, ElementsOf(shape, 1)));
   }
-  const auto wrong = std::find_if(seen.begin(), seen.end(), [](uint32_t n) { return n != 1; });
+  if (!all && std::accumulate(seen.begin(), seen.end(), uint64_t{0}) == 0) {
+    return DataLoss("no row is there: rows={} layer={}", rows, layer);
+  }
+  const auto wrong =
+      std::find_if(seen.begin(), seen.end(), [&](uint32_t n) { return n > 1 || (all && n == 0); });
   if (wrong == seen.end()) return absl::OkStatus();
   return DataLoss("a row is there not once: row={} times={}", wrong - seen.begin(), *wrong);
 }
@@ -122,7 +127,7 @@ absl::StatusOr<TierEngine> TierEngine::Connect(const Config& config, const Model
 absl::StatusOr<Sequence> TierEngine::Attach(const std::vector<uint32_t>& tokens) {
   OpenOptions options;
   options.model = model_;
-  options.retention = "full";
+  options.retention = retention_;
   options.prefix = PrefixOptions{};
   options.prefix->tokens = tokens;
   KVASIR_ASSIGN_OR_RETURN(Sequence sequence, session_->OpenSequence(options));
@@ -132,8 +137,8 @@ absl::StatusOr<Sequence> TierEngine::Attach(const std::vector<uint32_t>& tokens)
   KVASIR_ASSIGN_OR_RETURN(const StepView step, sequence.Begin(1));
   const std::vector<uint64_t> chain = ChainOf(tokens);
   for (uint32_t layer = 0; layer < spec_.layers.size(); ++layer) {
-    KVASIR_RETURN_IF_ERROR(
-        CheckLayer(step.layers[layer], rows, tokens, chain, layer, spec_.layers[layer]));
+    KVASIR_RETURN_IF_ERROR(CheckLayer(step.layers[layer], rows, retention_ == "full", tokens, chain,
+                                      layer, spec_.layers[layer]));
   }
   return sequence;
 }

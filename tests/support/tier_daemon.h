@@ -34,8 +34,11 @@ class TierEngine {
       const Config& config, const ModelSpec& spec,
       std::chrono::milliseconds deadline = std::chrono::seconds(30));
 
-  // Opens a sequence of `full` rows on the prompt and checks every row that it finds. Errors: the
-  // session's; kDataLoss naming the first row that is not as Publish() wrote it.
+  // Of the sequences from now on; "full" at first. Positions and rows as written.
+  void set_retention(std::string retention) { retention_ = std::move(retention); }
+
+  // Opens a sequence on the prompt and checks every row that it finds, with `full` that all are
+  // there. Errors: the session's; kDataLoss naming the first row that is not as Publish() wrote it.
   absl::StatusOr<Sequence> Attach(const std::vector<uint32_t>& tokens);
   // The rows that Attach() finds.
   absl::StatusOr<uint64_t> AttachedRows(const std::vector<uint32_t>& tokens);
@@ -49,6 +52,7 @@ class TierEngine {
   std::unique_ptr<Session> session_;
   ModelHandle model_;
   ModelSpec spec_;
+  std::string retention_ = "full";
 };
 
 // A daemon that is started many times with one configuration or another. Not thread-safe, but
