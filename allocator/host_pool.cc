@@ -197,6 +197,11 @@ absl::Status HostPool::Resize(uint64_t pool_bytes) {
   return absl::OkStatus();
 }
 
+bool HostPool::WantsRefill() const {
+  MutexLock lock(mutex_);
+  return NextStockBytesLocked() > 0;
+}
+
 bool HostPool::RefillOnce() {
   uint64_t bytes = 0;
   {

@@ -72,6 +72,8 @@ class HostPool {
   // is called. Set once, before threads start.
   void set_returned(std::function<void(uint64_t)> returned) { returned_ = std::move(returned); }
 
+  // There is an extent to make for the stock. Cost: a lock.
+  bool WantsRefill() const;
   // Makes at most one extent for the stock; true if it made one. Called by a background thread.
   bool RefillOnce();
 

@@ -54,6 +54,7 @@ void Workers::CopyLoop() {
 }
 
 void Workers::WakeRefill() {
+  if (!pool_.WantsRefill()) return;  // a call that took no extent wakes nobody
   MutexLock lock(refill_mutex_);
   refill_wanted_ = true;
   refill_.NotifyOne();

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <utility>
 
 #include "base/clock.h"
@@ -59,7 +60,9 @@ absl::Status RingServer::Add(uint32_t session_id, const core::SessionToken& toke
                              RingEnds& ends) {
   MutexLock lock(mutex_);
   buffer_.resize(std::max<size_t>(buffer_.size(), ends.memory.geometry.PayloadBytesMax()));
-  Client& client = clients_[session_id];
+  std::unique_ptr<Client>& slot = clients_[session_id];
+  slot = std::make_unique<Client>();
+  Client& client = *slot;
   client.token = token;
   client.doorbell = doorbell;
   client.ends = &ends;
@@ -70,20 +73,22 @@ void RingServer::Remove(uint32_t session_id) {
   MutexLock lock(mutex_);
   const auto found = clients_.find(session_id);
   if (found == clients_.end()) return;
-  (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, found->second.doorbell, nullptr);
+  (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, found->second->doorbell, nullptr);
   clients_.erase(found);
+  ready_.erase(session_id);
+  waiting_.erase(session_id);
 }
 
 int RingServer::TimeoutMs() {
+  if (!ready_.empty()) return 0;
+  if (waiting_.empty()) return -1;
   const Instant now = SystemClock().Now();
   std::chrono::milliseconds left = std::chrono::milliseconds::max();
-  for (const auto& [id, client] : clients_) {
-    if (client.ready) return 0;
-    for (const RingCommand& command : client.waiting) {
+  for (const uint32_t id : waiting_) {
+    for (const RingCommand& command : clients_.at(id)->waiting) {
       left = std::min(left, std::chrono::ceil<std::chrono::milliseconds>(command.deadline() - now));
     }
   }
-  if (left == std::chrono::milliseconds::max()) return -1;
   return static_cast<int>(std::clamp<int64_t>(left.count(), 0, 1'000'000));
 }
 
@@ -110,15 +115,10 @@ void RingServer::Loop() {
         progress |= ::read(wake_.get(), &ignored, sizeof(ignored)) >= 0;
         continue;
       }
-      const auto client = clients_.find(static_cast<uint32_t>(id));
-      if (client != clients_.end()) client->second.ready = true;
+      if (clients_.contains(static_cast<uint32_t>(id))) ready_.insert(static_cast<uint32_t>(id));
     }
-    if (progress) {
-      for (auto& [id, client] : clients_) LookAtWaiting(client);
-    }
-    for (auto& [id, client] : clients_) {
-      if (client.ready) Serve(id, client);
-    }
+    if (progress) LookAtWaiting();
+    for (const uint32_t id : std::exchange(ready_, {})) Serve(id, *clients_.at(id));
     Watch();
   }
 }
@@ -126,11 +126,8 @@ void RingServer::Loop() {
 // From here on somebody's progress is ours, too. What came before was seen: it is looked at once
 // more behind the flag.
 void RingServer::Watch() {
-  const bool waits = std::any_of(clients_.begin(), clients_.end(),
-                                 [](const auto& one) { return !one.second.waiting.empty(); });
-  shared_.progress.set_watched(waits);
-  if (!waits) return;
-  for (auto& [id, client] : clients_) LookAtWaiting(client);
+  shared_.progress.set_watched(!waiting_.empty());
+  LookAtWaiting();
 }
 
 bool RingServer::Run(Client& client, RingCommand& command) {
@@ -167,15 +164,18 @@ bool RingServer::Run(Client& client, RingCommand& command) {
   return done;
 }
 
-void RingServer::LookAtWaiting(Client& client) {
-  std::erase_if(client.waiting, [&](RingCommand& command) {
-    mutex_.AssertHeld();
-    return Run(client, command);
-  });
+void RingServer::LookAtWaiting() {
+  for (auto id = waiting_.begin(); id != waiting_.end();) {
+    Client& client = *clients_.at(*id);
+    std::erase_if(client.waiting, [&](RingCommand& command) {
+      mutex_.AssertHeld();
+      return Run(client, command);
+    });
+    id = client.waiting.empty() ? waiting_.erase(id) : std::next(id);
+  }
 }
 
 void RingServer::Serve(uint32_t session_id, Client& client) {
-  client.ready = false;
   if (client.ended) return;
   RingEnds& ends = *client.ends;
   absl::Status violation = ends.submissions.BeginTurn();
@@ -190,17 +190,19 @@ void RingServer::Serve(uint32_t session_id, Client& client) {
     if (Run(client, running)) continue;
     running.KeepPayload();
     client.waiting.push_back(std::move(running));
+    waiting_.insert(session_id);
   }
   if (!violation.ok()) {
     client.ended = true;
     client.waiting.clear();
+    waiting_.erase(session_id);
     MutexLock lock(shared_.mutex);
     shared_.core.EndForViolation(session_id, violation);
     shared_.progress.NotifyAll();
     if (shared_.wake_data_server) shared_.wake_data_server();
     return;
   }
-  client.ready = ends.submissions.EndTurn() == ring::TurnEnd::kMore;
+  if (ends.submissions.EndTurn() == ring::TurnEnd::kMore) ready_.insert(session_id);
 }
 
 }  // namespace kvasir

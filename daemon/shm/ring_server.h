@@ -1,10 +1,10 @@
 // RingServer: serves the commands that engines submit in shared memory.
 //
-// One thread, epoll over the sessions' doorbells. A session whose ring is empty costs nothing: it
-// is looked at when its doorbell rings. Each session has a turn at a time
-// (ring/submission_consumer.h). A command that has to wait stays with its session until somebody
-// makes progress or its deadline is over; how many those are is bounded by the session's completion
-// ring. Wrong values end the session.
+// One thread, epoll over the sessions' doorbells. A session whose ring is empty costs nothing,
+// however many there are: it is looked at when its doorbell rings. Each session has a turn at a
+// time (ring/submission_consumer.h). A command that has to wait stays with its session until
+// somebody makes progress or its deadline is over; how many those are is bounded by the session's
+// completion ring. Wrong values end the session.
 //
 // Below it is the same core as below gRPC: a command does what the call of its name does.
 #ifndef KVASIR_DAEMON_SHM_RING_SERVER_H_
@@ -15,11 +15,12 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
-#include <map>
 #include <memory>
+#include <set>
 #include <thread>
 #include <vector>
 
+#include <absl/container/flat_hash_map.h>
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
@@ -59,7 +60,6 @@ class RingServer {
     int doorbell = -1;
     RingEnds* ends = nullptr;
     std::deque<RingCommand> waiting;
-    bool ready = false;  // a turn is due
     bool ended = false;
   };
 
@@ -68,7 +68,8 @@ class RingServer {
   void Loop();
   int TimeoutMs() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Serve(uint32_t session_id, Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void LookAtWaiting(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Runs what waits once more, in every session in which something does.
+  void LookAtWaiting() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // True: it is completed.
   bool Run(Client& client, RingCommand& command) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Has progress of others wake this thread while a command waits.
@@ -78,7 +79,9 @@ class RingServer {
   const Options options_;
   UniqueFd epoll_, wake_;
   Mutex mutex_;  // before the core's
-  std::map<uint32_t, Client> clients_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<uint32_t, std::unique_ptr<Client>> clients_ ABSL_GUARDED_BY(mutex_);
+  // Of them, by id: a turn is due; a command waits.
+  std::set<uint32_t> ready_ ABSL_GUARDED_BY(mutex_), waiting_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::byte> buffer_ ABSL_GUARDED_BY(mutex_);
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;
