@@ -6,6 +6,8 @@ import unittest
 
 import check_tidy
 
+GUARDED = "// Text.\n#ifndef KVASIR_POLICIES_A_H_\n#define KVASIR_POLICIES_A_H_\n{}\n#endif\n"
+
 
 class CheckTidyTest(unittest.TestCase):
     def findings(self, files):
@@ -26,7 +28,8 @@ class CheckTidyTest(unittest.TestCase):
 
     def test_clean_tree_has_no_findings(self):
         files = {
-            "policies/a.h": '#include "base/error.h"\n',
+            "policies/a.h": GUARDED.format('#include "base/error.h"'),
+            "policies/a.cc": '// Text.\n#include "policies/a.h"\n\n#include <vector>\n',
             "daemon/control/a.cc": '#include "kvasir/v1/admin.grpc.pb.h"\n#include <grpcpp/grpcpp.h>\n',
             "client/ctl/a.cc": '#include "client/view.h"\n#include "kvasir/v1/admin.pb.h"\n',
             "tests/core/a_test.cc": '#include "daemon/core/x.h"\n#include "client/view.h"\n',
@@ -35,15 +38,26 @@ class CheckTidyTest(unittest.TestCase):
         self.assertEqual(self.findings(files), [])
 
     def test_layers(self):
-        self.expect("policies/a.h", '#include "allocator/pool.h"\n', "must not include allocator")
-        self.expect("allocator/a.h", '#include "policies/p.h"\n', "must not include policies")
-        self.expect("policies/retrieval/a.h", '#include "policies/p.h"\n', "must not include policies")
+        self.expect("policies/a.cc", '#include "allocator/pool.h"\n', "must not include allocator")
+        self.expect("allocator/a.cc", '#include "policies/p.h"\n', "must not include policies")
+        self.expect("policies/retrieval/a.cc", '#include "policies/p.h"\n', "must not include policies")
         self.expect("client/a.cc", '#include "daemon/server.h"\n', "must not include daemon")
         self.expect("client/ctl/a.cc", '#include "policies/p.h"\n', "must not include policies")
-        self.expect("proto/shm/a.h", '#include "kernels/gather.h"\n', "must not include kernels")
-        self.expect("base/a.h", '#include "kernels/gather.h"\n', "must not include kernels")
-        self.expect("daemon/core/a.h", '#include "kvasir/v1/a.pb.h"\n', "must not include kvasir")
-        self.expect("engine/a.h", '#include "tests/support/a.h"\n', "must not include tests")
+        self.expect("proto/shm/a.cc", '#include "kernels/gather.h"\n', "must not include kernels")
+        self.expect("base/a.cc", '#include "kernels/gather.h"\n', "must not include kernels")
+        self.expect("daemon/core/a.cc", '#include "kvasir/v1/a.pb.h"\n', "must not include kvasir")
+        self.expect("engine/a.cc", '#include "tests/support/a.h"\n', "must not include tests")
+
+    def test_headers_are_guarded(self):
+        for text in ("", "int a;\n", "#include <vector>\n", GUARDED.format("").replace("_A_", "_B_"),
+                     "#include <vector>\n" + GUARDED.format("")):
+            self.expect("policies/a.h", text, "guarded by KVASIR_POLICIES_A_H_")
+
+    def test_a_source_file_includes_its_header_first(self):
+        for text in ('#include <vector>\n#include "policies/a.h"\n', "#include <vector>\n"):
+            found = self.findings({"policies/a.h": GUARDED.format(""), "policies/a.cc": text})
+            self.assertEqual(len(found), 1, found)
+            self.assertIn("the first include is policies/a.h", found[0])
 
     def test_network_stays_outside(self):
         self.expect("daemon/core/a.cc", "#include <grpcpp/grpcpp.h>\n", "know the network")
