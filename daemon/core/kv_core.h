@@ -150,8 +150,9 @@ class KvCore {
   // written down or struck out, then groups that leave frozen extents. Null: there is none.
   std::unique_ptr<HandoverJob> TakeHandoverJob();
   void FinishHandoverJob(std::unique_ptr<HandoverJob> job);
-  // Adds a prefix that the tier has. Errors: of the tenant's cache of that tier.
-  absl::Status AddStored(size_t tier, Tenant& tenant, StoredPrefix prefix);
+  // Adds a prefix or saved sequence that the tier has. `found_there`: at a start, and not because
+  // it was just written. Errors: of the tenant's cache of that tier.
+  absl::Status AddStored(size_t tier, Tenant& tenant, StoredPrefix prefix, bool found_there = true);
   // A value that a prefix of the tier's is made of.
   bool NamesStored(size_t tier, const TierKey& key) const;
   const std::string& TierName(size_t tier) const { return config_.tiers[tier].name; }
@@ -224,9 +225,20 @@ class KvCore {
   // kInvalidArgument for a salt that is too long.
   absl::Status AddScopes(Tenant& own, const Model& model, const std::string& salt,
                          PrefixScopes* scopes) const;
-  // The snapshot that the request asks for, which fits its model; null: it asks for none.
+  // The snapshot that the request asks for, which fits its model; null: it asks for none, or waits
+  // for it to come up from a tier.
   absl::StatusOr<std::shared_ptr<const Snapshot>> SnapshotFor(Session& session, const Model& model,
-                                                              const OpenRequest& request) const;
+                                                              const OpenRequest& request,
+                                                              bool* awaits_load);
+  // Whether a snapshot that lies in a tier is on its way up. Errors: why it does not come.
+  absl::StatusOr<bool> AwaitsSaved(Tenant& tenant, const Model& model, const SnapshotId& id,
+                                   const Snapshot& stored, PrefixLoading* loading);
+  absl::StatusOr<uint64_t> LoadSaved(Tenant& tenant, const Model& model, const SnapshotId& id,
+                                     const Snapshot& stored);
+  void FinishLoadOfSaved(TierJob& job);
+  // Where snapshots go down to: the first tier that is this host's alone; nothing: to none.
+  std::optional<size_t> TierOfSaved() const;
+  bool AskForStoreOfSaved(size_t tier, Tenant& tenant);
   // Errors: kFailedPrecondition or kResourceExhausted with the reason why a sequence of the session
   // cannot go on from it.
   absl::Status CheckAttachable(const Session& session, const Model& model, const Snapshot& snapshot,
@@ -305,6 +317,8 @@ class KvCore {
                                       const std::optional<Leased>& leased);
   bool AskForStoreOf(size_t tier, Tenant& tenant);
   void AskForStore(size_t tier, Tenant& tenant, const PrefixCache::Entry& entry);
+  // Puts a job that writes it in the tier's queue; null where there is no room for it.
+  TierJob* QueueStore(size_t tier, Tenant& tenant, std::shared_ptr<const Snapshot> snapshot);
   // Whether the tenant's kept rows are to become fewer now; the tenant remembers it.
   bool UpdatePressed(Tenant& tenant);
   void DropBelowLowWatermark();
@@ -368,18 +382,8 @@ class KvCore {
   std::deque<std::unique_ptr<SequenceJob>> jobs_;                     // the older ones first
   uint64_t turn_ = 0;                                                 // of TakeJob()
   std::map<const Tenant*, std::deque<PrefixLookup>> prefix_lookups_;  // the newest last
-  struct TierQueue {
-    std::deque<std::unique_ptr<TierJob>> reads, writes;  // the older ones first
-    double read_bytes_per_s = 0;                         // measured; 0: not yet
-    size_t turn = 0;                                     // of the tenants
-  };
-  struct Load {
-    size_t tier = 0;
-    const Tenant* tenant = nullptr;
-    uint64_t entry = 0, rows = 0, bytes = 0;
-  };
-  std::deque<TierQueue> tiers_;                                 // as in the configuration
-  std::map<uint64_t, Load> loads_;                              // that are not finished, by job
+  std::deque<TierQueue> tiers_;                                       // as in the configuration
+  std::map<uint64_t, TierLoad> loads_;                          // that are not finished, by job
   std::map<uint64_t, std::shared_ptr<const Snapshot>> moving_;  // of tier jobs, for the books
   std::deque<std::unique_ptr<HandoverJob>> verifications_;      // the older ones first
   std::vector<std::shared_ptr<KeptGroup>> handing_over_;        // of the job that is out

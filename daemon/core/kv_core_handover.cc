@@ -49,7 +49,7 @@ uint64_t KvCore::VerifyPrefix(size_t tier, Tenant& tenant, const PrefixCache::En
     }
   }
   const uint64_t id = job->id;
-  loads_[id] = {tier, &tenant, entry.id, entry.snapshot->rows, bytes};
+  loads_[id] = {tier, &tenant, entry.id, entry.snapshot->rows, bytes, std::nullopt};
   verifications_.push_back(std::move(job));
   tier_hint_ = true;
   return id;

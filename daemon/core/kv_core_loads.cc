@@ -133,7 +133,7 @@ uint64_t KvCore::LoadPrefix(const Model& model, const PrefixMatchOf& match,
   job->bytes = bytes;
   job->snapshot = *std::move(snapshot);
   moving_[id] = job->snapshot;
-  loads_[id] = {tier, match.tenant, match.hit.entry, match.hit.rows, bytes};
+  loads_[id] = {tier, match.tenant, match.hit.entry, match.hit.rows, bytes, std::nullopt};
   (void)store.cache().Use(*match.chain, match.form, match.hit);  // so that the policy learns
   tiers_[tier].reads.push_back(std::move(job));
   tier_hint_ = true;
@@ -144,6 +144,7 @@ void KvCore::FinishLoad(TierJob& job) {
   Tenant& tenant = *job.tenant;
   PrefixStore& store = *tenant.stores[job.tier];
   loads_.erase(job.id);
+  if (job.saved) return FinishLoadOfSaved(job);
   if (job.outcome != ReadOutcome::kHit) {
     ++store.counters.load_failures;
     // Where the place is ill or nobody waits any more, what lies there may be whole.

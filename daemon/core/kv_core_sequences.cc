@@ -153,8 +153,10 @@ absl::StatusOr<Sequence*> KvCore::OpenSequence(Session& session, const OpenReque
   KVASIR_ASSIGN_OR_RETURN(const std::optional<Leased> leased, LeasedFor(session, model, request));
   if (leased && request.retention.empty()) request.retention = leased->retention;
   KVASIR_ASSIGN_OR_RETURN(const std::shared_ptr<const ModelProfile> profile, ProfileOf(model));
+  bool awaits_load = false;
   KVASIR_ASSIGN_OR_RETURN(std::shared_ptr<const Snapshot> snapshot,
-                          SnapshotFor(session, model, request));
+                          SnapshotFor(session, model, request, &awaits_load));
+  if (awaits_load) return nullptr;
   PolicyLanes lanes;
   if (snapshot == nullptr || !request.retention.empty()) {
     KVASIR_ASSIGN_OR_RETURN(lanes, LanesFor(session.tenant, model, profile, request));

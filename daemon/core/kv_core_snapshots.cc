@@ -17,12 +17,19 @@ absl::Status UnknownSnapshot() { return NotFound("unknown snapshot"); }
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<const Snapshot>> KvCore::SnapshotFor(
-    Session& session, const Model& model, const OpenRequest& request) const {
+absl::StatusOr<std::shared_ptr<const Snapshot>> KvCore::SnapshotFor(Session& session,
+                                                                    const Model& model,
+                                                                    const OpenRequest& request,
+                                                                    bool* awaits_load) {
   if (!request.snapshot) return nullptr;
   std::shared_ptr<const Snapshot> snapshot = session.tenant.snapshots.Find(*request.snapshot);
   if (snapshot == nullptr) return UnknownSnapshot();
   KVASIR_RETURN_IF_ERROR(CheckAttachable(session, model, *snapshot, request.reads_records));
+  if (snapshot->lanes.empty()) {
+    KVASIR_ASSIGN_OR_RETURN(*awaits_load, AwaitsSaved(session.tenant, model, *request.snapshot,
+                                                      *snapshot, request.loading));
+    return nullptr;
+  }
   if (request.snapshot_rows == 0 || request.snapshot_rows == snapshot->rows) return snapshot;
   if (request.snapshot_rows > snapshot->rows || request.snapshot_rows < snapshot->first_rows) {
     return OutOfRange(

@@ -19,28 +19,32 @@ constexpr std::chrono::seconds kRestAfterFailure{5};
 
 }  // namespace
 
-void KvCore::AskForStore(size_t tier, Tenant& tenant, const PrefixCache::Entry& entry) {
+TierJob* KvCore::QueueStore(size_t tier, Tenant& tenant, std::shared_ptr<const Snapshot> snapshot) {
   PrefixStore& store = *tenant.stores[tier];
   auto job = std::make_unique<TierJob>();
   job->kind = TierJob::Kind::kStore;
   job->tier = tier;
   job->tenant = &tenant;
-  job->snapshot = WrittenOf(entry.snapshot);
-  const Snapshot& snapshot = *job->snapshot;
-  for (SnapshotGroup& group : GroupsOf(snapshot)) {
+  job->snapshot = std::move(snapshot);
+  for (SnapshotGroup& group : GroupsOf(*job->snapshot)) {
     job->bytes += group.plane_bytes;
     job->items.emplace_back().at = std::move(group);
   }
-  if (IsWhole(snapshot)) job->tokens = TokensOf(snapshot);
   if (!store.MakeRoom(job->bytes)) {
     ++store.counters.store_failures;
     store.rest_until = now_ + kRestAfterFailure;
-    return;
+    return nullptr;
   }
   job->id = next_tier_job_id_++;
   moving_[job->id] = job->snapshot;
   ++store.out;
   tiers_[tier].writes.push_back(std::move(job));
+  return tiers_[tier].writes.back().get();
+}
+
+void KvCore::AskForStore(size_t tier, Tenant& tenant, const PrefixCache::Entry& entry) {
+  TierJob* const job = QueueStore(tier, tenant, WrittenOf(entry.snapshot));
+  if (job != nullptr && IsWhole(*job->snapshot)) job->tokens = TokensOf(*job->snapshot);
 }
 
 // Between the two watermarks of its memory a tenant goes on with what it was at.
@@ -62,6 +66,7 @@ bool KvCore::AskForStoreOf(size_t tier, Tenant& tenant) {
     AskForStore(tier, tenant, entry->second);
     if (!tiers_[tier].writes.empty()) return true;
   }
+  if (store.saved_wanted && AskForStoreOfSaved(tier, tenant)) return true;
   if (!UpdatePressed(tenant) || now_ < store.rest_until) return false;
   for (const auto& [id, entry] : entries) {
     // What was used once and never again is the most of what there is, and not worth a write.
@@ -70,7 +75,7 @@ bool KvCore::AskForStoreOf(size_t tier, Tenant& tenant) {
     AskForStore(tier, tenant, entry);
     return !tiers_[tier].writes.empty();
   }
-  return false;
+  return AskForStoreOfSaved(tier, tenant);
 }
 
 std::unique_ptr<TierJob> KvCore::TakeTierJob(size_t tier, TierLane lane) {
@@ -148,6 +153,7 @@ void KvCore::FinishStore(TierJob& job) {
   if (!job.status.ok()) {
     ++store.counters.store_failures;
     store.rest_until = now_ + kRestAfterFailure;
+    store.saved_wanted = false;
     if (job.status.code() == absl::StatusCode::kResourceExhausted) {
       (void)store.cache().MakeRoom();  // the place is smaller than was said
     }
@@ -160,11 +166,13 @@ void KvCore::FinishStore(TierJob& job) {
   stored.manifest_bytes = job.manifest_bytes;
   stored.lanes.resize(snapshot.lanes.size());
   stored.state = std::move(job.state);
+  stored.saved = job.saved;
   for (const TierJob::Item& item : job.items) {
     stored.lanes[item.at.lane].push_back(
         {item.digest, item.at.slots, item.at.rows, item.at.plane_bytes});
   }
-  const absl::Status added = AddStored(job.tier, tenant, std::move(stored));
+  // Dropped meanwhile, it is named and forgotten, so that its groups are erased.
+  const absl::Status added = AddStored(job.tier, tenant, std::move(stored), /*found_there=*/false);
   if (added.ok()) {
     ++store.counters.stores;
   } else {
@@ -172,7 +180,7 @@ void KvCore::FinishStore(TierJob& job) {
   }
 }
 
-absl::Status KvCore::AddStored(size_t tier, Tenant& tenant, StoredPrefix prefix) {
+absl::Status KvCore::AddStored(size_t tier, Tenant& tenant, StoredPrefix prefix, bool found_there) {
   PrefixStore& store = *tenant.stores[tier];
   auto rows = std::make_shared<StoredRows>();
   for (const std::vector<StoredPrefix::Run>& lane : prefix.lanes) {
@@ -187,12 +195,17 @@ absl::Status KvCore::AddStored(size_t tier, Tenant& tenant, StoredPrefix prefix)
   auto snapshot = std::make_shared<Snapshot>();
   static_cast<SnapshotFacts&>(*snapshot) = std::move(prefix.facts);
   rows->state = std::move(prefix.state);
-  snapshot->first_rows = rows->state.empty() ? 0 : snapshot->rows;
+  if (!prefix.saved) snapshot->first_rows = rows->state.empty() ? 0 : snapshot->rows;
   snapshot->tokens.clear();
   snapshot->tokens_base = snapshot->rows;
   snapshot->next.reset();
   snapshot->table = {};
   snapshot->stored = std::move(rows);
+  if (prefix.saved) {
+    if (TierOfSaved() != tier) return DataLoss("no saved sequence belongs in this tier");
+    tenant.snapshots.SetStored(*prefix.saved, std::move(snapshot), now_, found_there);
+    return absl::OkStatus();
+  }
   PrefixUse use;
   KVASIR_RETURN_IF_ERROR(store.cache().Add(std::move(snapshot), use).status());
   (void)store.MakeRoom(0);
@@ -222,6 +235,7 @@ absl::Status KvCore::StartDrain(const std::string& name) {
     for (const auto& store : tenant->stores) {
       if (store.get() == tenant->adopted) continue;
       store->wanted.clear();
+      store->saved_wanted = true;
       for (const auto& [id, entry] : tenant->prefixes.entries()) {
         if (CanBeStored(*entry.snapshot)) store->wanted.push_back(id);
       }
@@ -248,6 +262,12 @@ DrainState KvCore::DrainStateOf(const std::string& name) const {
       ++(everywhere ? state.stored : state.not_stored);
     }
     for (const auto& store : tenant->stores) state.pending += store->wanted.size() + store->out;
+    const std::optional<size_t> tier = TierOfSaved();
+    for (const auto& [id, entry] : tenant->snapshots.entries()) {
+      const bool can_be = tier && (entry.stored != nullptr || HasState(*entry.snapshot));
+      ++(!can_be ? state.memory_only : entry.stored != nullptr ? state.stored : state.not_stored);
+      if (can_be && entry.stored == nullptr && tenant->stores[*tier]->saved_wanted) ++state.pending;
+    }
   }
   return state;
 }

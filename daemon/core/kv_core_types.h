@@ -273,7 +273,8 @@ struct StoredPrefix {
     // In memory: the id of its extent (never 0), the extent's size, and where the group lies in it.
     uint64_t extent = 0, extent_bytes = 0, offset = 0;
   };
-  SnapshotFacts facts;          // with a chain; where every row stays, whole chunks long
+  std::optional<SnapshotId> saved;  // it is no prefix but a saved sequence, with a state
+  SnapshotFacts facts;  // of a prefix with a chain; where every row stays, whole chunks long
   std::vector<TokenId> tokens;  // of its rows, where every one stays as written
   std::string state;            // SaveSnapshot(), where not; its groups are the runs of the lanes
   std::vector<std::vector<Run>> lanes;

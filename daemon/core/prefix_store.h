@@ -54,6 +54,7 @@ class PrefixStore {
 
   PrefixStoreCounters counters;
   std::deque<uint64_t> wanted;  // entries of the memory's cache that an operator wants here
+  bool saved_wanted = false;    // and every saved sequence
   uint64_t out = 0;             // store jobs that are under way
   Instant rest_until;           // after a failure nothing is written of its own accord until then
 

@@ -37,7 +37,6 @@ class Restorer {
         supply_(supply),
         snapshot_(std::make_shared<Snapshot>()) {
     static_cast<SnapshotFacts&>(*snapshot_) = facts;
-    snapshot_->first_rows = facts.rows;  // what was dropped is not there for an earlier row
   }
 
   absl::StatusOr<std::shared_ptr<const Snapshot>> Restore(std::string_view state) {
@@ -63,11 +62,19 @@ class Restorer {
     }
     // Memory is taken for what has passed every check.
     for (uint32_t i = 0; i < states.size(); ++i) KVASIR_RETURN_IF_ERROR(MakeLane(i, states[i]));
+    // What was dropped is not there for an earlier row.
+    if (!AllRowsStay()) snapshot_->first_rows = rows();
     return std::move(snapshot_);
   }
 
  private:
   uint64_t rows() const { return snapshot_->rows; }
+
+  bool AllRowsStay() const {
+    return std::all_of(snapshot_->lanes.begin(), snapshot_->lanes.end(), [](const auto& lane) {
+      return lane.records == nullptr && lane.recent == nullptr && lane.policy->KeepsAll();
+    });
+  }
 
   void ReadRows(StateReader& reader) {
     Snapshot& snapshot = *snapshot_;

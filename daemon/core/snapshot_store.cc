@@ -6,7 +6,22 @@ namespace kvasir::core {
 
 void SnapshotStore::Add(const SnapshotId& id, std::shared_ptr<const Snapshot> snapshot,
                         Instant made_at) {
-  entries_.emplace(id, Entry{std::move(snapshot), made_at, ++uses_});
+  entries_.emplace(id, Entry{std::move(snapshot), nullptr, made_at, ++uses_});
+}
+
+void SnapshotStore::SetStored(const SnapshotId& id, std::shared_ptr<const Snapshot> stored,
+                              Instant now, bool add) {
+  const auto found = entries_.find(id);
+  if (found != entries_.end()) {
+    found->second.stored = std::move(stored);
+  } else if (add) {
+    entries_.emplace(id, Entry{stored, stored, now, ++uses_});
+  }
+}
+
+void SnapshotStore::SetLoaded(const SnapshotId& id, std::shared_ptr<const Snapshot> snapshot) {
+  const auto found = entries_.find(id);
+  if (found != entries_.end()) found->second.snapshot = std::move(snapshot);
 }
 
 std::shared_ptr<const Snapshot> SnapshotStore::Find(const SnapshotId& id) {
@@ -20,10 +35,15 @@ bool SnapshotStore::DropLeastRecentlyUsed() {
   auto oldest = entries_.end();
   for (auto at = entries_.begin(); at != entries_.end(); ++at) {
     if (at->second.snapshot.use_count() > 1) continue;  // dropping it would free nothing now
+    if (at->second.snapshot->lanes.empty()) continue;   // it has nothing in memory
     if (oldest == entries_.end() || at->second.used < oldest->second.used) oldest = at;
   }
   if (oldest == entries_.end()) return false;
-  entries_.erase(oldest);
+  if (oldest->second.stored != nullptr) {
+    oldest->second.snapshot = oldest->second.stored;
+  } else {
+    entries_.erase(oldest);
+  }
   return true;
 }
 

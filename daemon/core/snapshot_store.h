@@ -17,7 +17,10 @@ namespace kvasir::core {
 class SnapshotStore {
  public:
   struct Entry {
-    std::shared_ptr<const Snapshot> snapshot;  // shared with those who go on from it
+    // Shared with those who go on from it. Where memory has given it up, it is `stored`.
+    std::shared_ptr<const Snapshot> snapshot;
+    std::shared_ptr<const Snapshot>
+        stored;  // as it lies in a tier, without lanes; null: it does not
     Instant made_at;
     uint64_t used = 0;  // larger: later
   };
@@ -26,10 +29,16 @@ class SnapshotStore {
   void Add(const SnapshotId& id, std::shared_ptr<const Snapshot> snapshot, Instant made_at);
   // Counts as a use; null if there is none.
   std::shared_ptr<const Snapshot> Find(const SnapshotId& id);
+  // It lies in a tier, too. `add`: where there is none of this id there is one now.
+  void SetStored(const SnapshotId& id, std::shared_ptr<const Snapshot> stored, Instant now,
+                 bool add);
+  // It is in memory again; where it was dropped meanwhile, it is not.
+  void SetLoaded(const SnapshotId& id, std::shared_ptr<const Snapshot> snapshot);
   // False if there was none.
   bool Drop(const SnapshotId& id) { return entries_.erase(id) > 0; }
-  // Drops the one that was used longest ago and that nobody goes on from at this moment; false if
-  // there is none. Cost: O(size).
+  // Gives up the memory of the one that was used longest ago and that nobody goes on from at this
+  // moment: what lies in a tier is there still, what does not is dropped. False if there is none.
+  // Cost: O(size).
   bool DropLeastRecentlyUsed();
 
   uint64_t size() const { return entries_.size(); }

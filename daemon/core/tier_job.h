@@ -8,7 +8,9 @@
 #include <array>
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -42,6 +44,7 @@ struct TierJob {
   Tenant* tenant = nullptr;  // lives as long as the core
   uint64_t id = 0;
   uint64_t entry = 0;                        // kLoad: of the tier's cache
+  std::optional<SnapshotId> saved;           // it is no prefix but a saved sequence
   uint64_t bytes = 0;                        // that are moved, at most
   std::shared_ptr<const Snapshot> snapshot;  // kLoad: as it will be; kStore: as it is
   std::vector<TokenId> tokens;               // kStore: of its rows, where it is whole
@@ -55,6 +58,19 @@ struct TierJob {
   uint64_t manifest_bytes = 0;
   std::string state;                // kStore: of what is not whole, SaveSnapshot()
   std::chrono::nanoseconds took{};  // kLoad
+};
+
+// What the core knows of a tier and of the reads that are under way.
+struct TierQueue {
+  std::deque<std::unique_ptr<TierJob>> reads, writes;  // the older ones first
+  double read_bytes_per_s = 0;                         // measured; 0: not yet
+  size_t turn = 0;                                     // of the tenants
+};
+struct TierLoad {
+  size_t tier = 0;
+  const Tenant* tenant = nullptr;
+  uint64_t entry = 0, rows = 0, bytes = 0;
+  std::optional<SnapshotId> saved;  // instead of an entry
 };
 
 }  // namespace kvasir::core

@@ -74,6 +74,7 @@ absl::StatusOr<core::Adoption::Prefix> DecodeHandoverRecord(std::string_view pay
   core::Adoption::Prefix prefix;
   prefix.tenant = ChainKey::FromBytes(tenant);
   KVASIR_ASSIGN_OR_RETURN(prefix.prefix, DecodeManifest(record.manifest(), secret));
+  if (prefix.prefix.saved) return InvalidArgument("record is of a saved sequence");
   for (const auto& lane : prefix.prefix.lanes) {
     for (const core::StoredPrefix::Run& run : lane) {
       if (run.extent == 0) return InvalidArgument("manifest.lanes.runs.extent is 0");

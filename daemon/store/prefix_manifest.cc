@@ -108,18 +108,22 @@ absl::StatusOr<std::vector<ChainKey>> KeysOf(const std::string& bytes) {
 absl::StatusOr<PrefixChain> ChainOf(const v1::PrefixManifest& manifest,
                                     const ChainHasher::Secret& secret) {
   KVASIR_ASSIGN_OR_RETURN(const ChainKey scope, KeyOf(manifest.scope(), "scope"));
-  KVASIR_ASSIGN_OR_RETURN(const ChainKey last, KeyOf(manifest.last_key(), "last_key"));
   std::vector<TokenExtra> extras;
   for (const v1::TokenExtra& extra : manifest.extras()) {
     extras.push_back({extra.row(), extra.digest()});
   }
   if (!manifest.state().empty()) {
-    KVASIR_ASSIGN_OR_RETURN(std::vector<ChainKey> keys, KeysOf(manifest.chain_keys()));
-    if (keys.back() != last) return DataLoss("manifest.last_key is not the last of chain_keys");
+    std::vector<ChainKey> keys;
+    if (manifest.snapshot_id().empty() || !manifest.chain_keys().empty()) {
+      KVASIR_ASSIGN_OR_RETURN(keys, KeysOf(manifest.chain_keys()));
+      KVASIR_ASSIGN_OR_RETURN(const ChainKey last, KeyOf(manifest.last_key(), "last_key"));
+      if (keys.back() != last) return DataLoss("manifest.last_key is not the last of chain_keys");
+    }
     return PrefixChain::Restore(secret, scope, std::move(extras), std::move(keys),
                                 {manifest.tokens().begin(), manifest.tokens().end()});
   }
   KVASIR_ASSIGN_OR_RETURN(PrefixChain chain, PrefixChain::Create(secret, scope, std::move(extras)));
+  KVASIR_ASSIGN_OR_RETURN(const ChainKey last, KeyOf(manifest.last_key(), "last_key"));
   chain.Append({manifest.tokens().data(), static_cast<size_t>(manifest.tokens_size())});
   if (chain.keys().back() != last) {
     return DataLoss("manifest.last_key does not follow from the tokens under this host's secret");
@@ -156,13 +160,48 @@ absl::StatusOr<std::vector<core::StoredPrefix::Run>> RunsOf(const v1::PrefixMani
 void AddState(const core::Snapshot& snapshot, std::string_view state,
               v1::PrefixManifest* manifest) {
   manifest->set_state(Text(state));
-  for (const ChainKey& key : snapshot.chain->keys()) {
-    manifest->mutable_chain_keys()->append(Text(key.ToBytes()));
-  }
   manifest->set_quality(static_cast<uint32_t>(snapshot.quality));
   manifest->set_encoded(snapshot.encoded);
   manifest->set_prefill_rows(snapshot.prefill_rows);
   manifest->set_condensed_from(snapshot.condensed_from);
+}
+
+void AddChain(const PrefixChain& chain, const ManifestParts& parts, v1::PrefixManifest* manifest) {
+  manifest->set_scope(Text(chain.scope().ToBytes()));
+  if (!chain.keys().empty()) manifest->set_last_key(Text(chain.keys().back().ToBytes()));
+  std::span<const TokenId> tokens = parts.tokens;
+  if (!parts.state.empty()) {
+    tokens = chain.rest();
+    for (const ChainKey& key : chain.keys()) {
+      manifest->mutable_chain_keys()->append(Text(key.ToBytes()));
+    }
+  }
+  manifest->mutable_tokens()->Assign(tokens.begin(), tokens.end());
+  for (const TokenExtra& extra : chain.ExtrasOf(0, chain.rows())) {
+    v1::TokenExtra* const out = manifest->add_extras();
+    out->set_row(extra.row);
+    out->set_digest(extra.bytes);
+  }
+}
+
+// Of a saved sequence: rows, and keys where it has any.
+absl::Status ReadSaved(const v1::PrefixManifest& manifest, const ChainHasher::Secret& secret,
+                       core::StoredPrefix* prefix) {
+  core::SnapshotFacts& facts = prefix->facts;
+  KVASIR_ASSIGN_OR_RETURN(const auto id, Sixteen(manifest.snapshot_id(), "snapshot_id"));
+  prefix->saved = core::SnapshotId{id};
+  facts.rows = manifest.rows();
+  facts.first_rows = manifest.first_rows();
+  if (manifest.state().empty() || facts.first_rows > facts.rows) {
+    return InvalidArgument(
+        "manifest.first_rows is out of bounds, or there is no state: value={} max={} state={}",
+        facts.first_rows, facts.rows, manifest.state().size());
+  }
+  if (manifest.scope().empty()) return absl::OkStatus();
+  KVASIR_ASSIGN_OR_RETURN(facts.chain, ChainOf(manifest, secret));
+  if (facts.chain->rows() == facts.rows) return absl::OkStatus();
+  return InvalidArgument("manifest.rows is another than that of its keys: value={} expected={}",
+                         facts.rows, facts.chain->rows());
 }
 
 absl::Status ReadState(const v1::PrefixManifest& manifest, core::StoredPrefix* prefix) {
@@ -189,20 +228,14 @@ std::string EncodeManifest(const core::Snapshot& snapshot, const ManifestParts& 
                            const ChainHasher::Secret& secret) {
   v1::PrefixManifest manifest;
   manifest.set_version(kManifestVersion);
-  manifest.set_scope(Text(snapshot.chain->scope().ToBytes()));
   manifest.set_form(Text(snapshot.form.ToBytes()));
-  manifest.set_last_key(Text(snapshot.chain->keys().back().ToBytes()));
-  std::span<const TokenId> tokens = parts.tokens;
-  if (!parts.state.empty()) {
-    tokens = snapshot.chain->rest();
-    AddState(snapshot, parts.state, &manifest);
+  if (parts.saved) {
+    manifest.set_snapshot_id(Text(parts.saved->bytes));
+    manifest.set_rows(snapshot.rows);
+    manifest.set_first_rows(snapshot.first_rows);
   }
-  manifest.mutable_tokens()->Assign(tokens.begin(), tokens.end());
-  for (const TokenExtra& extra : snapshot.chain->ExtrasOf(0, snapshot.rows)) {
-    v1::TokenExtra* const out = manifest.add_extras();
-    out->set_row(extra.row);
-    out->set_digest(extra.bytes);
-  }
+  if (!parts.state.empty()) AddState(snapshot, parts.state, &manifest);
+  if (snapshot.chain) AddChain(*snapshot.chain, parts, &manifest);
   *manifest.mutable_model() = ToModelSpec(snapshot.model);
   manifest.mutable_model()->set_slots_per_block(snapshot.slots_per_block);
   manifest.set_model_fingerprint(Text(snapshot.model_fingerprint));
@@ -256,9 +289,14 @@ absl::StatusOr<core::StoredPrefix> DecodeManifest(std::string_view bytes,
     return DataLoss("manifest.model has another fingerprint now");
   }
   facts.slots_per_block = model.slots_per_block();
-  KVASIR_ASSIGN_OR_RETURN(facts.chain, ChainOf(manifest, secret));
   KVASIR_ASSIGN_OR_RETURN(facts.form, KeyOf(manifest.form(), "form"));
-  facts.rows = facts.chain->rows();
+  if (!manifest.snapshot_id().empty()) {
+    KVASIR_RETURN_IF_ERROR(ReadSaved(manifest, secret, &prefix));
+  } else {
+    KVASIR_ASSIGN_OR_RETURN(facts.chain, ChainOf(manifest, secret));
+    facts.rows = facts.chain->rows();
+    facts.first_rows = manifest.state().empty() ? 0 : facts.rows;
+  }
   KVASIR_RETURN_IF_ERROR(ReadState(manifest, &prefix));
   facts.retention = manifest.retention();
   facts.label = manifest.label();

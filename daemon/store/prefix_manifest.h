@@ -9,6 +9,7 @@
 #define KVASIR_DAEMON_STORE_PREFIX_MANIFEST_H_
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -32,7 +33,8 @@ struct ManifestParts {
   std::span<const TokenId> tokens;  // of the snapshot's rows, where it is whole
   std::string_view state;           // SaveSnapshot(), where it is not
   std::vector<ManifestRun> runs;
-  bool in_memory = false;  // says in which extents the groups lie
+  bool in_memory = false;                      // says in which extents the groups lie
+  std::optional<core::SnapshotId> saved = {};  // of a saved sequence, with a state
 };
 
 std::string EncodeManifest(const core::Snapshot& snapshot, const ManifestParts& parts,

@@ -60,7 +60,7 @@ absl::Status WriteGroups(const core::TierJob& job, std::span<const core::TierJob
 
 void Store(core::TierJob& job, Tier& tier, const ChainHasher::Secret& secret,
            const CancelToken& cancel) {
-  if (!core::IsWhole(*job.snapshot)) {
+  if (job.saved || !core::IsWhole(*job.snapshot)) {
     absl::StatusOr<std::string> state = core::SaveSnapshot(*job.snapshot);
     job.status = state.status();
     if (!state.ok()) return;
@@ -73,7 +73,7 @@ void Store(core::TierJob& job, Tier& tier, const ChainHasher::Secret& secret,
   });
   if (!job.status.ok()) return;
   // Behind its groups: whoever finds a manifest finds them.
-  ManifestParts named{job.tokens, job.state, {}, /*in_memory=*/false};
+  ManifestParts named{job.tokens, job.state, {}, /*in_memory=*/false, job.saved};
   for (const core::TierJob::Item& item : job.items) named.runs.push_back({&item.at, item.digest});
   const std::string manifest = EncodeManifest(*job.snapshot, named, secret);
   const std::span<const std::byte> bytes = std::as_bytes(std::span(manifest));

@@ -19,9 +19,16 @@ absl::StatusOr<FakeEngine::Stream> FakeEngine::Resume(uint32_t model_id,
                                                       const std::string& retention,
                                                       const SnapshotId& snapshot,
                                                       const std::vector<uint32_t>& ids) {
-  KVASIR_ASSIGN_OR_RETURN(
-      const Sequence* sequence,
-      core_.OpenSequence(*session_, {model_id, retention, 0, "fake", 0, true, snapshot}));
+  OpenRequest request{model_id, retention, 0, "fake", 0, true, snapshot};
+  PrefixLoading loading;
+  loading.gave_up = !waits_for_tiers;
+  if (run_tiers) request.loading = &loading;
+  KVASIR_ASSIGN_OR_RETURN(const Sequence* sequence, core_.OpenSequence(*session_, request));
+  for (int attempt = 0; sequence == nullptr; ++attempt) {
+    if (attempt == 4) return Internal("a saved sequence does not come up");
+    run_tiers();
+    KVASIR_ASSIGN_OR_RETURN(sequence, core_.OpenSequence(*session_, request));
+  }
   Stream stream = StreamOf(*sequence);
   stream.rows = sequence->rows();
   stream.ids.assign(ids.begin(), ids.begin() + static_cast<ptrdiff_t>(stream.rows));

@@ -283,7 +283,7 @@ TEST_F(RehomeTest, AGroupThatIsNotWhatItWasTakesItsPrefixWithIt) {
     core_->FinishHandoverJob(std::move(job));
   }
   ASSERT_NE(job, nullptr);
-  job->items[0].group->digest->at(0) ^= 1;
+  job->items[0].at.kept->digest->at(0) ^= 1;
   Run(*job);
   EXPECT_EQ(job->status.code(), absl::StatusCode::kDataLoss);
   const size_t before = PrefixesIn("memory");

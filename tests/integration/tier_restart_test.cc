@@ -194,5 +194,32 @@ TEST_F(TierRestartTest, CompactedPrefixesAreFoundToo) {
   EXPECT_EQ(Found(TinySpec(2), kCompacting[0]), 0U);  // another model
 }
 
+TEST_F(TierRestartTest, SavedSequencesAreGoneOnFrom) {
+  ASSERT_TRUE(daemon_.Start());
+  std::vector<std::string> retentions = kCompacting, ids;
+  retentions.push_back("full");
+  for (const std::string& retention : retentions) {
+    absl::StatusOr<TierEngine> engine = TierEngine::Connect(daemon_.config(), spec_);
+    ASSERT_TRUE(engine.ok()) << MessageOf(engine.status());
+    engine->set_retention(retention);
+    const absl::StatusOr<std::string> id = engine->Save(prompt_);
+    ASSERT_TRUE(id.ok()) << MessageOf(id.status());
+    ids.push_back(*id);
+  }
+  daemon_.Stop();
+  for (int life = 0; life < 2; ++life) {
+    ASSERT_TRUE(daemon_.Start());
+    for (size_t i = 0; i < ids.size(); ++i) {
+      absl::StatusOr<TierEngine> engine = TierEngine::Connect(daemon_.config(), spec_);
+      ASSERT_TRUE(engine.ok()) << MessageOf(engine.status());
+      engine->set_retention(retentions[i]);
+      const absl::StatusOr<uint64_t> rows = engine->ResumedRows(ids[i], prompt_);
+      ASSERT_TRUE(rows.ok()) << retentions[i] << ": " << MessageOf(rows.status());
+      EXPECT_EQ(*rows, prompt_.size());
+    }
+    if (life == 0) daemon_.Kill();
+  }
+}
+
 }  // namespace
 }  // namespace kvasir::testing

@@ -131,8 +131,13 @@ absl::StatusOr<Sequence> TierEngine::Attach(const std::vector<uint32_t>& tokens)
   options.prefix = PrefixOptions{};
   options.prefix->tokens = tokens;
   KVASIR_ASSIGN_OR_RETURN(Sequence sequence, session_->OpenSequence(options));
+  KVASIR_RETURN_IF_ERROR(Check(sequence, tokens));
+  return sequence;
+}
+
+absl::Status TierEngine::Check(Sequence& sequence, const std::vector<uint32_t>& tokens) const {
   const uint64_t rows = sequence.rows();
-  if (rows == 0) return sequence;
+  if (rows == 0) return absl::OkStatus();
   if (rows > tokens.size()) return DataLoss("more rows than tokens: rows={}", rows);
   KVASIR_ASSIGN_OR_RETURN(const StepView step, sequence.Begin(1));
   const std::vector<uint64_t> chain = ChainOf(tokens);
@@ -140,7 +145,23 @@ absl::StatusOr<Sequence> TierEngine::Attach(const std::vector<uint32_t>& tokens)
     KVASIR_RETURN_IF_ERROR(CheckLayer(step.layers[layer], rows, retention_ == "full", tokens, chain,
                                       layer, spec_.layers[layer]));
   }
-  return sequence;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> TierEngine::Save(const std::vector<uint32_t>& tokens) {
+  KVASIR_ASSIGN_OR_RETURN(Sequence sequence, Written(tokens));
+  KVASIR_ASSIGN_OR_RETURN(const Snapshot snapshot, sequence.Save());
+  return snapshot.id;
+}
+
+absl::StatusOr<uint64_t> TierEngine::ResumedRows(const std::string& snapshot,
+                                                 const std::vector<uint32_t>& tokens) {
+  OpenOptions options;
+  options.model = model_;
+  options.snapshot = snapshot;
+  KVASIR_ASSIGN_OR_RETURN(Sequence sequence, session_->OpenSequence(options));
+  KVASIR_RETURN_IF_ERROR(Check(sequence, tokens));
+  return sequence.rows();
 }
 
 absl::StatusOr<uint64_t> TierEngine::AttachedRows(const std::vector<uint32_t>& tokens) {
@@ -149,6 +170,11 @@ absl::StatusOr<uint64_t> TierEngine::AttachedRows(const std::vector<uint32_t>& t
 }
 
 absl::Status TierEngine::Publish(const std::vector<uint32_t>& tokens) {
+  KVASIR_ASSIGN_OR_RETURN(Sequence sequence, Written(tokens));
+  return sequence.PublishPrefix().status();
+}
+
+absl::StatusOr<Sequence> TierEngine::Written(const std::vector<uint32_t>& tokens) {
   KVASIR_ASSIGN_OR_RETURN(Sequence sequence, Attach(tokens));
   const std::vector<uint64_t> chain = ChainOf(tokens);
   while (sequence.rows() < tokens.size()) {
@@ -157,7 +183,7 @@ absl::Status TierEngine::Publish(const std::vector<uint32_t>& tokens) {
     WriteRows(step, chain, spec_);
     KVASIR_RETURN_IF_ERROR(sequence.Commit(std::span(tokens).subspan(step.row, step.count)));
   }
-  return sequence.PublishPrefix().status();
+  return sequence;
 }
 
 bool TierDaemon::Start() {

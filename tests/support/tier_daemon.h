@@ -42,10 +42,20 @@ class TierEngine {
   absl::StatusOr<Sequence> Attach(const std::vector<uint32_t>& tokens);
   // The rows that Attach() finds.
   absl::StatusOr<uint64_t> AttachedRows(const std::vector<uint32_t>& tokens);
+  // Attach(), writes the rows that are missing, saves the sequence. Returns the snapshot's id.
+  absl::StatusOr<std::string> Save(const std::vector<uint32_t>& tokens);
+  // Goes on from a snapshot of these tokens and checks every row that it finds; how many they are.
+  absl::StatusOr<uint64_t> ResumedRows(const std::string& snapshot,
+                                       const std::vector<uint32_t>& tokens);
   // Attach(), writes the rows that are missing, publishes.
   absl::Status Publish(const std::vector<uint32_t>& tokens);
 
  private:
+  // The rows below rows() are right.
+  absl::Status Check(Sequence& sequence, const std::vector<uint32_t>& tokens) const;
+  // Attach(), and the rows that are missing.
+  absl::StatusOr<Sequence> Written(const std::vector<uint32_t>& tokens);
+
   TierEngine(std::unique_ptr<Session> session, ModelHandle model, const ModelSpec& spec)
       : session_(std::move(session)), model_(std::move(model)), spec_(spec) {}
 
