@@ -196,16 +196,6 @@ absl::StatusOr<std::shared_ptr<const Snapshot>> KvCore::MakeLoadable(
   return MakeWhole(model, stored, std::move(lanes), tokens, runs, nullptr, group_of);
 }
 
-absl::StatusOr<PolicyLanes> KvCore::LanesOf(const Tenant& tenant, const Model& model,
-                                            const std::shared_ptr<const ModelProfile>& profile,
-                                            const SnapshotFacts& facts) const {
-  OpenRequest request;
-  request.retention = facts.retention;
-  request.prompt_rows = facts.prefill_rows;
-  request.reads_records = true;
-  return LanesFor(tenant, model, profile, request);
-}
-
 absl::StatusOr<std::shared_ptr<const Snapshot>> KvCore::MakeLoadableForm(
     const Model& model, Tenant& tenant, const Snapshot& stored,
     std::vector<TierJob::Item>* items) const {
