@@ -17,6 +17,7 @@
 #include <cstdio>
 #include <fstream>
 #include <memory>
+#include <span>
 #include <string>
 #include <thread>
 #include <utility>
@@ -39,7 +40,8 @@
 namespace kvasir::bench {
 namespace {
 
-constexpr int kCallsOfARound = 200, kRounds = 9;
+constexpr int kCallsOfARound = 200, kRounds = 9, kStepRows = 2000;
+constexpr uint32_t kSlots = 16;
 
 struct Options {
   uint64_t sessions = 1000;
@@ -52,7 +54,7 @@ ModelSpec TinyModel() {
   spec.name = "tiny";
   spec.layers.assign(1, LayerSpec{.kv_heads = 1, .k_head_dim = 16, .v_head_dim = 16});
   spec.vocabulary_size = 1000;
-  spec.slots_per_block = 16;
+  spec.slots_per_block = kSlots;
   spec.weights_digest = std::string(16, 't');
   return spec;
 }
@@ -65,6 +67,7 @@ Config MakeConfig(const std::string& folder, const Options& options) {
   config.memory.pool_bytes = 8 * kGiB;
   config.memory.lock = Config::Memory::Lock::kOff;
   config.memory.handover = Config::Memory::Handover::kOff;
+  config.limits.sequences_per_session_max = 1024;
   config.limits.sessions_max = static_cast<uint32_t>(options.sessions + 16);
   config.admin.uids = {::geteuid()};
   Config::Tenant tenant;
@@ -161,6 +164,7 @@ class Bench {
       KVASIR_RETURN_IF_ERROR(AddCalls(fmt::format("{} sessions", count), ring, grpc));
       if (count == 100) AddIdle();
     }
+    KVASIR_RETURN_IF_ERROR(AddSteps(ring));
     const double private_before = daemon_.PrivateBytes();
     const double descriptors_before = daemon_.Descriptors();
     uint64_t opened = 0;
@@ -259,6 +263,40 @@ class Bench {
     row.reference = *alone;
     row.extra = {{"low", value.low}, {"high", value.high}, {"samples", samples.size()}};
     report_->Add(std::move(row));
+  }
+
+  // What the client does of a decode step between two block borders: begin and commit, one row of
+  // each sequence of a batch.
+  absl::Status AddSteps(Engine& engine) {
+    for (const size_t batch : {1, 32, 1024}) {
+      while (engine.sequences.size() < batch) {
+        KVASIR_ASSIGN_OR_RETURN(Sequence sequence, Open(engine));
+        engine.sequences.push_back(std::move(sequence));
+      }
+      constexpr uint32_t token = 7;
+      std::vector<double> nanoseconds;  // a sequence
+      for (int step = 0; step < kStepRows; ++step) {
+        const Instant start = SystemClock().Now();
+        for (size_t i = 0; i < batch; ++i) {
+          KVASIR_RETURN_IF_ERROR(engine.sequences[i].Begin(1).status());
+          KVASIR_RETURN_IF_ERROR(engine.sequences[i].Commit(std::span(&token, 1)));
+        }
+        const double each = Seconds(start) * 1e9 / static_cast<double>(batch);
+        const uint64_t row = engine.sequences[0].rows() % kSlots;
+        if (row > 2) nanoseconds.push_back(each);  // no border was near
+      }
+      const MedianInterval value = MedianOf(nanoseconds);
+      Row row;
+      row.name = fmt::format("scale/step/{} sequences", batch);
+      row.value = value.median;
+      row.unit = "ns a sequence";
+      row.goal = "value <= 20";
+      row.extra = {{"low", value.low}, {"high", value.high}, {"samples", nanoseconds.size()}};
+      report_->Add(std::move(row));
+      for (Sequence& sequence : engine.sequences) KVASIR_RETURN_IF_ERROR(sequence.Truncate(0));
+    }
+    engine.sequences.clear();
+    return absl::OkStatus();
   }
 
   void AddIdle() {

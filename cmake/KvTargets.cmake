@@ -27,6 +27,12 @@ if(KVASIR_SANITIZE)
   target_link_options(kv_flags INTERFACE -fsanitize=${KVASIR_SANITIZE})
 endif()
 
+# Some 200 programs are linked, most of them tests: lld takes a quarter of the time that ld takes.
+find_program(KVASIR_LLD ld.lld)
+if(KVASIR_LLD)
+  target_link_options(kv_flags INTERFACE $<BUILD_INTERFACE:-fuse-ld=lld>)
+endif()
+
 # Every library of ours and nothing else: what CI builds with clang's thread-safety analysis.
 add_custom_target(kvasir_libraries)
 

@@ -61,7 +61,7 @@ std::vector<TenantReport> KvCore::TenantReports() const {
     report.prefix_bytes = BytesOfAll(tenant->prefixes.entries());
     report.prefix_chunks = tenant->prefixes.blocks();
     report.prefix_metadata_bytes = tenant->prefixes.MetadataBytes();
-    report.frozen_bytes = tenant->kept.frozen_bytes();
+    report.frozen_bytes = tenant->kept.frozen_bytes() + tenant->outside.frozen_bytes();
     report.handover_prefixes = tenant->notes.records();
     report.prefix_leases = leases_.CountOf(*tenant);
     for (const auto& [id, session] : sessions_) {

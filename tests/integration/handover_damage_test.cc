@@ -13,6 +13,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "daemon/handover/take_over.h"
+#include "daemon/store/prefix_manifest.h"
 #include "kvasir/v1/prefix_manifest.pb.h"
 #include "tests/support/handover_daemon.h"
 
@@ -55,14 +56,21 @@ class HandoverDamageTest : public HandoverDaemonTest {
     for (const HandoverIndex::Record& record : index->Read()) {
       v1::HandoverRecord message;
       ASSERT_TRUE(message.ParseFromString(record.payload));
-      v1::PrefixManifest manifest;
-      ASSERT_TRUE(manifest.ParseFromString(message.manifest()));
+      v1::PrefixManifest manifest = ManifestIn(message);
       if (manifest.tokens_size() != 688) continue;
       change(message, manifest);
-      message.set_manifest(manifest.SerializeAsString());
+      message.set_manifest(SealManifest(manifest.SerializeAsString(), index->secret()));
       index->Strike(record.at);
       ASSERT_TRUE(index->Append(message.SerializeAsString()).ok());
     }
+  }
+
+  static v1::PrefixManifest ManifestIn(const v1::HandoverRecord& record) {
+    v1::SealedManifest sealed;
+    EXPECT_TRUE(sealed.ParseFromString(record.manifest()));
+    v1::PrefixManifest manifest;
+    EXPECT_TRUE(manifest.ParseFromString(sealed.manifest()));
+    return manifest;
   }
 
   void ExpectOnlyTheSecond() {
@@ -226,9 +234,8 @@ TEST_F(HandoverDamageTest, AGroupThatTwoPrefixesWantIsOneOfTheirsAtMost) {
   const std::unique_ptr<HandoverIndex> index = OpenIndex();
   for (const HandoverIndex::Record& record : index->Read()) {
     v1::HandoverRecord message;
-    v1::PrefixManifest manifest;
     ASSERT_TRUE(message.ParseFromString(record.payload));
-    ASSERT_TRUE(manifest.ParseFromString(message.manifest()));
+    const v1::PrefixManifest manifest = ManifestIn(message);
     if (manifest.tokens_size() == 496) of_second = manifest.lanes(0).runs(0);
   }
   ASSERT_NO_FATAL_FAILURE(Rewrite([&](v1::HandoverRecord&, v1::PrefixManifest& manifest) {

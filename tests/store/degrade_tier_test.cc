@@ -54,7 +54,7 @@ TEST_F(DegradeTierTest, WhatWasNeverUsedIsMadeSmallerAndNotWritten) {
   EXPECT_EQ(core_->TenantReports()[0].counters.condensings, 1U);
   EXPECT_EQ(RowsAttached(engine, model, "full", tokens), 0U);
   EXPECT_EQ(RowsAtLeastCompacted(engine, model, tokens), 400U);
-  EXPECT_EQ(core_->DrainStateOf("a").memory_only, 1U);
+  EXPECT_EQ(core_->DrainStateOf("a").not_stored, 1U);
 }
 
 TEST_F(DegradeTierTest, WhatWasUsedIsWrittenAndThenGivenUpInMemory) {

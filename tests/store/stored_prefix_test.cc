@@ -220,15 +220,15 @@ TEST_F(StoreTest, AnOperatorForgetsWhatIsStoredAsWell) {
   EXPECT_EQ(RowsAttached(engine, model, "full", Tokens(203, 3)), 0U);
 }
 
-TEST_F(StoreTest, FormsThatCannotGoDownAreCounted) {
+TEST_F(StoreTest, EveryFormGoesDown) {
   uint32_t model = 0;
   FakeEngine& engine = ConnectToTiers(1, &model);
   Store(engine, model, "full", Tokens(203, 3));
   Store(engine, model, "window:size=24", Tokens(160, 4));
   Store(engine, model, "full+int8:rows=32,recent=5", Tokens(160, 5));
   Drain();
-  EXPECT_EQ(core_->DrainStateOf("").stored, 1U);
-  EXPECT_EQ(core_->DrainStateOf("").memory_only, 2U);
+  EXPECT_EQ(core_->DrainStateOf("").stored, 3U);
+  EXPECT_EQ(core_->DrainStateOf("").memory_only, 0U);
   EXPECT_EQ(core_->StartDrain("nobody").code(), absl::StatusCode::kNotFound);
 }
 
