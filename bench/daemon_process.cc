@@ -32,7 +32,8 @@ std::string ReadAll(const std::string& path) {
 absl::StatusOr<std::unique_ptr<DaemonProcess>> DaemonProcess::Start(uint64_t pool_bytes,
                                                                     uint64_t ready_bytes,
                                                                     const std::string& profile_dir,
-                                                                    const std::string& disk_path) {
+                                                                    const std::string& disk_path,
+                                                                    const std::string& huge_pages) {
   std::unique_ptr<DaemonProcess> daemon(new DaemonProcess);
   std::string folder = (std::filesystem::temp_directory_path() / "kvasir-bench-XXXXXX").string();
   if (::mkdtemp(folder.data()) == nullptr) return ErrnoStatus(errno, "mkdtemp");
@@ -40,12 +41,12 @@ absl::StatusOr<std::unique_ptr<DaemonProcess>> DaemonProcess::Start(uint64_t poo
   const std::string config = folder + "/kvasird.toml", log = folder + "/kvasird.log";
   std::ofstream(config) << fmt::format(
       "[server]\ncontrol_socket = \"{0}/control.sock\"\ndata_socket = \"{0}/data.sock\"\n"
-      "[memory]\npool_bytes = {1}\nready_bytes = {2}\n"
+      "[memory]\npool_bytes = {1}\nready_bytes = {2}\nhuge_pages = \"{6}\"\n"
       "[limits]\nrows_max = 262144\n"
       "[retention]\nprofile_dir = \"{4}\"\n"
       "[tier]\ndisk_path = \"{5}\"\ndisk_bytes = \"1GiB\"\n"
       "[[tenant]]\nname = \"bench\"\nuids = [{3}]\n",
-      folder, pool_bytes, ready_bytes, ::geteuid(), profile_dir, disk_path);
+      folder, pool_bytes, ready_bytes, ::geteuid(), profile_dir, disk_path, huge_pages);
   const std::string program =
       (std::filesystem::read_symlink("/proc/self/exe").parent_path() / "kvasird").string();
   std::string option = "--config=" + config;

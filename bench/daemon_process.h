@@ -17,12 +17,11 @@ namespace kvasir::bench {
 class DaemonProcess {
  public:
   // Starts `kvasird` from the folder of this program, with one tenant for this user.
-  // profile_dir, disk_path: of the configuration; "": no profiles, no disk tier.
+  // profile_dir, disk_path, huge_pages: of the configuration; "": no profiles, no disk tier.
   // Errors: kUnavailable when it does not serve within ten seconds; its log is in the text.
-  static absl::StatusOr<std::unique_ptr<DaemonProcess>> Start(uint64_t pool_bytes,
-                                                              uint64_t ready_bytes,
-                                                              const std::string& profile_dir = "",
-                                                              const std::string& disk_path = "");
+  static absl::StatusOr<std::unique_ptr<DaemonProcess>> Start(
+      uint64_t pool_bytes, uint64_t ready_bytes, const std::string& profile_dir = "",
+      const std::string& disk_path = "", const std::string& huge_pages = "off");
   ~DaemonProcess();
   DaemonProcess(const DaemonProcess&) = delete;
   DaemonProcess& operator=(const DaemonProcess&) = delete;

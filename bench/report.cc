@@ -36,6 +36,11 @@ std::string Cell(const Json& value) {
   return value.dump();
 }
 
+std::string ReferenceCell(const Row& row) {
+  const std::string value = Cell(row.reference);
+  return row.reference_name.empty() ? value : row.reference_name + " " + value;
+}
+
 const char* NameOf(Better better) { return better == Better::kLower ? "lower" : "higher"; }
 
 }  // namespace
@@ -50,6 +55,10 @@ Json Report::ToJson() const {
                    {"ratio", Number(RatioOf(row))},
                    {"better", NameOf(row.better)},
                    {"goal", row.goal}};
+    if (!row.reference_name.empty()) {
+      object["reference"] = row.reference_name;
+      object["reference_value"] = Number(row.reference);
+    }
     for (const auto& [key, value] : row.extra.items()) {
       if (!object.contains(key)) object[key] = value;
     }
@@ -71,7 +80,7 @@ std::string Report::ToTable() const {
     std::vector<std::string> line = {row.name,
                                      Cell(std::optional<double>(row.value)),
                                      row.unit,
-                                     Cell(row.reference),
+                                     ReferenceCell(row),
                                      Cell(RatioOf(row)),
                                      NameOf(row.better),
                                      row.goal.empty() ? "-" : row.goal};

@@ -1,7 +1,8 @@
 // What a bench found: rows that are printed as a table and written as JSON.
 //
 // File: {"schema": 1, "rows": [{"name", "value", "unit", "reference", "ratio", "better", "goal",
-// ...}]} with ratio = value / reference. Thread-compatible.
+// ...}]} with ratio = value / reference. Where several things are references, `reference` is the
+// name of one and `reference_value` its number. Thread-compatible.
 #ifndef KVASIR_BENCH_REPORT_H_
 #define KVASIR_BENCH_REPORT_H_
 
@@ -23,8 +24,9 @@ struct Row {
   std::string unit;
   std::optional<double> reference;  // what the value is compared with; none: no ratio either
   Better better = Better::kLower;
-  std::string goal;              // in words, e.g. "ratio <= 1.03"; empty: none
-  nlohmann::ordered_json extra;  // further fields, an object; it cannot replace the ones above
+  std::string goal;                 // in words, e.g. "ratio <= 1.03"; empty: none
+  nlohmann::ordered_json extra;     // further fields, an object; it cannot replace the ones above
+  std::string reference_name = {};  // what the reference is of; empty: the row's name says it
 };
 
 class Report {

@@ -63,7 +63,7 @@ std::vector<Case> Cases() {
   return {
       {"lines/two_there_and_back", of(Path::kLines, false, kAlwaysLooks), "", ""},
       {"ring/both_awake", of(Path::kRing, false, kAlwaysLooks), "lines/two_there_and_back",
-       "ratio <= 3"},
+       "ratio <= 2.5"},
       {"ring/both_awake_caller", of(Path::kCaller, false, kAlwaysLooks), "lines/two_there_and_back",
        ""},
       {"futex/both_asleep", of(Path::kFutex, true, nanoseconds(0)), "", ""},

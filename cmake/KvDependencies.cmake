@@ -23,6 +23,7 @@ if(BUILD_TESTING)
   find_package(GTest CONFIG REQUIRED)
 endif()
 find_package(benchmark CONFIG REQUIRED)
+find_package(Boost 1.74 REQUIRED)  # headers: what bench_peers compares with
 if(KVASIR_WITH_ENGINE)
   find_package(ggml CONFIG REQUIRED)
   find_package(llama CONFIG REQUIRED)

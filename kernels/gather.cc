@@ -2,6 +2,8 @@
 // past the caches.
 #include "kernels/gather.h"
 
+#include <algorithm>
+
 #include "base/check.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -29,11 +31,12 @@ void CopyRows(std::span<const std::byte* const> sources, uint64_t row_bytes, std
 }
 
 void GatherTarget(std::span<const std::byte* const> sources, uint64_t row_bytes,
-                  std::byte* destination, uint64_t stride) {
+                  std::byte* destination, uint64_t stride, uint64_t all_bytes) {
   // Half a cache line written past the caches costs a whole one.
   const bool whole =
       stride == row_bytes || (stride % kCacheLine == 0 && row_bytes % kCacheLine == 0);
-  if (whole && WorthStreaming(destination, row_bytes, sources.size())) {
+  const uint64_t rows = std::max<uint64_t>(sources.size(), all_bytes / row_bytes);
+  if (whole && WorthStreaming(destination, row_bytes, rows)) {
     CopyRows<true>(sources, row_bytes, destination, stride);
   } else {
     CopyRows<false>(sources, row_bytes, destination, stride);
@@ -49,16 +52,16 @@ namespace kvasir::kernels {
 HWY_EXPORT(GatherTarget);
 
 void GatherRows(std::span<const std::byte* const> sources, uint64_t row_bytes,
-                std::byte* destination) {
+                std::byte* destination, uint64_t all_bytes) {
   KVASIR_CHECK(row_bytes > 0, "gathering rows of no bytes");
-  HWY_DYNAMIC_DISPATCH(GatherTarget)(sources, row_bytes, destination, row_bytes);
+  HWY_DYNAMIC_DISPATCH(GatherTarget)(sources, row_bytes, destination, row_bytes, all_bytes);
 }
 
 void GatherPieces(std::span<const std::byte* const> sources, uint64_t piece_bytes,
                   std::byte* destination, uint64_t stride) {
   KVASIR_CHECK(piece_bytes > 0 && stride >= piece_bytes, "pieces of {} bytes at a stride of {}",
                piece_bytes, stride);
-  HWY_DYNAMIC_DISPATCH(GatherTarget)(sources, piece_bytes, destination, stride);
+  HWY_DYNAMIC_DISPATCH(GatherTarget)(sources, piece_bytes, destination, stride, 0);
 }
 
 }  // namespace kvasir::kernels

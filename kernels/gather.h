@@ -14,10 +14,11 @@ namespace kvasir::kernels {
 
 // Copies sources[i] to destination + i * row_bytes. The destination is written once, front to back.
 // row_bytes > 0, any alignment; a destination of 1 MiB and more is written past the caches if it
-// and the rows are multiples of 64 bytes. Sources may be written by others meanwhile: every source
+// and the rows are multiples of 64 bytes, and so is one that is part of a larger copy: `all_bytes`
+// are those of all parts. Sources may be written by others meanwhile: every source
 // byte is read once.
 void GatherRows(std::span<const std::byte* const> sources, uint64_t row_bytes,
-                std::byte* destination);
+                std::byte* destination, uint64_t all_bytes = 0);
 
 // Copies pieces of rows: sources[i] (piece_bytes > 0, any alignment) to destination + i * stride,
 // stride >= piece_bytes. For rows whose heads come from different places. Every source byte is read

@@ -84,7 +84,9 @@ void CopyRows(const PlaneCopy& copy, uint32_t column, const kernels::RopeShape& 
   if (!deltas.empty() && copy.plane == Plane::kKey) {
     kernels::GatherRotateRows(shape, copy.Sources(column, 0), deltas, copy.destination());
   } else {
-    kernels::GatherRows(copy.Sources(column, 0), copy.row_bytes(), copy.destination());
+    // Of a large group it is a small part, but the group as a whole does not fit the cache.
+    kernels::GatherRows(copy.Sources(column, 0), copy.row_bytes(), copy.destination(),
+                        copy.fill.group->geometry().bytes);
   }
 }
 

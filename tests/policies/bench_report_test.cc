@@ -47,6 +47,23 @@ TEST(BenchReport, TableIsAligned) {
   EXPECT_THAT(table, ::testing::HasSubstr("alone  inf"));
 }
 
+TEST(BenchReport, AReferenceMayHaveAName) {
+  Report report;
+  Row row;
+  row.name = "fetch";
+  row.value = 1.0;
+  row.unit = "ms";
+  row.reference = 4.0;
+  row.reference_name = "redis";
+  report.Add(row);
+  const auto json = report.ToJson();
+  const auto& named = json.at("rows").at(0);
+  EXPECT_EQ(named.at("reference"), "redis");
+  EXPECT_EQ(named.at("reference_value"), 4.0);
+  EXPECT_EQ(named.at("ratio"), 0.25);
+  EXPECT_THAT(report.ToTable(), ::testing::HasSubstr("redis 4    0.25"));
+}
+
 TEST(BenchReport, WritesAFileAndSaysWhenItCannot) {
   const auto folder = std::filesystem::path(::testing::TempDir()) / "kvasir_bench_report_test";
   const auto path = folder / "made" / "report.json";
