@@ -1,6 +1,7 @@
 #include "allocator/group_allocator.h"
 
 #include <algorithm>
+#include <bit>
 #include <utility>
 
 #include "base/bytes.h"
@@ -10,30 +11,21 @@
 
 namespace kvasir {
 
-GroupAllocator::Slab::Slab(std::unique_ptr<Extent> owned, uint64_t count)
-    : extent(std::move(owned)), groups(static_cast<uint32_t>(count)) {
-  KVASIR_CHECK(groups == count && (extent->frozen() || count <= kGroupsMax),
-               "an extent of too many groups: groups={}", count);
-  const uint64_t size = (count + 63) / 64;
-  words = &only_word;
-  if (size > 1) {
-    more_words = std::make_unique<uint64_t[]>(size);
+GroupAllocator::Books::Books(std::unique_ptr<Extent> owned, uint64_t count)
+    : words(&only_word), groups(count), extent(std::move(owned)) {
+  if (count > 64) {
+    more_words = std::make_unique<uint64_t[]>((count + 63) / 64);
     words = more_words.get();
   }
-  for (uint64_t index = 0; index < count; ++index) {
-    words[index / 64] |= uint64_t{1} << (index % 64);
-  }
-  if (!extent->frozen()) with_free = ~uint64_t{0} >> (64 - size);
   extent->set_owner_tag(this);
 }
 
-uint64_t GroupAllocator::Slab::InUse() const {
-  if (extent->frozen()) return claimed;
-  uint64_t free = 0;
-  for (uint64_t i = 0; i < (uint64_t{groups} + 63) / 64; ++i) {
-    free += static_cast<uint64_t>(std::popcount(words[i]));
+uint64_t GroupAllocator::Books::InUse() const {
+  uint64_t used = 0;
+  for (uint64_t i = 0; i < (groups + 63) / 64; ++i) {
+    used += static_cast<uint64_t>(std::popcount(words[i]));
   }
-  return groups - free;
+  return used;
 }
 
 GroupAllocator::~GroupAllocator() {
@@ -42,37 +34,41 @@ GroupAllocator::~GroupAllocator() {
 
 uint64_t GroupAllocator::held_bytes() const {
   uint64_t groups = 0;
-  for (const std::unique_ptr<Slab>& slab : slabs_) groups += slab->InUse();
+  for (const std::unique_ptr<Books>& books : books_) groups += books->InUse();
   return groups * options_.group_bytes;
 }
 
 std::vector<std::unique_ptr<Extent>> GroupAllocator::ReleaseExtents() {
   KVASIR_CHECK(held_bytes() == 0, "groups are still allocated: bytes={}", held_bytes());
   std::vector<std::unique_ptr<Extent>> extents;
-  for (auto& slab : slabs_) extents.push_back(std::move(slab->extent));
-  slabs_.clear();
-  with_room_ = nullptr;
+  for (auto& books : books_) extents.push_back(std::move(books->extent));
+  books_.clear();
+  top_ = free_.get();
   charged_bytes_ = 0;
   return extents;
 }
 
 void GroupAllocator::ReturnIdleExtents() {
-  for (size_t i = 0; i < slabs_.size();) {
-    const std::unique_ptr<Slab>& slab = slabs_[i];
-    if (slab->InUse() > 0 || slab->extent->Probe() != ProbeResult::kFree) {
+  for (const std::unique_ptr<Books>& books : books_) {
+    books->goes = books->InUse() == 0 && books->extent->Probe() == ProbeResult::kFree;
+  }
+  Drop();
+}
+
+void GroupAllocator::Drop() {
+  top_ =
+      std::remove_if(free_.get(), top_, [](const FreeGroup& group) { return group.books->goes; });
+  // One by one: giving an extent back may not find another one half gone.
+  for (size_t i = 0; i < books_.size();) {
+    if (!books_[i]->goes) {
       ++i;
       continue;
     }
-    Drop(i);
+    std::unique_ptr<Extent> extent = std::move(books_[i]->extent);
+    books_.erase(books_.begin() + static_cast<ptrdiff_t>(i));
+    charged_bytes_ -= extent->bytes();
+    source_.ReturnExtent(std::move(extent));
   }
-}
-
-void GroupAllocator::Drop(size_t index) {
-  const std::unique_ptr<Slab>& slab = slabs_[index];
-  if (slab->with_free != 0) Unlink(*slab);
-  charged_bytes_ -= slab->extent->bytes();
-  source_.ReturnExtent(std::move(slab->extent));
-  slabs_.erase(slabs_.begin() + static_cast<ptrdiff_t>(index));
 }
 
 absl::Status GroupAllocator::Adopt(std::unique_ptr<Extent> extent) {
@@ -86,40 +82,36 @@ absl::Status GroupAllocator::Adopt(std::unique_ptr<Extent> extent) {
   }
   charged_bytes_ += extent->bytes();
   const uint64_t groups = extent->bytes() / options_.group_bytes;
-  slabs_.push_back(std::make_unique<Slab>(std::move(extent), groups));
+  books_.push_back(std::make_unique<Books>(std::move(extent), groups));
   adopting_ = true;
   return absl::OkStatus();
 }
 
 absl::StatusOr<Group> GroupAllocator::Claim(Extent& extent, uint64_t offset) {
-  auto* slab = static_cast<Slab*>(extent.owner_tag());
+  Books& books = *static_cast<Books*>(extent.owner_tag());
   const uint64_t index = offset / options_.group_bytes;
-  if (offset % options_.group_bytes != 0 || index >= slab->groups || !slab->IsFree(index)) {
+  if (offset % options_.group_bytes != 0 || index >= books.groups || books.Has(index)) {
     return InvalidArgument("no group of an extent, or claimed twice: id={} offset={} bytes={}",
                            extent.id(), offset, extent.bytes());
   }
-  slab->words[index / 64] &= ~(uint64_t{1} << (index % 64));
-  ++slab->claimed;
+  books.Flip(index);
   return Group{&extent, offset};
 }
 
 void GroupAllocator::EndAdoption() {
   adopting_ = false;
-  for (size_t i = 0; i < slabs_.size();) {
-    if (slabs_[i]->extent->frozen() && slabs_[i]->claimed == 0) {
-      Drop(i);
-    } else {
-      ++i;
-    }
+  for (const std::unique_ptr<Books>& books : books_) {
+    books->goes = books->extent->frozen() && books->InUse() == 0;
   }
+  Drop();
 }
 
 std::vector<GroupAllocator::Frozen> GroupAllocator::FrozenExtents() const {
   std::vector<Frozen> frozen;
-  for (const std::unique_ptr<Slab>& slab : slabs_) {
-    if (!slab->extent->frozen()) continue;
-    frozen.push_back({slab->extent.get(),
-                      static_cast<double>(slab->claimed) / static_cast<double>(slab->groups)});
+  for (const std::unique_ptr<Books>& books : books_) {
+    if (!books->extent->frozen()) continue;
+    frozen.push_back({books->extent.get(),
+                      static_cast<double>(books->InUse()) / static_cast<double>(books->groups)});
   }
   std::stable_sort(frozen.begin(), frozen.end(),
                    [](const Frozen& a, const Frozen& b) { return a.share < b.share; });
@@ -127,13 +119,30 @@ std::vector<GroupAllocator::Frozen> GroupAllocator::FrozenExtents() const {
 }
 
 bool GroupAllocator::AnyUnmapped() const {
-  return std::any_of(slabs_.begin(), slabs_.end(), [](const std::unique_ptr<Slab>& slab) {
-    return slab->extent->Probe() != ProbeResult::kHeld;
+  return std::any_of(books_.begin(), books_.end(), [](const std::unique_ptr<Books>& books) {
+    return books->extent->Probe() != ProbeResult::kHeld;
   });
 }
 
+void GroupAllocator::EndOnDoubleFree(uint64_t index) {
+  KVASIR_CHECK(false, "double free: index={}", index);
+  std::abort();
+}
+
+void GroupAllocator::PushAll(Books& books) {
+  uint64_t all = 0;
+  for (const std::unique_ptr<Books>& one : books_) all += one->groups;
+  if (all > room_) {
+    room_ = std::max(all, 2 * room_);
+    auto larger = std::make_unique<FreeGroup[]>(room_);
+    top_ = std::copy(free_.get(), top_, larger.get());
+    free_ = std::move(larger);
+  }
+  for (uint64_t index = books.groups; index-- > 0;) *top_++ = {&books, index};
+}
+
 absl::Status GroupAllocator::AddExtent() {
-  uint64_t groups = std::clamp<uint64_t>(next_extent_bytes_ / options_.group_bytes, 1, kGroupsMax);
+  uint64_t groups = std::max<uint64_t>(1, next_extent_bytes_ / options_.group_bytes);
   for (;;) {
     absl::StatusOr<std::unique_ptr<Extent>> extent =
         source_.TakeExtent(groups * options_.group_bytes, options_.use);
@@ -145,15 +154,15 @@ absl::Status GroupAllocator::AddExtent() {
       continue;
     }
     charged_bytes_ += (*extent)->bytes();
-    slabs_.push_back(std::make_unique<Slab>(*std::move(extent), groups));
-    Link(*slabs_.back());
+    books_.push_back(std::make_unique<Books>(*std::move(extent), groups));
+    PushAll(*books_.back());
     next_extent_bytes_ = std::min(next_extent_bytes_ * 2, options_.extent_bytes);
     return absl::OkStatus();
   }
 }
 
 absl::StatusOr<Group> GroupAllocator::AllocateWithMoreRoom(bool make_room) {
-  while (with_room_ == nullptr) {  // MakeRoom() may have freed a group of ours
+  while (top_ == free_.get()) {  // MakeRoom() may have freed a group of ours
     absl::Status status = AddExtent();
     if (status.ok()) break;
     if (!make_room || status.code() != absl::StatusCode::kResourceExhausted ||
@@ -164,11 +173,10 @@ absl::StatusOr<Group> GroupAllocator::AllocateWithMoreRoom(bool make_room) {
   return TakeFree();
 }
 
-void GroupAllocator::FreedOfFrozen(Slab& slab) {
-  if (--slab.claimed > 0 || adopting_) return;
-  const auto at = std::find_if(slabs_.begin(), slabs_.end(),
-                               [&](const auto& one) { return one.get() == &slab; });
-  Drop(static_cast<size_t>(at - slabs_.begin()));
+void GroupAllocator::FreedOfFrozen(Books& books) {
+  if (adopting_ || books.InUse() > 0) return;
+  books.goes = true;
+  Drop();
 }
 
 }  // namespace kvasir

@@ -4,13 +4,11 @@
 // the group size, so that no tail is wasted. A frozen extent (extent.h) holds the groups that it
 // came with; nothing is allocated in it, and it goes when the last one is freed. Not thread-safe.
 //
-// Cost of Allocate() and Free() while there is room: a few loads and stores, no call. Free() meets
-// the extent's cache line and one of its books, of an extent of over 64 groups one more; Allocate()
-// those of the books (bench/alloc_bench.cc). Within an extent the lowest free group is taken.
+// Cost of Allocate() and Free() while there is room: a few loads and stores, no call and no branch
+// that depends on where groups lie (bench/alloc_bench.cc). What was freed last is given out first.
 #ifndef KVASIR_ALLOCATOR_GROUP_ALLOCATOR_H_
 #define KVASIR_ALLOCATOR_GROUP_ALLOCATOR_H_
 
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -71,14 +69,14 @@ class GroupAllocator {
   // Errors: the source's. Near a limit it tries ever smaller extents, down to one group, and then
   // has the source make room.
   absl::StatusOr<Group> Allocate() {
-    if (with_room_ == nullptr) [[unlikely]]
+    if (top_ == free_.get()) [[unlikely]]
       return AllocateWithMoreRoom(/*make_room=*/true);
     return TakeFree();
   }
 
   // Likewise, but the source is not asked to make room.
   absl::StatusOr<Group> AllocateWithoutMakingRoom() {
-    if (with_room_ == nullptr) [[unlikely]]
+    if (top_ == free_.get()) [[unlikely]]
       return AllocateWithMoreRoom(/*make_room=*/false);
     return TakeFree();
   }
@@ -94,14 +92,14 @@ class GroupAllocator {
 
   // REQUIRES: `group` was returned by Allocate() on *this, or adopted, and is not free.
   void Free(const Group& group) {
-    Slab& slab = *static_cast<Slab*>(group.extent->owner_tag());
+    Books& books = *static_cast<Books*>(group.extent->owner_tag());
     const uint64_t index = IndexOf(group.offset);
-    KVASIR_CHECK(index < slab.groups && !slab.IsFree(index), "double free: index={}", index);
-    slab.words[index / 64] |= uint64_t{1} << (index % 64);
+    if (index >= books.groups || !books.Has(index)) [[unlikely]]
+      EndOnDoubleFree(index);
+    books.Flip(index);
     if (group.extent->frozen()) [[unlikely]]
-      return FreedOfFrozen(slab);
-    if (slab.with_free == 0) Link(slab);
-    slab.with_free |= uint64_t{1} << (index / 64);
+      return FreedOfFrozen(books);
+    *top_++ = {&books, index};
   }
 
   // Hands out every extent, for an owner that is gone: whoever takes them waits until nobody holds
@@ -127,30 +125,28 @@ class GroupAllocator {
   uint64_t held_bytes() const;  // cost: a look at the books of every extent
   uint64_t charged_bytes() const { return charged_bytes_; }
   uint64_t group_bytes() const { return options_.group_bytes; }
-  uint64_t extent_count() const { return slabs_.size(); }
+  uint64_t extent_count() const { return books_.size(); }
 
  private:
-  // An extent has no more groups, unless it was adopted: so one word says where free ones are.
-  static constexpr uint64_t kGroupsMax = 64 * 64;
-
-  // The books of one extent, a cache line: the words that say which groups are free lie in it where
-  // one is enough.
-  struct alignas(64) Slab {
-    // All groups are free; of a frozen one too, until they are claimed.
-    Slab(std::unique_ptr<Extent> owned, uint64_t count);
-
-    bool IsFree(uint64_t index) const { return (words[index / 64] >> (index % 64) & 1) != 0; }
+  // What is known of an extent, in one cache line where it has up to 64 groups.
+  struct alignas(64) Books {
+    Books(std::unique_ptr<Extent> owned, uint64_t count);
+    bool Has(uint64_t index) const { return (words[index / 64] >> (index % 64) & 1) != 0; }
+    void Flip(uint64_t index) { words[index / 64] ^= uint64_t{1} << (index % 64); }
     uint64_t InUse() const;
 
-    std::unique_ptr<Extent> extent;
-    uint64_t with_free = 0;  // a bit for each word with a free group; of a frozen one none
-    uint64_t* words = nullptr;
+    uint64_t* words;  // a bit for each group in use; the first word lies here where one is enough
+    uint64_t groups;
     uint64_t only_word = 0;
+    std::unique_ptr<Extent> extent;
     std::unique_ptr<uint64_t[]> more_words;
-    Slab* newer = nullptr;  // of those with room: what is used before this one
-    Slab* older = nullptr;  // and what is used after it
-    uint32_t groups = 0;
-    uint32_t claimed = 0;  // of a frozen one: in use
+    bool goes = false;
+  };
+
+  // A group that can be given out; of frozen extents there are none.
+  struct FreeGroup {
+    Books* books;
+    uint64_t index;
   };
 
   // offset / group_bytes without a division, by the inverse rounded up: exact for every multiple of
@@ -158,42 +154,29 @@ class GroupAllocator {
   uint64_t IndexOf(uint64_t offset) const {
     return static_cast<uint64_t>(static_cast<unsigned __int128>(offset) * inverse_ >> 64);
   }
+  [[noreturn, gnu::cold, gnu::noinline]] static void EndOnDoubleFree(uint64_t index);
   absl::Status AddExtent();
-  absl::StatusOr<Group> AllocateWithMoreRoom(bool make_room);
-  // REQUIRES: there is a slab with room.
+  void PushAll(Books& books);
+  [[gnu::cold, gnu::noinline]] absl::StatusOr<Group> AllocateWithMoreRoom(bool make_room);
+  // REQUIRES: a group is free.
   Group TakeFree() {
-    Slab& slab = *with_room_;
-    const auto at = static_cast<uint64_t>(std::countr_zero(slab.with_free));
-    uint64_t& word = slab.words[at];
-    const uint64_t index = at * 64 + static_cast<uint64_t>(std::countr_zero(word));
-    word &= word - 1;
-    if (word == 0) {
-      slab.with_free &= slab.with_free - 1;
-      if (slab.with_free == 0) Unlink(slab);
-    }
-    return Group{slab.extent.get(), index * options_.group_bytes};
+    const FreeGroup& group = *--top_;
+    group.books->Flip(group.index);
+    return Group{group.books->extent.get(), group.index * options_.group_bytes};
   }
-  // Of the list of slabs with room.
-  void Link(Slab& slab) {
-    slab.older = with_room_;
-    if (with_room_ != nullptr) with_room_->newer = &slab;
-    with_room_ = &slab;
-  }
-  void Unlink(Slab& slab) {
-    (slab.newer != nullptr ? slab.newer->older : with_room_) = slab.older;
-    if (slab.older != nullptr) slab.older->newer = slab.newer;
-    slab.newer = slab.older = nullptr;
-  }
-  void FreedOfFrozen(Slab& slab);
-  // Gives the extent of an empty slab to the source.
-  void Drop(size_t slab);
+  [[gnu::cold, gnu::noinline]] void FreedOfFrozen(Books& books);
+  // Gives the source every extent that goes.
+  void Drop();
 
   const Options options_;
   const uint64_t inverse_;  // 2^64 / group_bytes, rounded up
   ExtentSource& source_;
   uint64_t next_extent_bytes_;
-  std::vector<std::unique_ptr<Slab>> slabs_;
-  Slab* with_room_ = nullptr;  // of the slabs with a free group the one that is used first
+  std::vector<std::unique_ptr<Books>> books_;
+  // A stack with room for the groups of all extents, and the place above its last entry.
+  std::unique_ptr<FreeGroup[]> free_;
+  FreeGroup* top_ = nullptr;
+  uint64_t room_ = 0;  // of the stack, in entries
   uint64_t charged_bytes_ = 0;
   bool adopting_ = false;
 };

@@ -116,6 +116,44 @@ TEST(GroupAllocatorTest, RandomUseGivesNoGroupTwice) {
   for (const Group& group : held) allocator.Free(group);
 }
 
+TEST(GroupAllocatorTest, ExtentsOfManyGroupsComeAndGo) {
+  constexpr uint64_t kGroups = 700;  // in extents of 256
+  BudgetSource source(kGroups * kPageBytes);
+  GroupAllocator allocator({kPageBytes, ExtentUse::kKept, kMiB, kMiB}, source);
+  std::mt19937_64 random(5);
+  for (int round = 0; round < 3; ++round) {
+    std::vector<Group> held;
+    std::set<std::pair<uint64_t, uint64_t>> names;
+    for (uint64_t i = 0; i < kGroups; ++i) {
+      const absl::StatusOr<Group> group = allocator.Allocate();
+      ASSERT_TRUE(group.ok());
+      ASSERT_TRUE(names.emplace(group->extent->id(), group->offset).second);
+      held.push_back(*group);
+    }
+    EXPECT_FALSE(allocator.Allocate().ok());
+    std::shuffle(held.begin(), held.end(), random);
+    while (held.size() > 1) {
+      allocator.Free(held.back());
+      EXPECT_EQ(allocator.AllocateWithoutMakingRoom().value(), held.back()) << "freed last";
+      allocator.Free(held.back());
+      held.pop_back();
+    }
+    EXPECT_EQ(allocator.held_bytes(), kPageBytes);
+    allocator.ReturnIdleExtents();  // the groups of others must go with them
+    EXPECT_EQ(allocator.extent_count(), 1U);
+    for (uint64_t i = 1; i < held[0].extent->bytes() / kPageBytes; ++i) {
+      const absl::StatusOr<Group> group = allocator.Allocate();
+      ASSERT_TRUE(group.ok());
+      ASSERT_EQ(group->extent, held[0].extent);
+      held.push_back(*group);
+    }
+    for (const Group& group : held) allocator.Free(group);
+    allocator.ReturnIdleExtents();
+    EXPECT_EQ(allocator.extent_count(), 0U);
+    EXPECT_EQ(source.left(), kGroups * kPageBytes);
+  }
+}
+
 TEST(GroupAllocatorDeathTest, BrokenBooksEndTheProcess) {
   EXPECT_DEATH(
       {
