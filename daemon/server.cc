@@ -13,7 +13,6 @@
 #include <utility>
 
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
-#include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/server_builder.h>
 #include <grpcpp/server_posix.h>
 
@@ -263,11 +262,11 @@ absl::Status Server::StartGrpc() {
       HostReport{NameOf(ToDemand(config_.memory.lock)), NameOf(ToDemand(config_.memory.huge_pages)),
                  config_.memory.numa_node},
       boot_epoch_);
-  grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
   builder.RegisterService(kv_cache_.get());
   builder.RegisterService(admin_.get());
+  builder.RegisterService(&health_);
   builder.SetMaxReceiveMessageSize(kMessageBytesMax);
   // A long prompt is one message of half a MiB: it is not to wait for windows of 64 KiB.
   builder.AddChannelArgument(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, kLookaheadBytes);

@@ -18,6 +18,7 @@
 #include "daemon/config.h"
 #include "daemon/control/admin_service.h"
 #include "daemon/control/caller.h"
+#include "daemon/control/health_service.h"
 #include "daemon/control/kv_cache_service.h"
 #include "daemon/handover/handover_worker.h"
 #include "daemon/learned_files.h"
@@ -85,6 +86,7 @@ class Server {
   std::unique_ptr<DataServer> data_server_;
   std::unique_ptr<KvCacheService> kv_cache_;
   std::unique_ptr<AdminService> admin_;
+  HealthService health_;
   std::unique_ptr<grpc::Server> grpc_;
   std::unique_ptr<MetricsEndpoint> metrics_;
 };

@@ -166,8 +166,8 @@ kvasir_code kvasir_commit(kvasir_sequence* sequence, const uint32_t* ids, size_t
 kvasir_code kvasir_begin_many(kvasir_sequence* const* sequences, size_t count, uint32_t want_rows,
                               kvasir_step* steps, int32_t* codes, kvasir_error* error) {
   if (steps == nullptr && count > 0) return Answer(Missing("steps"), error);
+  std::fill_n(steps, count, kvasir_step{});
   return ForEach(sequences, count, codes, error, [&](kvasir::Sequence& sequence, size_t i) {
-    steps[i] = {};
     const auto view = sequence.Begin(want_rows);
     if (view.ok()) steps[i] = StepOf(*view);
     return view.status();

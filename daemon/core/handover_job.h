@@ -38,7 +38,8 @@ struct HandoverJob {
   std::shared_ptr<const Snapshot> snapshot;  // kVerify, kNote; shared with the cache
   std::vector<TokenId> tokens;               // kNote: of its rows, where it is whole
   std::vector<Item> items;
-  uint64_t record = 0;  // kForget; the worker's answer to kNote
+  std::vector<LaneLayout> layouts;  // kRehome: that the groups refer to, whoever has gone meanwhile
+  uint64_t record = 0;              // kForget; the worker's answer to kNote
 
   // The worker's answer. kVerify: kDataLoss where a byte is not as it was.
   absl::Status status;

@@ -137,15 +137,20 @@ std::unique_ptr<HandoverJob> KvCore::TakeRehoming() {
 std::unique_ptr<HandoverJob> KvCore::RehomeOf(Tenant& tenant, const Extent& extent,
                                               GroupAllocator& allocator) {
   std::map<const KeptGroup*, std::shared_ptr<KeptGroup>> groups;
+  std::vector<LaneLayout> layouts;
   for (const auto& [id, entry] : tenant.prefixes.entries()) {
     for (SnapshotGroup& group : KeptGroupsOf(*entry.snapshot)) {
-      if (group.group().extent == &extent) groups[group.kept.get()] = std::move(group.kept);
+      if (group.group().extent != &extent) continue;
+      const Snapshot::Lane& lane = entry.snapshot->lanes[group.lane];
+      layouts.push_back({lane.kept_shapes, lane.records});
+      groups[group.kept.get()] = std::move(group.kept);
     }
   }
   if (groups.empty()) return nullptr;  // sequences alone have some, and they end
   auto job = std::make_unique<HandoverJob>();
   job->kind = HandoverJob::Kind::kRehome;
   job->tenant = &tenant;
+  job->layouts = std::move(layouts);
   for (auto& [raw, group] : groups) {
     const absl::StatusOr<Group> fresh = allocator.AllocateWithoutMakingRoom();
     if (!fresh.ok()) break;

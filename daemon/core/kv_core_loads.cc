@@ -119,7 +119,8 @@ uint64_t KvCore::LoadPrefix(const Model& model, const PrefixMatchOf& match,
   if (!snapshot.ok()) {
     ++store.counters.load_failures;
     // It will not be otherwise next time; where there was no room it may be.
-    if (snapshot.status().code() == absl::StatusCode::kDataLoss) {
+    if (snapshot.status().code() == absl::StatusCode::kDataLoss ||
+        snapshot.status().code() == absl::StatusCode::kInvalidArgument) {
       store.cache().DropEntry(match.hit.entry);
     }
     return 0;

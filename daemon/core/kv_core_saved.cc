@@ -23,7 +23,7 @@ bool KvCore::AskForStoreOfSaved(size_t tier, Tenant& tenant) {
   if (TierOfSaved() != tier) return false;
   PrefixStore& store = *tenant.stores[tier];
   for (const auto& [id, entry] : tenant.snapshots.entries()) {
-    if (entry.stored != nullptr || !HasState(*entry.snapshot)) continue;
+    if (entry.stored != nullptr || entry.unstorable || !HasState(*entry.snapshot)) continue;
     TierJob* const job = QueueStore(tier, tenant, entry.snapshot);
     if (job == nullptr) break;
     job->saved = id;
@@ -60,7 +60,8 @@ absl::StatusOr<uint64_t> KvCore::LoadSaved(Tenant& tenant, const Model& model, c
       MakeLoadableForm(model, tenant, stored, &job->items);
   if (!snapshot.ok()) {
     ++store.counters.load_failures;
-    if (snapshot.status().code() == absl::StatusCode::kResourceExhausted) return snapshot.status();
+    // Under another configuration, a profile that is there again, it may be gone on from.
+    if (snapshot.status().code() != absl::StatusCode::kDataLoss) return snapshot.status();
     const absl::Status lost = NotFound("unknown snapshot: {}", MessageOf(snapshot.status()));
     (void)tenant.snapshots.Drop(id);  // it will not be otherwise next time
     return lost;

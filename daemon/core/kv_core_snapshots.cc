@@ -75,6 +75,9 @@ KvCore::SaveAnswer KvCore::SaveSequence(Session& session, uint32_t slot, uint32_
   if (!found.ok() || *found == nullptr) return answer;
   Sequence& sequence = **found;
   SnapshotStore& snapshots = session.tenant.snapshots;
+  // Those whose ids are lost are asked for by nobody: what lies below alone makes room.
+  while (snapshots.size() >= config_.snapshots_per_tenant_max && snapshots.DropOldestBelow()) {
+  }
   if (snapshots.size() >= config_.snapshots_per_tenant_max) {
     answer.status =
         ResourceExhausted("tenant has too many snapshots: limits.snapshots_per_tenant_max={}",
@@ -92,6 +95,7 @@ KvCore::SaveAnswer KvCore::SaveSequence(Session& session, uint32_t slot, uint32_
 }
 
 absl::Status KvCore::DropSnapshot(Session& session, const SnapshotId& id) {
+  tier_hint_ = true;  // what lies in a tier is to be erased
   return session.tenant.snapshots.Drop(id) ? absl::OkStatus() : UnknownSnapshot();
 }
 

@@ -30,7 +30,9 @@ TierJob* KvCore::QueueStore(size_t tier, Tenant& tenant, std::shared_ptr<const S
     job->bytes += group.plane_bytes;
     job->items.emplace_back().at = std::move(group);
   }
-  if (!store.MakeRoom(job->bytes)) {
+  // What is saved is not evicted for it: then no prefix is, either.
+  const bool fits = tenant.snapshots.stored_bytes() + job->bytes <= store.limit_bytes();
+  if (!fits || !store.MakeRoom(job->bytes)) {
     ++store.counters.store_failures;
     store.rest_until = now_ + kRestAfterFailure;
     return nullptr;
@@ -153,6 +155,10 @@ void KvCore::FinishStore(TierJob& job) {
   if (!job.status.ok()) {
     ++store.counters.store_failures;
     store.rest_until = now_ + kRestAfterFailure;
+    if (job.has_no_state) {
+      if (job.saved) tenant.snapshots.SetUnstorable(*job.saved);
+      return;
+    }
     store.saved_wanted = false;
     if (job.status.code() == absl::StatusCode::kResourceExhausted) {
       (void)store.cache().MakeRoom();  // the place is smaller than was said
@@ -197,6 +203,8 @@ absl::Status KvCore::AddStored(size_t tier, Tenant& tenant, StoredPrefix prefix,
   rows->state = std::move(prefix.state);
   if (!prefix.saved) snapshot->first_rows = rows->state.empty() ? 0 : snapshot->rows;
   snapshot->tokens.clear();
+  snapshot->prompt.clear();  // the state has them
+  snapshot->chosen.clear();
   snapshot->tokens_base = snapshot->rows;
   snapshot->next.reset();
   snapshot->table = {};
@@ -261,10 +269,14 @@ DrainState KvCore::DrainStateOf(const std::string& name) const {
           });
       ++(everywhere ? state.stored : state.not_stored);
     }
-    for (const auto& store : tenant->stores) state.pending += store->wanted.size() + store->out;
+    for (const auto& store : tenant->stores) {
+      state.pending += store->wanted.size() + store->out;
+      if (store.get() != tenant->adopted && store->books().has_forgotten()) ++state.pending;
+    }
     const std::optional<size_t> tier = TierOfSaved();
     for (const auto& [id, entry] : tenant->snapshots.entries()) {
-      const bool can_be = tier && (entry.stored != nullptr || HasState(*entry.snapshot));
+      const bool can_be =
+          tier && !entry.unstorable && (entry.stored != nullptr || HasState(*entry.snapshot));
       ++(!can_be ? state.memory_only : entry.stored != nullptr ? state.stored : state.not_stored);
       if (can_be && entry.stored == nullptr && tenant->stores[*tier]->saved_wanted) ++state.pending;
     }

@@ -58,6 +58,7 @@ class Restorer {
     }
     KVASIR_RETURN_IF_ERROR(reader.Finish());
     for (uint32_t i = 0; i < states.size(); ++i) {
+      KVASIR_RETURN_IF_ERROR(CheckRows(i, states[i]));
       KVASIR_RETURN_IF_ERROR(RestorePolicy(i, states[i]));
     }
     // Memory is taken for what has passed every check.
@@ -88,6 +89,8 @@ class Restorer {
       reader.Fail(DataLoss("snapshot has too few tokens: tokens={} expected={}",
                            snapshot.tokens.size(), snapshot.rows - snapshot.tokens_base));
     }
+    snapshot.prompt.clear();
+    snapshot.chosen.clear();
     ReadIds("prompt", kSnapshotRowsMax, last_token, reader, snapshot.prompt);
     ReadIds("chosen", snapshot.prompt.size(), static_cast<uint32_t>(kSnapshotRowsMax), reader,
             snapshot.chosen);
@@ -121,6 +124,31 @@ class Restorer {
       layout_.push_back(std::move(layout));
     }
     return absl::OkStatus();
+  }
+
+  // Recent rows have tokens, and where all rows stay as written they lie in their order.
+  absl::Status CheckRows(size_t index, const LaneState& lane) const {
+    const uint64_t first = lane.table.facts.recent_first;
+    if (first < snapshot_->tokens_base) {
+      return DataLoss("snapshot has no tokens of recent rows: recent_first={} tokens_base={}",
+                      first, snapshot_->tokens_base);
+    }
+    if (!lanes_.lanes[index]->KeepsAll() || layout_[index].records != nullptr) {
+      return absl::OkStatus();
+    }
+    uint64_t next = 0;
+    for (const LaneState::Run& run : lane.table.runs) {
+      const std::vector<KeptSlot>& slots = lane.groups[run.group].slots;
+      for (uint32_t i = 0; i < run.rows; ++i) {
+        if (slots[run.first_slot + i].row != next++) {
+          return DataLoss("snapshot keeps all rows, and not in their order: row={} expected={}",
+                          slots[run.first_slot + i].row, next - 1);
+        }
+      }
+    }
+    if (next == first) return absl::OkStatus();
+    return DataLoss("snapshot keeps all rows, and has others: rows={} recent_first={}", next,
+                    first);
   }
 
   absl::Status RestorePolicy(size_t index, const LaneState& lane) {

@@ -124,7 +124,13 @@ absl::StatusOr<std::string> SaveSnapshot(const Snapshot& snapshot) {
   for (uint32_t lane = 0; lane < snapshot.lanes.size(); ++lane) {
     KVASIR_RETURN_IF_ERROR(WriteLane(snapshot, lane, groups[lane], writer));
   }
-  return SealState(kSnapshotState, snapshot.retention, writer.bytes());
+  std::string state = SealState(kSnapshotState, snapshot.retention, writer.bytes());
+  if (state.size() > kSnapshotState.bytes_max) {
+    return FailedPrecondition(
+        "the state of a snapshot is too large to be written down: bytes={} max={}", state.size(),
+        kSnapshotState.bytes_max);
+  }
+  return state;
 }
 
 }  // namespace kvasir::core

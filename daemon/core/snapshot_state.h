@@ -29,7 +29,8 @@ bool HasState(const Snapshot& snapshot);
 bool CanBeStored(const Snapshot& snapshot);
 
 // Names groups by their places in GroupsOf(). Thread-safe, since a snapshot never changes. Errors:
-// kFailedPrecondition for more rows than are written down, those of RetentionPolicy::SaveState().
+// kFailedPrecondition for more rows or bytes than are written down, those of
+// RetentionPolicy::SaveState().
 absl::StatusOr<std::string> SaveSnapshot(const Snapshot& snapshot);
 
 // A kept group or record that RestoreSnapshot() asks for.

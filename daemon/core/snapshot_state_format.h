@@ -9,7 +9,8 @@
 
 namespace kvasir::core {
 
-inline constexpr StateFormat kSnapshotState{"KVSNAPST", 1, 64 * kMiB, "snapshot", "retention"};
+// A manifest has room for it beside all else.
+inline constexpr StateFormat kSnapshotState{"KVSNAPST", 1, 48 * kMiB, "snapshot", "retention"};
 
 // Rows, and positions of keys, are written in four bytes.
 inline constexpr uint64_t kSnapshotRowsMax = uint64_t{1} << 31;

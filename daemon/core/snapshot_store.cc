@@ -6,7 +6,7 @@ namespace kvasir::core {
 
 void SnapshotStore::Add(const SnapshotId& id, std::shared_ptr<const Snapshot> snapshot,
                         Instant made_at) {
-  entries_.emplace(id, Entry{std::move(snapshot), nullptr, made_at, ++uses_});
+  entries_.emplace(id, Entry{std::move(snapshot), nullptr, made_at, ++uses_, false});
 }
 
 void SnapshotStore::SetStored(const SnapshotId& id, std::shared_ptr<const Snapshot> stored,
@@ -15,7 +15,7 @@ void SnapshotStore::SetStored(const SnapshotId& id, std::shared_ptr<const Snapsh
   if (found != entries_.end()) {
     found->second.stored = std::move(stored);
   } else if (add) {
-    entries_.emplace(id, Entry{stored, stored, now, ++uses_});
+    entries_.emplace(id, Entry{stored, stored, now, ++uses_, false});
   }
 }
 
@@ -45,6 +45,30 @@ bool SnapshotStore::DropLeastRecentlyUsed() {
     entries_.erase(oldest);
   }
   return true;
+}
+
+bool SnapshotStore::DropOldestBelow() {
+  auto oldest = entries_.end();
+  for (auto at = entries_.begin(); at != entries_.end(); ++at) {
+    if (!at->second.snapshot->lanes.empty()) continue;
+    if (oldest == entries_.end() || at->second.used < oldest->second.used) oldest = at;
+  }
+  if (oldest == entries_.end()) return false;
+  entries_.erase(oldest);
+  return true;
+}
+
+void SnapshotStore::SetUnstorable(const SnapshotId& id) {
+  const auto found = entries_.find(id);
+  if (found != entries_.end()) found->second.unstorable = true;
+}
+
+uint64_t SnapshotStore::stored_bytes() const {
+  uint64_t bytes = 0;
+  for (const auto& [id, entry] : entries_) {
+    if (entry.stored != nullptr) bytes += entry.stored->stored->bytes();
+  }
+  return bytes;
 }
 
 }  // namespace kvasir::core

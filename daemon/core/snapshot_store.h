@@ -22,7 +22,8 @@ class SnapshotStore {
     std::shared_ptr<const Snapshot>
         stored;  // as it lies in a tier, without lanes; null: it does not
     Instant made_at;
-    uint64_t used = 0;  // larger: later
+    uint64_t used = 0;        // larger: later
+    bool unstorable = false;  // SaveSnapshot() has said no
   };
 
   // REQUIRES: there is none of this id.
@@ -41,6 +42,13 @@ class SnapshotStore {
   // Cost: O(size).
   bool DropLeastRecentlyUsed();
 
+  // Drops the one that was used longest ago of those that lie in a tier alone; false if there is
+  // none.
+  bool DropOldestBelow();
+  void SetUnstorable(const SnapshotId& id);
+
+  // Of the groups that lie in a tier.
+  uint64_t stored_bytes() const;
   uint64_t size() const { return entries_.size(); }
   const std::map<SnapshotId, Entry>& entries() const { return entries_; }
 

@@ -151,14 +151,14 @@ struct Tenant {
   AllocatorSet kept;
   // What no engine maps: sealed blocks, until they are looked up, and recent blocks of snapshots.
   AllocatorSet outside;
-  // After the sets that their groups are of.
+  // After the sets that their groups are of, and before the snapshots, which name blocks of theirs.
+  std::vector<std::unique_ptr<PrefixStore>> stores;  // one for each tier
   SnapshotStore snapshots;
   PrefixCache prefixes;
   PrefixDemand demand;
-  std::vector<std::unique_ptr<PrefixStore>> stores;  // one for each tier
-  PrefixStore* adopted = nullptr;                    // the last of them, where there is one
-  HandoverNotes notes;                               // of `prefixes`
-  std::map<uint64_t, uint64_t> adopted_records;      // of `adopted`, by entry
+  PrefixStore* adopted = nullptr;                // the last of them, where there is one
+  HandoverNotes notes;                           // of `prefixes`
+  std::map<uint64_t, uint64_t> adopted_records;  // of `adopted`, by entry
   Instant rehome_rest_until;
   bool pressed = false;  // its memory is between the watermarks, or above
   // Ends what makes a prefix of its smaller: where that prefix has gone, or `always`. True where

@@ -57,6 +57,7 @@ struct TierJob {
   std::array<uint8_t, 16> manifest_digest{};  // kStore
   uint64_t manifest_bytes = 0;
   std::string state;                // kStore: of what is not whole, SaveSnapshot()
+  bool has_no_state = false;        // kStore: SaveSnapshot() said no, and will again
   std::chrono::nanoseconds took{};  // kLoad
 };
 

@@ -63,6 +63,7 @@ void Store(core::TierJob& job, Tier& tier, const ChainHasher::Secret& secret,
   if (job.saved || !core::IsWhole(*job.snapshot)) {
     absl::StatusOr<std::string> state = core::SaveSnapshot(*job.snapshot);
     job.status = state.status();
+    job.has_no_state = !state.ok();
     if (!state.ok()) return;
     job.state = *std::move(state);
   }

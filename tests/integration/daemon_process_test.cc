@@ -193,6 +193,10 @@ TEST_F(DaemonProcessTest, HealthAndReflectionAnswer) {
   const auto stub = grpc::health::v1::Health::NewStub(calls.channel());
   ASSERT_TRUE(stub->Check(&context, grpc::health::v1::HealthCheckRequest(), &health).ok());
   EXPECT_EQ(health.status(), grpc::health::v1::HealthCheckResponse::SERVING);
+  grpc::health::v1::HealthCheckRequest part;
+  part.set_service("kvasir.v1.KvCache");
+  grpc::ClientContext part_context;
+  EXPECT_EQ(stub->Check(&part_context, part, &health).error_code(), grpc::StatusCode::NOT_FOUND);
 
   // Reflection by its wire form: a request with field 7 (list_services), and the names in the
   // answer.
