@@ -224,6 +224,7 @@ TEST_F(ClockJumpTest, WaitsKeepTheirBounds) {
   hasty.join();
   patient.join();
   EXPECT_EQ(found, kRows);
+  engine = absl::CancelledError("its session ends");
   daemon_.ExpectNothingLeft();
   daemon_.Stop();
 }
