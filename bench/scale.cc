@@ -67,6 +67,7 @@ Config MakeConfig(const std::string& folder, const Options& options) {
   config.memory.pool_bytes = 8 * kGiB;
   config.memory.lock = Config::Memory::Lock::kOff;
   config.memory.handover = Config::Memory::Handover::kOff;
+  config.memory.pressure = Config::Memory::Pressure::kOff;  // other work is not what is measured
   config.limits.sequences_per_session_max = 1024;
   config.limits.sessions_max = static_cast<uint32_t>(options.sessions + 16);
   config.admin.uids = {::geteuid()};
