@@ -2,6 +2,7 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -9,6 +10,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "tests/support/eventually.h"
 #include "tests/support/handover_daemon.h"
 #include "tests/support/raw_client.h"
 
@@ -51,7 +53,8 @@ TEST_F(HandoverTest, HitsAreAsBeforeAfterSigkill) {
   WaitForRecords(5);
   const uint64_t held = Tenant().held_bytes();
   ASSERT_NO_FATAL_FAILURE(KillAndStart());
-  EXPECT_EQ(Tenant().held_bytes(), held);
+  // What is moved out of frozen extents is there twice for a moment.
+  EXPECT_TRUE(Eventually([&] { return Tenant().held_bytes() == held; }));
   for (const std::vector<uint32_t>& prompt : prompts) {
     EXPECT_EQ(Found(prompt), prompt.size() / 16 * 16);
   }
@@ -143,7 +146,11 @@ TEST_F(HandoverTest, AFullPoolServesAndTakesNewRows) {
   WaitForRecords(daemon_.PrefixesIn("memory"));
   ASSERT_NO_FATAL_FAILURE(KillAndStart());
   EXPECT_GE(Tenant().charged_bytes(), 64 * kMiB / 100 * 90);
-  EXPECT_EQ(RowsOf(prompts), there);
+  // A new session takes room, of which there is hardly any: what is worth least may go for it, a
+  // few prompts more than before, since freed groups of frozen extents cannot be used again.
+  const std::vector<uint64_t> now = RowsOf(prompts);
+  EXPECT_GE(std::accumulate(now.begin(), now.end(), uint64_t{5} * 400),
+            std::accumulate(there.begin(), there.end(), uint64_t{0}));
   // As much again as the pool holds goes through it.
   for (uint64_t i = 0; i < prompts; ++i) {
     ASSERT_NO_FATAL_FAILURE(Publish(PromptOf(1000 + i, 400)));
