@@ -71,6 +71,16 @@ absl::StatusOr<double> RedisBenchmarkBytesPerSecond(const std::string& socket, b
   return std::strtod(text.c_str() + at + 7, nullptr) * static_cast<double>(block_bytes);
 }
 
+absl::Status EmptyServer(const std::string& socket) {
+  const std::unique_ptr<redisContext, void (*)(redisContext*)> context(
+      ::redisConnectUnix(socket.c_str()), ::redisFree);
+  if (context == nullptr || context->err != 0) return Unavailable("connect failed");
+  void* const answer = ::redisCommand(context.get(), "FLUSHALL SYNC");
+  if (answer == nullptr) return Unavailable("no answer to FLUSHALL");
+  ::freeReplyObject(answer);
+  return absl::OkStatus();
+}
+
 absl::StatusOr<double> HiredisReadBytesPerSecond(const std::string& socket,
                                                  std::span<const std::string> keys,
                                                  uint32_t depth) {

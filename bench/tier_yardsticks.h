@@ -30,6 +30,9 @@ absl::StatusOr<double> RedisBenchmarkBytesPerSecond(const std::string& socket, b
                                                     uint64_t block_bytes, uint64_t count,
                                                     uint32_t depth);
 
+// Takes every key out of the server. Errors: kUnavailable.
+absl::Status EmptyServer(const std::string& socket);
+
 // GET of `keys` through hiredis's own reader, pipelined. Errors: kUnavailable.
 absl::StatusOr<double> HiredisReadBytesPerSecond(const std::string& socket,
                                                  std::span<const std::string> keys, uint32_t depth);
