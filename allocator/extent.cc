@@ -19,8 +19,10 @@
 namespace kvasir {
 namespace {
 
+// A recent extent's holder may write, and so could cut it, were it not sealed.
 constexpr int kSizeSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
-constexpr int kKeptSeals = kSizeSeals | F_SEAL_FUTURE_WRITE;
+// Holders of a kept one may only read: neither to cut it nor to add a seal is theirs.
+constexpr int kKeptSeals = F_SEAL_GROW | F_SEAL_FUTURE_WRITE;
 
 // Touches every page of a fresh mapping. MADV_POPULATE_WRITE reports a lack of memory as an error,
 // where a plain store would be killed by SIGBUS; kernels before 5.14 do not have it.
@@ -90,6 +92,26 @@ absl::Status Extent::Seal(ExtentUse use) {
   use_ = use;
   const int seals = use == ExtentUse::kKept ? kKeptSeals : kSizeSeals;
   if (::fcntl(fd_.get(), F_ADD_SEALS, seals) != 0) return ErrnoStatus(errno, "fcntl F_ADD_SEALS");
+  return absl::OkStatus();
+}
+
+absl::Status Extent::SealSize() const {
+  const int seals = ::fcntl(fd_.get(), F_GET_SEALS);
+  if (seals >= 0 && (seals & kSizeSeals) == kSizeSeals) return absl::OkStatus();
+  if (::fcntl(fd_.get(), F_ADD_SEALS, kSizeSeals) == 0) return absl::OkStatus();
+  return ErrnoStatus(errno, "fcntl F_ADD_SEALS");
+}
+
+absl::Status Extent::TakeBack() {
+  if (use_ == ExtentUse::kRecent) {
+    if (::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+                    static_cast<off_t>(map_.bytes())) != 0) {
+      return ErrnoStatus(errno, "fallocate");
+    }
+  } else if (::ftruncate(fd_.get(), 0) != 0) {
+    return ErrnoStatus(errno, "ftruncate");
+  }
+  map_ = MappedRegion();
   return absl::OkStatus();
 }
 

@@ -1,9 +1,10 @@
 // Extent: one memfd, mapped by the daemon, that block groups are cut from.
 //
 // It belongs to one owner for its whole life and is destroyed after it: memory that one tenant has
-// seen is never handed to another. It may outlive the process that made it: then it is frozen, and
-// nobody can ever write it again. Not thread-safe; immutable after Seal() but for the bytes
-// themselves.
+// seen is never handed to another. It can be taken from whoever holds it (TakeBack), but where a
+// peer with rights over files has it (SealSize). It may outlive the process that made it: then it
+// is frozen, and nobody can ever write it again. Not thread-safe; immutable after Seal() but for
+// the bytes themselves.
 #ifndef KVASIR_ALLOCATOR_EXTENT_H_
 #define KVASIR_ALLOCATOR_EXTENT_H_
 
@@ -22,7 +23,7 @@ namespace kvasir {
 
 enum class ExtentUse {
   kRecent,  // one session writes it: sealed against resizing
-  kKept,    // the daemon writes it: sealed against any other writer as well
+  kKept,    // the daemon writes it: sealed against any other writer, and against growing
 };
 
 // Who still has an extent open or mapped, by the kernel's word.
@@ -50,8 +51,20 @@ class Extent {
   // this->bytes().
   absl::Status Shrink(uint64_t bytes);
 
-  // Ends changes of size and, for kKept, writes through any mapping but the daemon's present one.
+  // Ends changes of size, but for those by TakeBack(), and, for kKept, writes through any mapping
+  // but the daemon's present one.
   absl::Status Seal(ExtentUse use);
+
+  // Ends all changes of size. Called before a peer that can override file permissions gets a
+  // descriptor: it could open the file for writing and cut it under the daemon's feet. It cannot be
+  // taken back any more. Errors: the kernel's.
+  absl::Status SealSize() const;
+
+  // Takes the memory from whoever holds it: `data` is no longer mapped here, and the pages go back
+  // to the kernel. Of a kept extent holders get SIGBUS from then on; of a recent one zeros, in
+  // pages that the kernel makes and charges to them. REQUIRES: sealed, no group is allocated.
+  // Errors: kPermissionDenied after SealSize(); the extent is as it was then.
+  absl::Status TakeBack();
 
   // A file descriptor for a peer: a fresh open, read-only for kKept. REQUIRES: sealed.
   absl::StatusOr<UniqueFd> OpenForPeer() const;

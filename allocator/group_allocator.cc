@@ -55,6 +55,13 @@ void GroupAllocator::ReturnIdleExtents() {
   Drop();
 }
 
+bool GroupAllocator::ReturnEmptyExtents() {
+  bool any = false;
+  for (const std::unique_ptr<Books>& books : books_) any |= books->goes = books->InUse() == 0;
+  Drop();
+  return any;
+}
+
 void GroupAllocator::Drop() {
   top_ =
       std::remove_if(free_.get(), top_, [](const FreeGroup& group) { return group.books->goes; });

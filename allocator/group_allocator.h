@@ -109,6 +109,8 @@ class GroupAllocator {
   // Gives the source every extent in which no group is allocated and that nobody else has open or
   // mapped: others would stay charged, and could not be used. Cost: a probe for each idle extent.
   void ReturnIdleExtents();
+  // Likewise those that others have: for a source that takes them back from them. True if any went.
+  bool ReturnEmptyExtents();
 
   // Whether there is an extent that nobody else has open or mapped, so that it could be returned if
   // its groups were freed. Cost: a probe for each extent up to the first such one.

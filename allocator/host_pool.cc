@@ -276,6 +276,10 @@ absl::StatusOr<std::unique_ptr<Extent>> HostPool::Take(uint64_t bytes, ExtentUse
 void HostPool::Return(std::unique_ptr<Extent> extent) {
   const uint64_t bytes = extent->bytes(), id = extent->id();
   extent.reset();
+  TakenBack(id, bytes);
+}
+
+void HostPool::TakenBack(uint64_t id, uint64_t bytes) {
   if (returned_) returned_(id);
   MutexLock lock(mutex_);
   charged_ -= bytes;

@@ -68,8 +68,11 @@ class HostPool {
 
   // Destroys an extent that Take() gave. REQUIRES: nobody else holds it (Extent::Probe).
   void Return(std::unique_ptr<Extent> extent);
-  // Is told the id of each extent that has been returned; takes no lock that is held while the pool
-  // is called. Set once, before threads start.
+  // The bytes of an extent that Take() gave have been taken back (Extent::TakeBack): they are the
+  // pool's again, while its owner waits for the last holder of what is left of it.
+  void TakenBack(uint64_t id, uint64_t bytes);
+  // Is told the id of each extent that has been returned or taken back; takes no lock that is held
+  // while the pool is called. Set once, before threads start.
   void set_returned(std::function<void(uint64_t)> returned) { returned_ = std::move(returned); }
 
   // There is an extent to make for the stock. Cost: a lock.

@@ -204,10 +204,21 @@ void SequenceState::MakeLayerViews() {
   }
 }
 
+absl::Status SequenceState::CheckAlive() const {
+  if (board_.uid.load(std::memory_order_acquire) == uid_) return absl::OkStatus();
+  KVASIR_RETURN_IF_ERROR(session_->CheckOpen());  // all of them end with it
+  const bool taken = board_.state.load(std::memory_order_acquire) ==
+                     static_cast<uint32_t>(shm::BoardState::kTakenBack);
+  return Aborted("the daemon ended the sequence{}: id={}",
+                 taken ? ", since other tenants want the memory that its tenant had borrowed" : "",
+                 id_);
+}
+
 absl::StatusOr<StepView> SequenceState::Begin(uint32_t want_rows) {
   if (closed_) return FailedPrecondition("the sequence is closed: id={}", id_);
   if (want_rows == 0) return InvalidArgument("want_rows is 0: min=1");
   if (retrieves()) want_rows = std::min(want_rows, step_rows_max_);
+  KVASIR_RETURN_IF_ERROR(CheckAlive());
   begun_ = 0;
   bool changed = false;
   // A table may end before the row that is wanted when windows are smaller than a block: then it is
@@ -228,6 +239,7 @@ absl::StatusOr<StepView> SequenceState::Begin(uint32_t want_rows) {
       status = Sync(rows_ + 1, rows_);  // fewer rows than wanted, if there is room for one
       if (status.ok() && !stale) break;
     }
+    if (!status.ok()) KVASIR_RETURN_IF_ERROR(CheckAlive());  // else it says no more than "unknown"
     KVASIR_RETURN_IF_ERROR(status);
   }
   if (rows_ + want_rows > granted_) {
@@ -270,12 +282,15 @@ absl::Status SequenceState::Commit(std::span<const uint32_t> ids) {
   }
   for (LaneViews& lane : lanes_) AddStepMass(lane, ids.size());
   KVASIR_RETURN_IF_ERROR(session_->CheckOpen());
+  KVASIR_RETURN_IF_ERROR(CheckAlive());
   const uint64_t before = rows_;
   rows_ += ids.size();
   begun_ = 0;
   WriteDesk();
-  if (rows_ / slots != before / slots) return Sync(0, std::nullopt);
-  return absl::OkStatus();
+  if (rows_ / slots == before / slots) return absl::OkStatus();
+  const absl::Status synced = Sync(0, std::nullopt);
+  if (!synced.ok()) KVASIR_RETURN_IF_ERROR(CheckAlive());
+  return synced;
 }
 
 void SequenceState::WriteDesk() {

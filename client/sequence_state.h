@@ -101,6 +101,8 @@ class SequenceState {
   // ---- calls, through the ring or by gRPC (sequence_calls.cc). Errors: the daemon's.
   ring::SequenceRef ref() const { return {slot_, uid_}; }
   absl::StatusOr<uint64_t> CallSync(uint64_t granted_rows, std::optional<uint64_t> table_row);
+  // The commit check for this sequence: its blocks change hands only after its uid is gone.
+  absl::Status CheckAlive() const;
   absl::StatusOr<uint32_t> CallTruncate(uint64_t rows);  // the new uid
   absl::StatusOr<std::vector<shm::RetrievedBlockRecord>> CallRetrieve(uint32_t layer,
                                                                       uint64_t mass_blocks);

@@ -349,4 +349,8 @@ absl::Status Session::PutTokenTexts(const ModelHandle& model, uint32_t first,
 uint32_t Session::id() const { return state_->header().session_id; }
 uint64_t Session::boot_epoch() const { return state_->header().boot_epoch; }
 
+uint64_t Session::wanted_back_bytes() const {
+  return state_->header().wanted_back.load(std::memory_order_relaxed);
+}
+
 }  // namespace kvasir

@@ -119,6 +119,11 @@ class Session {
   uint32_t id() const;
   uint64_t boot_epoch() const;
 
+  // Bytes that the tenant has borrowed and that their owners want back now; 0: none. Sequences that
+  // are closed, or saved and closed, give theirs back; else the daemon ends sessions of the tenant,
+  // the latest first, after memory.take_back_ms. Cost: a load; meant to be looked at every step.
+  uint64_t wanted_back_bytes() const;
+
  private:
   explicit Session(std::shared_ptr<SessionState> state);
   std::shared_ptr<SessionState> state_;  // shared with sequences

@@ -83,6 +83,13 @@ class SessionState {
     std::atomic_thread_fence(std::memory_order_acquire);
     if (header().session_state.load(std::memory_order_acquire) !=
         static_cast<uint32_t>(shm::SessionState::kOpen)) {
+      const uint32_t reason = header().end_reason.load(std::memory_order_relaxed);
+      if (reason == static_cast<uint32_t>(shm::EndReason::kMemoryTakenBack)) {
+        return Unavailable(
+            "the daemon ended the session: other tenants want the memory that its tenant had "
+            "borrowed: session={}",
+            header().session_id);
+      }
       return Unavailable("the daemon ended the session: session={}", header().session_id);
     }
     return absl::OkStatus();

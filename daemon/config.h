@@ -2,7 +2,7 @@
 //
 // daemon/config_schema.h has one row for each key (unit, default, bounds, description, restart);
 // parsing, --check-config, the sample file and the reference table are all made from those rows.
-// Components get the group they need, never the whole. All keys need a restart to change.
+// Components get the group they need, never the whole. The rows say which keys need a restart.
 //
 // Everything in the file is checked here, once. Errors name file, line, key, given value and bound;
 // all of them are reported, not only the first (at most kConfigErrorsMax).
@@ -62,6 +62,7 @@ struct Config {
     uint32_t pressure_quiet_ms = 60'000;
     enum class Handover { kOff, kTry };
     Handover handover = Handover::kTry;
+    uint32_t take_back_ms = 200;
     friend bool operator==(const Memory&, const Memory&) = default;
   };
 
@@ -121,6 +122,8 @@ struct Config {
     std::string name;
     std::vector<uint32_t> uids;
     uint64_t limit_bytes = 0;
+    uint64_t reserved_bytes = 0;
+    uint32_t weight = 1;
     std::string retention;
     bool is_public = false;
     uint64_t disk_bytes = 0;  // as parsed, of a configuration with a disk tier never 0

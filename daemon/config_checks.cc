@@ -111,6 +111,7 @@ class Checker {
   void CheckTenants() {
     std::set<std::string> names;
     std::map<uint32_t, std::string> owners;
+    uint64_t reserved = 0;  // of at most 1,024 tenants with at most 2^46 bytes each
     for (size_t i = 0; i < config_.tenants.size(); ++i) {
       const Config::Tenant& tenant = config_.tenants[i];
       const std::string prefix = fmt::format("tenant[{}].", i);
@@ -126,6 +127,16 @@ class Checker {
                       fmt::format("uid has a tenant already: key={}uids given={} tenant=\"{}\" "
                                   "bound=one tenant for each uid",
                                   prefix, uid, at->second));
+      }
+      RequireAtMost(prefix + "reserved_bytes", tenant.reserved_bytes, prefix + "limit_bytes",
+                    tenant.limit_bytes);
+      reserved += tenant.reserved_bytes;
+      if (reserved > config_.memory.pool_bytes) {
+        findings_.Add(LineOf(prefix + "reserved_bytes"),
+                      fmt::format("tenants reserve more than there is: key={}reserved_bytes "
+                                  "together_bytes={} max_bytes={} (memory.pool_bytes)",
+                                  prefix, reserved, config_.memory.pool_bytes));
+        reserved = 0;  // said once
       }
       RequireAtMost(prefix + "limit_bytes", tenant.limit_bytes, "memory.pool_bytes",
                     config_.memory.pool_bytes);

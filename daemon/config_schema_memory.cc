@@ -113,6 +113,16 @@ std::vector<ConfigKey> MemoryKeys() {
            "Leaves cached prefixes in memory to the next kvasird, also over SIGKILL: the "
            "service manager keeps the extents (FileDescriptorStoreMax= of the unit). "
            "try: where there is a manager to ask (NOTIFY_SOCKET)."},
+      {.table = "memory",
+       .name = "take_back_ms",
+       .kind = ConfigKind::kInteger,
+       .value = At<&C::memory, &C::Memory::take_back_ms>,
+       .unit = "ms",
+       .min = 0,
+       .max = 60'000,
+       .description = "How long the sessions of a tenant have to give back memory that it has "
+                      "borrowed, once its owner wants it and nothing cached is left to give up. "
+                      "Then sequences end, the latest first."},
   };
 }
 

@@ -14,6 +14,7 @@
 #include "policies/policy_registry.h"
 
 #include <CLI/CLI.hpp>
+#include <time.h>
 
 namespace kvasir {
 namespace {
@@ -37,11 +38,33 @@ Inherited TakeInherited() {
   return inherited;
 }
 
-int Run(const Config& config) {
+absl::StatusOr<Config> ReadConfig(const std::string& path) {
+  return LoadConfig(path, CheckPolicySpec, CheckDegradeLadder);
+}
+
+// All or nothing: what it says is in the log.
+void Reload(Server& server, const std::string& path) {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  (void)::sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%lld",
+                     static_cast<long long>(now.tv_sec) * 1'000'000 + now.tv_nsec / 1000);
+  const absl::StatusOr<Config> config = ReadConfig(path);
+  const absl::Status status = config.ok() ? server.Reload(*config) : config.status();
+  if (status.ok()) {
+    spdlog::info("configuration reloaded: path={}", path);
+  } else {
+    spdlog::error("configuration not reloaded, nothing has changed: path={} {}", path,
+                  MessageOf(status));
+  }
+  (void)::sd_notify(0, "READY=1\nSTATUS=serving");
+}
+
+int Run(const Config& config, const std::string& path) {
   sigset_t signals;
   ::sigemptyset(&signals);
   ::sigaddset(&signals, SIGTERM);
   ::sigaddset(&signals, SIGINT);
+  ::sigaddset(&signals, SIGHUP);
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // before any thread starts
   ::signal(SIGPIPE, SIG_IGN);
   absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(config, TakeInherited());
@@ -53,7 +76,9 @@ int Run(const Config& config) {
                config.server.data_socket, KVASIR_VERSION);
   (void)::sd_notify(0, "READY=1\nSTATUS=serving");
   int signal_number = 0;
-  (void)::sigwait(&signals, &signal_number);
+  while (::sigwait(&signals, &signal_number) != 0 || signal_number == SIGHUP) {
+    if (signal_number == SIGHUP) Reload(**server, path);
+  }
   spdlog::info("kvasird stops: signal={}", signal_number);
   (void)::sd_notify(0, "STOPPING=1");
   server->reset();
@@ -75,8 +100,7 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
-  const absl::StatusOr<kvasir::Config> config =
-      kvasir::LoadConfig(path, kvasir::CheckPolicySpec, kvasir::CheckDegradeLadder);
+  const absl::StatusOr<kvasir::Config> config = kvasir::ReadConfig(path);
   if (!config.ok()) {
     std::cerr << kvasir::MessageOf(config.status()) << '\n';
     return 2;
@@ -91,5 +115,5 @@ int main(int argc, char** argv) {
     return 2;
   }
   for (const std::string& warning : kvasir::ConfigWarnings(*config)) spdlog::warn("{}", warning);
-  return kvasir::Run(*config);
+  return kvasir::Run(*config, path);
 }

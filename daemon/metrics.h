@@ -53,6 +53,12 @@ struct TenantSnapshot {
   uint64_t condensed_rows = 0;
   uint64_t condensed_bytes = 0;
   uint64_t condensing_failures = 0;
+  uint64_t reserved_bytes = 0;
+  uint32_t weight = 1;
+  uint64_t own_bytes = 0;          // of the pool, however much the others want
+  uint64_t wanted_back_bytes = 0;  // that its sessions are asked for
+  uint64_t taken_back_bytes = 0;   // charged still, since somebody holds on to them
+  uint64_t sequences_taken_back = 0, sessions_taken_back = 0, bytes_taken_back = 0;
 };
 
 // What one tenant has in one tier.

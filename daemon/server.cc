@@ -20,6 +20,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "daemon/core_config.h"
 #include "daemon/profiles.h"
 
 #include <grpc/support/time.h>
@@ -62,32 +63,6 @@ std::string NameOf(Demand demand) {
     default:
       return "require";
   }
-}
-
-core::CoreConfig CoreConfigOf(const Config& config) {
-  core::CoreConfig core;
-  for (const Config::Tenant& tenant : config.tenants) {
-    core.tenants.push_back({tenant.name, tenant.uids, tenant.limit_bytes, tenant.retention,
-                            tenant.is_public, tenant.disk_bytes, tenant.degrade});
-  }
-  core.default_tenant = config.server.default_tenant;
-  core.session_limits = {config.limits.sequences_per_session_max,
-                         config.limits.models_per_session_max,
-                         config.limits.extents_per_session_max,
-                         config.limits.lanes_max,
-                         config.limits.rows_max,
-                         config.limits.table_arena_bytes};
-  core.snapshots_per_tenant_max = config.limits.snapshots_per_tenant_max;
-  core.leases_per_session_max = config.limits.leases_per_session_max;
-  core.lease_ms_max = config.prefix.lease_ms_max;
-  core.eviction = config.prefix.eviction;
-  core.prefixes_per_tenant_max = config.prefix.per_tenant_max;
-  core.write_down_high_percent = config.tier.write_down_high_percent;
-  core.write_down_low_percent = config.tier.write_down_low_percent;
-  core.sessions_max = config.limits.sessions_max;
-  core.first_extent_bytes = config.memory.recent_extent_bytes;
-  core.extent_bytes = config.memory.extent_bytes;
-  return core;
 }
 
 // Held until the daemon ends, so that two daemons never race for a stale socket file.
@@ -224,6 +199,10 @@ absl::Status Server::StartThreads() {
   wake_ = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wake_) return ErrnoStatus(errno, "eventfd");
   shared_->wake_data_server = [fd = wake_.get()] { (void)::eventfd_write(fd, 1); };
+  {
+    MutexLock lock(shared_->mutex);
+    shared_->core.set_memory_wanted(shared_->wake_data_server);
+  }
   workers_ = std::make_unique<Workers>(*shared_, *pool_, config_.server.worker_threads);
   tier_workers_ = std::make_unique<TierWorkers>(
       *shared_, std::move(tiers_),
@@ -379,6 +358,14 @@ StatsSnapshot Server::Snapshot() {
     added.condensed_rows = tenant.counters.condensed_rows;
     added.condensed_bytes = tenant.counters.condensed_bytes;
     added.condensing_failures = tenant.counters.condensing_failures;
+    added.reserved_bytes = tenant.reserved_bytes;
+    added.weight = tenant.weight;
+    added.own_bytes = tenant.own_bytes;
+    added.wanted_back_bytes = tenant.wanted_back_bytes;
+    added.taken_back_bytes = tenant.taken_back_bytes;
+    added.sequences_taken_back = tenant.counters.sequences_taken_back;
+    added.sessions_taken_back = tenant.counters.sessions_taken_back;
+    added.bytes_taken_back = tenant.counters.bytes_taken_back;
     for (const core::HitRatePoint& point : demands[snapshot.tenants.size() - 1].demand.points) {
       added.hit_ratios.emplace_back(point.times, point.hit_ratio);
     }

@@ -48,6 +48,10 @@ class Server {
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
+  // Takes over what may change while it runs (config_schema.h, needs_restart), all or nothing.
+  // Errors: kFailedPrecondition naming a key that may not, SetBudgets()'s. One thread at a time.
+  absl::Status Reload(const Config& config);
+
   StatsSnapshot Snapshot();
   uint64_t boot_epoch() const { return boot_epoch_; }
   SharedCore& shared_for_test() { return *shared_; }

@@ -68,6 +68,10 @@ class GrpcAdminClient final : public AdminClient {
     return Call<v1::ListTiersResponse>(*admin_, &v1::Admin::Stub::ListTiers,
                                        v1::ListTiersRequest());
   }
+  absl::StatusOr<v1::SetTenantBudgetResponse> SetTenantBudget(
+      const v1::SetTenantBudgetRequest& request) override {
+    return Call<v1::SetTenantBudgetResponse>(*admin_, &v1::Admin::Stub::SetTenantBudget, request);
+  }
   absl::StatusOr<v1::SetPoolSizeResponse> SetPoolSize(
       const v1::SetPoolSizeRequest& request) override {
     return Call<v1::SetPoolSizeResponse>(*admin_, &v1::Admin::Stub::SetPoolSize, request);

@@ -37,6 +37,8 @@ class AdminClient {
   virtual absl::StatusOr<v1::DrainPrefixesResponse> DrainPrefixes(
       const v1::DrainPrefixesRequest& request) = 0;
   virtual absl::StatusOr<v1::ListTiersResponse> ListTiers() = 0;
+  virtual absl::StatusOr<v1::SetTenantBudgetResponse> SetTenantBudget(
+      const v1::SetTenantBudgetRequest& request) = 0;
   virtual absl::StatusOr<v1::SetPoolSizeResponse> SetPoolSize(
       const v1::SetPoolSizeRequest& request) = 0;
   // Calls `take` for each event until it returns false. Without a deadline.

@@ -61,7 +61,7 @@ std::variant<CommandLine, EarlyEnd> ParseCommandLine(std::vector<std::string> ar
   if (!surroundings.socket.empty()) line.socket = surroundings.socket;
   std::string output = "table";
   std::string color = "auto";
-  std::string shell, action, pool_size;
+  std::string shell, action, pool_size, set, reserved_size, limit_size;
   double deadline_s = 5;
 
   CLI::App app("Operator's tool of kvasird, the KV-cache manager.", "kvasirctl");
@@ -110,6 +110,16 @@ std::variant<CommandLine, EarlyEnd> ParseCommandLine(std::vector<std::string> ar
       sub->add_option("--seconds", line.seconds, "End after so long (default: never)")
           ->check(DigitsOnly)
           ->check(CLI::Range(1u, kSecondsMax));
+    } else if (entry.command == Command::kTenants) {
+      sub->add_option("ACTION", set, "set: change a tenant's budget until the daemon ends")
+          ->check(CLI::IsMember({"set"}));
+      sub->add_option("TENANT", line.tenant, "The tenant that is set");
+      sub->add_option("--reserved-bytes", reserved_size, "Always its own, e.g. 8GiB")
+          ->check(SizeOnly);
+      sub->add_option("--limit-bytes", limit_size, "Never more, e.g. 16GiB")->check(SizeOnly);
+      sub->add_option("--weight", line.weight, "Of its part of what nobody reserved, 1 to 10000")
+          ->check(DigitsOnly)
+          ->check(CLI::Range(1u, 10'000u));
     } else if (entry.command == Command::kResize) {
       sub->add_option("--pool-bytes", pool_size, "Size, e.g. 512MiB")->required()->check(SizeOnly);
     } else if (entry.command == Command::kInspect) {
@@ -140,6 +150,15 @@ std::variant<CommandLine, EarlyEnd> ParseCommandLine(std::vector<std::string> ar
                                 std::to_string(line.socket.size()) + " min=1 max=107\n"};
   }
   line.pool_bytes = ParseByteSize(pool_size).value_or(0);
+  if (!reserved_size.empty()) line.reserved_bytes = ParseByteSize(reserved_size);
+  if (!limit_size.empty()) line.limit_bytes = ParseByteSize(limit_size);
+  line.set_budget = set == "set";
+  const bool changes = line.reserved_bytes || line.limit_bytes || line.weight;
+  if (line.set_budget != changes || (line.set_budget && line.tenant.empty())) {
+    return EarlyEnd{kUsage,
+                    "tenants set: needs TENANT and at least one of --reserved-bytes, "
+                    "--limit-bytes, --weight\n"};
+  }
   line.json = output == "json";
   line.color = color == "always" || (color == "auto" && surroundings.terminal);
   line.deadline = std::chrono::milliseconds(static_cast<int64_t>(deadline_s * 1000));

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -46,6 +47,10 @@ struct CommandLine {
   std::string file;          // trace
   uint32_t seconds = 0;      // trace; 0: until it is stopped
   uint64_t pool_bytes = 0;   // resize
+  // tenants set: what is left out stays as it is.
+  bool set_budget = false;
+  std::optional<uint64_t> reserved_bytes, limit_bytes;
+  std::optional<uint32_t> weight;
   uint32_t layer = 0;
   uint64_t first_row = 0;
   uint32_t rows = 4096;

@@ -72,6 +72,16 @@ absl::StatusOr<v1::InspectSequenceResponse> Inspect(const CommandLine& line, Adm
   return all;
 }
 
+absl::StatusOr<v1::SetTenantBudgetResponse> SetBudget(const CommandLine& line,
+                                                      AdminClient& daemon) {
+  v1::SetTenantBudgetRequest request;
+  request.set_tenant(line.tenant);
+  if (line.reserved_bytes) request.set_reserved_bytes(*line.reserved_bytes);
+  if (line.limit_bytes) request.set_limit_bytes(*line.limit_bytes);
+  if (line.weight) request.set_weight(*line.weight);
+  return daemon.SetTenantBudget(request);
+}
+
 // The lookups of one sequence, or all.
 absl::StatusOr<v1::ListPrefixLookupsResponse> Explain(const CommandLine& line,
                                                       AdminClient& daemon) {
@@ -136,6 +146,12 @@ absl::StatusOr<Outcome> Execute(const CommandLine& line, AdminClient& daemon) {
       text = TextOf(line, daemon.GetStats(), RenderStats);
       break;
     case Command::kTenants: {
+      if (line.set_budget) {
+        text = TextOf(line, SetBudget(line, daemon), [&line](const auto& response) {
+          return RenderBudget(line.tenant, response);
+        });
+        break;
+      }
       const auto stats = daemon.GetStats();
       if (!stats.ok()) return stats.status();
       text = line.json ? RenderTenantsJson(*stats) : RenderTenants(*stats);

@@ -90,6 +90,7 @@ std::string RenderTenants(const v1::GetStatsResponse& stats) {
                {"KEPT", kRight},
                {"HELD", kRight},
                {"CHARGED", kRight},
+               {"OWN", kRight},
                {"LIMIT", kRight},
                {"USED", kRight},
                {"COMPACTIONS", kRight},
@@ -97,13 +98,14 @@ std::string RenderTenants(const v1::GetStatsResponse& stats) {
                {"VIOLATIONS", kRight}});
   for (const v1::TenantStats& tenant : stats.tenants()) {
     const v1::MemoryCounts& host = tenant.host();
-    table.AddRow(
-        {EscapeForTerminal(tenant.tenant()), fmt::format("{}", tenant.sessions()),
-         fmt::format("{}", tenant.sequences()), fmt::format("{}", tenant.rows_seen()),
-         fmt::format("{}", tenant.rows_kept()), HumanBytes(host.held_bytes()),
-         HumanBytes(host.charged_bytes()), HumanBytes(host.limit_bytes()),
-         Share(host.charged_bytes(), host.limit_bytes()), fmt::format("{}", tenant.compactions()),
-         fmt::format("{}", tenant.rejected_calls()), fmt::format("{}", tenant.violations())});
+    table.AddRow({EscapeForTerminal(tenant.tenant()), fmt::format("{}", tenant.sessions()),
+                  fmt::format("{}", tenant.sequences()), fmt::format("{}", tenant.rows_seen()),
+                  fmt::format("{}", tenant.rows_kept()), HumanBytes(host.held_bytes()),
+                  HumanBytes(host.charged_bytes()), HumanBytes(host.own_bytes()),
+                  HumanBytes(host.limit_bytes()), Share(host.charged_bytes(), host.limit_bytes()),
+                  fmt::format("{}", tenant.compactions()),
+                  fmt::format("{}", tenant.rejected_calls()),
+                  fmt::format("{}", tenant.violations())});
   }
   return table.empty() ? "no tenants\n" : table.Render();
 }
@@ -129,6 +131,14 @@ std::string RenderSequences(const v1::ListSequencesResponse& sequences) {
                   EscapeForTerminal(info.label())});
   }
   return table.empty() ? "no open sequences\n" : table.Render();
+}
+
+std::string RenderBudget(const std::string& tenant, const v1::SetTenantBudgetResponse& response) {
+  const v1::MemoryCounts& host = response.host();
+  return fmt::format("{}: {} reserved, weight {}, at most {}: {} its own, {} charged\n",
+                     EscapeForTerminal(tenant), HumanBytes(host.reserved_bytes()), host.weight(),
+                     HumanBytes(host.limit_bytes()), HumanBytes(host.own_bytes()),
+                     HumanBytes(host.charged_bytes()));
 }
 
 std::string RenderResize(const v1::SetPoolSizeResponse& response) {

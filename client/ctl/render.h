@@ -23,6 +23,7 @@ std::string RenderLookups(const v1::ListPrefixLookupsResponse& lookups);
 std::string RenderCurves(const v1::GetHitRateCurvesResponse& curves);
 std::string RenderTiers(const v1::ListTiersResponse& tiers);
 std::string RenderDrain(const v1::DrainPrefixesResponse& response);
+std::string RenderBudget(const std::string& tenant, const v1::SetTenantBudgetResponse& response);
 std::string RenderResize(const v1::SetPoolSizeResponse& response);
 std::string RenderEvent(const v1::PrefixEvent& event);
 std::string RenderJsonLine(const google::protobuf::Message& message);

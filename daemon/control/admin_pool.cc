@@ -1,7 +1,10 @@
-// AdminService: the size of the host pool.
+// AdminService: the size of the host pool, and what tenants may have of it.
 #include <algorithm>
+#include <optional>
+#include <utility>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "daemon/control/admin_service.h"
 #include "daemon/control/status_convert.h"
 
@@ -35,6 +38,43 @@ grpc::Status AdminService::SetPoolSize(grpc::ServerContext* context,
   }
   response->set_reached_bytes(std::max(request->pool_bytes(), charged));
   if (charged <= request->pool_bytes()) response->clear_holders();
+  return grpc::Status::OK;
+}
+
+grpc::Status AdminService::SetTenantBudget(grpc::ServerContext* context,
+                                           const v1::SetTenantBudgetRequest* request,
+                                           v1::SetTenantBudgetResponse* response) {
+  const absl::StatusOr<Scope> scope = ScopeOf(*context);
+  if (!scope.ok()) return ToGrpc(scope.status());
+  if (!scope->all) {
+    return ToGrpc(PermissionDenied("SetTenantBudget is for administrators (admin.uids)"));
+  }
+  MutexLock lock(shared_.mutex);
+  const auto report_of = [&]() -> std::optional<core::TenantReport> {
+    shared_.mutex.AssertHeld();
+    for (core::TenantReport& report : shared_.core.TenantReports()) {
+      if (report.name == request->tenant()) return std::move(report);
+    }
+    return std::nullopt;
+  };
+  const std::optional<core::TenantReport> before = report_of();
+  if (!before) return ToGrpc(NotFound("unknown tenant: tenant={}", request->tenant()));
+  core::Budget budget = {before->reserved_bytes, before->limit_bytes, before->weight};
+  if (request->has_reserved_bytes()) budget.reserved_bytes = request->reserved_bytes();
+  if (request->has_limit_bytes()) budget.limit_bytes = request->limit_bytes();
+  if (request->has_weight()) budget.weight = request->weight();
+  const absl::Status set = shared_.core.SetBudgets({{request->tenant(), budget}});
+  if (!set.ok()) return ToGrpc(set);
+  spdlog::info("tenant's budget changed: tenant={} reserved_bytes={} limit_bytes={} weight={}",
+               before->name, budget.reserved_bytes, budget.limit_bytes, budget.weight);
+  response->set_boot_epoch(boot_epoch_);
+  const std::optional<core::TenantReport> now = report_of();
+  response->mutable_host()->set_held_bytes(now->held_bytes);
+  response->mutable_host()->set_charged_bytes(now->charged_bytes);
+  response->mutable_host()->set_limit_bytes(now->limit_bytes);
+  response->mutable_host()->set_reserved_bytes(now->reserved_bytes);
+  response->mutable_host()->set_weight(now->weight);
+  response->mutable_host()->set_own_bytes(now->own_bytes);
   return grpc::Status::OK;
 }
 

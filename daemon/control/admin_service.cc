@@ -111,6 +111,11 @@ grpc::Status AdminService::GetStats(grpc::ServerContext* context, const v1::GetS
     stats->mutable_host()->set_held_bytes(tenant.held_bytes);
     stats->mutable_host()->set_charged_bytes(tenant.charged_bytes);
     stats->mutable_host()->set_limit_bytes(tenant.limit_bytes);
+    stats->mutable_host()->set_reserved_bytes(tenant.reserved_bytes);
+    stats->mutable_host()->set_weight(tenant.weight);
+    stats->mutable_host()->set_own_bytes(tenant.own_bytes);
+    stats->mutable_host()->set_wanted_back_bytes(tenant.wanted_back_bytes);
+    stats->mutable_host()->set_taken_back_bytes(tenant.taken_back_bytes);
     stats->set_sessions(tenant.sessions);
     stats->set_sequences(tenant.sequences);
     stats->set_rows_seen(tenant.rows_seen);

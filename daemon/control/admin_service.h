@@ -50,6 +50,9 @@ class AdminService final : public v1::Admin::Service {
                                  v1::ListPrefixLookupsResponse* response) override;
   grpc::Status DropPrefixes(grpc::ServerContext* context, const v1::DropPrefixesRequest* request,
                             v1::DropPrefixesResponse* response) override;
+  grpc::Status SetTenantBudget(grpc::ServerContext* context,
+                               const v1::SetTenantBudgetRequest* request,
+                               v1::SetTenantBudgetResponse* response) override;
   grpc::Status SetPoolSize(grpc::ServerContext* context, const v1::SetPoolSizeRequest* request,
                            v1::SetPoolSizeResponse* response) override;
   grpc::Status DrainPrefixes(grpc::ServerContext* context, const v1::DrainPrefixesRequest* request,

@@ -264,7 +264,7 @@ grpc::Status KvCacheService::Truncate(grpc::ServerContext* context,
                                       v1::TruncateResponse* response) {
   return Run(*context, [&](core::Session& session, bool* done) -> absl::Status {
     shared_.mutex.AssertHeld();
-    const core::KvCore::TruncateAnswer answer =
+    const core::TruncateAnswer answer =
         shared_.core.Truncate(session, request->sequence(), request->uid(), request->rows());
     *done = answer.ready;
     response->set_boot_epoch(options_.boot_epoch);
@@ -280,7 +280,7 @@ grpc::Status KvCacheService::SelectRows(grpc::ServerContext* context,
   bool asked = false;
   return Run(*context, [&](core::Session& session, bool* done) -> absl::Status {
     shared_.mutex.AssertHeld();
-    const core::KvCore::SelectAnswer answer =
+    const core::SelectAnswer answer =
         shared_.core.SelectRows(session, request->sequence(), request->uid(), &asked);
     *done = answer.ready;
     response->set_boot_epoch(options_.boot_epoch);
@@ -296,7 +296,7 @@ grpc::Status KvCacheService::Retrieve(grpc::ServerContext* context,
   bool asked = false;
   return Run(*context, [&](core::Session& session, bool* done) -> absl::Status {
     shared_.mutex.AssertHeld();
-    const core::KvCore::RetrieveAnswer answer =
+    const core::RetrieveAnswer answer =
         shared_.core.Retrieve(session, request->sequence(), request->uid(), request->layer(),
                               request->mass_blocks(), &asked);
     *done = answer.ready;

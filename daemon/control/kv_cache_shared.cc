@@ -34,7 +34,7 @@ grpc::Status KvCacheService::SaveSequence(grpc::ServerContext* context,
   return Run(*context, [&](core::Session& session, bool* done) -> absl::Status {
     shared_.mutex.AssertHeld();
     KVASIR_RETURN_IF_ERROR(random);
-    const core::KvCore::SaveAnswer answer = shared_.core.SaveSequence(
+    const core::SaveAnswer answer = shared_.core.SaveSequence(
         session, request->sequence(), request->uid(), id, SystemClock().Now(), &asked);
     *done = answer.ready;
     response->set_boot_epoch(options_.boot_epoch);
@@ -79,7 +79,7 @@ grpc::Status KvCacheService::PublishPrefix(grpc::ServerContext* context,
   bool asked = false;
   return Run(*context, [&](core::Session& session, bool* done) -> absl::Status {
     shared_.mutex.AssertHeld();
-    const core::KvCore::SaveAnswer answer =
+    const core::SaveAnswer answer =
         shared_.core.PublishPrefix(session, request->sequence(), request->uid(), &asked);
     *done = answer.ready;
     response->set_boot_epoch(options_.boot_epoch);

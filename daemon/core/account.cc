@@ -9,42 +9,83 @@ namespace kvasir::core {
 
 Account::~Account() {
   // The daemon is stopping: whatever peers still map lives on in them until they let go.
-  for (auto& extent : quarantine_) pool_.Return(std::move(extent));
+  for (Returned& returned : quarantine_) pool_.Return(std::move(returned.extent));
 }
 
 absl::StatusOr<std::unique_ptr<Extent>> Account::TakeExtent(uint64_t bytes, ExtentUse use) {
-  if (charged_bytes_ + bytes > limit_bytes_) {
+  if (charged_bytes_ + bytes > budget_.limit_bytes) {
     return ResourceExhausted(
         "tenant is over its limit: tenant={} wanted_bytes={} charged_bytes={} limit_bytes={}",
-        tenant_, bytes, charged_bytes_, limit_bytes_);
+        tenant_, bytes, charged_bytes_, budget_.limit_bytes);
   }
-  KVASIR_ASSIGN_OR_RETURN(std::unique_ptr<Extent> extent, pool_.Take(bytes, use));
+  if (lender_ != nullptr) KVASIR_RETURN_IF_ERROR(lender_->Admit(*this, bytes));
+  absl::StatusOr<std::unique_ptr<Extent>> extent = pool_.Take(bytes, use);
+  if (!extent.ok()) {
+    const bool scarce = extent.status().code() == absl::StatusCode::kResourceExhausted;
+    return scarce && lender_ != nullptr ? lender_->Refused(*this, bytes, extent.status())
+                                        : extent.status();
+  }
   charged_bytes_ += bytes;
+  if (lender_ != nullptr) lender_->Took(*this, bytes);
   return extent;
 }
 
 void Account::ReturnExtent(std::unique_ptr<Extent> extent) {
-  quarantine_.push_back(std::move(extent));
+  const uint64_t bytes = extent->bytes();
+  quarantine_.push_back({std::move(extent), bytes});
 }
 
 bool Account::Settle() {
+  // Where the kernel has no leases on memfds, the end of the session has to do.
   for (size_t i = 0; i < quarantine_.size();) {
-    // Where the kernel has no leases on memfds, the end of the session has to do.
-    if (quarantine_[i]->Probe() == ProbeResult::kHeld) {
+    if (quarantine_[i].extent->Probe() == ProbeResult::kHeld) {
       ++i;
       continue;
     }
-    charged_bytes_ -= quarantine_[i]->bytes();
-    pool_.Return(std::move(quarantine_[i]));
+    charged_bytes_ -= quarantine_[i].bytes;
+    pool_.Return(std::move(quarantine_[i].extent));
     quarantine_[i] = std::move(quarantine_.back());
     quarantine_.pop_back();
   }
-  return !quarantine_.empty();
+  std::erase_if(taken_back_, [this](const Returned& returned) {
+    if (returned.extent->Probe() == ProbeResult::kHeld) return false;
+    charged_bytes_ -= returned.bytes;
+    taken_back_bytes_ -= returned.bytes;
+    return true;
+  });
+  return !quarantine_.empty() || !taken_back_.empty();
+}
+
+std::vector<uint64_t> Account::TakeBack(Instant now, Instant before) {
+  std::vector<uint64_t> ids;
+  for (size_t i = 0; i < quarantine_.size();) {
+    Returned& returned = quarantine_[i];
+    if (!returned.since) returned.since = now;
+    returned.stays =
+        returned.stays || (*returned.since <= before && !returned.extent->TakeBack().ok());
+    if (*returned.since > before || returned.stays) {
+      ++i;
+      continue;
+    }
+    ids.push_back(returned.extent->id());
+    pool_.TakenBack(returned.extent->id(), returned.bytes);
+    taken_back_bytes_ += returned.bytes;
+    taken_back_.push_back(std::move(returned));
+    quarantine_[i] = std::move(quarantine_.back());
+    quarantine_.pop_back();
+  }
+  return ids;
 }
 
 uint64_t Account::quarantined_bytes() const {
   uint64_t bytes = 0;
-  for (const auto& extent : quarantine_) bytes += extent->bytes();
+  for (const Returned& returned : quarantine_) bytes += returned.bytes;
+  return bytes;
+}
+
+uint64_t Account::coming_bytes() const {
+  uint64_t bytes = 0;
+  for (const Returned& returned : quarantine_) bytes += returned.stays ? 0 : returned.bytes;
   return bytes;
 }
 

@@ -5,23 +5,48 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "allocator/group_allocator.h"
 #include "allocator/host_pool.h"
+#include "base/clock.h"
 
 namespace kvasir::core {
 
-// Not thread-safe. `pool` must outlive it.
+// Of one tenant in the host pool. Bytes of extents.
+struct Budget {
+  uint64_t reserved_bytes = 0;  // always its own; lent to others while it does not use them
+  uint64_t limit_bytes = 0;     // never more
+  uint32_t weight = 1;          // of its part of what nobody has reserved
+  friend bool operator==(const Budget&, const Budget&) = default;
+};
+
+class Account;
+
+// Decides about the pool as a whole (daemon/core/lending.h).
+class Lender {
+ public:
+  virtual ~Lender() = default;
+  // Before so many bytes are taken from the pool. Errors: kResourceExhausted with reason and
+  // figures.
+  virtual absl::Status Admit(Account& account, uint64_t bytes) = 0;
+  // The pool had none, `why`: the account is remembered as one that wants them. The error to give.
+  virtual absl::Status Refused(Account& account, uint64_t bytes, const absl::Status& why) = 0;
+  virtual void Took(Account& account, uint64_t bytes) = 0;
+};
+
+// Not thread-safe. `pool` must outlive it, and `lender`, which may be null: the limit decides
+// alone.
 class Account final : public ExtentSource {
  public:
-  Account(std::string tenant, uint64_t limit_bytes, HostPool& pool)
-      : tenant_(std::move(tenant)), limit_bytes_(limit_bytes), pool_(pool) {}
+  Account(std::string tenant, const Budget& budget, HostPool& pool, Lender* lender)
+      : tenant_(std::move(tenant)), budget_(budget), pool_(pool), lender_(lender) {}
   ~Account() override;
 
-  // Errors: kResourceExhausted with tenant, wanted, charged and limit bytes.
+  // Errors: kResourceExhausted with tenant, wanted, charged and limit bytes, or the lender's.
   absl::StatusOr<std::unique_ptr<Extent>> TakeExtent(uint64_t bytes, ExtentUse use) override;
 
   // Charges a frozen extent of a process before, which the pool has charged already. It may lead
@@ -38,17 +63,46 @@ class Account final : public ExtentSource {
   // Destroys returned extents that nobody holds any more; true if some are still held.
   bool Settle();
 
+  // Takes back returned extents that somebody has held since `before` or longer, by this call's
+  // clock: what was returned later than the last call is stamped with `now`. Their ids. They stay
+  // charged to the tenant until nobody holds them, the pool has their bytes at once. Extents that
+  // cannot be taken back wait as before.
+  std::vector<uint64_t> TakeBack(Instant now, Instant before);
+
+  const std::string& tenant() const { return tenant_; }
+  const Budget& budget() const { return budget_; }
+  void set_budget(const Budget& budget) { budget_ = budget; }
+  // Of the pool and of what was taken back while others hold on to it.
   uint64_t charged_bytes() const { return charged_bytes_; }
-  uint64_t limit_bytes() const { return limit_bytes_; }
+  // Of those, bytes that the pool does not have.
+  uint64_t pool_bytes() const { return charged_bytes_ - taken_back_bytes_; }
+  uint64_t taken_back_bytes() const { return taken_back_bytes_; }
+  uint64_t limit_bytes() const { return budget_.limit_bytes; }
   uint64_t quarantined_bytes() const;
+  // Of those, what comes back to the pool, whoever holds it.
+  uint64_t coming_bytes() const;
+  // A peer of its could keep what is taken back: it may have its own part alone.
+  bool may_borrow() const { return may_borrow_; }
+  void set_may_borrow(bool may_borrow) { may_borrow_ = may_borrow; }
 
  private:
+  struct Returned {
+    std::unique_ptr<Extent> extent;
+    uint64_t bytes = 0;
+    std::optional<Instant> since = {};  // of the first TakeBack() that has seen it
+    bool stays = false;                 // it cannot be taken back
+  };
+
   const std::string tenant_;
-  const uint64_t limit_bytes_;
+  Budget budget_;
   HostPool& pool_;
+  Lender* const lender_;
   std::function<bool()> make_room_;
+  bool may_borrow_ = true;
   uint64_t charged_bytes_ = 0;
-  std::vector<std::unique_ptr<Extent>> quarantine_;
+  uint64_t taken_back_bytes_ = 0;
+  std::vector<Returned> quarantine_;
+  std::vector<Returned> taken_back_;
 };
 
 }  // namespace kvasir::core

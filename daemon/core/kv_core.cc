@@ -29,17 +29,19 @@ uint32_t PrefixBlocksFor(uint64_t limit_bytes) {
 
 }  // namespace
 
-KvCore::KvCore(CoreConfig config, HostPool& pool) : config_(std::move(config)), pool_(pool) {
+KvCore::KvCore(CoreConfig config, HostPool& pool)
+    : config_(std::move(config)), pool_(pool), lending_(pool_, now_) {
   for (const TenantConfig& tenant : config_.tenants) {
     PrefixCache::Options prefixes;
     prefixes.eviction = config_.eviction;
     prefixes.entries_max = config_.prefixes_per_tenant_max;
     prefixes.blocks_max = PrefixBlocksFor(tenant.limit_bytes);
     prefixes.place = "memory";
-    tenants_.push_back(
-        std::make_unique<Tenant>(tenant, pool_, config_.first_extent_bytes, config_.extent_bytes,
-                                 TenantKey(config_.prefix_secret, tenant.name),
-                                 PrefixCache(prefixes, prefix_events_, now_, tenant.name)));
+    tenants_.push_back(std::make_unique<Tenant>(
+        tenant, pool_, lending_, config_.first_extent_bytes, config_.extent_bytes,
+        TenantKey(config_.prefix_secret, tenant.name),
+        PrefixCache(prefixes, prefix_events_, now_, tenant.name)));
+    lending_.Add(tenants_.back()->account);
     for (const TierConfig& tier : config_.tiers) {
       const uint64_t bytes = tier.adopted  ? tenant.limit_bytes
                              : tier.shared ? tier.tenant_bytes
@@ -112,6 +114,8 @@ absl::StatusOr<Session*> KvCore::OpenSession(const Peer& peer, const SessionToke
   header.session_state.store(static_cast<uint32_t>(shm::SessionState::kOpen),
                              std::memory_order_release);
   ++tenant->sessions;
+  if (peer.overrides_permissions) ++tenant->overriding_sessions;
+  tenant->account.set_may_borrow(tenant->overriding_sessions == 0);
   Session* result = session.get();
   by_token_[token] = result;
   sessions_[id] = std::move(session);
@@ -160,6 +164,8 @@ void KvCore::DestroyIfIdle(uint32_t session_id) {
   for (auto& [id, model] : session.models) {
     if (model->probe) session.recent.For(model->probe_geometry.bytes).Free(model->probe);
   }
+  if (session.peer.overrides_permissions) --tenant.overriding_sessions;
+  tenant.account.set_may_borrow(tenant.overriding_sessions == 0);
   sessions_.erase(session_id);
   --tenant.sessions;
   if (tenant.sessions == 0) tenant.ReturnExtents();
@@ -177,6 +183,8 @@ void KvCore::Violation(Session& session, const absl::Status& what) {
   ++session.tenant.counters.violations;
   spdlog::warn("session ended for a violation of the protocol: session={} tenant={} pid={} {}",
                session.id, session.tenant.config.name, session.peer.pid, MessageOf(what));
+  session.memory.header()->end_reason.store(static_cast<uint32_t>(shm::EndReason::kViolation),
+                                            std::memory_order_relaxed);
   EndSession(session.id);
 }
 

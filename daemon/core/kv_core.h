@@ -20,6 +20,7 @@
 #include "daemon/core/condensing.h"
 #include "daemon/core/handover_job.h"
 #include "daemon/core/kv_core_types.h"
+#include "daemon/core/lending.h"
 #include "daemon/core/prefix_lease.h"
 #include "daemon/core/tier_job.h"
 
@@ -41,11 +42,11 @@ class KvCore {
   absl::StatusOr<Session*> OpenSession(const Peer& peer, const SessionToken& token,
                                        uint64_t boot_epoch, SessionMemory memory,
                                        ExtentSender& sender);
-  // Ends it: everything unsealed goes back. The segments may be unmapped when IsGone().
+  // Everything unsealed goes back. The segments may be unmapped when IsGone().
   void EndSession(uint32_t session_id);
   // The session broke the protocol in a way that its caller has seen: counted, logged, ended.
   void EndForViolation(uint32_t session_id, const absl::Status& what);
-  // No job of the session is out any more and its memory is no longer referred to.
+  // No job of the session is out any more.
   bool IsGone(uint32_t session_id) const { return !sessions_.contains(session_id); }
   // EndSession() was called, here or because of a violation.
   bool HasEnded(uint32_t session_id) const {
@@ -53,9 +54,8 @@ class KvCore {
     return found == sessions_.end() || found->second->ended;
   }
 
-  // Errors: kUnauthenticated for an unknown token.
+  // Errors: kUnauthenticated.
   absl::StatusOr<Session*> FindSession(const SessionToken& token);
-
   absl::StatusOr<ModelHandle> RegisterModel(Session& session, ModelDescription description);
   // Reads the client's pattern of `seed` in the first half of the probe group's slots, writes
   // `answer_seed`'s into the second half. Errors: kFailedPrecondition naming the first wrong byte.
@@ -76,15 +76,11 @@ class KvCore {
   void GiveUpOpening(uint64_t sequence_id);
   // Errors inside the answer; a violation ends the session (the answer says kPermissionDenied).
   SyncAnswer Sync(Session& session, const SyncNeed& need);
-  using TruncateAnswer = core::TruncateAnswer;
   TruncateAnswer Truncate(Session& session, uint32_t slot, uint32_t uid, uint64_t rows);
-  using SelectAnswer = core::SelectAnswer;
   // `asked` is the caller's: false at its first call.
   SelectAnswer SelectRows(Session& session, uint32_t slot, uint32_t uid, bool* asked);
-  using RetrieveAnswer = core::RetrieveAnswer;
   RetrieveAnswer Retrieve(Session& session, uint32_t slot, uint32_t uid, uint32_t layer,
                           uint64_t mass_blocks, bool* asked);
-  using SaveAnswer = core::SaveAnswer;
   // Saves the sequence at its last row as a snapshot of the tenant. `id` is random. Errors:
   // kFailedPrecondition (such a sequence cannot be saved), kResourceExhausted (memory, or
   // limits.snapshots_per_tenant_max).
@@ -122,7 +118,7 @@ class KvCore {
   // Ends those whose time is over; when the next one's is, if there is one. Called at that time,
   // and whenever a lease was taken.
   std::optional<Instant> EndExpiredLeases() { return leases_.EndExpired(now_); }
-  // Errors: kNotFound for one that is unknown or another tenant's.
+  // Errors: kNotFound (unknown, or another tenant's).
   absl::Status DropSnapshot(Session& session, const SnapshotId& id);
   // Returns false while a copy is under way (ask again).
   absl::StatusOr<bool> CloseSequence(Session& session, uint32_t slot, uint32_t uid);
@@ -158,8 +154,8 @@ class KvCore {
   const std::string& TierName(size_t tier) const { return config_.tiers[tier].name; }
   // Null: of none that is configured.
   Tenant* TenantOfKey(const TierKey& key) const;
-  // Everything of a tenant, or of all (""), that can go down is to be written. Errors: kNotFound,
-  // kFailedPrecondition (there is no tier).
+  // What can go down of a tenant, or of all (""), is to be written. Errors: kNotFound,
+  // kFailedPrecondition (no tier).
   absl::Status StartDrain(const std::string& tenant);
   DrainState DrainStateOf(const std::string& tenant) const;
   std::vector<TierReport> TierReports() const;  // by tier, then by tenant
@@ -168,15 +164,13 @@ class KvCore {
   // Errors: kNotFound.
   absl::StatusOr<uint64_t> DropPrefixes(const std::string& tenant);
 
-  // What the eviction policy of a tenant has learned; "" where that is nothing, or nobody has this
-  // name.
+  // What the eviction policy of a tenant has learned; "": nothing, or nobody has this name.
   std::string SaveLearned(const std::string& tenant) const;
   // Errors: kNotFound, eviction_policy.h's; nothing has changed then.
   absl::Status RestoreLearned(const std::string& tenant, std::string_view bytes);
-  // Gives up what tenants hold for later only, until they are charged at most `charged_max` in all:
-  // prefixes and snapshots that nobody uses, of the tenant that is furthest above its share (by
-  // limits) first. Nothing that a sequence uses, and nothing that would free no extent. Each call
-  // does a part; true: call again.
+  // Gives up prefixes and snapshots that nobody uses, of the tenant that is furthest above its fair
+  // share first, until tenants are charged at most `charged_max` in all, and nothing that would
+  // free no extent. Each call does a part; true: call again.
   bool GiveUpCached(uint64_t charged_max);
 
   // The time, for what is learned from traffic and for leases. Called before other verbs; never
@@ -188,6 +182,13 @@ class KvCore {
   // Destroys extents that nobody holds any more; true if some are still held. Called from time to
   // time.
   bool Settle();
+  // Takes lent memory back for its owners, a step for each call. True while somebody wants memory:
+  // call again soon, and wake who waits.
+  bool TakeBack();
+  // From now on, all or none. Errors: kNotFound, kInvalidArgument naming tenant, field and bound.
+  absl::Status SetBudgets(const std::map<std::string, Budget>& budgets);
+  // Is called where TakeBack() has something to do. Set once, before threads start.
+  void set_memory_wanted(std::function<void()> wake) { lending_.set_wake(std::move(wake)); }
 
   std::vector<TenantReport> TenantReports() const;
   std::vector<SequenceReport> SequenceReports() const;
@@ -208,6 +209,11 @@ class KvCore {
 
  private:
   absl::StatusOr<Sequence*> FindSequence(Session& session, uint32_t slot, uint32_t uid);
+  void TakeBackFrom(Tenant& tenant, uint64_t bytes);
+  void AskBack(Tenant& tenant, uint64_t bytes);
+  bool EndLatestSequence(Tenant& tenant);
+  void EndLatestSession(Tenant& tenant);
+  void ForgetJobOf(Sequence& sequence);
   void Violation(Session& session, const absl::Status& what);
   // Sequence::Look(). Errors: kPermissionDenied for a violation, which ends the session.
   absl::Status Look(Session& session, Sequence& sequence);
@@ -272,8 +278,6 @@ class KvCore {
   // Begins to verify an adopted prefix: a load, of this id.
   uint64_t VerifyPrefix(size_t tier, Tenant& tenant, const PrefixCache::Entry& entry);
   std::unique_ptr<HandoverJob> TakeVerification();
-  // Records of adopted prefixes that are no longer there are to be struck out.
-  static void OrphanAdopted(Tenant& tenant);
   std::unique_ptr<HandoverJob> TakeNote();
   std::unique_ptr<HandoverJob> TakeRehoming();
   std::unique_ptr<HandoverJob> RehomeOf(Tenant& tenant, const Extent& extent,
@@ -341,8 +345,6 @@ class KvCore {
   bool WritesFirst(const Tenant& tenant) const;
   std::optional<CondensingWork> WorkOn(Tenant& tenant, const PrefixCache::Entry& entry,
                                        uint64_t rows_left) const;
-  // The entry is there as it was when the work began, and nobody has gone on from it.
-  static bool IsUntouched(const CondensingWork& work);
   // From the work's rung on, until one holds; else the entry loses its end after all.
   void StartCondensing(CondensingWork work);
   // Nothing where the form is there already. Errors: of no use on this rung.
@@ -350,13 +352,11 @@ class KvCore {
   // Goes on until a job is out or it is done. Errors: it has failed, and is still there.
   absl::Status RunCondensing(Condensing& condensing);
   absl::Status FinishCondensing(const Condensing& condensing);
-  static void SkipRung(const CondensingWork& work, const absl::Status& why);
   void DropCondensing(Condensing& condensing);
   void FinishCondensingJob(std::unique_ptr<SequenceJob> job);
   void ContinueCondensing(Condensing& condensing);
   bool PutBackCondensingJob(std::unique_ptr<SequenceJob> job);
   bool EndCondensing(Tenant& tenant, bool always);
-  static void CarryOutEviction(const CondensingWork& work);
   Condensing* CondensingOf(const Tenant& tenant) const;
   Tenant& TenantOfJob(const SequenceJob& job) const;
   // Bytes of all groups that something of the tenant names, each once.
@@ -368,6 +368,7 @@ class KvCore {
   PrefixEvents prefix_events_{4096};
   Instant now_;  // set_now()
   TraceRecorder traces_{now_};
+  Lending lending_;
   std::vector<std::unique_ptr<Tenant>> tenants_;
   std::map<uint32_t, Tenant*> tenant_of_uid_;
   Tenant* default_tenant_ = nullptr;

@@ -53,6 +53,27 @@ bool IsThere(const PrefixCache& prefixes, const PrefixChain& chain, const std::s
   });
 }
 
+// The entry is there as it was when the work began, and nobody has gone on from it.
+bool IsUntouched(const CondensingWork& work) {
+  const auto& entries = work.tenant->prefixes.entries();
+  const auto found = entries.find(work.entry);
+  return found != entries.end() && found->second.snapshot == work.cached &&
+         found->second.hits == work.hits;
+}
+
+void SkipRung(const CondensingWork& work, const absl::Status& why) {
+  work.tenant->rungs_tried[work.entry] = work.rung + 1;
+  spdlog::debug("a prefix is not made smaller so: tenant={} entry={} retention={} reason={}",
+                work.tenant->config.name, work.entry, work.tenant->config.degrade[work.rung],
+                MessageOf(why));
+}
+
+// Its policy has forgotten the end of the entry.
+void CarryOutEviction(const CondensingWork& work) {
+  if (!IsUntouched(work)) return;
+  work.tenant->prefixes.CutEntry(work.entry, work.rows_left, RemovalCause::kEvicted);
+}
+
 }  // namespace
 
 void KvCore::Degrade(Tenant& tenant) {
@@ -95,13 +116,6 @@ std::optional<CondensingWork> KvCore::WorkOn(Tenant& tenant, const PrefixCache::
   work.cached = entry.snapshot;
   work.rows_left = rows_left;
   return work;
-}
-
-bool KvCore::IsUntouched(const CondensingWork& work) {
-  const auto& entries = work.tenant->prefixes.entries();
-  const auto found = entries.find(work.entry);
-  return found != entries.end() && found->second.snapshot == work.cached &&
-         found->second.hits == work.hits;
 }
 
 void KvCore::StartCondensing(CondensingWork work) {
@@ -172,19 +186,6 @@ absl::Status KvCore::FinishCondensing(const Condensing& condensing) {
   }
   condensings_.erase(condensing.sequence()->identity().id);
   return absl::OkStatus();
-}
-
-void KvCore::SkipRung(const CondensingWork& work, const absl::Status& why) {
-  work.tenant->rungs_tried[work.entry] = work.rung + 1;
-  spdlog::debug("a prefix is not made smaller so: tenant={} entry={} retention={} reason={}",
-                work.tenant->config.name, work.entry, work.tenant->config.degrade[work.rung],
-                MessageOf(why));
-}
-
-// Its policy has forgotten the end of the entry.
-void KvCore::CarryOutEviction(const CondensingWork& work) {
-  if (!IsUntouched(work)) return;
-  work.tenant->prefixes.CutEntry(work.entry, work.rows_left, RemovalCause::kEvicted);
 }
 
 void KvCore::FinishCondensingJob(std::unique_ptr<SequenceJob> job) {

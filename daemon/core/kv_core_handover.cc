@@ -22,6 +22,16 @@ constexpr std::chrono::seconds kRestWithoutRoom{1};
 // win the rest.
 constexpr double kWorthMoving = 0.5, kWorthMovingWhenShort = 0.9;
 
+// Records of adopted prefixes that are no longer there are to be struck out.
+void OrphanAdopted(Tenant& tenant) {
+  if (tenant.adopted == nullptr) return;
+  std::erase_if(tenant.adopted_records, [&](const auto& record) {
+    if (tenant.adopted->cache().entries().contains(record.first)) return false;
+    tenant.notes.Orphan(record.second);
+    return true;
+  });
+}
+
 }  // namespace
 
 uint64_t KvCore::VerifyPrefix(size_t tier, Tenant& tenant, const PrefixCache::Entry& entry) {
@@ -74,15 +84,6 @@ std::unique_ptr<HandoverJob> KvCore::TakeVerification() {
   std::unique_ptr<HandoverJob> job = std::move(verifications_.front());
   verifications_.pop_front();
   return job;
-}
-
-void KvCore::OrphanAdopted(Tenant& tenant) {
-  if (tenant.adopted == nullptr) return;
-  std::erase_if(tenant.adopted_records, [&](const auto& record) {
-    if (tenant.adopted->cache().entries().contains(record.first)) return false;
-    tenant.notes.Orphan(record.second);
-    return true;
-  });
 }
 
 std::unique_ptr<HandoverJob> KvCore::TakeNote() {

@@ -258,8 +258,7 @@ absl::Status KvCore::RestoreLearned(const std::string& name, std::string_view by
   return NotFound("unknown tenant: tenant={}", name);
 }
 
-KvCore::SaveAnswer KvCore::PublishPrefix(Session& session, uint32_t slot, uint32_t uid,
-                                         bool* asked) {
+SaveAnswer KvCore::PublishPrefix(Session& session, uint32_t slot, uint32_t uid, bool* asked) {
   SaveAnswer answer;
   const absl::StatusOr<Sequence*> found = LookAtIdle(session, slot, uid);
   answer.status = found.status();

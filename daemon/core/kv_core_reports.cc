@@ -53,6 +53,11 @@ std::vector<TenantReport> KvCore::TenantReports() const {
     report.held_bytes = tenant->kept.held_bytes() + tenant->outside.held_bytes();
     report.charged_bytes = tenant->account.charged_bytes();
     report.limit_bytes = tenant->account.limit_bytes();
+    report.reserved_bytes = tenant->account.budget().reserved_bytes;
+    report.weight = tenant->account.budget().weight;
+    report.own_bytes = lending_.GuaranteedBytes(tenant->account);
+    report.wanted_back_bytes = tenant->wanted_back;
+    report.taken_back_bytes = tenant->account.taken_back_bytes();
     report.sessions = tenant->sessions;
     report.counters = tenant->counters;
     report.snapshots = tenant->snapshots.size();
@@ -179,7 +184,7 @@ absl::Status KvCore::CheckConservation() const {
   uint64_t charged = 0;
   for (const auto& tenant : tenants_) {
     uint64_t owned = tenant->kept.charged_bytes() + tenant->outside.charged_bytes() +
-                     tenant->account.quarantined_bytes();
+                     tenant->account.quarantined_bytes() + tenant->account.taken_back_bytes();
     uint64_t held = tenant->kept.held_bytes() + tenant->outside.held_bytes();
     for (const auto& [id, session] : sessions_) {
       if (&session->tenant != tenant.get()) continue;
@@ -199,7 +204,7 @@ absl::Status KvCore::CheckConservation() const {
       return Internal("what is named and what is held differ: tenant={} named={} held={}",
                       tenant->config.name, named, held);
     }
-    charged += owned;
+    charged += tenant->account.pool_bytes();
   }
   const HostPoolCounts counts = pool_.counts();
   if (counts.charged_bytes < charged) {  // more: the stock is being filled at this moment

@@ -4,23 +4,26 @@
 #include <vector>
 
 #include "daemon/core/kv_core.h"
+#include "policies/fairness/fair_shares.h"
 
 namespace kvasir::core {
 
 bool KvCore::GiveUpCached(uint64_t charged_max) {
   uint64_t charged = 0;
-  double limits = 0;
+  std::vector<fairness::Claim> claims;
   for (const auto& tenant : tenants_) {
-    charged += tenant->account.charged_bytes();
-    limits += static_cast<double>(tenant->account.limit_bytes());
+    const Budget& budget = tenant->account.budget();
+    const uint64_t own = tenant->account.pool_bytes();
+    claims.push_back({budget.reserved_bytes, budget.limit_bytes, budget.weight, own});
+    charged += own;
   }
   if (charged <= charged_max) return false;
-  std::vector<std::pair<double, Tenant*>> above_share;
-  for (const auto& tenant : tenants_) {
-    const double share = static_cast<double>(charged_max) *
-                         static_cast<double>(tenant->account.limit_bytes()) / limits;
-    const auto own = static_cast<double>(tenant->account.charged_bytes());
-    above_share.emplace_back(own - share, tenant.get());
+  const std::vector<uint64_t> shares = fairness::FairShares(charged_max, claims);
+  std::vector<std::pair<int64_t, Tenant*>> above_share;
+  for (size_t i = 0; i < tenants_.size(); ++i) {
+    above_share.emplace_back(
+        static_cast<int64_t>(claims[i].wanted - std::min(claims[i].wanted, shares[i])),
+        tenants_[i].get());
   }
   std::stable_sort(above_share.begin(), above_share.end(),
                    [](const auto& a, const auto& b) { return a.first > b.first; });

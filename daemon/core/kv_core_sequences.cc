@@ -152,7 +152,10 @@ SyncAnswer KvCore::Sync(Session& session, const SyncNeed& need) {
   if (sequence.retrieval() != nullptr) answer.unseen_bytes = sequence.retrieval()->held_bytes();
   const bool table = !need.table_row || sequence.HasTableFor(*need.table_row);
   if (!granted.ok()) {
-    answer.status = granted;
+    // What others owe the tenant is on its way: the caller asks again after some progress.
+    const bool comes = absl::IsResourceExhausted(granted) && !sequence.job_out() &&
+                       lending_.IsOwed(session.tenant.account);
+    if (!comes) answer.status = granted;
   } else if (table) {
     answer.ready = true;
   } else if (!advanced.ok()) {
@@ -165,8 +168,7 @@ SyncAnswer KvCore::Sync(Session& session, const SyncNeed& need) {
   return answer;
 }
 
-KvCore::TruncateAnswer KvCore::Truncate(Session& session, uint32_t slot, uint32_t uid,
-                                        uint64_t rows) {
+TruncateAnswer KvCore::Truncate(Session& session, uint32_t slot, uint32_t uid, uint64_t rows) {
   TruncateAnswer answer;
   const absl::StatusOr<Sequence*> found = LookAtIdle(session, slot, uid);
   answer.status = found.status();
@@ -181,8 +183,7 @@ KvCore::TruncateAnswer KvCore::Truncate(Session& session, uint32_t slot, uint32_
   return answer;
 }
 
-KvCore::SelectAnswer KvCore::SelectRows(Session& session, uint32_t slot, uint32_t uid,
-                                        bool* asked) {
+SelectAnswer KvCore::SelectRows(Session& session, uint32_t slot, uint32_t uid, bool* asked) {
   SelectAnswer answer;
   const absl::StatusOr<Sequence*> found = LookAtIdle(session, slot, uid);
   answer.status = found.status();
@@ -200,8 +201,8 @@ KvCore::SelectAnswer KvCore::SelectRows(Session& session, uint32_t slot, uint32_
   return answer;
 }
 
-KvCore::RetrieveAnswer KvCore::Retrieve(Session& session, uint32_t slot, uint32_t uid,
-                                        uint32_t layer, uint64_t mass_blocks, bool* asked) {
+RetrieveAnswer KvCore::Retrieve(Session& session, uint32_t slot, uint32_t uid, uint32_t layer,
+                                uint64_t mass_blocks, bool* asked) {
   RetrieveAnswer answer;
   // Without a Look(): nothing of the answer follows from the desk. A block is sealed at the row
   // where the table in use ends, and no step goes there before a Sync() has looked, so that a row

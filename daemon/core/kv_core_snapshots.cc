@@ -67,8 +67,8 @@ absl::StatusOr<std::shared_ptr<const Snapshot>> KvCore::SealAndSave(Sequence& se
   return saved;
 }
 
-KvCore::SaveAnswer KvCore::SaveSequence(Session& session, uint32_t slot, uint32_t uid,
-                                        const SnapshotId& id, Instant now, bool* asked) {
+SaveAnswer KvCore::SaveSequence(Session& session, uint32_t slot, uint32_t uid, const SnapshotId& id,
+                                Instant now, bool* asked) {
   SaveAnswer answer;
   const absl::StatusOr<Sequence*> found = LookAtIdle(session, slot, uid);
   answer.status = found.status();

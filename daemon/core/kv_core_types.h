@@ -52,6 +52,7 @@ struct CoreConfig {
   uint32_t write_down_low_percent = 60;
   uint32_t leases_per_session_max = 64;
   uint32_t lease_ms_max = 60'000;
+  uint32_t take_back_ms = 200;  // that sessions have when lent memory is wanted back
 };
 
 // The scopes in which a session may find prefixes: its tenant's, then those of public tenants.
@@ -216,6 +217,11 @@ struct SequenceReport {
 struct TenantReport {
   std::string name;
   uint64_t held_bytes = 0, charged_bytes = 0, limit_bytes = 0;
+  uint64_t reserved_bytes = 0;
+  uint32_t weight = 1;
+  uint64_t own_bytes = 0;  // of the pool, however much the others want
+  uint64_t wanted_back_bytes = 0;
+  uint64_t taken_back_bytes = 0;  // of charged_bytes, that somebody holds on to
   uint32_t sessions = 0, sequences = 0;
   uint64_t rows_seen = 0, rows_kept = 0;
   uint64_t snapshots = 0, snapshot_bytes = 0;  // groups that they share are counted once

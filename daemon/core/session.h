@@ -23,6 +23,8 @@ struct Peer {
   uint32_t uid = 0;
   uint32_t gid = 0;
   uint32_t pid = 0;
+  // It may open the daemon's memory files for writing: root, or the daemon's own user.
+  bool overrides_permissions = false;
 };
 
 struct RegisteredModel {
@@ -49,7 +51,7 @@ struct Session {
         limits(session_limits),
         sizes(SegmentSizesFor(session_limits)),
         arena(sizes.arena_off, session_limits.arena_bytes),
-        extents(session_limits.extents_max, sender),
+        extents(session_limits.extents_max, sender, session_peer.overrides_permissions),
         recent(ExtentUse::kRecent, first_extent_bytes, extent_bytes, owner.account),
         sequences(session_limits.sequences_max) {}
 

@@ -28,7 +28,8 @@ absl::StatusOr<ExtentTable::Ref> ExtentTable::RefOf(const Extent& extent) {
     return ResourceExhausted("session has too many extents: limits.extents_per_session_max={}",
                              extents_max_);
   }
-  const Ref ref{static_cast<uint32_t>(slots_.size()), 1};
+  if (seals_size_) KVASIR_RETURN_IF_ERROR(extent.SealSize());
+  const Ref ref = free_.empty() ? Ref{static_cast<uint32_t>(slots_.size()), 1} : free_.back();
   shm::ExtentNotice notice{};
   notice.kind = static_cast<uint32_t>(shm::MessageKind::kExtent);
   notice.extent_kind = static_cast<uint32_t>(
@@ -39,7 +40,15 @@ absl::StatusOr<ExtentTable::Ref> ExtentTable::RefOf(const Extent& extent) {
   notice.extent_id = extent.id();
   KVASIR_RETURN_IF_ERROR(sender_.SendExtent(notice, extent));
   slots_.emplace(extent.id(), ref);
+  if (!free_.empty()) free_.pop_back();
   return ref;
+}
+
+void ExtentTable::Forget(uint64_t extent_id) {
+  const auto found = slots_.find(extent_id);
+  if (found == slots_.end()) return;
+  free_.push_back({found->second.slot, found->second.generation + 1});
+  slots_.erase(found);
 }
 
 }  // namespace kvasir::core

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <vector>
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
@@ -57,20 +58,26 @@ class ExtentTable {
     uint32_t generation = 0;
   };
 
-  // `sender` must outlive it.
-  ExtentTable(uint32_t extents_max, ExtentSender& sender)
-      : extents_max_(extents_max), sender_(sender) {}
+  // `sender` must outlive it. `seals_size`: the engine could cut extents that are not sealed
+  // against it, so all that it gets are.
+  ExtentTable(uint32_t extents_max, ExtentSender& sender, bool seals_size = false)
+      : extents_max_(extents_max), sender_(sender), seals_size_(seals_size) {}
 
   // The slot of `extent`, sent now if the engine does not have it.
   // Errors: the sender's, kResourceExhausted naming limits.extents_per_session_max.
   absl::StatusOr<Ref> RefOf(const Extent& extent);
+
+  // The extent has been taken back: its slot is free for another, in its next generation.
+  void Forget(uint64_t extent_id);
 
   uint64_t size() const { return slots_.size(); }
 
  private:
   const uint32_t extents_max_;
   ExtentSender& sender_;
+  const bool seals_size_;
   std::map<uint64_t, Ref> slots_;  // by extent id
+  std::vector<Ref> free_;          // as the next extents will have them
 };
 
 }  // namespace kvasir::core

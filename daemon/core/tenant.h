@@ -28,21 +28,26 @@ struct TenantConfig {
   bool is_public = false;                 // every tenant may find its prefixes
   uint64_t stored_bytes = 0;              // that it may have in a tier that is this host's alone
   std::vector<std::string> degrade = {};  // what becomes of its prefixes, rung by rung; checked
+  uint64_t reserved_bytes = 0;            // of the pool
+  uint32_t weight = 1;
 };
 
 struct TenantCounters {
   uint64_t compactions = 0;
   uint64_t rejected_calls = 0;
   uint64_t violations = 0;
-  uint64_t snapshots_dropped = 0;    // to make room
-  uint64_t prefix_lookups = 0;       // sequences opened with a prefix that may be shared
-  uint64_t prefix_hits = 0;          // of those, such that did not begin at row 0
-  uint64_t prefix_rows = 0;          // of the prompts that were asked with
-  uint64_t prefix_rows_hit = 0;      // of those, rows that were there
-  uint64_t condensings = 0;          // prefixes that were brought into a smaller form
-  uint64_t condensed_rows = 0;       // of them
-  uint64_t condensed_bytes = 0;      // that they hold less for it
-  uint64_t condensing_failures = 0;  // begun, and given up
+  uint64_t snapshots_dropped = 0;     // to make room
+  uint64_t prefix_lookups = 0;        // sequences opened with a prefix that may be shared
+  uint64_t prefix_hits = 0;           // of those, such that did not begin at row 0
+  uint64_t prefix_rows = 0;           // of the prompts that were asked with
+  uint64_t prefix_rows_hit = 0;       // of those, rows that were there
+  uint64_t condensings = 0;           // prefixes that were brought into a smaller form
+  uint64_t condensed_rows = 0;        // of them
+  uint64_t condensed_bytes = 0;       // that they hold less for it
+  uint64_t condensing_failures = 0;   // begun, and given up
+  uint64_t sequences_taken_back = 0;  // ended, because others wanted their memory
+  uint64_t sessions_taken_back = 0;   // likewise
+  uint64_t bytes_taken_back = 0;      // of extents that somebody still held
 };
 
 // Group allocators by group size, made when first asked for. Not thread-safe.
@@ -90,6 +95,11 @@ class AllocatorSet {
     for (const auto& [size, allocator] : by_bytes_) allocator->EndAdoption();
   }
   const std::map<uint64_t, std::unique_ptr<GroupAllocator>>& by_bytes() const { return by_bytes_; }
+  bool ReturnEmptyExtents() {
+    bool any = false;
+    for (const auto& [size, allocator] : by_bytes_) any |= allocator->ReturnEmptyExtents();
+    return any;
+  }
   bool AnyUnmapped() const {
     return std::any_of(by_bytes_.begin(), by_bytes_.end(),
                        [](const auto& one) { return one.second->AnyUnmapped(); });
@@ -111,11 +121,12 @@ class AllocatorSet {
 
 // Not thread-safe. Address-stable: sessions refer to it.
 struct Tenant {
-  Tenant(TenantConfig tenant_config, HostPool& pool, uint64_t first_extent_bytes,
+  Tenant(TenantConfig tenant_config, HostPool& pool, Lender& lender, uint64_t first_extent_bytes,
          uint64_t extent_bytes, const ChainKey& tier_key, PrefixCache prefix_cache)
       : key(tier_key),
         config(std::move(tenant_config)),
-        account(config.name, config.limit_bytes, pool),
+        account(config.name, {config.reserved_bytes, config.limit_bytes, config.weight}, pool,
+                &lender),
         kept(ExtentUse::kKept, first_extent_bytes, extent_bytes, account),
         outside(ExtentUse::kKept, first_extent_bytes, extent_bytes, account),
         prefixes(std::move(prefix_cache)),
@@ -135,6 +146,9 @@ struct Tenant {
   bool ShedCached();
   // Gives up what is worth least of those in memory; false where that frees nothing.
   bool GivesUpPrefix();
+  // Gives up a little of what it holds for later only, whether engines have it mapped or not; false
+  // if there is nothing.
+  bool GivesUpCached() { return MakeRoom(); }
   // What has been freed is given back, as far as that is possible.
   void GiveBack() {
     if (sessions == 0) return ReturnExtents();
@@ -169,7 +183,11 @@ struct Tenant {
   std::map<uint64_t, size_t> rungs_tried;  // of the ladder, by entry of `prefixes`; without effect
   TenantCounters counters;
   uint32_t sessions = 0;
-  uint64_t served_at = 0;  // turn in which a job of its was last taken
+  uint32_t overriding_sessions = 0;  // of processes that can override file permissions
+  uint64_t wanted_back = 0;          // bytes that its sessions were asked for; 0: none are
+  Instant take_back_at;              // when its sequences begin to end
+  Instant owed_until;                // asked again before that, it has no more time
+  uint64_t served_at = 0;            // turn in which a job of its was last taken
 
  private:
   // Idle extents go first, then the prefixes that are worth least, then the snapshot that was used

@@ -22,7 +22,14 @@
 namespace kvasir {
 namespace {
 
-constexpr int kSettleMs = 20;  // how soon the kernel is asked again whether extents are free
+// How soon the kernel is asked again whether extents are free; ever later while they are not.
+constexpr int kSettleMs = 20;
+constexpr int kSettleMsMax = 1000;
+// Memory files have mode 0600.
+bool OverridesPermissions(const PeerCredentials& peer) {
+  return peer.uid == 0 || peer.uid == ::geteuid();
+}
+
 constexpr int kEventsMax = 32;
 constexpr int kLeaseWaitMsMax = 60'000;  // a longer wait is one of several
 
@@ -79,7 +86,8 @@ int DataServer::TimeoutMs() const {
   const bool greeting = std::any_of(sessions_.begin(), sessions_.end(), [](const auto& each) {
     return each.second->session_id() == 0;
   });
-  if (settling_ || !leaving_.empty()) return kSettleMs;
+  if (lending_ || !leaving_.empty()) return kSettleMs;
+  if (settling_) return settle_ms_;
   const int timeout = greeting ? static_cast<int>(options_.hello_timeout_ms) : -1;
   if (!lease_end_) return timeout;
   const auto left =
@@ -198,9 +206,9 @@ absl::Status DataServer::OpenSession(DataSession& session) {
   {
     MutexLock lock(shared_.mutex);
     KVASIR_ASSIGN_OR_RETURN(
-        opened,
-        shared_.core.OpenSession({session.peer().uid, session.peer().gid, session.peer().pid},
-                                 token, options_.boot_epoch, session.memory(), session));
+        opened, shared_.core.OpenSession({session.peer().uid, session.peer().gid,
+                                          session.peer().pid, OverridesPermissions(session.peer())},
+                                         token, options_.boot_epoch, session.memory(), session));
     session.set_session_id(opened->id);
     spdlog::info("session opened: session={} tenant={} uid={} pid={}", opened->id,
                  opened->tenant.config.name, session.peer().uid, session.peer().pid);
@@ -238,6 +246,7 @@ void DataServer::Drop(int fd) {
   if (shared_.core.HasWork()) shared_.work.NotifyOne();
   shared_.progress.NotifyAll();
   settling_ = true;
+  settle_ms_ = kSettleMs;
   if (!shared_.core.IsGone(id)) leaving_[id] = std::move(session);
 }
 
@@ -260,7 +269,12 @@ void DataServer::TakeLeave() {
     const std::optional<Instant> lease_end = shared_.core.EndExpiredLeases();
     settling_ |= lease_end != lease_end_;  // so did those of a lease that is over
     lease_end_ = lease_end;
-    if (settling_) settling_ = shared_.core.Settle();
+    lending_ = shared_.core.TakeBack();
+    if (lending_) shared_.progress.NotifyAll();  // who waits for memory asks again
+    if (settling_ || lending_) {
+      const bool again = std::exchange(settling_, shared_.core.Settle());
+      settle_ms_ = again && !lending_ ? std::min(2 * settle_ms_, kSettleMsMax) : kSettleMs;
+    }
   }
   for (const int fd : drop) Drop(fd);
   if (options_.extents_returned) options_.extents_returned();

@@ -118,7 +118,7 @@ RingCommand::Outcome RingCommand::Match(core::KvCore& core, core::Session& sessi
 
 RingCommand::Outcome RingCommand::Retrieve(core::KvCore& core, core::Session& session,
                                            std::vector<std::byte>* bytes) {
-  const core::KvCore::RetrieveAnswer answer =
+  const core::RetrieveAnswer answer =
       core.Retrieve(session, entry_.seq, entry_.seq_uid, static_cast<uint32_t>(entry_.arg[0]),
                     entry_.arg[1], &asked_);
   for (const core::Sequence::RetrievedBlock& block : answer.blocks) {
@@ -144,7 +144,7 @@ RingCommand::Outcome RingCommand::Do(core::KvCore& core, core::Session& session,
     case shm::CommandOp::kRetrieve:
       return Retrieve(core, session, bytes);
     case shm::CommandOp::kPublishPrefix: {
-      const core::KvCore::SaveAnswer answer =
+      const core::SaveAnswer answer =
           core.PublishPrefix(session, entry_.seq, entry_.seq_uid, &asked_);
       return {answer.status, answer.ready, {{answer.rows, answer.held_bytes, 0}}};
     }
@@ -153,7 +153,7 @@ RingCommand::Outcome RingCommand::Do(core::KvCore& core, core::Session& session,
       return {closed.status(), closed.value_or(true)};
     }
     case shm::CommandOp::kTruncate: {
-      const core::KvCore::TruncateAnswer answer =
+      const core::TruncateAnswer answer =
           core.Truncate(session, entry_.seq, entry_.seq_uid, entry_.arg[0]);
       return {answer.status, answer.ready, {{answer.uid, answer.rollback_floor, 0}}};
     }

@@ -1,4 +1,4 @@
-// The bytes that one session and the daemon share in memory, ABI 5. docs/shm_protocol.md has the
+// The bytes that one session and the daemon share in memory, ABI 6. docs/shm_protocol.md has the
 // states, the memory orders, and what happens when either side dies between two stores.
 //
 // Two segments a session. D: written by the daemon, mapped read-only by the engine. E: written by
@@ -17,7 +17,7 @@
 
 namespace kvasir::shm {
 
-inline constexpr uint32_t kAbiVersion = 5;
+inline constexpr uint32_t kAbiVersion = 6;
 inline constexpr uint64_t kDaemonMagic = 0x314D48535F53564BULL;  // "KVS_SHM1"
 inline constexpr uint64_t kEngineMagic = 0x31474E455F53564BULL;  // "KVS_ENG1"
 inline constexpr uint64_t kHeaderBytes = 4096;
@@ -29,8 +29,9 @@ static_assert(A32::is_always_lock_free && A64::is_always_lock_free);
 static_assert(sizeof(A32) == 4 && sizeof(A64) == 8);
 
 enum class SessionState : uint32_t { kOpen = 1, kEnded = 2 };
+enum class EndReason : uint32_t { kNone = 0, kViolation = 1, kMemoryTakenBack = 2 };
 
-// Start of the D segment. Constant after the hand-over, but for session_state.
+// Start of the D segment. Constant after the hand-over, but for what begins at offset 128.
 struct DaemonHeader {
   uint64_t magic;
   uint32_t abi;
@@ -47,10 +48,13 @@ struct DaemonHeader {
   uint64_t e_segment_bytes;
   uint8_t reserved0[40];
   A32 session_state;  // offset 128: kEnded before any block of the session changes hands
-  uint8_t reserved1[60];
+  A32 end_reason;     // EndReason; before session_state
+  A64 wanted_back;    // bytes of lent memory that the tenant is to give back now; 0: none
+  uint8_t reserved1[48];
 };
 static_assert(sizeof(DaemonHeader) == 192 && std::is_standard_layout_v<DaemonHeader>);
 static_assert(offsetof(DaemonHeader, session_state) == 128);
+static_assert(offsetof(DaemonHeader, wanted_back) == 136);
 
 // Start of the E segment.
 struct EngineHeader {
@@ -72,13 +76,14 @@ struct VersionDesc {
 };
 static_assert(sizeof(VersionDesc) == 64);
 
-enum class BoardState : uint32_t { kFree = 0, kOpen = 1 };
+// kTakenBack: the daemon has ended the sequence, because others wanted its memory.
+enum class BoardState : uint32_t { kFree = 0, kOpen = 1, kTakenBack = 2 };
 
 // What the daemon says about a sequence.
 struct SeqBoard {
   A64 published;  // newest version; release after its descriptor, spans and runs
   A64 granted;    // rows that may be written; release after the directory entries
-  A32 uid;        // of the sequence's current life; 0 while free
+  A32 uid;        // of the sequence's current life; 0 before any of its blocks changes hands
   A32 state;      // BoardState
   uint32_t slots_per_block;
   uint32_t lanes;

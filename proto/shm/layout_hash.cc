@@ -29,6 +29,8 @@ std::string LayoutText() {
   KVASIR_FIELD_(DaemonHeader, e_desk_off);
   KVASIR_FIELD_(DaemonHeader, e_segment_bytes);
   KVASIR_FIELD_(DaemonHeader, session_state);
+  KVASIR_FIELD_(DaemonHeader, end_reason);
+  KVASIR_FIELD_(DaemonHeader, wanted_back);
   KVASIR_FIELD_(VersionDesc, version);
   KVASIR_FIELD_(VersionDesc, from_row);
   KVASIR_FIELD_(VersionDesc, until_row);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -61,8 +62,9 @@ TEST(ExtentTest, PrefaultedPagesArePresent) {
 TEST(ExtentTest, KeptExtentsHaveOneWriter) {
   const std::unique_ptr<Extent> extent = MakeSealed(ExtentUse::kKept);
   const UniqueFd fd = PeerFd(*extent);
-  EXPECT_EQ(::fcntl(fd.get(), F_GET_SEALS),
-            F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL | F_SEAL_FUTURE_WRITE);
+  EXPECT_EQ(::fcntl(fd.get(), F_GET_SEALS), F_SEAL_GROW | F_SEAL_FUTURE_WRITE);
+  EXPECT_NE(::ftruncate(fd.get(), 0), 0) << "a peer may only read";
+  EXPECT_NE(::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK), 0);
   // The daemon's mapping stays writable; every later one is refused, even for the owner.
   extent->data()[3] = std::byte{42};
   const absl::StatusOr<UniqueFd> writable = Reopen(fd, O_RDWR);
@@ -87,6 +89,56 @@ TEST(ExtentTest, RecentExtentsKeepTheirSize) {
   EXPECT_NE(::ftruncate(fd.get(), 1 << 20), 0);
   EXPECT_NE(::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_FUTURE_WRITE), 0);
   EXPECT_EQ(extent->Shrink(kPageBytes).code(), absl::StatusCode::kPermissionDenied);
+}
+
+TEST(ExtentTest, KeptExtentsAreTakenFromWhoeverMapsThem) {
+  const std::unique_ptr<Extent> extent = MakeSealed(ExtentUse::kKept);
+  extent->data()[0] = std::byte{7};
+  const UniqueFd fd = PeerFd(*extent);
+  void* const map = ::mmap(nullptr, kPageBytes, PROT_READ, MAP_SHARED, fd.get(), 0);
+  ASSERT_NE(map, MAP_FAILED);
+  ASSERT_TRUE(extent->TakeBack().ok());
+  struct stat info {};
+  ASSERT_EQ(::fstat(fd.get(), &info), 0);
+  EXPECT_EQ(info.st_size, 0);
+  EXPECT_EQ(info.st_blocks, 0) << "the kernel has the pages";
+  EXPECT_EQ(extent->Probe(), ProbeResult::kHeld) << "what is left of it is still seen";
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::signal(SIGBUS, SIG_DFL);  // not a sanitizer's
+    ::_exit(static_cast<const volatile char*>(map)[0]);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS);
+  ::munmap(map, kPageBytes);
+}
+
+TEST(ExtentTest, RecentExtentsAreEmptiedUnderTheirWriter) {
+  const std::unique_ptr<Extent> extent = MakeSealed(ExtentUse::kRecent);
+  const UniqueFd fd = PeerFd(*extent);
+  auto* const map = static_cast<char*>(
+      ::mmap(nullptr, kPageBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0));
+  ASSERT_NE(map, MAP_FAILED);
+  map[0] = 7;
+  ASSERT_TRUE(extent->TakeBack().ok());
+  struct stat info {};
+  ASSERT_EQ(::fstat(fd.get(), &info), 0);
+  EXPECT_EQ(info.st_blocks, 0);
+  EXPECT_EQ(map[0], 0);
+  ::munmap(map, kPageBytes);
+}
+
+TEST(ExtentTest, WhatAPeerCouldCutIsSealedAndStays) {
+  const std::unique_ptr<Extent> extent = MakeSealed(ExtentUse::kKept);
+  ASSERT_TRUE(extent->SealSize().ok());
+  ASSERT_TRUE(extent->SealSize().ok()) << "twice is as once";
+  const UniqueFd fd = PeerFd(*extent);
+  const absl::StatusOr<UniqueFd> writable = Reopen(fd, O_RDWR);  // as root may
+  ASSERT_TRUE(writable.ok());
+  EXPECT_NE(::ftruncate(writable->get(), 0), 0);
+  EXPECT_EQ(extent->TakeBack().code(), absl::StatusCode::kPermissionDenied);
+  extent->data()[0] = std::byte{7};
 }
 
 TEST(ExtentTest, ProbeSeesEveryKindOfHolder) {

@@ -28,6 +28,7 @@ v1::GetStatsResponse ExampleStats() {
   tenant->mutable_host()->set_held_bytes(9437184);
   tenant->mutable_host()->set_charged_bytes(67108864);
   tenant->mutable_host()->set_limit_bytes(536870912);
+  tenant->mutable_host()->set_own_bytes(268435456);
   tenant->set_sessions(1);
   tenant->set_sequences(2);
   tenant->set_rows_seen(4096);
@@ -59,11 +60,11 @@ pool         1.00 GiB, not locked
 late faults  0
 
 TENANT  SESSIONS  SEQUENCES  SEEN  KEPT     HELD   CHARGED  )"
-            R"(    LIMIT   USED  COMPACTIONS  REJECTED  VIOLATIONS
+            R"(      OWN      LIMIT   USED  COMPACTIONS  REJECTED  VIOLATIONS
 team-a         1          2  4096   512  9.0 MiB  64.0 MiB  )"
-            R"(512.0 MiB  12.5%           30         0           0
+            R"(256.0 MiB  512.0 MiB  12.5%           30         0           0
 b              0          0     0     0      0 B       0 B  )"
-            R"(      0 B      -            0         0           0
+            R"(      0 B        0 B      -            0         0           0
 )");
 }
 

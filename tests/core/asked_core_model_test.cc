@@ -216,8 +216,7 @@ class Model {
     FakeEngine::Stream& at = stream->engine;
     client->engine->WriteDesk(at);
     const uint64_t rows = at.rows - random_() % std::min<uint64_t>(at.rows + 1, 6);
-    const KvCore::TruncateAnswer answer =
-        core_->Truncate(client->engine->session(), at.slot, at.uid, rows);
+    const TruncateAnswer answer = core_->Truncate(client->engine->session(), at.slot, at.uid, rows);
     if (!answer.ready) return;
     ASSERT_EQ(answer.status.ok(), rows >= answer.rollback_floor) << MessageOf(answer.status);
     if (!answer.status.ok()) return;
@@ -261,7 +260,7 @@ class Model {
   void Select(Client& client, Stream& stream) {
     FakeEngine::Stream& at = stream.engine;
     client.engine->WriteDesk(at);
-    const KvCore::SelectAnswer answer =
+    const SelectAnswer answer =
         core_->SelectRows(client.engine->session(), at.slot, at.uid, &stream.asked);
     if (answer.ready || !answer.status.ok() || random_() % 8 == 0) stream.asked = false;
     if (!stream.Is("gemfilter") || stream.selected || at.rows == 0) {
@@ -283,7 +282,7 @@ class Model {
     if (random_() % 4 == 0) stream.layer = static_cast<uint32_t>(random_() % 3);
     const uint32_t layer = stream.layer;
     const uint64_t mass = random_() % 2 == 0 ? 0 : stream.last[layer];
-    const KvCore::RetrieveAnswer answer =
+    const RetrieveAnswer answer =
         core_->Retrieve(client.engine->session(), at.slot, at.uid, layer, mass, &stream.asked);
     if (answer.ready || !answer.status.ok() || random_() % 8 == 0) stream.asked = false;
     if (!stream.Is("infllm") || layer == 2) {

@@ -75,14 +75,13 @@ class AskedCoreTest : public ::testing::Test {
     return engine_->Sync(stream, stream.rows, stream.rows).status;
   }
   // The same call again, until it is answered or given up.
-  KvCore::SelectAnswer Select(const FakeEngine::Stream& stream) {
-    KvCore::SelectAnswer answer =
-        core_->SelectRows(engine_->session(), stream.slot, stream.uid, &asked_);
+  SelectAnswer Select(const FakeEngine::Stream& stream) {
+    SelectAnswer answer = core_->SelectRows(engine_->session(), stream.slot, stream.uid, &asked_);
     if (answer.ready || !answer.status.ok()) GiveUp();
     return answer;
   }
-  KvCore::RetrieveAnswer Retrieve(const FakeEngine::Stream& stream, uint32_t layer) {
-    KvCore::RetrieveAnswer answer =
+  RetrieveAnswer Retrieve(const FakeEngine::Stream& stream, uint32_t layer) {
+    RetrieveAnswer answer =
         core_->Retrieve(engine_->session(), stream.slot, stream.uid, layer, 0, &asked_);
     if (answer.ready || !answer.status.ok()) GiveUp();
     return answer;
@@ -113,8 +112,7 @@ TEST_F(AskedCoreTest, AChoiceThatNobodyFetchedIsNotGivenForOtherRows) {
   EXPECT_FALSE(Select(stream).ready);
   RunJobs();
   GiveUp();
-  const KvCore::TruncateAnswer cut =
-      core_->Truncate(engine_->session(), stream.slot, stream.uid, 2);
+  const TruncateAnswer cut = core_->Truncate(engine_->session(), stream.slot, stream.uid, 2);
   ASSERT_TRUE(cut.ready && cut.status.ok()) << MessageOf(cut.status);
   stream.rows = 2;
   stream.uid = cut.uid;
@@ -125,7 +123,7 @@ TEST_F(AskedCoreTest, AChoiceThatNobodyFetchedIsNotGivenForOtherRows) {
   WriteTo(stream, 6);
   EXPECT_FALSE(Select(stream).ready);
   RunJobs();
-  const KvCore::SelectAnswer answer = Select(stream);
+  const SelectAnswer answer = Select(stream);
   ASSERT_TRUE(answer.ready) << MessageOf(answer.status);
   ASSERT_EQ(answer.rows.size(), 3U);
   EXPECT_LT(answer.rows.back(), 6U);
@@ -140,7 +138,7 @@ TEST_F(AskedCoreTest, BlocksThatNobodyFetchedAreNotGivenForAnotherQuery) {
   FakeEngine::FillReports(stream, -0.5F);
   EXPECT_FALSE(Retrieve(stream, 0).ready);
   RunJobs();
-  const KvCore::RetrieveAnswer answer = Retrieve(stream, 0);
+  const RetrieveAnswer answer = Retrieve(stream, 0);
   ASSERT_TRUE(answer.ready) << MessageOf(answer.status);
   ASSERT_EQ(answer.blocks.size(), 1U);
   EXPECT_EQ(answer.blocks[0].block, 0U);  // elements grow with the row: the smallest product
@@ -154,7 +152,7 @@ TEST_F(AskedCoreTest, ABlockThatIsFoundIsNeverInViewAsWell) {
     (void)engine_->Writable(stream);  // adopts what there is, and the desk does not say so yet
     (void)Retrieve(stream, 0);
     RunJobs();
-    const KvCore::RetrieveAnswer answer = Retrieve(stream, 0);
+    const RetrieveAnswer answer = Retrieve(stream, 0);
     GiveUp();
     ASSERT_TRUE(answer.ready) << MessageOf(answer.status);
     const std::vector<uint64_t> visible = engine_->VisibleRows(stream, rows, 0);
@@ -172,7 +170,7 @@ TEST_F(AskedCoreTest, ALookupTakesNothingFromTheDesk) {
   engine_->desk(stream.slot).rows = uint64_t{1} << 40;
   EXPECT_FALSE(Retrieve(stream, 0).ready);
   RunJobs();
-  const KvCore::RetrieveAnswer answer = Retrieve(stream, 0);
+  const RetrieveAnswer answer = Retrieve(stream, 0);
   ASSERT_TRUE(answer.ready) << MessageOf(answer.status);
   ASSERT_EQ(answer.blocks.size(), 1U);
   engine_->ExpectBlock(stream, 0, answer.blocks[0], uint64_t{4} * answer.blocks[0].block, 4);

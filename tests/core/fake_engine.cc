@@ -91,7 +91,7 @@ FakeEngine::Buffer FakeEngine::MakeBuffer(uint64_t bytes) {
   return Buffer(data);
 }
 
-FakeEngine::FakeEngine(KvCore& core, const SessionLimits& limits, uint32_t uid)
+FakeEngine::FakeEngine(KvCore& core, const SessionLimits& limits, uint32_t uid, bool overrides)
     : core_(core),
       sizes_(SegmentSizesFor(limits)),
       d_(MakeBuffer(sizes_.d_bytes)),
@@ -101,7 +101,7 @@ FakeEngine::FakeEngine(KvCore& core, const SessionLimits& limits, uint32_t uid)
   ++tokens_made;
   std::memcpy(token.bytes.data(), &tokens_made, sizeof(tokens_made));
   absl::StatusOr<Session*> session =
-      core.OpenSession({uid, uid, 1}, token, 7, {d_.get(), e_.get()}, *this);
+      core.OpenSession({uid, uid, 1, overrides}, token, 7, {d_.get(), e_.get()}, *this);
   EXPECT_TRUE(session.ok()) << MessageOf(session.status());
   session_ = *session;
   session_id_ = session_->id;
@@ -111,6 +111,10 @@ absl::Status FakeEngine::SendExtent(const shm::ExtentNotice& notice, const Exten
   if (refuse_extents) return DeadlineExceeded("the engine does not read");
   extents_.resize(std::max<size_t>(extents_.size(), notice.slot + 1));
   extents_[notice.slot] = extent.data();
+  newest_generation = std::max(newest_generation, notice.generation);
+  if (holds == nullptr) return absl::OkStatus();
+  KVASIR_ASSIGN_OR_RETURN(UniqueFd fd, extent.OpenForPeer());
+  holds->push_back(std::move(fd));
   return absl::OkStatus();
 }
 

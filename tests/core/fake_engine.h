@@ -13,6 +13,7 @@
 
 #include <absl/status/statusor.h>
 
+#include "base/posix.h"
 #include "daemon/core/kv_core.h"
 
 namespace kvasir::core::testing {
@@ -43,7 +44,7 @@ class FakeEngine final : public ExtentSender {
   };
 
   // Opens a session. `limits` as in the core's configuration.
-  FakeEngine(KvCore& core, const SessionLimits& limits, uint32_t uid);
+  FakeEngine(KvCore& core, const SessionLimits& limits, uint32_t uid, bool overrides = false);
 
   absl::Status SendExtent(const shm::ExtentNotice& notice, const Extent& extent) override;
 
@@ -66,13 +67,13 @@ class FakeEngine final : public ExtentSender {
                                 const SnapshotId& snapshot, const std::vector<uint32_t>& ids);
   // Opens a sequence that goes on from the longest cached prefix of these tokens.
   absl::StatusOr<Stream> Attach(OpenRequest request, const std::string& salt, PrefixRequest prefix);
-  KvCore::SaveAnswer Publish(const Stream& stream, bool* asked) {
+  SaveAnswer Publish(const Stream& stream, bool* asked) {
     return core_.PublishPrefix(*session_, stream.slot, stream.uid, asked);
   }
   bool Opening(const Stream& stream) const {
     return core_.OpenedSequence(*session_, stream.id)->resuming();
   }
-  KvCore::SaveAnswer Save(const Stream& stream, const SnapshotId& id, bool* asked) {
+  SaveAnswer Save(const Stream& stream, const SnapshotId& id, bool* asked) {
     return core_.SaveSequence(*session_, stream.slot, stream.uid, id, Instant(), asked);
   }
   // Fills the report group with `value`.
@@ -101,6 +102,7 @@ class FakeEngine final : public ExtentSender {
   void ExpectBlock(const Stream& stream, uint32_t layer, const Sequence::RetrievedBlock& block,
                    uint64_t first, uint32_t rows);
 
+  const std::byte* daemon_segment() const { return d_.get(); }
   shm::SeqBoard& board(uint32_t slot) { return boards()[slot]; }
   shm::SeqDesk& desk(uint32_t slot);
   uint64_t records_read = 0;  // by VisibleRows()
@@ -111,8 +113,10 @@ class FakeEngine final : public ExtentSender {
   std::function<std::string(uint64_t row, uint32_t layer, uint32_t plane)> rows_from;
   // Called while a prefix is on its way up from a tier; empty: what lies in tiers is not asked for.
   std::function<void()> run_tiers;
-  bool waits_for_tiers = true;  // false: begins to load, and opens without
-  bool refuse_extents = false;  // SendExtent fails, as when the peer does not read
+  bool waits_for_tiers = true;             // false: begins to load, and opens without
+  bool refuse_extents = false;             // SendExtent fails, as when the peer does not read
+  std::vector<UniqueFd>* holds = nullptr;  // gets a descriptor of every extent
+  uint32_t newest_generation = 0;          // of a slot
 
  private:
   struct Free {

@@ -28,7 +28,7 @@ class KeptColumnsTest : public ::testing::Test {
 
   KeptColumnsTest()
       : pool_(testing::MakeTestPool(16 * kMiB)),
-        account_("kept", 8 * kMiB, *pool_),
+        account_("kept", {0, 8 * kMiB, 1}, *pool_, nullptr),
         block_geometry_(Geometry(16)),
         small_geometry_(Geometry(2)),
         block_({block_geometry_.bytes, ExtentUse::kKept, 32 * kKiB, 64 * kKiB}, account_),

@@ -21,7 +21,7 @@ class KeptListTest : public ::testing::Test {
  protected:
   explicit KeptListTest(uint64_t limit_bytes = 8 * kMiB)
       : pool_(testing::MakeTestPool(16 * kMiB)),
-        account_("kept", limit_bytes, *pool_),
+        account_("kept", {0, limit_bytes, 1}, *pool_, nullptr),
         block_geometry_(shm::MakeGroupGeometry(std::vector<shm::LayerRowBytes>{{8, 8}}, 16)),
         small_geometry_(shm::MakeGroupGeometry(std::vector<shm::LayerRowBytes>{{8, 8}}, 2)),
         block_({block_geometry_.bytes, ExtentUse::kKept, 32 * kKiB, 64 * kKiB}, account_),

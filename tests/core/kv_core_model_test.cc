@@ -210,8 +210,7 @@ class Model {
     if (stream == nullptr || client->engine->Opening(stream->engine)) return;
     client->engine->WriteDesk(stream->engine);
     if (!stream->asked) std::memcpy(stream->saving.bytes.data(), &++ids_made_, sizeof(ids_made_));
-    const KvCore::SaveAnswer answer =
-        client->engine->Save(stream->engine, stream->saving, &stream->asked);
+    const SaveAnswer answer = client->engine->Save(stream->engine, stream->saving, &stream->asked);
     if (!answer.status.ok()) {
       // Sealed rows lie in memory that the engine has to take.
       const bool refused = client->engine->refuse_extents &&
@@ -271,8 +270,7 @@ class Model {
     FakeEngine::Stream& at = stream->engine;
     client->engine->WriteDesk(at);
     const uint64_t rows = at.rows - random_() % std::min<uint64_t>(at.rows + 1, 12);
-    const KvCore::TruncateAnswer answer =
-        core_->Truncate(client->engine->session(), at.slot, at.uid, rows);
+    const TruncateAnswer answer = core_->Truncate(client->engine->session(), at.slot, at.uid, rows);
     if (!answer.ready) return;
     ASSERT_EQ(answer.status.ok(), rows >= answer.rollback_floor) << MessageOf(answer.status);
     if (!answer.status.ok()) return;

@@ -57,7 +57,7 @@ class PrefixCoreTest : public SnapshotCoreTest {
     engine.WriteDesk(stream);
     bool asked = false;
     for (int attempt = 0; attempt < 4; ++attempt) {
-      const KvCore::SaveAnswer answer = engine.Publish(stream, &asked);
+      const SaveAnswer answer = engine.Publish(stream, &asked);
       if (!answer.status.ok()) return answer.status;
       if (answer.ready) return absl::OkStatus();
       RunJobs();

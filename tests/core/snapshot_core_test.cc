@@ -84,7 +84,7 @@ TEST_P(EveryRetention, IsTruncatedAsTheSequenceItself) {
   uint64_t floor[2] = {0, 0};
   for (FakeEngine::Stream* stream : {&*saved, &*opened}) {
     engine.WriteDesk(*stream);
-    KvCore::TruncateAnswer answer = core_->Truncate(engine.session(), stream->slot, stream->uid, 0);
+    TruncateAnswer answer = core_->Truncate(engine.session(), stream->slot, stream->uid, 0);
     ASSERT_TRUE(answer.ready);
     floor[stream == &*opened ? 1 : 0] = answer.rollback_floor;
     if (!answer.status.ok()) {
@@ -178,7 +178,7 @@ TEST_F(SnapshotCoreTest, ASelectionIsSavedOnceItIsMade) {
   bool asked = false;
   (void)core_->SelectRows(engine.session(), stream->slot, stream->uid, &asked);
   RunJobs();
-  const KvCore::SelectAnswer chosen =
+  const SelectAnswer chosen =
       core_->SelectRows(engine.session(), stream->slot, stream->uid, &asked);
   ASSERT_TRUE(chosen.ready) << MessageOf(chosen.status);
   stream->rows = 0;
@@ -191,8 +191,7 @@ TEST_F(SnapshotCoreTest, ASelectionIsSavedOnceItIsMade) {
   EXPECT_EQ(engine.Seen(*opened, 20, 0), engine.Seen(*stream, 20, 0));
   engine.WriteDesk(*opened);
   asked = false;
-  const KvCore::SelectAnswer again =
-      core_->SelectRows(engine.session(), opened->slot, opened->uid, &asked);
+  const SelectAnswer again = core_->SelectRows(engine.session(), opened->slot, opened->uid, &asked);
   EXPECT_EQ(again.status.code(), absl::StatusCode::kFailedPrecondition) << MessageOf(again.status);
 }
 

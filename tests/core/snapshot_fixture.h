@@ -135,7 +135,7 @@ class SnapshotCoreTest : public ::testing::Test {
     engine.WriteDesk(stream);
     bool asked = false;
     for (int attempt = 0; attempt < 4; ++attempt) {
-      const KvCore::SaveAnswer answer = engine.Save(stream, IdOf(id), &asked);
+      const SaveAnswer answer = engine.Save(stream, IdOf(id), &asked);
       if (!answer.status.ok()) return answer.status;
       if (answer.ready) {
         EXPECT_EQ(answer.rows, stream.rows);

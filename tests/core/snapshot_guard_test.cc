@@ -108,7 +108,7 @@ TEST_F(SnapshotGuardTest, BlocksThatAreBeingSavedAreNotFreed) {
   EXPECT_TRUE(waits);
   core::Run(*job);
   core_->FinishJob(std::move(job));
-  const KvCore::SaveAnswer saved = engine.Save(*stream, IdOf(7), &asked);
+  const SaveAnswer saved = engine.Save(*stream, IdOf(7), &asked);
   ASSERT_TRUE(saved.ready) << MessageOf(saved.status);
   EXPECT_EQ(saved.rows, ids.size());
   absl::StatusOr<FakeEngine::Stream> opened = Resume(engine, model, 7, ids);

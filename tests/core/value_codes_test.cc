@@ -40,7 +40,7 @@ class ValueCodesTest : public ::testing::TestWithParam<uint32_t> {
  protected:
   ValueCodesTest()
       : pool_(testing::MakeTestPool(16 * kMiB)),
-        account_("kept", 8 * kMiB, *pool_),
+        account_("kept", {0, 8 * kMiB, 1}, *pool_, nullptr),
         recent_(
             shm::MakeGroupGeometry(std::vector<shm::LayerRowBytes>{{kRowBytes, kRowBytes}}, kRows)),
         block_geometry_(CodedGeometry(kSlots, GetParam())),

@@ -55,8 +55,8 @@ class TwoUsersTest : public ::testing::Test {
     config.memory.lock = Config::Memory::Lock::kOff;
     config.memory.pressure = Config::Memory::Pressure::kOff;
     config.limits.rows_max = 1 << 16;
-    config.tenants = {{"victim", {kVictimUid}, 16 * kMiB, "full"},
-                      {"attacker", {kAttackerUid}, 4 * kMiB, "full"}};
+    config.tenants = {{"victim", {kVictimUid}, 16 * kMiB, 0, 1, "full"},
+                      {"attacker", {kAttackerUid}, 4 * kMiB, 0, 1, "full"}};
     control_ = config.server.control_socket;
     data_ = config.server.data_socket;
     daemon_.set_program(folder_.path() + "/kvasird");

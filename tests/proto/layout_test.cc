@@ -43,7 +43,7 @@ TEST(LayoutTest, TextAndHashAreTheGoldenOnes) {
   std::stringstream golden;
   golden << file.rdbuf();
   EXPECT_EQ(LayoutText(), golden.str());
-  EXPECT_EQ(LayoutHash(), 13122388604816408348ULL);
+  EXPECT_EQ(LayoutHash(), 2283165896727301278ULL);
 }
 
 TEST(LayoutTest, DaemonHeader) {
@@ -62,14 +62,16 @@ TEST(LayoutTest, DaemonHeader) {
   header.e_desk_off = 9;
   header.e_segment_bytes = 10;
   header.session_state.store(2);
+  header.end_reason.store(1);
+  header.wanted_back.store(11);
   std::string zeros;
-  for (int i = 0; i < 7; ++i) zeros += " 0000000000000000";
+  for (int i = 0; i < 6; ++i) zeros += " 0000000000000000";
   EXPECT_EQ(HexOf(header),
             "4b56535f53484d31 0200000000100000 8877665544332211 0200000000000000 "
             "0300000000000000 0400000005000000 0600000000000000 0700000000000000 "
             "0800000000000000 0900000000000000 0a00000000000000 0000000000000000 "
             "0000000000000000 0000000000000000 0000000000000000 0000000000000000 "
-            "0200000000000000" +
+            "0200000001000000 0b00000000000000" +
                 zeros);
 }
 

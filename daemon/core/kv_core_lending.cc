@@ -1,0 +1,195 @@
+// Taking lent memory back: what is cached goes first, then engines are asked, then sequences end;
+// what processes still hold some time later is taken from them.
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <vector>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "daemon/core/kv_core.h"
+#include "policies/fairness/fair_shares.h"
+
+namespace kvasir::core {
+namespace {
+
+// Of one hold of the core's lock.
+constexpr int kRoomsAtOnce = 64;
+constexpr int kSequencesAtOnce = 64;
+
+constexpr uint64_t kLimitBytesMax = uint64_t{64} << 40;
+
+// That a process has to let go of what it does not need any more, before it is taken from it: a
+// step that began before the session ended may still read it.
+constexpr std::chrono::milliseconds kLetGoTime{100};
+
+}  // namespace
+
+bool KvCore::TakeBack() {
+  const std::vector<Lending::Debt> debts = lending_.Debts();
+  for (const auto& tenant : tenants_) {
+    const auto debt = std::find_if(debts.begin(), debts.end(), [&](const Lending::Debt& one) {
+      return one.account == &tenant->account;
+    });
+    if (debt != debts.end()) {
+      TakeBackFrom(*tenant, debt->bytes);
+    } else if (tenant->wanted_back > 0) {
+      AskBack(*tenant, 0);
+    }
+  }
+  return lending_.HasClaims();
+}
+
+absl::Status KvCore::SetBudgets(const std::map<std::string, Budget>& budgets) {
+  const uint64_t pool_bytes = pool_.counts().pool_bytes;
+  uint64_t reserved = 0;  // of at most 1,024 tenants with at most 2^46 bytes each
+  size_t known = 0;
+  for (const auto& tenant : tenants_) {
+    const auto found = budgets.find(tenant->config.name);
+    if (found == budgets.end()) {
+      reserved += tenant->account.budget().reserved_bytes;
+      continue;
+    }
+    ++known;
+    const Budget& budget = found->second;
+    if (budget.limit_bytes < config_.first_extent_bytes || budget.limit_bytes > kLimitBytesMax) {
+      return InvalidArgument("limit out of bounds: tenant={} limit_bytes={} min={} max={}",
+                             found->first, budget.limit_bytes, config_.first_extent_bytes,
+                             kLimitBytesMax);
+    }
+    if (budget.reserved_bytes > budget.limit_bytes) {
+      return InvalidArgument("larger than the limit: tenant={} reserved_bytes={} limit_bytes={}",
+                             found->first, budget.reserved_bytes, budget.limit_bytes);
+    }
+    if (budget.weight == 0 || budget.weight > fairness::kWeightMax) {
+      return InvalidArgument("weight out of bounds: tenant={} weight={} min=1 max={}", found->first,
+                             budget.weight, fairness::kWeightMax);
+    }
+    reserved += budget.reserved_bytes;
+  }
+  for (const auto& [name, budget] : budgets) {
+    if (known == budgets.size()) break;
+    const bool there = std::any_of(tenants_.begin(), tenants_.end(),
+                                   [&](const auto& tenant) { return tenant->config.name == name; });
+    if (!there) return NotFound("unknown tenant: tenant={}", name);
+  }
+  if (reserved > pool_bytes) {
+    return InvalidArgument(
+        "tenants reserve more than there is: reserved_bytes={} (of all) pool_bytes={}", reserved,
+        pool_bytes);
+  }
+  for (const auto& tenant : tenants_) {
+    const auto found = budgets.find(tenant->config.name);
+    if (found != budgets.end()) tenant->account.set_budget(found->second);
+  }
+  return absl::OkStatus();
+}
+
+void KvCore::TakeBackFrom(Tenant& tenant, uint64_t bytes) {
+  const auto empty = [&] {
+    (void)tenant.kept.ReturnEmptyExtents();
+    (void)tenant.outside.ReturnEmptyExtents();
+    for (const auto& [id, session] : sessions_) {
+      if (&session->tenant == &tenant) (void)session->recent.ReturnEmptyExtents();
+    }
+    (void)tenant.account.Settle();
+  };
+  const uint64_t before = tenant.account.pool_bytes();
+  empty();
+  // Stamps what has just come, and takes what has been waited for.
+  const uint64_t taken_before = tenant.account.taken_back_bytes();
+  for (const uint64_t extent : tenant.account.TakeBack(now_, now_ - kLetGoTime)) {
+    for (const auto& [id, session] : sessions_) session->extents.Forget(extent);
+  }
+  tenant.counters.bytes_taken_back += tenant.account.taken_back_bytes() - taken_before;
+
+  const auto missing = [&] {
+    const uint64_t there = before - tenant.account.pool_bytes() + tenant.account.coming_bytes();
+    return bytes - std::min(bytes, there);
+  };
+  bool cached = true;
+  for (int i = 0; missing() > 0 && cached && i < kRoomsAtOnce; ++i) {
+    cached = tenant.GivesUpCached();
+    empty();
+  }
+  if (missing() == 0) return AskBack(tenant, 0);
+  if (cached) return;  // the next call goes on
+  if (tenant.wanted_back == 0 && now_ >= tenant.owed_until) {
+    tenant.take_back_at = now_ + std::chrono::milliseconds(config_.take_back_ms);
+  }
+  tenant.owed_until = now_ + Lending::kClaimTime;
+  AskBack(tenant, missing());
+  if (now_ < tenant.take_back_at) return;
+  for (int i = 0; missing() > 0 && i < kSequencesAtOnce; ++i) {
+    if (!EndLatestSequence(tenant)) {
+      // What is left is not its sequences', or in copies that end soon.
+      if (now_ >= tenant.take_back_at + kLetGoTime) {
+        EndLatestSession(tenant);
+        tenant.take_back_at = now_;
+      }
+      return;
+    }
+    empty();
+  }
+}
+
+void KvCore::AskBack(Tenant& tenant, uint64_t bytes) {
+  if (tenant.wanted_back == bytes) return;
+  tenant.wanted_back = bytes;
+  for (const auto& [id, session] : sessions_) {
+    if (&session->tenant != &tenant || session->ended) continue;
+    // relaxed: a hint that orders nothing.
+    session->memory.header()->wanted_back.store(bytes, std::memory_order_relaxed);
+  }
+}
+
+void KvCore::ForgetJobOf(Sequence& sequence) {
+  for (auto& job : jobs_) {
+    if (job->sequence_id != sequence.identity().id) continue;
+    sequence.CancelJob();
+    job.reset();
+  }
+  std::erase(jobs_, nullptr);
+}
+
+bool KvCore::EndLatestSequence(Tenant& tenant) {
+  for (auto place = sequence_places_.rbegin(); place != sequence_places_.rend(); ++place) {
+    Session& session = *place->second.session;
+    const uint32_t slot = place->second.slot;
+    if (&session.tenant != &tenant || session.ended) continue;
+    Sequence& sequence = *session.sequences[slot];
+    ForgetJobOf(sequence);
+    if (sequence.job_out()) continue;
+    ++tenant.counters.sequences_taken_back;
+    spdlog::warn(
+        "sequence ended: other tenants want the memory that its tenant has borrowed: session={} "
+        "tenant={} pid={} sequence={} rows={} charged_bytes={} own_bytes={} wanted_back_bytes={}",
+        session.id, tenant.config.name, session.peer.pid, sequence.identity().id, sequence.rows(),
+        tenant.account.charged_bytes(), lending_.GuaranteedBytes(tenant.account),
+        tenant.wanted_back);
+    EraseSequence(session, slot);
+    session.Board(slot)->state.store(static_cast<uint32_t>(shm::BoardState::kTakenBack),
+                                     std::memory_order_release);
+    return true;
+  }
+  return false;
+}
+
+void KvCore::EndLatestSession(Tenant& tenant) {
+  const auto last = std::find_if(sessions_.rbegin(), sessions_.rend(), [&](const auto& each) {
+    return &each.second->tenant == &tenant && !each.second->ended;
+  });
+  if (last == sessions_.rend()) return;
+  Session& session = *last->second;
+  ++tenant.counters.sessions_taken_back;
+  spdlog::warn(
+      "session ended: other tenants want the memory that its tenant has borrowed: session={} "
+      "tenant={} pid={} charged_bytes={} own_bytes={} wanted_back_bytes={}",
+      session.id, tenant.config.name, session.peer.pid, tenant.account.charged_bytes(),
+      lending_.GuaranteedBytes(tenant.account), tenant.wanted_back);
+  session.memory.header()->end_reason.store(static_cast<uint32_t>(shm::EndReason::kMemoryTakenBack),
+                                            std::memory_order_relaxed);
+  EndSession(session.id);
+}
+
+}  // namespace kvasir::core

@@ -1,0 +1,15 @@
+// CoreConfigOf: what the core needs of the configuration.
+#ifndef KVASIR_DAEMON_CORE_CONFIG_H_
+#define KVASIR_DAEMON_CORE_CONFIG_H_
+
+#include "daemon/config.h"
+#include "daemon/core/kv_core_types.h"
+
+namespace kvasir {
+
+// Without profiles, tiers and secrets, which are not in it.
+core::CoreConfig CoreConfigOf(const Config& config);
+
+}  // namespace kvasir
+
+#endif  // KVASIR_DAEMON_CORE_CONFIG_H_
