@@ -17,10 +17,12 @@ namespace {
 
 constexpr std::chrono::hours kDrainWaitMax{1};
 
-void Fill(const TierPlace& place, v1::TierInfo* out) {
-  const TierStats stats = place.tier->Stats();
+// `all`: of all tenants together as well.
+void Fill(const TierPlace& place, bool all, v1::TierInfo* out) {
   out->set_tier(place.config.name);
   out->set_left_out(place.IsLeftOut());
+  if (!all) return;
+  const TierStats stats = place.tier->Stats();
   out->set_capacity_bytes(stats.capacity_bytes.value_or(0));
   out->set_held_bytes(stats.held_bytes.value_or(0));
   out->set_written_bytes(stats.written_bytes);
@@ -59,7 +61,7 @@ grpc::Status AdminService::ListTiers(grpc::ServerContext* context, const v1::Lis
   response->set_boot_epoch(boot_epoch_);
   for (const TierPlace& place : tiers_) {
     v1::TierInfo* const info = response->add_tiers();
-    Fill(place, info);
+    Fill(place, scope->all, info);
     for (const core::TierReport& report : reports) {
       if (report.tier != place.config.name || !scope->Sees(report.tenant)) continue;
       Fill(report, info->add_tenants());
