@@ -44,6 +44,9 @@ inline constexpr Metric<StatsSnapshot> kDaemonMetrics[] = {
     {"kvasir_memory_pressure_shrinks_total", MetricKind::kCounter,
      "Times that the pool was made smaller for memory pressure.",
      [](const StatsSnapshot& s) { return static_cast<double>(s.memory_pressure_shrinks); }},
+    {"kvasir_unidentified_peers_total", MetricKind::kCounter,
+     "Connections refused because their process had ended or could not be identified.",
+     [](const StatsSnapshot& s) { return static_cast<double>(s.unidentified_peers); }},
 };
 
 // A gauge with labels tenant="name" and times="0.125" to "8".

@@ -89,6 +89,7 @@ struct StatsSnapshot {
   uint64_t pool_wanted_bytes = 0;      // without memory pressure
   uint64_t pool_configured_bytes = 0;  // memory.pool_bytes
   uint64_t memory_pressure_shrinks = 0;
+  uint64_t unidentified_peers = 0;
   std::vector<TenantSnapshot> tenants;
   std::vector<TierSnapshot> tiers;
 };

@@ -68,7 +68,8 @@ core::CoreConfig CoreConfigOf(const Config& config) {
   core::CoreConfig core;
   for (const Config::Tenant& tenant : config.tenants) {
     core.tenants.push_back({tenant.name, tenant.uids, tenant.limit_bytes, tenant.retention,
-                            tenant.is_public, tenant.disk_bytes, tenant.degrade});
+                            tenant.is_public, tenant.disk_bytes, tenant.degrade, tenant.gids,
+                            tenant.cgroups});
   }
   core.default_tenant = config.server.default_tenant;
   core.session_limits = {config.limits.sequences_per_session_max,
@@ -282,6 +283,7 @@ absl::Status Server::StartGrpc() {
   KVASIR_ASSIGN_OR_RETURN(rings_, RingServer::Start(*shared_, std::move(rings)));
   DataServerOptions options;
   options.rings = rings_.get();
+  options.unidentified_peers = &unidentified_peers_;
   options.boot_epoch = boot_epoch_;
   options.hello_timeout_ms = config_.limits.hello_timeout_ms;
   options.session_limits = CoreConfigOf(config_).session_limits;
@@ -289,8 +291,8 @@ absl::Status Server::StartGrpc() {
   KVASIR_ASSIGN_OR_RETURN(
       data_server_,
       DataServer::Start(std::move(data_listener_), std::move(control_listener_), wake_.get(),
-                        *shared_, options, [this](UniqueFd socket, const PeerCredentials& peer) {
-                          callers_->Register(socket.get(), peer);
+                        *shared_, options, [this](UniqueFd socket, const core::Peer& peer) {
+                          if (!callers_->Register(socket.get(), peer).ok()) return;
                           grpc::AddInsecureChannelFromFd(grpc_.get(), socket.release());
                         }));
   return absl::OkStatus();
@@ -346,6 +348,7 @@ StatsSnapshot Server::Snapshot() {
   snapshot.pool_wanted_bytes = pool_size_->wanted_bytes();
   snapshot.pool_configured_bytes = config_.memory.pool_bytes;
   snapshot.memory_pressure_shrinks = pool_size_->pressure_shrinks();
+  snapshot.unidentified_peers = unidentified_peers_.load(std::memory_order_relaxed);
   for (const core::TenantReport& tenant : tenants) {
     snapshot.held_bytes += tenant.held_bytes;
     snapshot.charged_bytes += tenant.charged_bytes;

@@ -77,10 +77,10 @@ bool LeaseProbeWorks() {
 }  // namespace
 
 absl::StatusOr<AdminService::Scope> AdminService::ScopeOf(const grpc::ServerContext& context) {
-  KVASIR_ASSIGN_OR_RETURN(const PeerCredentials peer, callers_.PeerOf(context));
+  KVASIR_ASSIGN_OR_RETURN(const core::Peer peer, callers_.PeerOf(context));
   if (callers_.IsAdmin(peer)) return Scope{true, ""};
   MutexLock lock(shared_.mutex);
-  KVASIR_ASSIGN_OR_RETURN(const core::Tenant* tenant, shared_.core.TenantOf(peer.uid));
+  KVASIR_ASSIGN_OR_RETURN(const core::Tenant* tenant, shared_.core.TenantOf(peer));
   return Scope{false, tenant->config.name};
 }
 

@@ -89,7 +89,7 @@ void Fill(const core::Sequence& sequence, uint64_t prompt_rows, v1::OpenSequence
 
 grpc::Status KvCacheService::Run(const grpc::ServerContext& context, const Verb& verb,
                                  const Instant* wake) {
-  const absl::StatusOr<PeerCredentials> peer = callers_.PeerOf(context);
+  const absl::StatusOr<core::Peer> peer = callers_.PeerOf(context);
   if (!peer.ok()) return ToGrpc(peer.status());
   const absl::StatusOr<core::SessionToken> token = TokenOf(context);
   const Instant deadline =

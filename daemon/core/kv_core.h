@@ -21,6 +21,7 @@
 #include "daemon/core/handover_job.h"
 #include "daemon/core/kv_core_types.h"
 #include "daemon/core/prefix_lease.h"
+#include "daemon/core/tenant_rules.h"
 #include "daemon/core/tier_job.h"
 
 namespace kvasir::core {
@@ -33,8 +34,8 @@ class KvCore {
   KvCore(const KvCore&) = delete;
   KvCore& operator=(const KvCore&) = delete;
 
-  // The tenant of a uid. Errors: kPermissionDenied naming the uid.
-  absl::StatusOr<Tenant*> TenantOf(uint32_t uid);
+  // The tenant of a peer, by TenantRules. Errors: kPermissionDenied naming uid, gid and cgroup.
+  absl::StatusOr<Tenant*> TenantOf(const Peer& peer) const;
 
   // Starts a session on segments that the caller has made and zeroed; fills the D header.
   // Errors: kPermissionDenied, kResourceExhausted (limits.sessions_max).
@@ -369,8 +370,7 @@ class KvCore {
   Instant now_;  // set_now()
   TraceRecorder traces_{now_};
   std::vector<std::unique_ptr<Tenant>> tenants_;
-  std::map<uint32_t, Tenant*> tenant_of_uid_;
-  Tenant* default_tenant_ = nullptr;
+  TenantRules tenant_rules_;  // by place in tenants_
   std::map<uint32_t, std::unique_ptr<Session>> sessions_;
   std::map<SessionToken, Session*> by_token_;
   struct Place {

@@ -36,7 +36,7 @@ struct TierConfig {
 
 struct CoreConfig {
   std::vector<TenantConfig> tenants;
-  std::string default_tenant;  // for uids that no tenant names; "": refused
+  std::string default_tenant;  // for peers that no tenant names; "": refused
   SessionLimits session_limits;
   uint32_t sessions_max = 1024;
   uint64_t first_extent_bytes = 4ULL << 20;

@@ -28,6 +28,8 @@ struct TenantConfig {
   bool is_public = false;                 // every tenant may find its prefixes
   uint64_t stored_bytes = 0;              // that it may have in a tier that is this host's alone
   std::vector<std::string> degrade = {};  // what becomes of its prefixes, rung by rung; checked
+  std::vector<uint32_t> gids = {};
+  std::vector<std::string> cgroups = {};  // patterns of TenantRules; checked
 };
 
 struct TenantCounters {

@@ -15,6 +15,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/process_identity.h"
 #include "base/status_macros.h"
 #include "daemon/shm/data_session.h"
 #include "proto/shm/layout.h"
@@ -115,13 +116,27 @@ void DataServer::Loop() {
   }
 }
 
+std::optional<core::Peer> DataServer::Identify(const UniqueFd& socket, const char* which) {
+  absl::StatusOr<PeerIdentity> identity = IdentifyPeer(socket);
+  if (identity.ok()) {
+    return core::Peer{identity->uid,
+                      identity->gid,
+                      identity->pid,
+                      std::move(identity->cgroup),
+                      identity->overrides_permissions,
+                      identity->contained};
+  }
+  options_.unidentified_peers->fetch_add(1, std::memory_order_relaxed);
+  spdlog::warn("connection refused: socket={} {}", which, MessageOf(identity.status()));
+  return std::nullopt;
+}
+
 void DataServer::AcceptControl() {
   UniqueFd socket(
       ::accept4(control_listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
   if (!socket) return;
-  const absl::StatusOr<PeerCredentials> peer = GetPeerCredentials(socket);
-  if (!peer.ok()) return;
-  on_control_(std::move(socket), *peer);
+  const std::optional<core::Peer> peer = Identify(socket, "control");
+  if (peer) on_control_(std::move(socket), *peer);  // closing it is the answer else
 }
 
 void DataServer::AcceptData() {
@@ -130,11 +145,12 @@ void DataServer::AcceptData() {
     if (errno != EAGAIN) spdlog::warn("accept failed: errno={}", errno);
     return;
   }
-  const absl::StatusOr<PeerCredentials> peer = GetPeerCredentials(socket);
   const auto greeting = std::count_if(sessions_.begin(), sessions_.end(), [](const auto& each) {
     return each.second->session_id() == 0;
   });
-  if (!peer.ok() || greeting >= options_.pending_max) return;  // closing it is the answer
+  if (greeting >= options_.pending_max) return;  // closing it is the answer
+  const std::optional<core::Peer> peer = Identify(socket, "data");
+  if (!peer) return;
   const int fd = socket.get();
   const Instant deadline =
       SystemClock().Now() + std::chrono::milliseconds(options_.hello_timeout_ms);
@@ -197,13 +213,13 @@ absl::Status DataServer::OpenSession(DataSession& session) {
   core::Session* opened = nullptr;
   {
     MutexLock lock(shared_.mutex);
-    KVASIR_ASSIGN_OR_RETURN(
-        opened,
-        shared_.core.OpenSession({session.peer().uid, session.peer().gid, session.peer().pid},
-                                 token, options_.boot_epoch, session.memory(), session));
+    KVASIR_ASSIGN_OR_RETURN(opened,
+                            shared_.core.OpenSession(session.peer(), token, options_.boot_epoch,
+                                                     session.memory(), session));
     session.set_session_id(opened->id);
-    spdlog::info("session opened: session={} tenant={} uid={} pid={}", opened->id,
-                 opened->tenant.config.name, session.peer().uid, session.peer().pid);
+    spdlog::info("session opened: session={} tenant={} uid={} gid={} pid={} cgroup={}", opened->id,
+                 opened->tenant.config.name, session.peer().uid, session.peer().gid,
+                 session.peer().pid, session.peer().cgroup);
   }
   // Before the engine has the segments: from there on it may submit.
   KVASIR_RETURN_IF_ERROR(
