@@ -50,6 +50,11 @@ std::string_view TakeUntil(std::string_view* text, char end) {
   return taken;
 }
 
+bool IsControl(char c) {
+  const auto byte = static_cast<unsigned char>(c);
+  return byte < 0x20 || byte == 0x7f;
+}
+
 template <typename Number>
 std::optional<Number> NumberOf(std::string_view text, int base = 10) {
   Number number = 0;
@@ -173,6 +178,8 @@ absl::StatusOr<std::string> ParseCgroup(std::string_view cgroup) {
     if (line.empty() || line.front() != '/' || line.size() > kCgroupPathBytesMax) {
       return DataLoss("cgroup is no path: bytes={} max={}", line.size(), kCgroupPathBytesMax);
     }
+    if (std::any_of(line.begin(), line.end(), IsControl))
+      return DataLoss("cgroup has a control byte");
     const std::string path(line);
     while (!line.empty()) {
       if (TakeUntil(&line, '/') == "..") return "";

@@ -44,7 +44,8 @@ absl::StatusOr<PeerIdentity> IdentifyPeerByNumber(const UniqueFd& socket);
 absl::StatusOr<uint64_t> ParseStartTime(std::string_view stat);
 
 // The path in the "0::/path" line of /proc/PID/cgroup. "" where there is no such line (cgroup v1
-// alone), or where the path leads out of this process's cgroup namespace ("/../x").
+// alone), or where the path leads out of this process's cgroup namespace ("/../x"). A control byte
+// in it is an error: users name their own cgroups, and logs and terminals would believe it.
 absl::StatusOr<std::string> ParseCgroup(std::string_view cgroup);
 
 struct ProcessStatus {

@@ -71,6 +71,9 @@ TEST(ParseCgroup, TakesTheUnifiedLine) {
   EXPECT_EQ(path("0::/..\n"), "");
   EXPECT_THAT(path("0::\n"), HasSubstr("error"));
   EXPECT_THAT(path("0::relative\n"), HasSubstr("error"));
+  EXPECT_THAT(path("0::/a\x1b[2J\n"), HasSubstr("control byte"));
+  EXPECT_THAT(path("0::/a\x7f/b\n"), HasSubstr("control byte"));
+  EXPECT_EQ(path("0::/\xc3\xa4\n"), "/\xc3\xa4");
   EXPECT_THAT(path("0::/" + std::string(5000, 'a')), HasSubstr("max=4096"));
 }
 
