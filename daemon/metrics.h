@@ -91,6 +91,9 @@ struct StatsSnapshot {
   uint64_t memory_pressure_shrinks = 0;
   std::vector<TenantSnapshot> tenants;
   std::vector<TierSnapshot> tiers;
+  uint64_t audit_acts = 0;
+  uint64_t audit_refusals = 0;
+  uint64_t audit_suppressed = 0;
 };
 
 // Called on the endpoint's threads; must be thread-safe and must not wait.

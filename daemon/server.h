@@ -76,6 +76,7 @@ class Server {
   std::unique_ptr<HostPool> pool_;
   std::unique_ptr<SharedCore> shared_;
   std::unique_ptr<LearnedFiles> learned_;
+  AuditLog audit_;  // before all who write to it
   std::unique_ptr<CallerRegistry> callers_;
   std::unique_ptr<Workers> workers_;
   std::unique_ptr<TierWorkers> tier_workers_;

@@ -1,5 +1,6 @@
 // AdminService: the size of the host pool.
 #include <algorithm>
+#include <string>
 
 #include "base/error.h"
 #include "daemon/control/admin_service.h"
@@ -12,12 +13,14 @@ grpc::Status AdminService::SetPoolSize(grpc::ServerContext* context,
                                        v1::SetPoolSizeResponse* response) {
   const absl::StatusOr<Scope> scope = ScopeOf(*context);
   if (!scope.ok()) return ToGrpc(scope.status());
-  if (!scope->all) {
-    return ToGrpc(PermissionDenied("SetPoolSize is for administrators (admin.uids)"));
-  }
-  const absl::Status set =
-      pool_size_.Set(request->pool_bytes(), [context] { return context->IsCancelled(); });
-  if (!set.ok()) return ToGrpc(set);
+  const grpc::Status set =
+      Audited(*scope, "resize", {{"pool_bytes", std::to_string(request->pool_bytes())}}, [&] {
+        if (!scope->all) {
+          return PermissionDenied("SetPoolSize is for administrators (admin.uids)");
+        }
+        return pool_size_.Set(request->pool_bytes(), [context] { return context->IsCancelled(); });
+      });
+  if (!set.ok()) return set;
   response->set_boot_epoch(boot_epoch_);
   response->set_asked_bytes(request->pool_bytes());
   uint64_t charged = 0;

@@ -73,25 +73,33 @@ grpc::Status AdminService::DrainPrefixes(grpc::ServerContext* context,
                                          v1::DrainPrefixesResponse* response) {
   const absl::StatusOr<Scope> scope = ScopeOf(*context);
   if (!scope.ok()) return ToGrpc(scope.status());
-  if (!scope->all) {
-    return ToGrpc(PermissionDenied("DrainPrefixes is for administrators (admin.uids)"));
-  }
+  return Audited(*scope, "drain", {{"target", request->tenant()}}, [&] {
+    if (!scope->all) {
+      return PermissionDenied("DrainPrefixes is for administrators (admin.uids)");
+    }
+    return Drain(*context, *request, response);
+  });
+}
+
+absl::Status AdminService::Drain(const grpc::ServerContext& context,
+                                 const v1::DrainPrefixesRequest& request,
+                                 v1::DrainPrefixesResponse* response) {
   core::DrainState state;
   {
     MutexLock lock(shared_.mutex);
-    if (const absl::Status started = shared_.core.StartDrain(request->tenant()); !started.ok()) {
-      return ToGrpc(started);
+    if (const absl::Status started = shared_.core.StartDrain(request.tenant()); !started.ok()) {
+      return started;
     }
     shared_.tier_work.NotifyAll();
-    const Instant deadline = WaitDeadline(*context, kDrainWaitMax);
+    const Instant deadline = WaitDeadline(context, kDrainWaitMax);
     for (;;) {
-      state = shared_.core.DrainStateOf(request->tenant());
+      state = shared_.core.DrainStateOf(request.tenant());
       if (state.pending == 0) break;
-      if (shared_.stopping) return ToGrpc(Unavailable("the daemon is stopping"));
-      if (context->IsCancelled()) return grpc::Status::CANCELLED;
+      if (shared_.stopping) return Unavailable("the daemon is stopping");
+      if (context.IsCancelled()) return absl::CancelledError("the caller has gone");
       if (SystemClock().Now() >= deadline) {
-        return ToGrpc(DeadlineExceeded("the deadline passed while prefixes are written: left={}",
-                                       state.pending));
+        return DeadlineExceeded("the deadline passed while prefixes are written: left={}",
+                                state.pending);
       }
       (void)shared_.progress.WaitUntil(
           shared_.mutex, std::min(deadline, SystemClock().Now() + std::chrono::seconds(1)));
@@ -99,17 +107,17 @@ grpc::Status AdminService::DrainPrefixes(grpc::ServerContext* context,
   }
   for (const TierPlace& place : tiers_) {
     if (const absl::Status flushed = place.tier->Flush(); !flushed.ok()) {
-      return ToGrpc(MakeError(
+      return MakeError(
           flushed.code(),
           fmt::format("what was written is not safe: tier={} stored={} not_stored={} reason={}",
-                      place.config.name, state.stored, state.not_stored, MessageOf(flushed))));
+                      place.config.name, state.stored, state.not_stored, MessageOf(flushed)));
     }
   }
   response->set_boot_epoch(boot_epoch_);
   response->set_stored(state.stored);
   response->set_not_stored(state.not_stored);
   response->set_memory_only(state.memory_only);
-  return grpc::Status::OK;
+  return absl::OkStatus();
 }
 
 }  // namespace kvasir

@@ -212,8 +212,7 @@ absl::Status DataServer::OpenSession(DataSession& session) {
 }
 
 void DataServer::Refuse(DataSession& session, const absl::Status& why) {
-  spdlog::warn("session refused: uid={} pid={} {}", session.peer().uid, session.peer().pid,
-               MessageOf(why));
+  options_.audit->NoteRefusal({"session", session.peer(), "", {}}, why);
   shm::Refusal refusal{};
   refusal.kind = static_cast<uint32_t>(shm::MessageKind::kRefusal);
   refusal.code = static_cast<int32_t>(why.code());

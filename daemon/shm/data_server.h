@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/posix.h"
 #include "base/unix_socket.h"
+#include "daemon/control/audit_log.h"
 #include "daemon/shared_core.h"
 #include "daemon/shm/data_session.h"
 #include "daemon/shm/ring_server.h"
@@ -28,6 +29,7 @@ struct DataServerOptions {
   uint32_t pending_max = 64;  // connections that have not said hello
   core::SessionLimits session_limits;
   std::function<void()> extents_returned;  // the pool has free bytes again
+  AuditLog* audit = nullptr;               // of refusals; must outlive it
   RingServer* rings = nullptr;             // serves the sessions' commands; must outlive it
 };
 

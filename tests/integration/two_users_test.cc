@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "base/bytes.h"
@@ -18,6 +19,8 @@
 
 namespace kvasir::testing {
 namespace {
+
+using ::testing::HasSubstr;
 
 constexpr uint32_t kDaemonUid = 12000, kVictimUid = 12001, kAttackerUid = 12002,
                    kStrangerUid = 12003;
@@ -116,8 +119,16 @@ TEST_F(TwoUsersTest, OneCannotReachTheOther) {
   ASSERT_EQ(stats.tenants_size(), 2);
   EXPECT_EQ(stats.tenants(0).violations() + stats.tenants(1).violations(), 0U);
   EXPECT_GT(stats.tenants(0).rejected_calls(), 0U);  // somebody else used its token
+  v1::DropPrefixesRequest evict;
+  evict.set_tenant("victim");
+  v1::DropPrefixesResponse dropped;
+  EXPECT_TRUE(admin.CallAdmin(&v1::Admin::Stub::DropPrefixes, evict, &dropped).ok());
   daemon_.process().Signal(SIGTERM);
   EXPECT_EQ(daemon_.process().Wait(), 0);
+  const std::string log = daemon_.process().ReadErrors();
+  EXPECT_THAT(log, HasSubstr("audit refused=engine_call uid=12002 pid="));
+  EXPECT_THAT(log, HasSubstr("audit refused=session uid=12003 pid="));
+  EXPECT_THAT(log, HasSubstr(" tenant=- target=victim result=ok"));
 }
 
 }  // namespace
