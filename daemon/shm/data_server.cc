@@ -17,7 +17,7 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "daemon/shm/data_session.h"
-#include "proto/shm/layout.h"
+#include "proto/shm/data_messages.h"
 
 namespace kvasir {
 namespace {
@@ -162,28 +162,16 @@ void DataServer::OnReadable(int fd) {
 }
 
 void DataServer::Greet(int fd, DataSession& session) {
-  shm::Hello hello{};
-  const absl::StatusOr<ReceivedMessage> message =
-      ReceiveMessage(session.socket(), std::as_writable_bytes(std::span(&hello, 1)));
+  std::array<std::byte, sizeof(shm::Hello)> buffer{};
+  const absl::StatusOr<ReceivedMessage> message = ReceiveMessage(session.socket(), buffer);
   if (message.status().code() == absl::StatusCode::kDeadlineExceeded) return;
   if (!message.ok() || message->bytes == 0) {
     Drop(fd);
     return;
   }
-  absl::Status status;
-  if (message->bytes != sizeof(hello) || message->truncated || !message->fds.empty() ||
-      hello.magic != shm::kHelloMagic ||
-      hello.kind != static_cast<uint32_t>(shm::MessageKind::kHello) || hello.reserved != 0) {
-    status =
-        InvalidArgument("hello is malformed: bytes={} expected={}", message->bytes, sizeof(hello));
-  } else if (hello.abi_min > shm::kAbiVersion || hello.abi_max < shm::kAbiVersion) {
-    status = FailedPrecondition(
-        "no common version of the shared-memory protocol: client_min={} "
-        "client_max={} daemon={}",
-        hello.abi_min, hello.abi_max, shm::kAbiVersion);
-  } else {
-    status = OpenSession(session);
-  }
+  absl::Status status = shm::CheckHello(
+      {std::span(buffer).first(message->bytes), message->truncated, message->fds.size()});
+  if (status.ok()) status = OpenSession(session);
   if (!status.ok()) {
     Refuse(session, status);
     Drop(fd);
