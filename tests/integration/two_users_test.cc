@@ -21,6 +21,7 @@ namespace kvasir::testing {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 constexpr uint32_t kDaemonUid = 12000, kVictimUid = 12001, kAttackerUid = 12002,
                    kStrangerUid = 12003;
@@ -123,12 +124,15 @@ TEST_F(TwoUsersTest, OneCannotReachTheOther) {
   evict.set_tenant("victim");
   v1::DropPrefixesResponse dropped;
   EXPECT_TRUE(admin.CallAdmin(&v1::Admin::Stub::DropPrefixes, evict, &dropped).ok());
+  evict.set_tenant("\xff");  // no UTF-8: refused before anything of ours sees it
+  EXPECT_FALSE(admin.CallAdmin(&v1::Admin::Stub::DropPrefixes, evict, &dropped).ok());
   daemon_.process().Signal(SIGTERM);
   EXPECT_EQ(daemon_.process().Wait(), 0);
   const std::string log = daemon_.process().ReadErrors();
   EXPECT_THAT(log, HasSubstr("audit refused=engine_call uid=12002 pid="));
   EXPECT_THAT(log, HasSubstr("audit refused=session uid=12003 pid="));
   EXPECT_THAT(log, HasSubstr(" tenant=- target=victim result=ok"));
+  EXPECT_THAT(log, Not(HasSubstr("libprotobuf")));  // whose lines nobody bounds
 }
 
 }  // namespace
