@@ -1,12 +1,14 @@
 #include "client/extent_map.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
+#include <span>
 #include <utility>
 
 #include "base/error.h"
 #include "base/status_macros.h"
-#include "proto/shm/layout.h"
+#include "proto/shm/data_messages.h"
 
 namespace kvasir {
 
@@ -17,15 +19,11 @@ absl::Status ExtentMap::ReceiveOne(Instant deadline) {
       const bool readable,
       WaitReadable(socket_.get(), static_cast<int>(std::max<int64_t>(0, left.count()))));
   if (!readable) return DeadlineExceeded("no word from the daemon on the data socket");
-  shm::ExtentNotice notice{};
-  KVASIR_ASSIGN_OR_RETURN(ReceivedMessage message,
-                          ReceiveMessage(socket_, std::as_writable_bytes(std::span(&notice, 1))));
-  if (message.bytes == 0) return Unavailable("the daemon closed the session");
-  if (message.bytes != sizeof(notice) || message.truncated || message.fds.size() != 1 ||
-      notice.kind != static_cast<uint32_t>(shm::MessageKind::kExtent)) {
-    return DataLoss("malformed message on the data socket: bytes={} fds={}", message.bytes,
-                    message.fds.size());
-  }
+  std::array<std::byte, sizeof(shm::ExtentNotice) + 1> buffer{};
+  KVASIR_ASSIGN_OR_RETURN(ReceivedMessage message, ReceiveMessage(socket_, buffer));
+  KVASIR_ASSIGN_OR_RETURN(const shm::ExtentNotice notice,
+                          shm::ParseExtentNotice({std::span(buffer).first(message.bytes),
+                                                  message.truncated, message.fds.size()}));
   const bool kept = notice.extent_kind == static_cast<uint32_t>(shm::ExtentKind::kKept);
   KVASIR_ASSIGN_OR_RETURN(MappedRegion map,
                           MappedRegion::Map(message.fds[0], notice.bytes,

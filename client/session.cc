@@ -9,7 +9,7 @@
 #include "client/ring_calls.h"
 #include "client/sequence_state.h"
 #include "client/session_state.h"
-#include "proto/shm/layout_hash.h"
+#include "proto/shm/data_messages.h"
 #include "proto/shm/probe_pattern.h"
 
 #include <sodium.h>
@@ -19,27 +19,6 @@ namespace {
 
 constexpr uint64_t kTextBytesMax = 64;
 constexpr uint64_t kTextsBytesOfCall = 512 << 10;
-
-absl::Status CheckHeader(const SessionState& state, const shm::Welcome& welcome) {
-  const shm::DaemonHeader& header = state.header();
-  const uint64_t boards = header.seq_off + sizeof(shm::SeqBoard) * header.seq_max;
-  const uint64_t desks = header.e_desk_off + sizeof(shm::SeqDesk) * header.seq_max;
-  if (header.magic != shm::kDaemonMagic || header.abi != welcome.abi ||
-      header.header_bytes != shm::kHeaderBytes || header.segment_bytes != welcome.d_bytes ||
-      header.e_segment_bytes != welcome.e_bytes || header.session_id != welcome.session_id ||
-      boards > header.arena_off || header.arena_off + header.arena_bytes > welcome.d_bytes ||
-      desks > welcome.e_bytes) {
-    return DataLoss("the daemon's segment header does not fit its welcome: session={}",
-                    welcome.session_id);
-  }
-  if (header.layout_hash != shm::LayoutHash()) {
-    return FailedPrecondition(
-        "client and daemon disagree about the shared-memory layout: "
-        "client_hash={:016x} daemon_hash={:016x}",
-        shm::LayoutHash(), header.layout_hash);
-  }
-  return absl::OkStatus();
-}
 
 // Tries again while the daemon's backlog is full.
 absl::StatusOr<UniqueFd> ConnectWithin(const std::string& path, Instant deadline) {
@@ -64,28 +43,12 @@ absl::StatusOr<shm::Welcome> Greet(SessionState& state) {
       const bool readable,
       WaitReadable(state.socket.get(), static_cast<int>(state.deadline.count())));
   if (!readable) return DeadlineExceeded("the daemon does not answer on the data socket");
-  union {
-    uint32_t kind;
-    shm::Welcome welcome;
-    shm::Refusal refusal;
-  } answer{};
-  KVASIR_ASSIGN_OR_RETURN(
-      ReceivedMessage message,
-      ReceiveMessage(state.socket, std::as_writable_bytes(std::span(&answer, 1))));
-  if (message.bytes == sizeof(shm::Refusal) &&
-      answer.kind == static_cast<uint32_t>(shm::MessageKind::kRefusal)) {
-    answer.refusal.text[sizeof(answer.refusal.text) - 1] = '\0';
-    return MakeError(static_cast<absl::StatusCode>(answer.refusal.code), answer.refusal.text);
-  }
-  if (message.bytes == 0) return Unavailable("the daemon closed the data socket");
-  if (message.bytes != sizeof(shm::Welcome) || message.fds.size() != 3 ||
-      answer.kind != static_cast<uint32_t>(shm::MessageKind::kWelcome)) {
-    return DataLoss("malformed welcome: bytes={} fds={}", message.bytes, message.fds.size());
-  }
-  const shm::Welcome welcome = answer.welcome;
-  if (welcome.d_bytes < shm::kHeaderBytes || welcome.e_bytes < shm::kHeaderBytes) {
-    return DataLoss("malformed welcome: d_bytes={} e_bytes={}", welcome.d_bytes, welcome.e_bytes);
-  }
+  // A refusal is the longest; a byte more shows that a message is longer than any.
+  std::array<std::byte, sizeof(shm::Refusal) + 1> buffer{};
+  KVASIR_ASSIGN_OR_RETURN(ReceivedMessage message, ReceiveMessage(state.socket, buffer));
+  KVASIR_ASSIGN_OR_RETURN(const shm::Welcome welcome,
+                          shm::ParseAnswer({std::span(buffer).first(message.bytes),
+                                            message.truncated, message.fds.size()}));
   KVASIR_ASSIGN_OR_RETURN(state.d,
                           MappedRegion::Map(message.fds[0], welcome.d_bytes, Access::kReadOnly));
   KVASIR_ASSIGN_OR_RETURN(state.e,
@@ -197,7 +160,7 @@ absl::StatusOr<std::unique_ptr<Session>> Session::Connect(const ConnectOptions& 
   KVASIR_ASSIGN_OR_RETURN(state->socket,
                           ConnectWithin(options.data_socket, state->DeadlineFromNow()));
   KVASIR_ASSIGN_OR_RETURN(const shm::Welcome welcome, Greet(*state));
-  KVASIR_RETURN_IF_ERROR(CheckHeader(*state, welcome));
+  KVASIR_RETURN_IF_ERROR(shm::CheckDaemonHeader(state->header(), welcome));
   KVASIR_RETURN_IF_ERROR(OpenRing(*state, options));
   reinterpret_cast<shm::EngineHeader*>(state->e.data())->magic = shm::kEngineMagic;
   std::array<char, 2 * sizeof(welcome.token) + 1> hex{};

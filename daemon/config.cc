@@ -33,16 +33,17 @@ absl::StatusOr<Config> LoadConfig(const std::string& path, const RetentionCheck&
 std::vector<std::string> ConfigWarnings(const Config& config) {
   std::vector<std::string> out;
   const Config::Server& server = config.server;
-  const bool anybody =
-      std::any_of(config.tenants.begin(), config.tenants.end(),
-                  [](const Config::Tenant& tenant) { return !tenant.uids.empty(); });
-  if (!anybody && server.default_tenant.empty()) {
-    out.push_back("no uid has a tenant and server.default_tenant is empty: nobody can connect");
+  const auto names_nobody = [](const Config::Tenant& tenant) {
+    return tenant.uids.empty() && tenant.gids.empty() && tenant.cgroups.empty();
+  };
+  if (std::all_of(config.tenants.begin(), config.tenants.end(), names_nobody) &&
+      server.default_tenant.empty()) {
+    out.push_back("no peer has a tenant and server.default_tenant is empty: nobody can connect");
   }
   for (const Config::Tenant& tenant : config.tenants) {
-    if (tenant.uids.empty() && tenant.name != server.default_tenant) {
-      out.push_back(
-          fmt::format("tenant has no uids and is not the default: tenant={}", tenant.name));
+    if (names_nobody(tenant) && tenant.name != server.default_tenant) {
+      out.push_back(fmt::format(
+          "tenant has no uids, gids or cgroups and is not the default: tenant={}", tenant.name));
     }
   }
   if (server.metrics_allow_remote && !server.metrics_listen.empty()) {

@@ -27,14 +27,15 @@ namespace kvasir {
 inline constexpr int kConfigErrorsMax = 50;
 inline constexpr uint64_t kConfigFileBytesMax = kMiB;
 inline constexpr uint64_t kConfigTenantsMax = 1024;
-inline constexpr uint64_t kConfigRungsMax = 8;  // of a ladder, as text
+inline constexpr uint64_t kConfigRungsMax = 8;     // of a ladder, as text
+inline constexpr uint64_t kConfigCgroupsMax = 64;  // of one tenant
 
 struct Config {
   struct Server {
     std::string control_socket = "/run/kvasir/control.sock";
     std::string data_socket = "/run/kvasir/data.sock";
     uint32_t socket_mode = 0666;  // file mode; tenants are told apart by credentials, not by it
-    std::string default_tenant;   // for uids that no tenant names; "": they are refused
+    std::string default_tenant;   // for peers that no tenant names; "": they are refused
     std::string log_level = "info";
     LogFormat log_format = LogFormat::kText;
     std::string metrics_listen;  // "address:port", "": no endpoint
@@ -62,7 +63,7 @@ struct Config {
     uint32_t pressure_quiet_ms = 60'000;
     enum class Handover { kOff, kTry };
     Handover handover = Handover::kTry;
-    uint32_t take_back_ms = 200;
+    uint32_t take_back_ms = 150;
     friend bool operator==(const Memory&, const Memory&) = default;
   };
 
@@ -122,12 +123,14 @@ struct Config {
     std::string name;
     std::vector<uint32_t> uids;
     uint64_t limit_bytes = 0;
-    uint64_t reserved_bytes = 0;
-    uint32_t weight = 1;
     std::string retention;
     bool is_public = false;
     uint64_t disk_bytes = 0;  // as parsed, of a configuration with a disk tier never 0
     std::vector<std::string> degrade = {};  // what becomes of its cached prefixes, rung by rung
+    std::vector<uint32_t> gids = {};
+    std::vector<std::string> cgroups = {};  // patterns, as CheckCgroupPattern() says
+    uint64_t reserved_bytes = 0;
+    uint32_t weight = 1;
     friend bool operator==(const Tenant&, const Tenant&) = default;
   };
 

@@ -110,7 +110,7 @@ class Checker {
 
   void CheckTenants() {
     std::set<std::string> names;
-    std::map<uint32_t, std::string> owners;
+    std::map<std::string, std::string> owners;  // by "uid 5" and the like
     uint64_t reserved = 0;  // of at most 1,024 tenants with at most 2^46 bytes each
     for (size_t i = 0; i < config_.tenants.size(); ++i) {
       const Config::Tenant& tenant = config_.tenants[i];
@@ -120,14 +120,17 @@ class Checker {
                       fmt::format("duplicate tenant: key={}name given=\"{}\" bound=unique", prefix,
                                   tenant.name));
       }
-      for (const uint32_t uid : tenant.uids) {
-        const auto [at, fresh] = owners.emplace(uid, tenant.name);
-        if (fresh) continue;
-        findings_.Add(LineOf(prefix + "uids"),
-                      fmt::format("uid has a tenant already: key={}uids given={} tenant=\"{}\" "
-                                  "bound=one tenant for each uid",
-                                  prefix, uid, at->second));
-      }
+      const auto claim = [&](const char* what, const std::string& given, const std::string& quote) {
+        const auto [at, fresh] = owners.emplace(fmt::format("{} {}", what, given), tenant.name);
+        if (fresh) return;
+        findings_.Add(LineOf(fmt::format("{}{}s", prefix, what)),
+                      fmt::format("{} has a tenant already: key={}{}s given={}{}{} tenant=\"{}\" "
+                                  "bound=one tenant for each {}",
+                                  what, prefix, what, quote, given, quote, at->second, what));
+      };
+      for (const uint32_t uid : tenant.uids) claim("uid", fmt::format("{}", uid), "");
+      for (const uint32_t gid : tenant.gids) claim("gid", fmt::format("{}", gid), "");
+      for (const std::string& cgroup : tenant.cgroups) claim("cgroup", cgroup, "\"");
       RequireAtMost(prefix + "reserved_bytes", tenant.reserved_bytes, prefix + "limit_bytes",
                     tenant.limit_bytes);
       reserved += tenant.reserved_bytes;

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "daemon/config_schema.h"
+#include "daemon/core/tenant_rules.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -17,7 +18,7 @@
 namespace kvasir {
 namespace {
 
-constexpr size_t kUidsMax = 1024;      // in one list
+constexpr size_t kIdsMax = 1024;       // in one list
 constexpr size_t kShownBytesMax = 80;  // of a value in an error
 constexpr uint64_t kHugePageBytes = 2 * kMiB;
 
@@ -160,10 +161,11 @@ class Reader {
           Refuse(place, "wrong type", node, "expected=true or false");
         }
         return;
-      case ConfigKind::kUids:
-        return ReadUids(place, node, std::get<std::vector<uint32_t>*>(value));
+      case ConfigKind::kIds:
+        return ReadIds(place, node, std::get<std::vector<uint32_t>*>(value));
       case ConfigKind::kLadder:
-        return ReadLadder(place, node, std::get<std::vector<std::string>*>(value));
+      case ConfigKind::kCgroups:
+        return ReadTexts(place, node, std::get<std::vector<std::string>*>(value));
       default:
         return ReadString(place, node, value);
     }
@@ -223,38 +225,39 @@ class Reader {
         value);
   }
 
-  void ReadUids(const Place& place, const toml::node& node, std::vector<uint32_t>* uids) {
+  void ReadIds(const Place& place, const toml::node& node, std::vector<uint32_t>* ids) {
     const auto* list = node.as_array();
     if (list == nullptr) return Refuse(place, "wrong type", node, "expected=an array of integers");
-    if (list->size() > kUidsMax) {
-      findings_.Add(place.line, fmt::format("too many uids: key={} given={} max={}", place.path,
-                                            list->size(), kUidsMax));
-      return;
-    }
+    if (list->size() > kIdsMax) return RefuseCount(place, place.key.unit, list->size(), kIdsMax);
     std::set<int64_t> seen;
     for (const toml::node& entry : *list) {
-      const auto* uid = entry.as_integer();
-      if (uid == nullptr) {
+      const auto* id = entry.as_integer();
+      if (id == nullptr) {
         Refuse(place, "wrong type", entry, "expected=an integer");
-      } else if (uid->get() < place.key.min || uid->get() > place.key.max) {
+      } else if (id->get() < place.key.min || id->get() > place.key.max) {
         Refuse(place, "out of bounds", entry,
                fmt::format("min={} max={}", place.key.min, place.key.max));
-      } else if (!seen.insert(uid->get()).second) {
-        Refuse(place, "uid twice in one list", entry, "bound=unique");
+      } else if (!seen.insert(id->get()).second) {
+        Refuse(place, fmt::format("{} twice in one list", place.key.unit), entry, "bound=unique");
       } else {
-        uids->push_back(static_cast<uint32_t>(uid->get()));
+        ids->push_back(static_cast<uint32_t>(id->get()));
       }
     }
   }
 
-  void ReadLadder(const Place& place, const toml::node& node, std::vector<std::string>* rungs) {
+  void RefuseCount(const Place& place, std::string_view what, size_t given, size_t max) {
+    findings_.Add(place.line, fmt::format("too many {}s: key={} given={} max={}", what, place.path,
+                                          given, max));
+  }
+
+  // Ladders and cgroups.
+  void ReadTexts(const Place& place, const toml::node& node, std::vector<std::string>* texts) {
+    const bool ladder = place.key.kind == ConfigKind::kLadder;
+    const size_t max = ladder ? kConfigRungsMax : kConfigCgroupsMax;
     const auto* list = node.as_array();
     if (list == nullptr) return Refuse(place, "wrong type", node, "expected=an array of text");
-    if (list->size() > kConfigRungsMax) {
-      findings_.Add(place.line, fmt::format("too many rungs: key={} given={} max={}", place.path,
-                                            list->size(), kConfigRungsMax));
-      return;
-    }
+    const char* const what = ladder ? "rung" : "cgroup";
+    if (list->size() > max) return RefuseCount(place, what, list->size(), max);
     std::vector<std::string> read;
     for (const toml::node& entry : *list) {
       read.emplace_back();
@@ -263,9 +266,9 @@ class Reader {
       ReadString(Place{place.key, path, place.line}, entry, ConfigValue(&read.back()));
       if (findings_.size() > before) return;
     }
-    const absl::Status status = checks_.ladder ? checks_.ladder(read) : absl::OkStatus();
+    const absl::Status status = ladder && checks_.ladder ? checks_.ladder(read) : absl::OkStatus();
     if (!status.ok()) return Refuse(place, "bad ladder", node, "reason=" + MessageOf(status));
-    *rungs = std::move(read);
+    *texts = std::move(read);
   }
 
   void ReadString(const Place& place, const toml::node& node, const ConfigValue& value) {
@@ -324,6 +327,11 @@ class Reader {
         const absl::Status status = checks_.retention ? checks_.retention(text) : absl::OkStatus();
         if (status.ok()) return std::nullopt;
         return std::pair("bad retention", "reason=" + MessageOf(status));
+      }
+      case ConfigKind::kCgroups: {
+        const absl::Status status = core::CheckCgroupPattern(text);
+        if (status.ok()) return std::nullopt;
+        return std::pair("bad cgroup pattern", "reason=" + MessageOf(status));
       }
       default:
         return std::nullopt;

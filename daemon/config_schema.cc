@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "daemon/config_schema_rows.h"
+#include "daemon/core/tenant_rules.h"
 
 namespace kvasir {
 namespace schema {
@@ -41,7 +42,8 @@ std::vector<ConfigKey> ServerKeys() {
        .value = At<&C::server, &C::Server::default_tenant>,
        .min = 0,
        .max = 64,
-       .description = "Tenant of the uids that no tenant names. Empty: they are refused."},
+       .description = "Tenant of peers whose cgroup, uid and gid no tenant names. Empty: they are "
+                      "refused."},
       {.table = "server",
        .name = "log_level",
        .kind = ConfigKind::kChoice,
@@ -249,12 +251,15 @@ std::vector<ConfigKey> PeopleKeys() {
                       "/var/lib/kvasir. Empty: it learns anew after each start."},
       {.table = "admin",
        .name = "uids",
-       .kind = ConfigKind::kUids,
+       .kind = ConfigKind::kIds,
        .value = At<&C::admin, &C::Admin::uids>,
        .unit = "uid",
        .min = 0,
        .max = kMax32 - 1,
-       .description = "Users who may see every tenant. root and the daemon's own user always may."},
+       .description =
+           "Users who may see every tenant and act on all. root and the daemon's own user "
+           "may as well, but in a container (a process or user namespace of its own) "
+           "only where they are named here."},
       {.table = "tenant",
        .name = "name",
        .kind = ConfigKind::kName,
@@ -265,12 +270,33 @@ std::vector<ConfigKey> PeopleKeys() {
        .default_note = "required"},
       {.table = "tenant",
        .name = "uids",
-       .kind = ConfigKind::kUids,
+       .kind = ConfigKind::kIds,
        .value = Of<&C::Tenant::uids>,
        .unit = "uid",
        .min = 0,
        .max = kMax32 - 1,
-       .description = "Users whose processes act for this tenant. A uid has one tenant."},
+       .description = "Users whose processes act for this tenant, unless their cgroup is another "
+                      "tenant's. A uid has one tenant."},
+      {.table = "tenant",
+       .name = "gids",
+       .kind = ConfigKind::kIds,
+       .value = Of<&C::Tenant::gids>,
+       .unit = "gid",
+       .min = 0,
+       .max = kMax32 - 1,
+       .description = "Groups whose processes act for this tenant, where neither their cgroup nor "
+                      "their uid has one. The effective group counts, no supplementary one. A gid "
+                      "has one tenant."},
+      {.table = "tenant",
+       .name = "cgroups",
+       .kind = ConfigKind::kCgroups,
+       .value = Of<&C::Tenant::cgroups>,
+       .unit = "cgroup v2 path",
+       .min = 2,
+       .max = core::kCgroupPatternBytesMax,
+       .description = "Cgroups whose processes act for this tenant, each with all below it, e.g. "
+                      "/system.slice/llm-a.service; a component * is any one name. The pattern "
+                      "with most components decides, before any uid or gid."},
       {.table = "tenant",
        .name = "limit_bytes",
        .kind = ConfigKind::kBytes,

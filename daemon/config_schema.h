@@ -37,7 +37,8 @@ enum class ConfigKind {
   kName,       // tenant name
   kListen,     // "" or "address:port" with a numeric address
   kRetention,  // policy grammar
-  kUids,       // array of integers
+  kIds,        // array of integers, uids or gids as `unit` says
+  kCgroups,    // array of patterns, as CheckCgroupPattern() says
   kLadder,     // array of specs in policy grammar
 };
 

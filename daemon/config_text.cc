@@ -47,10 +47,13 @@ std::string Bounds(const ConfigKey& key) {
       return fmt::format("{} to {}", FormatByteSize(static_cast<uint64_t>(key.min)),
                          FormatByteSize(static_cast<uint64_t>(key.max)));
     case ConfigKind::kInteger:
-    case ConfigKind::kUids:
+    case ConfigKind::kIds:
       return fmt::format("{} to {}", key.min, key.max);
     case ConfigKind::kLadder:
       return fmt::format("each {} to {} characters, at most {}", key.min, key.max, kConfigRungsMax);
+    case ConfigKind::kCgroups:
+      return fmt::format("each {} to {} characters, at most {}", key.min, key.max,
+                         kConfigCgroupsMax);
     case ConfigKind::kFileMode:
       return fmt::format("{:04o} to {:04o}", key.min, key.max);
     case ConfigKind::kChoice:

@@ -7,7 +7,7 @@ core::CoreConfig CoreConfigOf(const Config& config) {
   for (const Config::Tenant& tenant : config.tenants) {
     core.tenants.push_back({tenant.name, tenant.uids, tenant.limit_bytes, tenant.retention,
                             tenant.is_public, tenant.disk_bytes, tenant.degrade,
-                            tenant.reserved_bytes, tenant.weight});
+                            tenant.reserved_bytes, tenant.weight, tenant.gids, tenant.cgroups});
   }
   core.default_tenant = config.server.default_tenant;
   core.take_back_ms = config.memory.take_back_ms;

@@ -6,6 +6,8 @@
 #include <iostream>
 #include <string>
 
+#include <google/protobuf/stubs/logging.h>
+
 #include "base/error.h"
 #include "base/log.h"
 #include "daemon/config.h"
@@ -109,6 +111,9 @@ int main(int argc, char** argv) {
     std::cout << kvasir::EffectiveConfigToml(*config);
     return 0;
   }
+  // It would write a line for each message that is no UTF-8, past the log's level and its bounds;
+  // the caller has the error.
+  google::protobuf::SetLogHandler(nullptr);
   const absl::Status log = kvasir::SetUpLog(config->server.log_level, config->server.log_format);
   if (!log.ok()) {
     std::cerr << kvasir::MessageOf(log) << '\n';

@@ -44,6 +44,17 @@ inline constexpr Metric<StatsSnapshot> kDaemonMetrics[] = {
     {"kvasir_memory_pressure_shrinks_total", MetricKind::kCounter,
      "Times that the pool was made smaller for memory pressure.",
      [](const StatsSnapshot& s) { return static_cast<double>(s.memory_pressure_shrinks); }},
+    {"kvasir_unidentified_peers_total", MetricKind::kCounter,
+     "Connections refused because their process had ended or could not be identified.",
+     [](const StatsSnapshot& s) { return static_cast<double>(s.unidentified_peers); }},
+    {"kvasir_audit_acts_total", MetricKind::kCounter, "Administrative acts, failed ones as well.",
+     [](const StatsSnapshot& s) { return static_cast<double>(s.audit_acts); }},
+    {"kvasir_audit_refusals_total", MetricKind::kCounter,
+     "Calls and sessions refused for who asked: no permission, no credentials, no room.",
+     [](const StatsSnapshot& s) { return static_cast<double>(s.audit_refusals); }},
+    {"kvasir_audit_suppressed_total", MetricKind::kCounter,
+     "Acts and refusals that were counted and not written to the log.",
+     [](const StatsSnapshot& s) { return static_cast<double>(s.audit_suppressed); }},
 };
 
 // A gauge with labels tenant="name" and times="0.125" to "8".

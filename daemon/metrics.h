@@ -95,8 +95,12 @@ struct StatsSnapshot {
   uint64_t pool_wanted_bytes = 0;      // without memory pressure
   uint64_t pool_configured_bytes = 0;  // memory.pool_bytes
   uint64_t memory_pressure_shrinks = 0;
+  uint64_t unidentified_peers = 0;
   std::vector<TenantSnapshot> tenants;
   std::vector<TierSnapshot> tiers;
+  uint64_t audit_acts = 0;
+  uint64_t audit_refusals = 0;
+  uint64_t audit_suppressed = 0;
 };
 
 // Called on the endpoint's threads; must be thread-safe and must not wait.

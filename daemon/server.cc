@@ -235,9 +235,11 @@ absl::Status Server::StartGrpc() {
   kv_cache_ = std::make_unique<KvCacheService>(
       *shared_, *callers_,
       KvCacheServiceOptions{boot_epoch_, config_.limits.rpc_deadline_max_ms,
-                            [this] { workers_->WakeRefill(); }, config_.tier.load_wait_ms});
+                            [this] { workers_->WakeRefill(); }, config_.tier.load_wait_ms,
+                            &audit_});
   admin_ = std::make_unique<AdminService>(
-      *shared_, *pool_size_, *callers_, tier_workers_->places(), [this] { return Snapshot(); },
+      *shared_, *pool_size_, *callers_, audit_, tier_workers_->places(),
+      [this] { return Snapshot(); },
       HostReport{NameOf(ToDemand(config_.memory.lock)), NameOf(ToDemand(config_.memory.huge_pages)),
                  config_.memory.numa_node},
       boot_epoch_);
@@ -260,7 +262,9 @@ absl::Status Server::StartGrpc() {
   rings.extents_taken = [this] { workers_->WakeRefill(); };
   KVASIR_ASSIGN_OR_RETURN(rings_, RingServer::Start(*shared_, std::move(rings)));
   DataServerOptions options;
+  options.audit = &audit_;
   options.rings = rings_.get();
+  options.unidentified_peers = &unidentified_peers_;
   options.boot_epoch = boot_epoch_;
   options.hello_timeout_ms = config_.limits.hello_timeout_ms;
   options.session_limits = CoreConfigOf(config_).session_limits;
@@ -268,8 +272,8 @@ absl::Status Server::StartGrpc() {
   KVASIR_ASSIGN_OR_RETURN(
       data_server_,
       DataServer::Start(std::move(data_listener_), std::move(control_listener_), wake_.get(),
-                        *shared_, options, [this](UniqueFd socket, const PeerCredentials& peer) {
-                          callers_->Register(socket.get(), peer);
+                        *shared_, options, [this](UniqueFd socket, const core::Peer& peer) {
+                          if (!callers_->Register(socket.get(), peer).ok()) return;
                           grpc::AddInsecureChannelFromFd(grpc_.get(), socket.release());
                         }));
   return absl::OkStatus();
@@ -325,6 +329,11 @@ StatsSnapshot Server::Snapshot() {
   snapshot.pool_wanted_bytes = pool_size_->wanted_bytes();
   snapshot.pool_configured_bytes = config_.memory.pool_bytes;
   snapshot.memory_pressure_shrinks = pool_size_->pressure_shrinks();
+  snapshot.unidentified_peers = unidentified_peers_.load(std::memory_order_relaxed);
+  const AuditCounts audit = audit_.counts();
+  snapshot.audit_acts = audit.acts;
+  snapshot.audit_refusals = audit.refusals;
+  snapshot.audit_suppressed = audit.suppressed;
   for (const core::TenantReport& tenant : tenants) {
     snapshot.held_bytes += tenant.held_bytes;
     snapshot.charged_bytes += tenant.charged_bytes;

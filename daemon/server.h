@@ -6,6 +6,7 @@
 #ifndef KVASIR_DAEMON_SERVER_H_
 #define KVASIR_DAEMON_SERVER_H_
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -73,6 +74,7 @@ class Server {
   UniqueFd lock_file_;
   UniqueFd wake_;  // eventfd: wakes the data server's thread
   UniqueFd control_listener_, data_listener_;
+  std::atomic<uint64_t> unidentified_peers_{0};
   bool remove_control_ = false, remove_data_ = false;
   std::vector<TierPlace> tiers_;  // until their workers have them
   TakenOver taken_;               // until the core and the worker have it
@@ -80,6 +82,7 @@ class Server {
   std::unique_ptr<HostPool> pool_;
   std::unique_ptr<SharedCore> shared_;
   std::unique_ptr<LearnedFiles> learned_;
+  AuditLog audit_;  // before all who write to it
   std::unique_ptr<CallerRegistry> callers_;
   std::unique_ptr<Workers> workers_;
   std::unique_ptr<TierWorkers> tier_workers_;

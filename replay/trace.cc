@@ -1,5 +1,6 @@
 #include "replay/trace.h"
 
+#include <string>
 #include <utility>
 
 #include "base/bytes.h"
@@ -16,6 +17,12 @@ namespace {
 
 using Json = nlohmann::json;
 
+// What stands in a field, for a message. What has parts is not written out: that takes stack for
+// each level, and a line may have millions of them.
+std::string Shown(const Json& value) {
+  return value.is_structured() ? value.type_name() : value.dump().substr(0, 40);
+}
+
 // A whole number of an object. nlohmann keeps numbers without sign or fraction as unsigned ones.
 absl::StatusOr<uint64_t> Number(const Json& object, const char* field, uint64_t min, uint64_t max,
                                 size_t line) {
@@ -25,7 +32,7 @@ absl::StatusOr<uint64_t> Number(const Json& object, const char* field, uint64_t 
   if (!found->is_number_unsigned() || found->get<uint64_t>() < min ||
       found->get<uint64_t>() > max) {
     return InvalidArgument("no whole number within bounds: line={} {}={} min={} max={}", line,
-                           field, found->dump().substr(0, 40), min, max);
+                           field, Shown(*found), min, max);
   }
   return found->get<uint64_t>();
 }
@@ -47,7 +54,7 @@ absl::StatusOr<const Json*> HashIds(const Json& object, uint64_t tokens, uint32_
   for (const Json& id : *found) {
     if (!id.is_number_unsigned() || id.get<uint64_t>() > kHashIdMax) {
       return InvalidArgument("no whole number within bounds: line={} hash_ids={} min=0 max={}",
-                             line, id.dump().substr(0, 40), kHashIdMax);
+                             line, Shown(id), kHashIdMax);
     }
   }
   return &*found;

@@ -2,7 +2,6 @@
 
 #include <cstdarg>
 #include <cstdio>
-#include <cstring>
 #include <utility>
 
 #include "allocator/tier/tier.h"
@@ -15,16 +14,9 @@
 #include <rocksdb/env.h>
 #include <rocksdb/options.h>
 #include <rocksdb/write_batch.h>
-#include <xxhash.h>
 
 namespace kvasir {
 namespace {
-
-// A value: payload bytes u64, count of runs u64, runs (first u32, count u32), XXH3-64 of key and
-// all before it. Little-endian.
-constexpr size_t kFixedBytes = 16;
-constexpr size_t kRunBytes = 8;
-constexpr size_t kChecksumBytes = 8;
 
 absl::Status FromRocks(const rocksdb::Status& status, const char* what) {
   if (status.ok()) return absl::OkStatus();
@@ -40,45 +32,6 @@ absl::Status FromRocks(const rocksdb::Status& status, const char* what) {
 rocksdb::Slice SliceOf(const TierKey& key) {
   const std::string_view view = key.view();
   return {view.data(), view.size()};
-}
-
-uint64_t ChecksumOf(const TierKey& key, std::string_view value) {
-  std::string text(key.view());
-  text += value;
-  return XXH3_64bits(text.data(), text.size());
-}
-
-std::string Encode(const IndexEntry& entry) {
-  std::string value(kFixedBytes + entry.runs.size() * kRunBytes, '\0');
-  const uint64_t count = entry.runs.size();
-  std::memcpy(value.data(), &entry.payload_bytes, 8);
-  std::memcpy(value.data() + 8, &count, 8);
-  for (size_t i = 0; i < count; ++i) {
-    std::memcpy(value.data() + kFixedBytes + i * kRunBytes, &entry.runs[i].first, 4);
-    std::memcpy(value.data() + kFixedBytes + i * kRunBytes + 4, &entry.runs[i].count, 4);
-  }
-  const uint64_t checksum = ChecksumOf(entry.key, value);
-  value.append(reinterpret_cast<const char*>(&checksum), kChecksumBytes);
-  return value;
-}
-
-bool Decode(std::string_view key, std::string_view value, IndexEntry* entry) {
-  if (key.size() != kTierKeyBytes || value.size() < kFixedBytes + kChecksumBytes) return false;
-  std::memcpy(entry->key.bytes.data(), key.data(), key.size());
-  const std::string_view body = value.substr(0, value.size() - kChecksumBytes);
-  uint64_t checksum = 0, count = 0;
-  std::memcpy(&checksum, value.data() + body.size(), kChecksumBytes);
-  std::memcpy(&entry->payload_bytes, body.data(), 8);
-  std::memcpy(&count, body.data() + 8, 8);
-  if (checksum != ChecksumOf(entry->key, body)) return false;
-  if (count != (body.size() - kFixedBytes) / kRunBytes) return false;
-  if (entry->payload_bytes == 0 || entry->payload_bytes > kTierPayloadBytesMax) return false;
-  entry->runs.resize(count);
-  for (size_t i = 0; i < count; ++i) {
-    std::memcpy(&entry->runs[i].first, body.data() + kFixedBytes + i * kRunBytes, 4);
-    std::memcpy(&entry->runs[i].count, body.data() + kFixedBytes + i * kRunBytes + 4, 4);
-  }
-  return true;
 }
 
 // RocksDB's warnings go where ours go. Its own log file ends the process in Debian's build when the
@@ -162,8 +115,8 @@ absl::Status DiskIndex::ForEach(const std::function<void(IndexEntry)>& visit, ui
   const std::unique_ptr<rocksdb::Iterator> at(database->NewIterator(options));
   for (at->SeekToFirst(); at->Valid(); at->Next()) {
     IndexEntry entry;
-    if (Decode({at->key().data(), at->key().size()}, {at->value().data(), at->value().size()},
-               &entry)) {
+    if (DecodeIndexEntry({at->key().data(), at->key().size()},
+                         {at->value().data(), at->value().size()}, &entry)) {
       visit(std::move(entry));
     } else {
       ++*damaged;
@@ -182,7 +135,8 @@ absl::Status DiskIndex::Commit(std::span<const IndexEntry> puts, std::span<const
     KVASIR_RETURN_IF_ERROR(FromRocks(batch.Delete(SliceOf(key)), "index batch"));
   }
   for (const IndexEntry& entry : puts) {
-    KVASIR_RETURN_IF_ERROR(FromRocks(batch.Put(SliceOf(entry.key), Encode(entry)), "index batch"));
+    KVASIR_RETURN_IF_ERROR(
+        FromRocks(batch.Put(SliceOf(entry.key), EncodeIndexEntry(entry)), "index batch"));
   }
   absl::Status status = Write(batch, false, "index commit");
   if (status.ok()) {

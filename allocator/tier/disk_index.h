@@ -17,7 +17,7 @@
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
-#include "allocator/tier/space_map.h"
+#include "allocator/tier/index_entry.h"
 #include "allocator/tier/tier_key.h"
 #include "base/mutex.h"
 
@@ -27,12 +27,6 @@ class WriteBatch;
 }  // namespace rocksdb
 
 namespace kvasir {
-
-struct IndexEntry {
-  TierKey key;
-  uint64_t payload_bytes = 0;
-  UnitRuns runs;
-};
 
 class DiskIndex {
  public:

@@ -25,7 +25,8 @@ constexpr size_t kBufferBytes = 64 << 10;
 constexpr size_t kLineBytesMax = 4096;
 constexpr size_t kTextMax = 200;
 constexpr size_t kTreeBytesMax = 64 << 20;
-constexpr size_t kPartsMax = 1024;  // IOV_MAX of Linux
+constexpr size_t kTreeElementsMax = 1 << 20;  // of all arrays; a page of SCAN has some thousand
+constexpr size_t kPartsMax = 1024;            // IOV_MAX of Linux
 constexpr uint64_t kBulkBytesMax = kTierPayloadBytesMax + kBlockHeaderBytes;
 
 std::string Printable(std::string_view text) {
@@ -34,6 +35,30 @@ std::string Printable(std::string_view text) {
     if (c < ' ' || c > '~') c = '?';
   }
   return printable;
+}
+
+// Hiredis's own way to make a reply. It never changes.
+const redisReplyObjectFunctions& PlainReplies() {
+  static const redisReplyObjectFunctions* const plain = [] {
+    redisReader* const reader = ::redisReaderCreate();
+    const redisReplyObjectFunctions* const functions = reader->fn;
+    ::redisReaderFree(reader);
+    return functions;
+  }();
+  return *plain;
+}
+
+// Hiredis takes memory for as many elements as an array's first line says, before any has come: ten
+// bytes would cost 16 GiB. `Count` is another type in another version. Null ends the reading.
+template <typename Count>
+void* CreateBoundedArray(const redisReadTask* task, Count elements) {
+  auto& left = *static_cast<size_t*>(task->privdata);
+  if (elements < 0 || static_cast<size_t>(elements) > left) {
+    left = 0;
+    return nullptr;
+  }
+  left -= static_cast<size_t>(elements);
+  return PlainReplies().createArray(task, elements);
 }
 
 timeval ToTimeval(std::chrono::milliseconds time) {
@@ -270,7 +295,12 @@ absl::StatusOr<RemoteConnection::Tree> RemoteConnection::ReadTree(Instant deadli
   struct FreeReader {
     void operator()(redisReader* reader) const { ::redisReaderFree(reader); }
   };
-  const std::unique_ptr<redisReader, FreeReader> reader(::redisReaderCreate());
+  redisReplyObjectFunctions functions = PlainReplies();
+  functions.createArray = CreateBoundedArray;
+  const std::unique_ptr<redisReader, FreeReader> reader(
+      ::redisReaderCreateWithFunctions(&functions));
+  size_t elements_left = kTreeElementsMax;
+  reader->privdata = &elements_left;
   size_t bytes = 0;
   while (true) {
     bytes += end_ - begin_;
@@ -279,7 +309,8 @@ absl::StatusOr<RemoteConnection::Tree> RemoteConnection::ReadTree(Instant deadli
     void* reply = nullptr;
     if (::redisReaderFeed(reader.get(), text, end_ - begin_) != REDIS_OK ||
         ::redisReaderGetReply(reader.get(), &reply) != REDIS_OK) {
-      return DataLoss("server's answer is not the protocol: text={}", Printable(reader->errstr));
+      return DataLoss("server's answer is not the protocol, or has too many parts: text={} max={}",
+                      Printable(reader->errstr), kTreeElementsMax);
     }
     begin_ = end_;
     if (reply != nullptr) return Tree(static_cast<redisReply*>(reply));

@@ -22,6 +22,7 @@ struct CommandText {
 };
 constexpr CommandText kCommands[] = {
     {Command::kStats, "stats", "Memory and counts of the daemon and of each tenant"},
+    {Command::kTop, "top", "Watch what tenants have and do: live, or one table for a file"},
     {Command::kTenants, "tenants", "Tenants: sessions, tokens, bytes held, charged and allowed"},
     {Command::kSequences, "sequences", "Open sequences: tokens seen and kept, bytes"},
     {Command::kSnapshots, "snapshots", "Saved sequences: rows, bytes, age"},
@@ -62,7 +63,9 @@ std::variant<CommandLine, EarlyEnd> ParseCommandLine(std::vector<std::string> ar
   std::string output = "table";
   std::string color = "auto";
   std::string shell, action, pool_size, set, reserved_size, limit_size;
-  double deadline_s = 5;
+  std::string sort(NameOf(line.sort));
+  bool once = false;
+  double deadline_s = 5, interval_s = 1;
 
   CLI::App app("Operator's tool of kvasird, the KV-cache manager.", "kvasirctl");
   app.require_subcommand(0, 1);
@@ -81,7 +84,17 @@ std::variant<CommandLine, EarlyEnd> ParseCommandLine(std::vector<std::string> ar
     CLI::App* sub = app.add_subcommand(entry.name, entry.help);
     sub->fallthrough();
     sub->callback([&line, &entry] { line.command = entry.command; });
-    if (entry.command == Command::kSequences) {
+    if (entry.command == Command::kTop) {
+      sub->add_option("--interval", interval_s, "Seconds between two looks (default 1)")
+          ->check(CLI::Range(0.1, 3600.0));
+      sub->add_option("--sort", sort, "Largest first, by this (default share)")
+          ->check(CLI::IsMember(TopSortNames()));
+      CLI::Option* const count =
+          sub->add_option("--count", line.count,
+                          "End after this many; not live (default for json: never)")
+              ->check(DigitsOnly);
+      sub->add_flag("--once", once, "One table or object, also on a terminal")->excludes(count);
+    } else if (entry.command == Command::kSequences) {
       sub->add_option("--tenant", line.tenant, "Only the sequences of this tenant");
     } else if (entry.command == Command::kSnapshots) {
       sub->add_option("--tenant", line.tenant, "Only the snapshots of this tenant");
@@ -161,6 +174,12 @@ std::variant<CommandLine, EarlyEnd> ParseCommandLine(std::vector<std::string> ar
   }
   line.json = output == "json";
   line.color = color == "always" || (color == "auto" && surroundings.terminal);
+  line.sort = TopSortOf(sort).value_or(line.sort);
+  line.interval = std::chrono::milliseconds(static_cast<int64_t>(interval_s * 1000));
+  if (line.command == Command::kTop) {
+    line.live = surroundings.live && !line.json && !once && line.count == 0;
+    if (once || (!line.json && line.count == 0)) line.count = 1;
+  }
   line.deadline = std::chrono::milliseconds(static_cast<int64_t>(deadline_s * 1000));
   return line;
 }

@@ -9,12 +9,15 @@
 #include <variant>
 #include <vector>
 
+#include "client/ctl/top.h"
+
 namespace kvasir::ctl {
 
 inline constexpr char kDefaultSocket[] = "/run/kvasir/control.sock";
 
 enum class Command {
   kStats,
+  kTop,
   kTenants,
   kSequences,
   kSnapshots,
@@ -40,13 +43,16 @@ struct CommandLine {
   std::chrono::milliseconds deadline{5000};  // of each call
   bool json = false;
   bool color = false;
-  std::string tenant;        // only this one's
-  uint64_t sequence_id = 0;  // inspect, explain; 0: all
-  uint64_t from_number = 0;  // events; 0: from now on
-  uint64_t count = 0;        // events; 0: until it is stopped
-  std::string file;          // trace
-  uint32_t seconds = 0;      // trace; 0: until it is stopped
-  uint64_t pool_bytes = 0;   // resize
+  std::string tenant;                        // only this one's
+  uint64_t sequence_id = 0;                  // inspect, explain; 0: all
+  uint64_t from_number = 0;                  // events; 0: from now on
+  uint64_t count = 0;                        // events, top; 0: until it is stopped
+  std::string file;                          // trace
+  uint32_t seconds = 0;                      // trace; 0: until it is stopped
+  uint64_t pool_bytes = 0;                   // resize
+  bool live = false;                         // top: on the terminal
+  std::chrono::milliseconds interval{1000};  // top
+  TopSort sort = TopSort::kShare;            // top
   // tenants set: what is left out stays as it is.
   bool set_budget = false;
   std::optional<uint64_t> reserved_bytes, limit_bytes;
@@ -60,6 +66,7 @@ struct CommandLine {
 struct Surroundings {
   std::string socket;     // $KVASIR_CONTROL_SOCKET, "": not set
   bool terminal = false;  // stdout is one, and colours are welcome
+  bool live = false;      // stdin and stdout are one
 };
 
 // There is nothing to run: help or version (exit_code 0, text for stdout) or wrong usage (2,

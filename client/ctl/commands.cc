@@ -10,6 +10,7 @@
 #include "client/ctl/host_facts.h"
 #include "client/ctl/render.h"
 #include "client/ctl/terminal_text.h"
+#include "client/ctl/top_command.h"
 #include "client/ctl/trace_file.h"
 
 #include <fmt/format.h>
@@ -204,6 +205,7 @@ absl::StatusOr<Outcome> Execute(const CommandLine& line, AdminClient& daemon) {
       text = TextOf(line, daemon.SetPoolSize(request), RenderResize);
       break;
     }
+    case Command::kTop:
     case Command::kEvents:
     case Command::kTrace:
       return Internal("what comes is written as it comes");
@@ -233,6 +235,12 @@ int RunCommand(const CommandLine& line, AdminClient& daemon, std::ostream& out, 
   absl::StatusOr<Outcome> outcome = Outcome();
   if (line.command == Command::kEvents) {
     if (absl::Status watched = Watch(line, daemon, out); !watched.ok()) outcome = watched;
+  } else if (line.command == Command::kTop) {
+    if (absl::Status done = RunTop(
+            line, [&daemon] { return daemon.GetStats(); }, out);
+        !done.ok()) {
+      outcome = done;
+    }
   } else if (line.command == Command::kTrace) {
     if (absl::Status done = RecordTrace(line, daemon, out, err); !done.ok()) outcome = done;
   } else {

@@ -12,6 +12,7 @@ int main(int argc, char** argv) {
   kvasir::ctl::Surroundings surroundings;
   if (const char* socket = std::getenv("KVASIR_CONTROL_SOCKET")) surroundings.socket = socket;
   surroundings.terminal = ::isatty(STDOUT_FILENO) == 1 && std::getenv("NO_COLOR") == nullptr;
+  surroundings.live = ::isatty(STDIN_FILENO) == 1 && ::isatty(STDOUT_FILENO) == 1;
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   return kvasir::ctl::RunKvasirctl(arguments, surroundings, std::cout, std::cerr);
 }

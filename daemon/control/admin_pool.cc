@@ -1,10 +1,13 @@
 // AdminService: the size of the host pool, and what tenants may have of it.
 #include <algorithm>
 #include <optional>
+#include <string>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "base/error.h"
-#include "base/log.h"
+#include "base/status_macros.h"
 #include "daemon/control/admin_service.h"
 #include "daemon/control/status_convert.h"
 
@@ -15,12 +18,14 @@ grpc::Status AdminService::SetPoolSize(grpc::ServerContext* context,
                                        v1::SetPoolSizeResponse* response) {
   const absl::StatusOr<Scope> scope = ScopeOf(*context);
   if (!scope.ok()) return ToGrpc(scope.status());
-  if (!scope->all) {
-    return ToGrpc(PermissionDenied("SetPoolSize is for administrators (admin.uids)"));
-  }
-  const absl::Status set =
-      pool_size_.Set(request->pool_bytes(), [context] { return context->IsCancelled(); });
-  if (!set.ok()) return ToGrpc(set);
+  const grpc::Status set =
+      Audited(*scope, "resize", {{"pool_bytes", std::to_string(request->pool_bytes())}}, [&] {
+        if (!scope->all) {
+          return PermissionDenied("SetPoolSize is for administrators (admin.uids)");
+        }
+        return pool_size_.Set(request->pool_bytes(), [context] { return context->IsCancelled(); });
+      });
+  if (!set.ok()) return set;
   response->set_boot_epoch(boot_epoch_);
   response->set_asked_bytes(request->pool_bytes());
   uint64_t charged = 0;
@@ -46,27 +51,38 @@ grpc::Status AdminService::SetTenantBudget(grpc::ServerContext* context,
                                            v1::SetTenantBudgetResponse* response) {
   const absl::StatusOr<Scope> scope = ScopeOf(*context);
   if (!scope.ok()) return ToGrpc(scope.status());
-  if (!scope->all) {
-    return ToGrpc(PermissionDenied("SetTenantBudget is for administrators (admin.uids)"));
-  }
+  std::vector<std::pair<std::string_view, std::string>> arguments = {{"target", request->tenant()}};
+  const auto add = [&](std::string_view name, uint64_t value) {
+    arguments.emplace_back(name, std::to_string(value));
+  };
+  if (request->has_reserved_bytes()) add("reserved_bytes", request->reserved_bytes());
+  if (request->has_limit_bytes()) add("limit_bytes", request->limit_bytes());
+  if (request->has_weight()) add("weight", request->weight());
+  return Audited(*scope, "set_budget", std::move(arguments), [&]() -> absl::Status {
+    if (!scope->all) {
+      return PermissionDenied("SetTenantBudget is for administrators (admin.uids)");
+    }
+    return SetBudget(*request, response);
+  });
+}
+
+absl::Status AdminService::SetBudget(const v1::SetTenantBudgetRequest& request,
+                                     v1::SetTenantBudgetResponse* response) {
   MutexLock lock(shared_.mutex);
   const auto report_of = [&]() -> std::optional<core::TenantReport> {
     shared_.mutex.AssertHeld();
     for (core::TenantReport& report : shared_.core.TenantReports()) {
-      if (report.name == request->tenant()) return std::move(report);
+      if (report.name == request.tenant()) return std::move(report);
     }
     return std::nullopt;
   };
   const std::optional<core::TenantReport> before = report_of();
-  if (!before) return ToGrpc(NotFound("unknown tenant: tenant={}", request->tenant()));
+  if (!before) return NotFound("unknown tenant: tenant={}", request.tenant());
   core::Budget budget = {before->reserved_bytes, before->limit_bytes, before->weight};
-  if (request->has_reserved_bytes()) budget.reserved_bytes = request->reserved_bytes();
-  if (request->has_limit_bytes()) budget.limit_bytes = request->limit_bytes();
-  if (request->has_weight()) budget.weight = request->weight();
-  const absl::Status set = shared_.core.SetBudgets({{request->tenant(), budget}});
-  if (!set.ok()) return ToGrpc(set);
-  spdlog::info("tenant's budget changed: tenant={} reserved_bytes={} limit_bytes={} weight={}",
-               before->name, budget.reserved_bytes, budget.limit_bytes, budget.weight);
+  if (request.has_reserved_bytes()) budget.reserved_bytes = request.reserved_bytes();
+  if (request.has_limit_bytes()) budget.limit_bytes = request.limit_bytes();
+  if (request.has_weight()) budget.weight = request.weight();
+  KVASIR_RETURN_IF_ERROR(shared_.core.SetBudgets({{request.tenant(), budget}}));
   response->set_boot_epoch(boot_epoch_);
   const std::optional<core::TenantReport> now = report_of();
   response->mutable_host()->set_held_bytes(now->held_bytes);
@@ -75,7 +91,7 @@ grpc::Status AdminService::SetTenantBudget(grpc::ServerContext* context,
   response->mutable_host()->set_reserved_bytes(now->reserved_bytes);
   response->mutable_host()->set_weight(now->weight);
   response->mutable_host()->set_own_bytes(now->own_bytes);
-  return grpc::Status::OK;
+  return absl::OkStatus();
 }
 
 }  // namespace kvasir

@@ -168,16 +168,18 @@ grpc::Status AdminService::DropPrefixes(grpc::ServerContext* context,
                                         v1::DropPrefixesResponse* response) {
   const absl::StatusOr<Scope> scope = ScopeOf(*context);
   if (!scope.ok()) return ToGrpc(scope.status());
-  if (!scope->all) {
-    return ToGrpc(PermissionDenied("DropPrefixes is for administrators (admin.uids)"));
-  }
-  MutexLock lock(shared_.mutex);
-  const absl::StatusOr<uint64_t> dropped = shared_.core.DropPrefixes(request->tenant());
-  if (!dropped.ok()) return ToGrpc(dropped.status());
-  response->set_boot_epoch(boot_epoch_);
-  response->set_dropped(*dropped);
-  shared_.tier_work.NotifyAll();  // what is stored is forgotten
-  return grpc::Status::OK;
+  return Audited(*scope, "evict", {{"target", request->tenant()}}, [&] {
+    if (!scope->all) {
+      return PermissionDenied("DropPrefixes is for administrators (admin.uids)");
+    }
+    MutexLock lock(shared_.mutex);
+    const absl::StatusOr<uint64_t> dropped = shared_.core.DropPrefixes(request->tenant());
+    if (!dropped.ok()) return dropped.status();
+    response->set_boot_epoch(boot_epoch_);
+    response->set_dropped(*dropped);
+    shared_.tier_work.NotifyAll();  // what is stored is forgotten
+    return absl::OkStatus();
+  });
 }
 
 bool AdminService::TakeEvents(const Scope& scope, const std::string& tenant, uint64_t* number,

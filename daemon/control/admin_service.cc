@@ -77,11 +77,32 @@ bool LeaseProbeWorks() {
 }  // namespace
 
 absl::StatusOr<AdminService::Scope> AdminService::ScopeOf(const grpc::ServerContext& context) {
-  KVASIR_ASSIGN_OR_RETURN(const PeerCredentials peer, callers_.PeerOf(context));
-  if (callers_.IsAdmin(peer)) return Scope{true, ""};
-  MutexLock lock(shared_.mutex);
-  KVASIR_ASSIGN_OR_RETURN(const core::Tenant* tenant, shared_.core.TenantOf(peer.uid));
-  return Scope{false, tenant->config.name};
+  const absl::StatusOr<core::Peer> peer = callers_.PeerOf(context);
+  if (!peer.ok()) {
+    audit_.NoteRefusal({"admin_call", std::nullopt, "", {}}, peer.status());
+    return peer.status();
+  }
+  if (callers_.IsAdmin(*peer)) return Scope{true, "", CredentialsOf(*peer)};
+  absl::StatusOr<Scope> scope = Scope{false, "", CredentialsOf(*peer)};
+  {
+    MutexLock lock(shared_.mutex);
+    const absl::StatusOr<core::Tenant*> tenant = shared_.core.TenantOf(*peer);
+    if (tenant.ok()) {
+      scope->tenant = (*tenant)->config.name;
+    } else {
+      scope = tenant.status();
+    }
+  }
+  if (!scope.ok()) audit_.NoteRefusal({"admin_call", CredentialsOf(*peer), "", {}}, scope.status());
+  return scope;
+}
+
+grpc::Status AdminService::Audited(const Scope& scope, std::string_view act,
+                                   std::vector<std::pair<std::string_view, std::string>> arguments,
+                                   const std::function<absl::Status()>& run) {
+  const absl::Status result = run();
+  audit_.Note({act, scope.peer, scope.tenant, std::move(arguments)}, result);
+  return ToGrpc(result);
 }
 
 grpc::Status AdminService::GetStats(grpc::ServerContext* context, const v1::GetStatsRequest*,
@@ -239,7 +260,10 @@ grpc::Status AdminService::GetHost(grpc::ServerContext* context, const v1::GetHo
                                    v1::GetHostResponse* response) {
   const absl::StatusOr<Scope> scope = ScopeOf(*context);
   if (!scope.ok()) return ToGrpc(scope.status());
-  if (!scope->all) return ToGrpc(PermissionDenied("GetHost is for administrators (admin.uids)"));
+  if (!scope->all) {
+    return Audited(*scope, "get_host", {},
+                   [] { return PermissionDenied("GetHost is for administrators (admin.uids)"); });
+  }
   const HostMemory memory = ReadHostMemory();
   const StatsSnapshot snapshot = snapshot_();
   response->set_boot_epoch(snapshot.boot_epoch);

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "daemon/control/audit_log.h"
 #include "daemon/control/caller.h"
 #include "daemon/metrics.h"
 #include "daemon/pool_size.h"
@@ -27,11 +28,12 @@ struct HostReport {
 class AdminService final : public v1::Admin::Service {
  public:
   AdminService(SharedCore& shared, PoolSize& pool_size, const CallerRegistry& callers,
-               const std::vector<TierPlace>& tiers, SnapshotFunction snapshot, HostReport host,
-               uint64_t boot_epoch)
+               AuditLog& audit, const std::vector<TierPlace>& tiers, SnapshotFunction snapshot,
+               HostReport host, uint64_t boot_epoch)
       : shared_(shared),
         pool_size_(pool_size),
         callers_(callers),
+        audit_(audit),
         tiers_(tiers),
         snapshot_(std::move(snapshot)),
         host_(std::move(host)),
@@ -75,15 +77,25 @@ class AdminService final : public v1::Admin::Service {
                        v1::GetHostResponse* response) override;
 
  private:
+  absl::Status SetBudget(const v1::SetTenantBudgetRequest& request,
+                         v1::SetTenantBudgetResponse* response);
   // What the caller may see: everything, or one tenant. Errors: kPermissionDenied.
   struct Scope {
     bool all = false;
     std::string tenant;
+    PeerCredentials peer;
     bool Sees(const std::string& name) const { return all || name == tenant; }
   };
   absl::StatusOr<Scope> ScopeOf(const grpc::ServerContext& context);
+  // Runs an act that changes something, or refuses it, and writes down what came of it.
+  grpc::Status Audited(const Scope& scope, std::string_view act,
+                       std::vector<std::pair<std::string_view, std::string>> arguments,
+                       const std::function<absl::Status()>& run);
   // Errors: kNotFound for a tenant that the scope does not see, TraceRecorder::Start()'s.
   absl::StatusOr<uint64_t> StartRecording(const Scope& scope, const std::string& tenant);
+  // Waits until every tier has what there was. Errors: kDeadlineExceeded, kCancelled, the tiers'.
+  absl::Status Drain(const grpc::ServerContext& context, const v1::DrainPrefixesRequest& request,
+                     v1::DrainPrefixesResponse* response);
   // Events from `number` on that the scope sees, at most a batch; advances `number`. False: the
   // daemon is stopping. Waits a little where there are none.
   bool TakeEvents(const Scope& scope, const std::string& tenant, uint64_t* number,
@@ -92,6 +104,7 @@ class AdminService final : public v1::Admin::Service {
   SharedCore& shared_;
   PoolSize& pool_size_;
   const CallerRegistry& callers_;
+  AuditLog& audit_;
   const std::vector<TierPlace>& tiers_;
   const SnapshotFunction snapshot_;
   const HostReport host_;

@@ -17,10 +17,12 @@ namespace {
 
 constexpr std::chrono::hours kDrainWaitMax{1};
 
-void Fill(const TierPlace& place, v1::TierInfo* out) {
-  const TierStats stats = place.tier->Stats();
+// `all`: of all tenants together as well.
+void Fill(const TierPlace& place, bool all, v1::TierInfo* out) {
   out->set_tier(place.config.name);
   out->set_left_out(place.IsLeftOut());
+  if (!all) return;
+  const TierStats stats = place.tier->Stats();
   out->set_capacity_bytes(stats.capacity_bytes.value_or(0));
   out->set_held_bytes(stats.held_bytes.value_or(0));
   out->set_written_bytes(stats.written_bytes);
@@ -59,7 +61,7 @@ grpc::Status AdminService::ListTiers(grpc::ServerContext* context, const v1::Lis
   response->set_boot_epoch(boot_epoch_);
   for (const TierPlace& place : tiers_) {
     v1::TierInfo* const info = response->add_tiers();
-    Fill(place, info);
+    Fill(place, scope->all, info);
     for (const core::TierReport& report : reports) {
       if (report.tier != place.config.name || !scope->Sees(report.tenant)) continue;
       Fill(report, info->add_tenants());
@@ -73,25 +75,33 @@ grpc::Status AdminService::DrainPrefixes(grpc::ServerContext* context,
                                          v1::DrainPrefixesResponse* response) {
   const absl::StatusOr<Scope> scope = ScopeOf(*context);
   if (!scope.ok()) return ToGrpc(scope.status());
-  if (!scope->all) {
-    return ToGrpc(PermissionDenied("DrainPrefixes is for administrators (admin.uids)"));
-  }
+  return Audited(*scope, "drain", {{"target", request->tenant()}}, [&] {
+    if (!scope->all) {
+      return PermissionDenied("DrainPrefixes is for administrators (admin.uids)");
+    }
+    return Drain(*context, *request, response);
+  });
+}
+
+absl::Status AdminService::Drain(const grpc::ServerContext& context,
+                                 const v1::DrainPrefixesRequest& request,
+                                 v1::DrainPrefixesResponse* response) {
   core::DrainState state;
   {
     MutexLock lock(shared_.mutex);
-    if (const absl::Status started = shared_.core.StartDrain(request->tenant()); !started.ok()) {
-      return ToGrpc(started);
+    if (const absl::Status started = shared_.core.StartDrain(request.tenant()); !started.ok()) {
+      return started;
     }
     shared_.tier_work.NotifyAll();
-    const Instant deadline = WaitDeadline(*context, kDrainWaitMax);
+    const Instant deadline = WaitDeadline(context, kDrainWaitMax);
     for (;;) {
-      state = shared_.core.DrainStateOf(request->tenant());
+      state = shared_.core.DrainStateOf(request.tenant());
       if (state.pending == 0) break;
-      if (shared_.stopping) return ToGrpc(Unavailable("the daemon is stopping"));
-      if (context->IsCancelled()) return grpc::Status::CANCELLED;
+      if (shared_.stopping) return Unavailable("the daemon is stopping");
+      if (context.IsCancelled()) return absl::CancelledError("the caller has gone");
       if (SystemClock().Now() >= deadline) {
-        return ToGrpc(DeadlineExceeded("the deadline passed while prefixes are written: left={}",
-                                       state.pending));
+        return DeadlineExceeded("the deadline passed while prefixes are written: left={}",
+                                state.pending);
       }
       (void)shared_.progress.WaitUntil(
           shared_.mutex, std::min(deadline, SystemClock().Now() + std::chrono::seconds(1)));
@@ -99,17 +109,17 @@ grpc::Status AdminService::DrainPrefixes(grpc::ServerContext* context,
   }
   for (const TierPlace& place : tiers_) {
     if (const absl::Status flushed = place.tier->Flush(); !flushed.ok()) {
-      return ToGrpc(MakeError(
+      return MakeError(
           flushed.code(),
           fmt::format("what was written is not safe: tier={} stored={} not_stored={} reason={}",
-                      place.config.name, state.stored, state.not_stored, MessageOf(flushed))));
+                      place.config.name, state.stored, state.not_stored, MessageOf(flushed)));
     }
   }
   response->set_boot_epoch(boot_epoch_);
   response->set_stored(state.stored);
   response->set_not_stored(state.not_stored);
   response->set_memory_only(state.memory_only);
-  return grpc::Status::OK;
+  return absl::OkStatus();
 }
 
 }  // namespace kvasir

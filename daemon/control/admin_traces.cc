@@ -51,12 +51,18 @@ grpc::Status AdminService::RecordTrace(grpc::ServerContext* context,
                                        grpc::ServerWriter<v1::TraceRecord>* writer) {
   const absl::StatusOr<Scope> scope = ScopeOf(*context);
   if (!scope.ok()) return ToGrpc(scope.status());
-  if (request->seconds() > kSecondsMax) {
-    return ToGrpc(InvalidArgument("seconds is out of bounds: value={} max={}", request->seconds(),
-                                  kSecondsMax));
-  }
-  const absl::StatusOr<uint64_t> recording = StartRecording(*scope, request->tenant());
-  if (!recording.ok()) return ToGrpc(recording.status());
+  absl::StatusOr<uint64_t> recording;
+  const grpc::Status started = Audited(
+      *scope, "trace_record",
+      {{"target", request->tenant()}, {"seconds", std::to_string(request->seconds())}}, [&] {
+        if (request->seconds() > kSecondsMax) {
+          return InvalidArgument("seconds is out of bounds: value={} max={}", request->seconds(),
+                                 kSecondsMax);
+        }
+        recording = StartRecording(*scope, request->tenant());
+        return recording.status();
+      });
+  if (!started.ok()) return started;
   struct Stopper {
     ~Stopper() {
       MutexLock lock(shared.mutex);

@@ -1,45 +1,79 @@
 #include "daemon/control/caller.h"
 
+#include <errno.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
+#include <charconv>
+#include <string>
+#include <string_view>
 #include <utility>
 
 #include "base/error.h"
+#include "base/posix.h"
 #include "base/status_macros.h"
 
 #include <sodium.h>
 
 namespace kvasir {
 
-CallerRegistry::CallerRegistry(std::vector<uint32_t> admin_uids)
-    : admin_uids_([&] {
-        admin_uids.push_back(0);
-        admin_uids.push_back(::geteuid());
-        return std::move(admin_uids);
-      }()) {}
+namespace {
 
-void CallerRegistry::Register(int fd, const PeerCredentials& peer) {
-  MutexLock lock(mutex_);
-  peers_[fd] = peer;
+absl::StatusOr<uint64_t> CookieOf(int fd) {
+  uint64_t cookie = 0;
+  socklen_t size = sizeof(cookie);
+  if (::getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) != 0) {
+    return ErrnoStatus(errno, "getsockopt SO_COOKIE");
+  }
+  return cookie;
 }
 
-absl::StatusOr<PeerCredentials> CallerRegistry::PeerOf(const grpc::ServerContext& context) const {
-  const std::string name = context.peer();  // "fd:N"
-  const auto colon = name.rfind(':');
-  if (colon != std::string::npos) {
-    char* end = nullptr;
-    const long fd = std::strtol(name.c_str() + colon + 1, &end, 10);
-    MutexLock lock(mutex_);
-    const auto found = peers_.find(static_cast<int>(fd));
-    if (*end == '\0' && found != peers_.end()) return found->second;
+}  // namespace
+
+CallerRegistry::CallerRegistry(std::vector<uint32_t> admin_uids)
+    : admin_uids_(std::move(admin_uids)) {}
+
+absl::Status CallerRegistry::Register(int fd, const core::Peer& peer) {
+  KVASIR_ASSIGN_OR_RETURN(const uint64_t cookie, CookieOf(fd));
+  MutexLock lock(mutex_);
+  if (peers_.size() >= forget_at_) {
+    std::erase_if(peers_, [](const auto& entry) {
+      const absl::StatusOr<uint64_t> now = CookieOf(entry.first);
+      return !now.ok() || *now != entry.second.cookie;
+    });
+    forget_at_ = std::max<size_t>(64, 2 * peers_.size());
+  }
+  peers_[fd] = {cookie, peer};
+  return absl::OkStatus();
+}
+
+absl::StatusOr<core::Peer> CallerRegistry::PeerOf(const grpc::ServerContext& context) const {
+  const std::string name = context.peer();
+  constexpr std::string_view kPrefix = "fd:";
+  int fd = -1;
+  if (name.starts_with(kPrefix)) {
+    const char* const end = name.data() + name.size();
+    const auto [stop, error] = std::from_chars(name.data() + kPrefix.size(), end, fd);
+    if (error != std::errc() || stop != end) fd = -1;
+  }
+  const absl::StatusOr<uint64_t> cookie = CookieOf(fd);
+  MutexLock lock(mutex_);
+  const auto found = peers_.find(fd);
+  if (found != peers_.end() && cookie.ok() && *cookie == found->second.cookie) {
+    return found->second.peer;
   }
   return Unauthenticated("the connection has no credentials: peer={}", name);
 }
 
-bool CallerRegistry::IsAdmin(const PeerCredentials& peer) const {
-  return std::find(admin_uids_.begin(), admin_uids_.end(), peer.uid) != admin_uids_.end();
+bool CallerRegistry::IsAdmin(const core::Peer& peer) const {
+  if (std::find(admin_uids_.begin(), admin_uids_.end(), peer.uid) != admin_uids_.end()) return true;
+  return !peer.contained && (peer.uid == 0 || peer.uid == ::geteuid());
+}
+
+size_t CallerRegistry::size_for_test() const {
+  MutexLock lock(mutex_);
+  return peers_.size();
 }
 
 absl::StatusOr<core::SessionToken> TokenOf(const grpc::ServerContext& context) {
@@ -58,12 +92,15 @@ absl::StatusOr<core::SessionToken> TokenOf(const grpc::ServerContext& context) {
 }
 
 absl::StatusOr<core::Session*> SessionOf(core::KvCore& core, const core::SessionToken& token,
-                                         const PeerCredentials& peer) {
+                                         const core::Peer& peer) {
   KVASIR_ASSIGN_OR_RETURN(core::Session * session, core.FindSession(token));
-  const absl::StatusOr<core::Tenant*> tenant = core.TenantOf(peer.uid);
+  const core::Peer& owner = session->peer;
+  if (peer.uid == owner.uid && peer.gid == owner.gid && peer.cgroup == owner.cgroup) return session;
+  const absl::StatusOr<core::Tenant*> tenant = core.TenantOf(peer);
   if (!tenant.ok() || *tenant != &session->tenant) {
     core.CountRejected(session->tenant);
-    return Unauthenticated("the session token belongs to another tenant: uid={}", peer.uid);
+    return Unauthenticated("the session token belongs to another tenant: uid={} gid={} cgroup={}",
+                           peer.uid, peer.gid, peer.cgroup);
   }
   return session;
 }

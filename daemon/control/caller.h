@@ -1,11 +1,10 @@
-// Callers: who makes a gRPC call. The credentials are those of the connection (SO_PEERCRED at
-// accept); engines also show the token that their data socket was given, and both must be the same
-// tenant's.
+// Callers: who makes a gRPC call. That is who the connection was of when it was accepted; engines
+// also show the token that their data socket was given, and both must be the same tenant's.
 #ifndef KVASIR_DAEMON_CONTROL_CALLER_H_
 #define KVASIR_DAEMON_CONTROL_CALLER_H_
 
+#include <cstdint>
 #include <map>
-#include <string>
 #include <vector>
 
 #include <absl/status/statusor.h>
@@ -19,23 +18,39 @@ namespace kvasir {
 
 inline constexpr char kTokenKey[] = "kvasir-session-token";
 
-// Thread-safe. Connections are known by their descriptor number, which gRPC reports as the peer's
-// name; a number that is used again is registered again before its first call.
+// Thread-safe. gRPC names a call's connection by its descriptor number alone, and a number is used
+// again. That it never brings somebody else's credentials rests on three things: gRPC keeps the
+// descriptor open until the last call of its connection has returned; a connection is registered
+// before gRPC has it; and an entry counts only while its number is the same socket (SO_COOKIE).
 class CallerRegistry {
  public:
   explicit CallerRegistry(std::vector<uint32_t> admin_uids);
 
-  void Register(int fd, const PeerCredentials& peer);
+  // Before gRPC is given the connection. Also forgets connections that are closed. Errors:
+  // ErrnoStatus() for what is no socket.
+  absl::Status Register(int fd, const core::Peer& peer);
 
   // Errors: kUnauthenticated when the connection is not one that was accepted here.
-  absl::StatusOr<PeerCredentials> PeerOf(const grpc::ServerContext& context) const;
-  bool IsAdmin(const PeerCredentials& peer) const;
+  absl::StatusOr<core::Peer> PeerOf(const grpc::ServerContext& context) const;
+  // Whom the configuration names (admin.uids); and root and the daemon's own user, but not those of
+  // a container: whoever may start one is its root.
+  bool IsAdmin(const core::Peer& peer) const;
+  size_t size_for_test() const;
 
  private:
+  struct Entry {
+    uint64_t cookie = 0;  // of the socket; the kernel gives none twice
+    core::Peer peer;
+  };
   const std::vector<uint32_t> admin_uids_;
   mutable Mutex mutex_;
-  std::map<int, PeerCredentials> peers_ ABSL_GUARDED_BY(mutex_);
+  std::map<int, Entry> peers_ ABSL_GUARDED_BY(mutex_);  // by descriptor number
+  size_t forget_at_ ABSL_GUARDED_BY(mutex_) = 64;       // so many entries
 };
+
+inline PeerCredentials CredentialsOf(const core::Peer& peer) {
+  return {peer.pid, peer.uid, peer.gid};
+}
 
 // The token that a call carries. Errors: kUnauthenticated when it is missing or not 32 hex digits.
 absl::StatusOr<core::SessionToken> TokenOf(const grpc::ServerContext& context);
@@ -43,7 +58,7 @@ absl::StatusOr<core::SessionToken> TokenOf(const grpc::ServerContext& context);
 // The session of the call's token, if the connection belongs to the same tenant.
 // REQUIRES: the core's lock is held. Errors: kUnauthenticated.
 absl::StatusOr<core::Session*> SessionOf(core::KvCore& core, const core::SessionToken& token,
-                                         const PeerCredentials& peer);
+                                         const core::Peer& peer);
 
 }  // namespace kvasir
 

@@ -35,7 +35,7 @@ absl::StatusOr<std::vector<core::LeaseMember>> MembersOf(const v1::LeasePrefixRe
 absl::StatusOr<core::PrefixKeys> KvCacheService::LeaseKeysOf(
     const grpc::ServerContext& context, const std::vector<core::LeaseMember>& members,
     const v1::PrefixKey& prefix) {
-  KVASIR_ASSIGN_OR_RETURN(const PeerCredentials peer, callers_.PeerOf(context));
+  KVASIR_ASSIGN_OR_RETURN(const core::Peer peer, callers_.PeerOf(context));
   KVASIR_ASSIGN_OR_RETURN(const core::SessionToken token, TokenOf(context));
   core::PrefixScopes scopes;
   {

@@ -89,9 +89,13 @@ void Fill(const core::Sequence& sequence, uint64_t prompt_rows, v1::OpenSequence
 
 grpc::Status KvCacheService::Run(const grpc::ServerContext& context, const Verb& verb,
                                  const Instant* wake) {
-  const absl::StatusOr<PeerCredentials> peer = callers_.PeerOf(context);
-  if (!peer.ok()) return ToGrpc(peer.status());
+  const absl::StatusOr<core::Peer> peer = callers_.PeerOf(context);
+  if (!peer.ok()) {
+    options_.audit->NoteRefusal({"engine_call", std::nullopt, "", {}}, peer.status());
+    return ToGrpc(peer.status());
+  }
   const absl::StatusOr<core::SessionToken> token = TokenOf(context);
+  std::string tenant_name;
   const Instant deadline =
       WaitDeadline(context, std::chrono::milliseconds(options_.rpc_deadline_max_ms));
   absl::Status status;
@@ -106,6 +110,7 @@ grpc::Status KvCacheService::Run(const grpc::ServerContext& context, const Verb&
         break;
       }
       core::Tenant& tenant = (*session)->tenant;
+      tenant_name = tenant.config.name;
       done = true;
       status = verb(**session, &done);
       if (shared_.core.HasWork()) shared_.work.NotifyOne();
@@ -129,6 +134,10 @@ grpc::Status KvCacheService::Run(const grpc::ServerContext& context, const Verb&
   }
   if (status.code() == absl::StatusCode::kPermissionDenied && shared_.wake_data_server) {
     shared_.wake_data_server();  // the session may have been ended
+  }
+  if (status.code() == absl::StatusCode::kPermissionDenied ||
+      status.code() == absl::StatusCode::kUnauthenticated) {
+    options_.audit->NoteRefusal({"engine_call", CredentialsOf(*peer), tenant_name, {}}, status);
   }
   if (options_.extents_taken) options_.extents_taken();
   return ToGrpc(status);

@@ -6,6 +6,7 @@
 #include <functional>
 #include <vector>
 
+#include "daemon/control/audit_log.h"
 #include "daemon/control/caller.h"
 #include "daemon/shared_core.h"
 #include "kvasir/v1/kv_cache.grpc.pb.h"
@@ -17,6 +18,7 @@ struct KvCacheServiceOptions {
   uint32_t rpc_deadline_max_ms = 60'000;  // no call waits longer, whatever its deadline says
   std::function<void()> extents_taken;    // the pool's stock may be low
   uint32_t load_wait_ms = 5'000;          // of an open, for a tier
+  AuditLog* audit = nullptr;              // of refusals; must outlive the service
 };
 
 // Thread-safe. `shared` and `callers` must outlive it.

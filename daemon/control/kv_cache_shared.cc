@@ -14,7 +14,7 @@ namespace kvasir {
 absl::StatusOr<std::optional<core::PrefixKeys>> KvCacheService::KeysOf(
     const grpc::ServerContext& context, uint32_t model_id, const v1::PrefixKey* prefix) {
   if (prefix == nullptr) return std::nullopt;
-  KVASIR_ASSIGN_OR_RETURN(const PeerCredentials peer, callers_.PeerOf(context));
+  KVASIR_ASSIGN_OR_RETURN(const core::Peer peer, callers_.PeerOf(context));
   KVASIR_ASSIGN_OR_RETURN(const core::SessionToken token, TokenOf(context));
   core::PrefixScopes scopes;
   {

@@ -56,8 +56,11 @@ KvCore::KvCore(CoreConfig config, HostPool& pool)
       Tenant* const raw = tenants_.back().get();
       raw->end_condensing = [this, raw](bool always) { return EndCondensing(*raw, always); };
     }
-    for (const uint32_t uid : tenant.uids) tenant_of_uid_[uid] = tenants_.back().get();
-    if (tenant.name == config_.default_tenant) default_tenant_ = tenants_.back().get();
+    const size_t place = tenants_.size() - 1;
+    for (const uint32_t uid : tenant.uids) tenant_rules_.AddUid(uid, place);
+    for (const uint32_t gid : tenant.gids) tenant_rules_.AddGid(gid, place);
+    for (const std::string& cgroup : tenant.cgroups) tenant_rules_.AddCgroup(cgroup, place);
+    if (tenant.name == config_.default_tenant) tenant_rules_.set_default(place);
   }
   for (size_t i = 0; i < config_.tiers.size(); ++i) tiers_.emplace_back();
 }
@@ -79,17 +82,17 @@ KvCore::~KvCore() {
   for (const auto& tenant : tenants_) tenant->DropCached();
 }
 
-absl::StatusOr<Tenant*> KvCore::TenantOf(uint32_t uid) {
-  const auto found = tenant_of_uid_.find(uid);
-  if (found != tenant_of_uid_.end()) return found->second;
-  if (default_tenant_ != nullptr) return default_tenant_;
-  return PermissionDenied("no tenant has this uid: uid={}", uid);
+absl::StatusOr<Tenant*> KvCore::TenantOf(const Peer& peer) const {
+  const std::optional<size_t> place = tenant_rules_.Find(peer.uid, peer.gid, peer.cgroup);
+  if (place) return tenants_[*place].get();
+  return PermissionDenied("no tenant has this peer: uid={} gid={} cgroup={}", peer.uid, peer.gid,
+                          peer.cgroup);
 }
 
 absl::StatusOr<Session*> KvCore::OpenSession(const Peer& peer, const SessionToken& token,
                                              uint64_t boot_epoch, SessionMemory memory,
                                              ExtentSender& sender) {
-  KVASIR_ASSIGN_OR_RETURN(Tenant * tenant, TenantOf(peer.uid));
+  KVASIR_ASSIGN_OR_RETURN(Tenant * tenant, TenantOf(peer));
   if (sessions_.size() >= config_.sessions_max) {
     return ResourceExhausted("too many sessions: limits.sessions_max={}", config_.sessions_max);
   }

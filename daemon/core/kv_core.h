@@ -22,6 +22,7 @@
 #include "daemon/core/kv_core_types.h"
 #include "daemon/core/lending.h"
 #include "daemon/core/prefix_lease.h"
+#include "daemon/core/tenant_rules.h"
 #include "daemon/core/tier_job.h"
 
 namespace kvasir::core {
@@ -34,8 +35,8 @@ class KvCore {
   KvCore(const KvCore&) = delete;
   KvCore& operator=(const KvCore&) = delete;
 
-  // The tenant of a uid. Errors: kPermissionDenied naming the uid.
-  absl::StatusOr<Tenant*> TenantOf(uint32_t uid);
+  // The tenant of a peer, by TenantRules. Errors: kPermissionDenied naming uid, gid and cgroup.
+  absl::StatusOr<Tenant*> TenantOf(const Peer& peer) const;
 
   // Starts a session on segments that the caller has made and zeroed; fills the D header.
   // Errors: kPermissionDenied, kResourceExhausted (limits.sessions_max).
@@ -152,8 +153,7 @@ class KvCore {
   // A value that a prefix of the tier's is made of.
   bool NamesStored(size_t tier, const TierKey& key) const;
   const std::string& TierName(size_t tier) const { return config_.tiers[tier].name; }
-  // Null: of none that is configured.
-  Tenant* TenantOfKey(const TierKey& key) const;
+  Tenant* TenantOfKey(const TierKey& key) const;  // null: of none that is configured
   // What can go down of a tenant, or of all (""), is to be written. Errors: kNotFound,
   // kFailedPrecondition (no tier).
   absl::Status StartDrain(const std::string& tenant);
@@ -370,8 +370,7 @@ class KvCore {
   TraceRecorder traces_{now_};
   Lending lending_;
   std::vector<std::unique_ptr<Tenant>> tenants_;
-  std::map<uint32_t, Tenant*> tenant_of_uid_;
-  Tenant* default_tenant_ = nullptr;
+  TenantRules tenant_rules_;  // by place in tenants_
   std::map<uint32_t, std::unique_ptr<Session>> sessions_;
   std::map<SessionToken, Session*> by_token_;
   struct Place {

@@ -36,7 +36,7 @@ struct TierConfig {
 
 struct CoreConfig {
   std::vector<TenantConfig> tenants;
-  std::string default_tenant;  // for uids that no tenant names; "": refused
+  std::string default_tenant;  // for peers that no tenant names; "": refused
   SessionLimits session_limits;
   uint32_t sessions_max = 1024;
   uint64_t first_extent_bytes = 4ULL << 20;
@@ -52,7 +52,7 @@ struct CoreConfig {
   uint32_t write_down_low_percent = 60;
   uint32_t leases_per_session_max = 64;
   uint32_t lease_ms_max = 60'000;
-  uint32_t take_back_ms = 200;  // that sessions have when lent memory is wanted back
+  uint32_t take_back_ms = 150;  // that sessions have when lent memory is wanted back
 };
 
 // The scopes in which a session may find prefixes: its tenant's, then those of public tenants.

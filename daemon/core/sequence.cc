@@ -70,11 +70,9 @@ Sequence::~Sequence() {
   KVASIR_CHECK(!job_out() || job_, "a job of the sequence is out: id={}", identity_.id);
   prefix_use_.set_tokens(rows_);
   trace_ticket_.set_rows(rows_);
-  // Before any block changes hands: an engine that still computes discards its step.
-  context_.board->uid.store(0, std::memory_order_seq_cst);
+  context_.board->uid.store(0);  // before blocks change hands: a step under way is discarded
   std::atomic_thread_fence(std::memory_order_seq_cst);
-  context_.board->state.store(static_cast<uint32_t>(shm::BoardState::kFree),
-                              std::memory_order_relaxed);
+  context_.board->state.store(static_cast<uint32_t>(shm::BoardState::kFree));
   job_.reset();
   if (preparing_) FreeTable(*preparing_);
   if (published_) FreeTable(*published_);

@@ -18,13 +18,14 @@ struct SessionToken {
   friend auto operator<=>(const SessionToken&, const SessionToken&) = default;
 };
 
-// Who is at the other end of the data socket, by the kernel's word.
+// Who is at the other end of a connection, by the kernel's word when it was accepted.
 struct Peer {
   uint32_t uid = 0;
   uint32_t gid = 0;
   uint32_t pid = 0;
-  // It may open the daemon's memory files for writing: root, or the daemon's own user.
-  bool overrides_permissions = false;
+  std::string cgroup = {};             // path of cgroup v2; "": none that is known
+  bool overrides_permissions = false;  // modes of the daemon's files do not keep it out
+  bool contained = false;              // in a process or user namespace below the daemon's
 };
 
 struct RegisteredModel {
@@ -40,7 +41,7 @@ struct RegisteredModel {
 
 // Not thread-safe. Lives from the hand-over of its segments to the end of its last job.
 struct Session {
-  Session(uint32_t session_id, SessionToken session_token, Peer session_peer, Tenant& owner,
+  Session(uint32_t session_id, SessionToken session_token, const Peer& session_peer, Tenant& owner,
           SessionMemory session_memory, const SessionLimits& session_limits, ExtentSender& sender,
           uint64_t first_extent_bytes, uint64_t extent_bytes)
       : id(session_id),

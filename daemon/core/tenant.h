@@ -30,6 +30,8 @@ struct TenantConfig {
   std::vector<std::string> degrade = {};  // what becomes of its prefixes, rung by rung; checked
   uint64_t reserved_bytes = 0;            // of the pool
   uint32_t weight = 1;
+  std::vector<uint32_t> gids = {};
+  std::vector<std::string> cgroups = {};  // patterns of TenantRules; checked
 };
 
 struct TenantCounters {

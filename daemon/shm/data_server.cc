@@ -15,9 +15,10 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/process_identity.h"
 #include "base/status_macros.h"
 #include "daemon/shm/data_session.h"
-#include "proto/shm/layout.h"
+#include "proto/shm/data_messages.h"
 
 namespace kvasir {
 namespace {
@@ -25,11 +26,6 @@ namespace {
 // How soon the kernel is asked again whether extents are free; ever later while they are not.
 constexpr int kSettleMs = 20;
 constexpr int kSettleMsMax = 1000;
-// Memory files have mode 0600.
-bool OverridesPermissions(const PeerCredentials& peer) {
-  return peer.uid == 0 || peer.uid == ::geteuid();
-}
-
 constexpr int kEventsMax = 32;
 constexpr int kLeaseWaitMsMax = 60'000;  // a longer wait is one of several
 
@@ -123,13 +119,27 @@ void DataServer::Loop() {
   }
 }
 
+std::optional<core::Peer> DataServer::Identify(const UniqueFd& socket, const char* which) {
+  absl::StatusOr<PeerIdentity> identity = IdentifyPeer(socket);
+  if (identity.ok()) {
+    return core::Peer{identity->uid,
+                      identity->gid,
+                      identity->pid,
+                      std::move(identity->cgroup),
+                      identity->overrides_permissions,
+                      identity->contained};
+  }
+  options_.unidentified_peers->fetch_add(1, std::memory_order_relaxed);
+  spdlog::warn("connection refused: socket={} {}", which, MessageOf(identity.status()));
+  return std::nullopt;
+}
+
 void DataServer::AcceptControl() {
   UniqueFd socket(
       ::accept4(control_listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
   if (!socket) return;
-  const absl::StatusOr<PeerCredentials> peer = GetPeerCredentials(socket);
-  if (!peer.ok()) return;
-  on_control_(std::move(socket), *peer);
+  const std::optional<core::Peer> peer = Identify(socket, "control");
+  if (peer) on_control_(std::move(socket), *peer);  // closing it is the answer else
 }
 
 void DataServer::AcceptData() {
@@ -138,11 +148,12 @@ void DataServer::AcceptData() {
     if (errno != EAGAIN) spdlog::warn("accept failed: errno={}", errno);
     return;
   }
-  const absl::StatusOr<PeerCredentials> peer = GetPeerCredentials(socket);
   const auto greeting = std::count_if(sessions_.begin(), sessions_.end(), [](const auto& each) {
     return each.second->session_id() == 0;
   });
-  if (!peer.ok() || greeting >= options_.pending_max) return;  // closing it is the answer
+  if (greeting >= options_.pending_max) return;  // closing it is the answer
+  const std::optional<core::Peer> peer = Identify(socket, "data");
+  if (!peer) return;
   const int fd = socket.get();
   const Instant deadline =
       SystemClock().Now() + std::chrono::milliseconds(options_.hello_timeout_ms);
@@ -170,28 +181,16 @@ void DataServer::OnReadable(int fd) {
 }
 
 void DataServer::Greet(int fd, DataSession& session) {
-  shm::Hello hello{};
-  const absl::StatusOr<ReceivedMessage> message =
-      ReceiveMessage(session.socket(), std::as_writable_bytes(std::span(&hello, 1)));
+  std::array<std::byte, sizeof(shm::Hello)> buffer{};
+  const absl::StatusOr<ReceivedMessage> message = ReceiveMessage(session.socket(), buffer);
   if (message.status().code() == absl::StatusCode::kDeadlineExceeded) return;
   if (!message.ok() || message->bytes == 0) {
     Drop(fd);
     return;
   }
-  absl::Status status;
-  if (message->bytes != sizeof(hello) || message->truncated || !message->fds.empty() ||
-      hello.magic != shm::kHelloMagic ||
-      hello.kind != static_cast<uint32_t>(shm::MessageKind::kHello) || hello.reserved != 0) {
-    status =
-        InvalidArgument("hello is malformed: bytes={} expected={}", message->bytes, sizeof(hello));
-  } else if (hello.abi_min > shm::kAbiVersion || hello.abi_max < shm::kAbiVersion) {
-    status = FailedPrecondition(
-        "no common version of the shared-memory protocol: client_min={} "
-        "client_max={} daemon={}",
-        hello.abi_min, hello.abi_max, shm::kAbiVersion);
-  } else {
-    status = OpenSession(session);
-  }
+  absl::Status status = shm::CheckHello(
+      {std::span(buffer).first(message->bytes), message->truncated, message->fds.size()});
+  if (status.ok()) status = OpenSession(session);
   if (!status.ok()) {
     Refuse(session, status);
     Drop(fd);
@@ -205,13 +204,13 @@ absl::Status DataServer::OpenSession(DataSession& session) {
   core::Session* opened = nullptr;
   {
     MutexLock lock(shared_.mutex);
-    KVASIR_ASSIGN_OR_RETURN(
-        opened, shared_.core.OpenSession({session.peer().uid, session.peer().gid,
-                                          session.peer().pid, OverridesPermissions(session.peer())},
-                                         token, options_.boot_epoch, session.memory(), session));
+    KVASIR_ASSIGN_OR_RETURN(opened,
+                            shared_.core.OpenSession(session.peer(), token, options_.boot_epoch,
+                                                     session.memory(), session));
     session.set_session_id(opened->id);
-    spdlog::info("session opened: session={} tenant={} uid={} pid={}", opened->id,
-                 opened->tenant.config.name, session.peer().uid, session.peer().pid);
+    spdlog::info("session opened: session={} tenant={} uid={} gid={} pid={} cgroup={}", opened->id,
+                 opened->tenant.config.name, session.peer().uid, session.peer().gid,
+                 session.peer().pid, session.peer().cgroup);
   }
   // Before the engine has the segments: from there on it may submit.
   KVASIR_RETURN_IF_ERROR(
@@ -220,8 +219,9 @@ absl::Status DataServer::OpenSession(DataSession& session) {
 }
 
 void DataServer::Refuse(DataSession& session, const absl::Status& why) {
-  spdlog::warn("session refused: uid={} pid={} {}", session.peer().uid, session.peer().pid,
-               MessageOf(why));
+  const core::Peer& peer = session.peer();
+  options_.audit->NoteRefusal({"session", PeerCredentials{peer.pid, peer.uid, peer.gid}, "", {}},
+                              why);
   shm::Refusal refusal{};
   refusal.kind = static_cast<uint32_t>(shm::MessageKind::kRefusal);
   refusal.code = static_cast<int32_t>(why.code());

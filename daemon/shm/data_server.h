@@ -4,6 +4,7 @@
 #ifndef KVASIR_DAEMON_SHM_DATA_SERVER_H_
 #define KVASIR_DAEMON_SHM_DATA_SERVER_H_
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -16,6 +17,7 @@
 #include "base/clock.h"
 #include "base/posix.h"
 #include "base/unix_socket.h"
+#include "daemon/control/audit_log.h"
 #include "daemon/shared_core.h"
 #include "daemon/shm/data_session.h"
 #include "daemon/shm/ring_server.h"
@@ -28,14 +30,17 @@ struct DataServerOptions {
   uint32_t pending_max = 64;  // connections that have not said hello
   core::SessionLimits session_limits;
   std::function<void()> extents_returned;  // the pool has free bytes again
+  AuditLog* audit = nullptr;               // of refusals; must outlive it
   RingServer* rings = nullptr;             // serves the sessions' commands; must outlive it
+  // Counts connections, on either socket, of processes that could not be identified; outlives it.
+  std::atomic<uint64_t>* unidentified_peers = nullptr;
 };
 
 class DataServer {
  public:
   // Takes over two listening sockets: the data socket, and the control socket, whose connections it
-  // accepts and gives to `on_control` with the peer's credentials. `shared` must outlive it.
-  using ControlHandler = std::function<void(UniqueFd, const PeerCredentials&)>;
+  // accepts and gives to `on_control` with who connected. `shared` must outlive it.
+  using ControlHandler = std::function<void(UniqueFd, const core::Peer&)>;
   // `wake` is an eventfd: whoever writes to it has the thread look for sessions that have ended.
   static absl::StatusOr<std::unique_ptr<DataServer>> Start(UniqueFd data_listener,
                                                            UniqueFd control_listener, int wake,
@@ -58,6 +63,8 @@ class DataServer {
   void OnReadable(int fd);
   void Greet(int fd, DataSession& session);
   absl::Status OpenSession(DataSession& session);
+  // Nothing: it could not be identified, which has been logged and counted.
+  std::optional<core::Peer> Identify(const UniqueFd& socket, const char* which);
   void Refuse(DataSession& session, const absl::Status& why);
   void Drop(int fd);
   void TakeLeave();

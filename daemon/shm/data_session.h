@@ -21,7 +21,7 @@ namespace kvasir {
 // same lock.
 class DataSession final : public core::ExtentSender {
  public:
-  DataSession(UniqueFd socket, const PeerCredentials& peer, Instant hello_deadline)
+  DataSession(UniqueFd socket, const core::Peer& peer, Instant hello_deadline)
       : socket_(std::move(socket)), peer_(peer), hello_deadline_(hello_deadline) {}
 
   absl::Status MakeSegments(const core::SessionLimits& limits, uint64_t boot_epoch);
@@ -36,14 +36,14 @@ class DataSession final : public core::ExtentSender {
   const UniqueFd& socket() const { return socket_; }
   // Tells the engine that the session is over; the descriptor itself stays until destruction.
   void CloseSocket();
-  const PeerCredentials& peer() const { return peer_; }
+  const core::Peer& peer() const { return peer_; }
   Instant hello_deadline() const { return hello_deadline_; }
   uint32_t session_id() const { return session_id_; }  // 0: no hello yet
   void set_session_id(uint32_t id) { session_id_ = id; }
 
  private:
   UniqueFd socket_;
-  const PeerCredentials peer_;
+  const core::Peer peer_;
   const Instant hello_deadline_;
   uint32_t session_id_ = 0;
   Segment d_, e_;

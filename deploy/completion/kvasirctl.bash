@@ -2,7 +2,7 @@
 # /usr/share/bash-completion/completions/kvasirctl. `kvasirctl completion bash` prints this file.
 _kvasirctl() {
   local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
-  local commands="stats tenants sequences snapshots prefixes explain curve events evict tiers drain trace resize inspect policies doctor health completion"
+  local commands="stats top tenants sequences snapshots prefixes explain curve events evict tiers drain trace resize inspect policies doctor health completion"
   local options="--socket --output --color --deadline --help --version"
   local command="" word
   # bash cuts --name=value at "=": complete the value as if a space stood there.
@@ -28,7 +28,11 @@ _kvasirctl() {
       mapfile -t COMPREPLY < <(compgen -W "auto always never" -- "$current")
       return
       ;;
-    --deadline | --tenant | --layer | --from | --rows | --count | --seconds | --pool-bytes)
+    --sort)
+      mapfile -t COMPREPLY < <(compgen -W "tenant share charged held hit lookups compactions rejected" -- "$current")
+      return
+      ;;
+    --deadline | --interval | --tenant | --layer | --from | --rows | --count | --seconds | --pool-bytes)
       COMPREPLY=()
       return
       ;;
@@ -42,6 +46,7 @@ _kvasirctl() {
   case $command in
     "") options="$commands $options" ;;
     sequences | snapshots | prefixes | explain | curve | evict | drain) options="--tenant $options" ;;
+    top) options="--interval --sort --count --once $options" ;;
     events) options="--tenant --from --count $options" ;;
     trace) options="record --tenant --output --seconds $options" ;;
     resize) options="--pool-bytes $options" ;;

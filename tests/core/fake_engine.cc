@@ -101,7 +101,7 @@ FakeEngine::FakeEngine(KvCore& core, const SessionLimits& limits, uint32_t uid, 
   ++tokens_made;
   std::memcpy(token.bytes.data(), &tokens_made, sizeof(tokens_made));
   absl::StatusOr<Session*> session =
-      core.OpenSession({uid, uid, 1, overrides}, token, 7, {d_.get(), e_.get()}, *this);
+      core.OpenSession({uid, uid, 1, "", overrides}, token, 7, {d_.get(), e_.get()}, *this);
   EXPECT_TRUE(session.ok()) << MessageOf(session.status());
   session_ = *session;
   session_id_ = session_->id;

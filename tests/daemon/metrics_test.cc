@@ -36,7 +36,10 @@ StatsSnapshot Example() {
                          .memory_locked = true,
                          .late_faults = 6,
                          .tenants = {},
-                         .tiers = {}};
+                         .tiers = {},
+                         .audit_acts = 7,
+                         .audit_refusals = 8,
+                         .audit_suppressed = 9};
   snapshot.tenants.push_back({.tenant = "a",
                               .held_bytes = 11,
                               .charged_bytes = 12,
@@ -84,6 +87,9 @@ TEST(MetricsTest, ShowEveryCountOfTheDaemonAndOfEachTenant) {
       {"kvasir_charged_bytes", 5},
       {"kvasir_memory_locked", 1},
       {"kvasir_late_faults_total", 6},
+      {"kvasir_audit_acts_total", 7},
+      {"kvasir_audit_refusals_total", 8},
+      {"kvasir_audit_suppressed_total", 9},
       {"kvasir_tenant_held_bytes{tenant=a}", 11},
       {"kvasir_tenant_charged_bytes{tenant=a}", 12},
       {"kvasir_tenant_limit_bytes{tenant=a}", 13},

@@ -104,7 +104,7 @@ TEST_F(HandoverCoreTest, WhatIsCutOrGoneIsWrittenDownAnew) {
   EXPECT_EQ(records_.size(), 2U);
   EXPECT_EQ(RunHandover()[Kind::kForget], 1);
   EXPECT_EQ(records_.size(), 1U);
-  ASSERT_TRUE((*core_->TenantOf(1))->GivesUpPrefix());
+  ASSERT_TRUE((*core_->TenantOf({1}))->GivesUpPrefix());
   const bool is_cut = PrefixesIn("memory") == 1;
   const std::map<Kind, int> done = RunHandover();
   EXPECT_EQ(done.contains(Kind::kNote), is_cut);
@@ -156,7 +156,7 @@ TEST_F(HandoverCoreTest, TheNewerOfTwoThatWantAGroupHasIt) {
   Store(engine, model, "full", gone);
   RunHandover();
   const auto old = records_;
-  PrefixCache& cache = (*core_->TenantOf(1))->prefixes;
+  PrefixCache& cache = (*core_->TenantOf({1}))->prefixes;
   cache.DropEntry(cache.entries().rbegin()->first);
   Store(engine, model, "full", there);  // where the other lay
   RunHandover();
@@ -188,7 +188,7 @@ class RehomeTest : public HandoverCoreTest {
   void GiveUpMost() {
     RunHandover();
     ASSERT_EQ(PrefixesIn("memory"), 24U);
-    PrefixCache& cache = (*core_->TenantOf(1))->prefixes;
+    PrefixCache& cache = (*core_->TenantOf({1}))->prefixes;
     std::vector<uint64_t> ids;
     for (const auto& [id, entry] : cache.entries()) ids.push_back(id);
     for (size_t i = 0; i < ids.size(); ++i) {

@@ -125,7 +125,7 @@ class HandoverCoreTest : public PrefixCoreTest {
   }
 
   // Of kept rows of the first tenant, with those of a prompt's last few that no border has.
-  uint64_t KeptBytes() const { return (*core_->TenantOf(1))->kept.held_bytes(); }
+  uint64_t KeptBytes() const { return (*core_->TenantOf({1}))->kept.held_bytes(); }
   size_t PrefixesIn(const std::string& place) const {
     size_t count = 0;
     for (const PrefixReport& report : core_->PrefixReports()) count += report.place == place;
@@ -134,7 +134,7 @@ class HandoverCoreTest : public PrefixCoreTest {
   // Of the first tenant, with at most this share of their groups.
   size_t FrozenExtents(double share_max = 1) const {
     size_t count = 0;
-    for (const auto& [bytes, allocator] : (*core_->TenantOf(1))->kept.by_bytes()) {
+    for (const auto& [bytes, allocator] : (*core_->TenantOf({1}))->kept.by_bytes()) {
       for (const GroupAllocator::Frozen& frozen : allocator->FrozenExtents()) {
         count += frozen.share <= share_max;
       }

@@ -28,7 +28,7 @@ class HandoverForm : public HandoverCoreTest, public ::testing::WithParamInterfa
 
  protected:
   // What snapshots have of recent blocks.
-  uint64_t RecentBytes() const { return (*core_->TenantOf(1))->outside.held_bytes(); }
+  uint64_t RecentBytes() const { return (*core_->TenantOf({1}))->outside.held_bytes(); }
 };
 
 INSTANTIATE_TEST_SUITE_P(All, HandoverForm, ::testing::ValuesIn(kEveryRetention));

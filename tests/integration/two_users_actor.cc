@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <string>
@@ -228,6 +230,83 @@ TEST(Attacker, SeesItsOwnNumbersOnly) {
             grpc::StatusCode::PERMISSION_DENIED);
 }
 
+// Every verb of the Admin service is in one of two lists: what acts or tells of the host is for
+// administrators, and everything else tells a tenant of its own.
+TEST(Attacker, AdministersNothing) {
+  RawCalls calls(Variable("KVASIR_CONTROL"), "");
+  std::vector<std::string> verbs;
+  const auto refused = [&](const char* verb, auto method, const auto& request, auto response) {
+    verbs.push_back(verb);
+    const grpc::Status status = calls.CallAdmin(method, request, &response);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::PERMISSION_DENIED) << verb;
+    EXPECT_THAT(status.error_message(), HasSubstr("for administrators")) << verb;
+  };
+  using Stub = v1::Admin::Stub;
+  for (const char* tenant : {"victim", "attacker"}) {
+    v1::DropPrefixesRequest drop;
+    drop.set_tenant(tenant);
+    refused("DropPrefixes", &Stub::DropPrefixes, drop, v1::DropPrefixesResponse());
+    v1::DrainPrefixesRequest drain;
+    drain.set_tenant(tenant);
+    refused("DrainPrefixes", &Stub::DrainPrefixes, drain, v1::DrainPrefixesResponse());
+  }
+  v1::SetPoolSizeRequest size;
+  size.set_pool_bytes(32 * kMiB);
+  refused("SetPoolSize", &Stub::SetPoolSize, size, v1::SetPoolSizeResponse());
+  v1::SetTenantBudgetRequest budget;
+  budget.set_tenant("attacker");
+  budget.set_weight(10'000);
+  refused("SetTenantBudget", &Stub::SetTenantBudget, budget, v1::SetTenantBudgetResponse());
+  refused("GetHost", &Stub::GetHost, v1::GetHostRequest(), v1::GetHostResponse());
+
+  const auto told = [&](const char* verb, auto method, const auto& request, auto response) {
+    verbs.push_back(verb);
+    const grpc::Status status = calls.CallAdmin(method, request, &response);
+    EXPECT_TRUE(status.ok()) << verb << ": " << status.error_message();
+    EXPECT_EQ(response.DebugString().find("victim"), std::string::npos) << response.DebugString();
+    return response;
+  };
+  told("GetStats", &Stub::GetStats, v1::GetStatsRequest(), v1::GetStatsResponse());
+  told("ListSequences", &Stub::ListSequences, v1::ListSequencesRequest(),
+       v1::ListSequencesResponse());
+  told("ListSnapshots", &Stub::ListSnapshots, v1::ListSnapshotsRequest(),
+       v1::ListSnapshotsResponse());
+  told("ListPrefixes", &Stub::ListPrefixes, v1::ListPrefixesRequest(), v1::ListPrefixesResponse());
+  told("ListPrefixLookups", &Stub::ListPrefixLookups, v1::ListPrefixLookupsRequest(),
+       v1::ListPrefixLookupsResponse());
+  told("GetHitRateCurves", &Stub::GetHitRateCurves, v1::GetHitRateCurvesRequest(),
+       v1::GetHitRateCurvesResponse());
+  told("ListPolicies", &Stub::ListPolicies, v1::ListPoliciesRequest(), v1::ListPoliciesResponse());
+  const v1::ListTiersResponse tiers =
+      told("ListTiers", &Stub::ListTiers, v1::ListTiersRequest(), v1::ListTiersResponse());
+  ASSERT_EQ(tiers.tiers_size(), 1);
+  EXPECT_EQ(tiers.tiers(0).tenants_size(), 1);
+  EXPECT_EQ(tiers.tiers(0).capacity_bytes(), 0U);  // of all tenants together
+  // Those that other tests here try: of a tenant, a sequence, or for ever.
+  for (const char* verb : {"InspectSequence", "RecordTrace", "WatchPrefixes"})
+    verbs.push_back(verb);
+  const auto* const service =
+      google::protobuf::DescriptorPool::generated_pool()->FindServiceByName("kvasir.v1.Admin");
+  ASSERT_NE(service, nullptr);
+  for (int i = 0; i < service->method_count(); ++i) {
+    EXPECT_THAT(verbs, ::testing::Contains(service->method(i)->name()))
+        << "a verb that is new: say here whom it is for";
+  }
+}
+
+TEST(Attacker, WatchesItsOwnPrefixesOnly) {
+  RawCalls calls(Variable("KVASIR_CONTROL"), "");
+  const auto admin = v1::Admin::NewStub(calls.channel());
+  v1::WatchPrefixesRequest request;
+  request.set_tenant("victim");
+  request.set_from_number(1);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(300));
+  const auto reader = admin->WatchPrefixes(&context, request);
+  v1::PrefixEvent event;
+  while (reader->Read(&event)) EXPECT_EQ(event.tenant(), "");  // KIND_LOST at most
+}
+
 TEST(Attacker, CannotTakeMoreThanItsLimit) {
   RawEngine engine = MakeRawEngine();
   const v1::OpenSequenceResponse sequence = engine.Open("full");
@@ -240,6 +319,31 @@ TEST(Attacker, CannotTakeMoreThanItsLimit) {
   ASSERT_TRUE(
       engine.calls().CallAdmin(&v1::Admin::Stub::GetStats, v1::GetStatsRequest(), &stats).ok());
   EXPECT_LE(stats.tenants(0).host().charged_bytes(), 4 * kMiB);
+}
+
+// Says whom the daemon takes it for, and stays until it is killed.
+TEST(Teller, SaysWhoItIs) {
+  absl::StatusOr<RawDataSocket> raw = RawDataSocket::Connect(Variable("KVASIR_DATA"));
+  ASSERT_TRUE(raw.ok()) << MessageOf(raw.status());
+  const absl::Status greeted = raw->Greet(GoodHello());
+  RawCalls calls(Variable("KVASIR_CONTROL"), "");
+  v1::GetStatsResponse stats;
+  const grpc::Status status =
+      calls.CallAdmin(&v1::Admin::Stub::GetStats, v1::GetStatsRequest(), &stats);
+  std::string scope = "none";
+  if (status.ok()) {
+    scope = stats.pool_bytes() != 0 ? "all" : stats.tenants(0).tenant();
+  } else {
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::PERMISSION_DENIED) << status.error_message();
+  }
+  v1::GetHostResponse host;
+  const grpc::Status asked =
+      calls.CallAdmin(&v1::Admin::Stub::GetHost, v1::GetHostRequest(), &host);
+  EXPECT_EQ(asked.ok(), scope == "all");
+  fmt::print("session={}\nsees={}\ntoken={}\n",
+             greeted.ok() ? "open" : absl::StatusCodeToString(greeted.code()), scope, raw->token());
+  std::fflush(stdout);
+  for (;;) ::pause();
 }
 
 TEST(Stranger, IsRefused) {

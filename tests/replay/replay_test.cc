@@ -92,6 +92,11 @@ TEST(TraceTest, HostileLinesAreRefusedWithLineFieldAndBound) {
               HasSubstr("output_length=2147483649 min=0 max=2147483648"));
   EXPECT_THAT(ErrorOf(LineOf("5", "600", "7", "[1, 9007199254740992]")),
               HasSubstr("hash_ids=9007199254740992 min=0 max=9007199254740991"));
+  // Levels that are no error of JSON's take no stack either.
+  const std::string deep = std::string(1 << 20, '[') + std::string(1 << 20, ']');
+  EXPECT_THAT(ErrorOf(LineOf(deep, "600", "7", "[1, 2]")), HasSubstr("line=1 timestamp=array"));
+  EXPECT_THAT(ErrorOf(LineOf("5", "600", "7", "[1, " + deep + "]")),
+              HasSubstr("line=1 hash_ids=array"));
   EXPECT_THAT(ErrorOf(std::string(kLineBytesMax + 1, ' ')), HasSubstr("line is too long: line=1"));
 }
 

@@ -104,7 +104,7 @@ TEST_F(ManifestTest, WhatDoesNotFitTheModelsGroupsIsAMissOnce) {
   StoredPrefix prefix = *DecodeManifest(Manifest(), secret());
   ASSERT_EQ(*core_->DropPrefixes("a"), 2U);
   prefix.lanes[0][0].bytes += 4096;
-  ASSERT_TRUE(core_->AddStored(0, **core_->TenantOf(1), std::move(prefix)).ok());
+  ASSERT_TRUE(core_->AddStored(0, **core_->TenantOf({1}), std::move(prefix)).ok());
   uint32_t model = 0;
   FakeEngine& engine = ConnectToTiers(1, &model);
   const std::vector<TokenExtra> extras = {{5, "image"}, {70, "other image"}};

@@ -49,7 +49,7 @@ class SavedTier : public StoreTest, public ::testing::WithParamInterface<const c
     return stream;
   }
 
-  SnapshotStore& snapshots() { return (*core_->TenantOf(1))->snapshots; }
+  SnapshotStore& snapshots() { return (*core_->TenantOf({1}))->snapshots; }
 };
 
 INSTANTIATE_TEST_SUITE_P(All, SavedTier, ::testing::ValuesIn(kEveryRetention));

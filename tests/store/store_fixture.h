@@ -83,7 +83,7 @@ class StoreTest : public PrefixCoreTest {
   // Memory forgets; what is stored stays.
   void ForgetMemory() {
     for (const uint32_t uid : {1U, 2U, 3U}) {
-      Tenant& tenant = **core_->TenantOf(uid);
+      Tenant& tenant = **core_->TenantOf({uid});
       while (tenant.GivesUpPrefix()) {
       }
     }

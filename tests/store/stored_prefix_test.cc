@@ -167,7 +167,7 @@ TEST_F(StoreTest, AboveTheHighWatermarkWhatWasUsedTwiceGoesDownUntilTheLowOne) {
   uint32_t model = 0;
   FakeEngine& engine = ConnectToTiers(1, &model);
   std::vector<std::vector<uint32_t>> prompts;
-  Tenant& tenant = **core_->TenantOf(1);
+  Tenant& tenant = **core_->TenantOf({1});
   for (uint32_t i = 0; tenant.kept_bytes() < tenant.config.limit_bytes / 100 * 50; ++i) {
     ASSERT_LT(i, 100U);
     prompts.push_back(Tokens(320, 100 + i));

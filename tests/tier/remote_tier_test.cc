@@ -229,6 +229,18 @@ TEST(LyingServerTest, AnAnswerThatIsNotTheProtocolFailsAndNothingElse) {
   }
 }
 
+TEST(LyingServerTest, AnArrayThatIsOnlySaidToBeLongTakesNoMemory) {
+  // The second one says so at every level.
+  for (const std::string& answer :
+       {std::string("*2147483647\r\n"), std::string("*1000000\r\n*1000000\r\n")}) {
+    const ScriptedServer server(answer, 0);
+    const auto tier = Make(OptionsFor(server.socket()));
+    const absl::Status listed = tier->ForEach([](const TierKey&, uint64_t) {});
+    EXPECT_EQ(listed.code(), absl::StatusCode::kDataLoss) << listed.ToString();
+    EXPECT_THAT(std::string(listed.message()), HasSubstr("max=1048576"));
+  }
+}
+
 TEST(LyingServerTest, TextOfTheServerIsCutAndPrintable) {
   const ScriptedServer server("-ERR \x1b[31m" + std::string(3000, 'e') + "\r\n", 0);
   const absl::Status status = WriteBlock(*Make(OptionsFor(server.socket())), 1, kBytes);
