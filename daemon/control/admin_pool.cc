@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "daemon/control/admin_service.h"
+#include "daemon/control/memory_counts.h"
 #include "daemon/control/status_convert.h"
 
 namespace kvasir {
@@ -35,9 +36,7 @@ grpc::Status AdminService::SetPoolSize(grpc::ServerContext* context,
     if (tenant.charged_bytes == 0) continue;
     v1::PoolHolder* const holder = response->add_holders();
     holder->set_tenant(tenant.name);
-    holder->mutable_host()->set_held_bytes(tenant.held_bytes);
-    holder->mutable_host()->set_charged_bytes(tenant.charged_bytes);
-    holder->mutable_host()->set_limit_bytes(tenant.limit_bytes);
+    Fill(tenant, holder->mutable_host());
     holder->set_sessions(tenant.sessions);
     holder->set_sequences(tenant.sequences);
   }
@@ -84,13 +83,7 @@ absl::Status AdminService::SetBudget(const v1::SetTenantBudgetRequest& request,
   if (request.has_weight()) budget.weight = request.weight();
   KVASIR_RETURN_IF_ERROR(shared_.core.SetBudgets({{request.tenant(), budget}}));
   response->set_boot_epoch(boot_epoch_);
-  const std::optional<core::TenantReport> now = report_of();
-  response->mutable_host()->set_held_bytes(now->held_bytes);
-  response->mutable_host()->set_charged_bytes(now->charged_bytes);
-  response->mutable_host()->set_limit_bytes(now->limit_bytes);
-  response->mutable_host()->set_reserved_bytes(now->reserved_bytes);
-  response->mutable_host()->set_weight(now->weight);
-  response->mutable_host()->set_own_bytes(now->own_bytes);
+  Fill(*report_of(), response->mutable_host());
   return absl::OkStatus();
 }
 

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "daemon/control/memory_counts.h"
 #include "daemon/control/status_convert.h"
 #include "policies/encoding_spec.h"
 #include "policies/policy_registry.h"
@@ -129,14 +130,7 @@ grpc::Status AdminService::GetStats(grpc::ServerContext* context, const v1::GetS
     if (!scope->Sees(tenant.tenant)) continue;
     v1::TenantStats* stats = response->add_tenants();
     stats->set_tenant(tenant.tenant);
-    stats->mutable_host()->set_held_bytes(tenant.held_bytes);
-    stats->mutable_host()->set_charged_bytes(tenant.charged_bytes);
-    stats->mutable_host()->set_limit_bytes(tenant.limit_bytes);
-    stats->mutable_host()->set_reserved_bytes(tenant.reserved_bytes);
-    stats->mutable_host()->set_weight(tenant.weight);
-    stats->mutable_host()->set_own_bytes(tenant.own_bytes);
-    stats->mutable_host()->set_wanted_back_bytes(tenant.wanted_back_bytes);
-    stats->mutable_host()->set_taken_back_bytes(tenant.taken_back_bytes);
+    Fill(tenant, stats->mutable_host());
     stats->set_sessions(tenant.sessions);
     stats->set_sequences(tenant.sequences);
     stats->set_rows_seen(tenant.rows_seen);

@@ -77,8 +77,6 @@ class AdminService final : public v1::Admin::Service {
                        v1::GetHostResponse* response) override;
 
  private:
-  absl::Status SetBudget(const v1::SetTenantBudgetRequest& request,
-                         v1::SetTenantBudgetResponse* response);
   // What the caller may see: everything, or one tenant. Errors: kPermissionDenied.
   struct Scope {
     bool all = false;
@@ -93,6 +91,9 @@ class AdminService final : public v1::Admin::Service {
                        const std::function<absl::Status()>& run);
   // Errors: kNotFound for a tenant that the scope does not see, TraceRecorder::Start()'s.
   absl::StatusOr<uint64_t> StartRecording(const Scope& scope, const std::string& tenant);
+  // Errors: kNotFound, KvCore::SetBudgets()'s.
+  absl::Status SetBudget(const v1::SetTenantBudgetRequest& request,
+                         v1::SetTenantBudgetResponse* response);
   // Waits until every tier has what there was. Errors: kDeadlineExceeded, kCancelled, the tiers'.
   absl::Status Drain(const grpc::ServerContext& context, const v1::DrainPrefixesRequest& request,
                      v1::DrainPrefixesResponse* response);

@@ -114,6 +114,7 @@ absl::StatusOr<Session*> KvCore::OpenSession(const Peer& peer, const SessionToke
   header.arena_bytes = session->limits.arena_bytes;
   header.e_desk_off = session->sizes.e_desk_off;
   header.e_segment_bytes = session->sizes.e_bytes;
+  header.wanted_back.store(tenant->wanted_back, std::memory_order_relaxed);
   header.session_state.store(static_cast<uint32_t>(shm::SessionState::kOpen),
                              std::memory_order_release);
   ++tenant->sessions;

@@ -43,14 +43,14 @@ bool KvCore::TakeBack() {
 absl::Status KvCore::SetBudgets(const std::map<std::string, Budget>& budgets) {
   const uint64_t pool_bytes = pool_.counts().pool_bytes;
   uint64_t reserved = 0;  // of at most 1,024 tenants with at most 2^46 bytes each
-  size_t known = 0;
+  std::map<std::string, Budget> unknown = budgets;
   for (const auto& tenant : tenants_) {
+    unknown.erase(tenant->config.name);
     const auto found = budgets.find(tenant->config.name);
     if (found == budgets.end()) {
       reserved += tenant->account.budget().reserved_bytes;
       continue;
     }
-    ++known;
     const Budget& budget = found->second;
     if (budget.limit_bytes < config_.first_extent_bytes || budget.limit_bytes > kLimitBytesMax) {
       return InvalidArgument("limit out of bounds: tenant={} limit_bytes={} min={} max={}",
@@ -67,12 +67,7 @@ absl::Status KvCore::SetBudgets(const std::map<std::string, Budget>& budgets) {
     }
     reserved += budget.reserved_bytes;
   }
-  for (const auto& [name, budget] : budgets) {
-    if (known == budgets.size()) break;
-    const bool there = std::any_of(tenants_.begin(), tenants_.end(),
-                                   [&](const auto& tenant) { return tenant->config.name == name; });
-    if (!there) return NotFound("unknown tenant: tenant={}", name);
-  }
+  if (!unknown.empty()) return NotFound("unknown tenant: tenant={}", unknown.begin()->first);
   if (reserved > pool_bytes) {
     return InvalidArgument(
         "tenants reserve more than there is: reserved_bytes={} (of all) pool_bytes={}", reserved,
@@ -122,11 +117,13 @@ void KvCore::TakeBackFrom(Tenant& tenant, uint64_t bytes) {
   if (now_ < tenant.take_back_at) return;
   for (int i = 0; missing() > 0 && i < kSequencesAtOnce; ++i) {
     if (!EndLatestSequence(tenant)) {
-      // What is left is not its sequences', or in copies that end soon.
-      if (now_ >= tenant.take_back_at + kLetGoTime) {
-        EndLatestSession(tenant);
-        tenant.take_back_at = now_;
-      }
+      // Those that are left have copies out, which end soon; else what is left is no sequence's.
+      const bool left =
+          std::any_of(sequence_places_.begin(), sequence_places_.end(),
+                      [&](const auto& place) { return &place.second.session->tenant == &tenant; });
+      if (left) return;
+      EndLatestSession(tenant);
+      tenant.take_back_at = now_ + kLetGoTime;
       return;
     }
     empty();

@@ -47,6 +47,7 @@ std::vector<SequenceReport> KvCore::SequenceReports() const {
 
 std::vector<TenantReport> KvCore::TenantReports() const {
   std::vector<TenantReport> reports;
+  const std::vector<uint64_t> own = lending_.Guarantees();  // in the tenants' order
   for (const auto& tenant : tenants_) {
     TenantReport report;
     report.name = tenant->config.name;
@@ -55,7 +56,7 @@ std::vector<TenantReport> KvCore::TenantReports() const {
     report.limit_bytes = tenant->account.limit_bytes();
     report.reserved_bytes = tenant->account.budget().reserved_bytes;
     report.weight = tenant->account.budget().weight;
-    report.own_bytes = lending_.GuaranteedBytes(tenant->account);
+    report.own_bytes = own[reports.size()];
     report.wanted_back_bytes = tenant->wanted_back;
     report.taken_back_bytes = tenant->account.taken_back_bytes();
     report.sessions = tenant->sessions;

@@ -19,11 +19,10 @@ bool KvCore::GiveUpCached(uint64_t charged_max) {
   }
   if (charged <= charged_max) return false;
   const std::vector<uint64_t> shares = fairness::FairShares(charged_max, claims);
-  std::vector<std::pair<int64_t, Tenant*>> above_share;
+  std::vector<std::pair<uint64_t, Tenant*>> above_share;
   for (size_t i = 0; i < tenants_.size(); ++i) {
-    above_share.emplace_back(
-        static_cast<int64_t>(claims[i].wanted - std::min(claims[i].wanted, shares[i])),
-        tenants_[i].get());
+    above_share.emplace_back(claims[i].wanted - shares[i],
+                             tenants_[i].get());  // a share is never above what is wanted
   }
   std::stable_sort(above_share.begin(), above_share.end(),
                    [](const auto& a, const auto& b) { return a.first > b.first; });

@@ -41,7 +41,9 @@ class Lending final : public Lender {
   absl::Status Refused(Account& account, uint64_t bytes, const absl::Status& why) override;
   void Took(Account& account, uint64_t bytes) override;
 
-  // What it has for sure, however much the others want.
+  // What each has for sure, however much the others want: as if all wanted all they may have. In
+  // the order in which they were added.
+  std::vector<uint64_t> Guarantees() const;
   uint64_t GuaranteedBytes(const Account& account) const;
   // It wants more than it has, and others owe it that, for less than kWaitTime: worth waiting for.
   bool IsOwed(const Account& account) const;
@@ -74,8 +76,6 @@ class Lending final : public Lender {
   // How the pool is divided, as things are, with what `asking` wants beyond its claim. Of what is
   // not lent owners may have their own part.
   std::vector<uint64_t> Divide(const Account* asking, uint64_t bytes) const;  // by entry
-  // As if all wanted all they may have.
-  std::vector<uint64_t> Guarantees() const;
   bool OthersClaim(const Account& account) const;
 
   HostPool& pool_;

@@ -264,16 +264,18 @@ void DataServer::TakeLeave() {
       shared_.mutex.AssertHeld();
       return shared_.core.IsGone(each.first);
     });
-    settling_ |= gone > 0;  // their extents came back only now
+    bool news = gone > 0;  // their extents came back only now
     shared_.core.set_now(SystemClock().Now());
     const std::optional<Instant> lease_end = shared_.core.EndExpiredLeases();
-    settling_ |= lease_end != lease_end_;  // so did those of a lease that is over
+    news |= lease_end != lease_end_;  // so did those of a lease that is over
+    settling_ |= news;
     lease_end_ = lease_end;
     lending_ = shared_.core.TakeBack();
     if (lending_) shared_.progress.NotifyAll();  // who waits for memory asks again
     if (settling_ || lending_) {
-      const bool again = std::exchange(settling_, shared_.core.Settle());
-      settle_ms_ = again && !lending_ ? std::min(2 * settle_ms_, kSettleMsMax) : kSettleMs;
+      settling_ = shared_.core.Settle();
+      const bool anew = news || lending_ || !settling_;
+      settle_ms_ = anew ? kSettleMs : std::clamp(2 * settle_ms_, kSettleMs, kSettleMsMax);
     }
   }
   for (const int fd : drop) Drop(fd);

@@ -77,8 +77,8 @@ class DataServer {
   UniqueFd epoll_, data_listener_, control_listener_;
   std::map<int, std::unique_ptr<DataSession>> sessions_;      // by socket
   std::map<uint32_t, std::unique_ptr<DataSession>> leaving_;  // by session id: a copy is under way
-  bool lending_ = false;  // somebody wants memory that others have borrowed
-  int settle_ms_ = 0;
+  bool lending_ = false;              // somebody wants memory that others have borrowed
+  int settle_ms_ = 0;                 // while settling_; 0: it has not begun
   bool settling_ = false;             // extents wait for their last holder
   std::optional<Instant> lease_end_;  // when the next lease ends
   bool stop_ = false;

@@ -219,6 +219,9 @@ TEST_F(TakeBackTest, WhoHearsKeepsItsSession) {
   EXPECT_TRUE(Tick());
   const shm::DaemonHeader& header = *borrower->engine.session().memory.header();
   ASSERT_GT(header.wanted_back.load(), 0U);
+  FakeEngine late(*core_, limits_, 2);  // who comes now is asked as well
+  EXPECT_EQ(late.session().memory.header()->wanted_back.load(), header.wanted_back.load());
+  core_->EndSession(late.session_id());
   // It gives up sequences until nothing is wanted any more. Its mappings stay.
   while (header.wanted_back.load() > 0) {
     ASSERT_FALSE(borrower->streams.empty());
