@@ -104,6 +104,8 @@ class CallerTest : public ::testing::Test {
   void TearDown() override {
     teller_.open = true;
     server_->Shutdown();
+    server_.reset();
+    WaitUntilClosed(kNumber);  // by gRPC, some time later: the next test wants it
   }
 
   std::unique_ptr<Connection> Accept(std::optional<uint32_t> uid) {
