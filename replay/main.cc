@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "replay/hints_program.h"
 #include "replay/program.h"
 
 #include <CLI/CLI.hpp>
@@ -16,7 +17,13 @@ namespace {
 constexpr int kFailed = 1;
 constexpr int kUsage = 2;
 
-void AddOptions(CLI::App& app, kvasir::replay::ProgramOptions& o, std::string& output) {
+struct Hints {
+  bool on = false;
+  kvasir::replay::HintsOptions options;
+};
+
+void AddOptions(CLI::App& app, kvasir::replay::ProgramOptions& o, Hints& hints,
+                std::string& output) {
   app.add_option("FILE", o.path, "Trace in Mooncake's format: one JSON object a line")->required();
   app.add_option("--capacity-blocks", o.capacities,
                  "Sizes: blocks, or percent of the trace's different blocks, e.g. 2000,5%")
@@ -38,6 +45,14 @@ void AddOptions(CLI::App& app, kvasir::replay::ProgramOptions& o, std::string& o
       ->check(CLI::IsMember({"text", "json"}))
       ->capture_default_str();
   app.add_option("--plot", o.plot_path, "Draw block hits over capacity: a .svg or .png");
+  CLI::Option* const suspend =
+      app.add_flag("--hints", hints.on,
+                   "Instead: how much sooner a decode server that is short of memory answers where "
+                   "it is told how long responses will be");
+  app.add_option("--load", hints.options.load, "With --hints: what the requests want of the memory")
+      ->check(CLI::Range(0.1, 10.0))
+      ->needs(suspend)
+      ->capture_default_str();
 }
 
 }  // namespace
@@ -46,14 +61,18 @@ int main(int argc, char** argv) {
   CLI::App app("What eviction policies would have hit on a trace of requests.");
   kvasir::replay::ProgramOptions options;
   std::string output = "text";
-  AddOptions(app, options, output);
+  Hints hints;
+  AddOptions(app, options, hints, output);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : kUsage;
   }
   options.json = output == "json";
-  const absl::Status status = kvasir::replay::Run(options, std::cout);
+  hints.options.path = options.path;
+  hints.options.json = options.json;
+  const absl::Status status = hints.on ? kvasir::replay::RunHints(hints.options, std::cout)
+                                       : kvasir::replay::Run(options, std::cout);
   if (status.ok()) return 0;
   fmt::print(stderr, "kvasir-replay: {}\n", kvasir::MessageOf(status));
   return status.code() == absl::StatusCode::kInvalidArgument ? kUsage : kFailed;
