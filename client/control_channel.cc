@@ -7,6 +7,7 @@
 #include <grpcpp/support/channel_arguments.h>
 
 #include "base/error.h"
+#include "base/shortage.h"
 
 #include <grpc/support/time.h>
 
@@ -45,7 +46,27 @@ absl::Status ControlChannel::FromGrpc(const grpc::Status& status) {
   if (status.error_code() == grpc::StatusCode::UNAUTHENTICATED) {
     return Unavailable("the daemon ended the session: {}", status.error_message());
   }
-  return MakeError(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+  absl::Status error =
+      MakeError(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+  v1::StatusWithDetails details;
+  if (!status.error_details().empty() && details.ParseFromString(status.error_details())) {
+    for (const v1::StatusWithDetails::Detail& one : details.details()) {
+      v1::Shortage shortage;
+      if (!one.type_url().ends_with("/kvasir.v1.Shortage")) continue;
+      if (shortage.ParseFromString(one.value())) AttachTo(shortage, &error);
+    }
+  }
+  return error;
+}
+
+void AttachTo(const v1::Shortage& shortage, absl::Status* status) {
+  // Another text than a line is not the daemon's.
+  const bool lines = shortage.budget().find('\n') != std::string::npos ||
+                     shortage.holder().find('\n') != std::string::npos;
+  if (status->ok() || lines) return;
+  AttachShortage({shortage.budget(), shortage.missing(), shortage.holder(),
+                  std::chrono::milliseconds(shortage.retry_after_ms())},
+                 status);
 }
 
 }  // namespace kvasir

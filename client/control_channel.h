@@ -14,6 +14,9 @@
 
 namespace kvasir {
 
+// What the daemon says stands behind a kResourceExhausted.
+void AttachTo(const v1::Shortage& shortage, absl::Status* status);
+
 // Thread-safe.
 class ControlChannel {
  public:

@@ -37,6 +37,8 @@ absl::StatusOr<std::span<const KeptRunView>> Sequence::Retrieve(uint32_t layer,
   return state_->Retrieve(layer, query, mass);
 }
 absl::StatusOr<Snapshot> Sequence::Save() { return state_->Save(); }
+absl::Status Sequence::SetHints(const RequestHints& hints) { return state_->SetHints(hints); }
+bool Sequence::suspend_wanted() const { return state_->suspend_wanted(); }
 absl::StatusOr<Sequence::Published> Sequence::PublishPrefix() { return state_->PublishPrefix(); }
 absl::Status Sequence::Truncate(uint64_t rows) { return state_->Truncate(rows); }
 absl::Status Sequence::Close() { return state_->Close(); }

@@ -2,6 +2,7 @@
 #ifndef KVASIR_CLIENT_SEQUENCE_H_
 #define KVASIR_CLIENT_SEQUENCE_H_
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -23,6 +24,18 @@ struct Snapshot {
   std::string id;  // 16 bytes
   uint64_t rows = 0;
   uint64_t held_bytes = 0;  // kept groups may be shared with sequences
+};
+
+// What an engine knows of the request behind a sequence. It decides which of a tenant's sequences
+// give their memory up first when that is short: the lowest priority, then those with most rows to
+// go; old requests come last (docs/hints.md).
+struct RequestHints {
+  int32_t priority = 0;  // -100 to 100; larger: later
+  // At most one of them: rows of the response in all, at most 2^32, or where it stands among the
+  // tenant's (larger is longer, on any scale).
+  std::optional<uint64_t> predicted_rows = {};
+  std::optional<uint32_t> predicted_rank = {};
+  std::chrono::milliseconds age{0};  // since the request came in
 };
 
 // Move-only; closes itself. Not thread-safe: one thread at a time, any thread.
@@ -88,6 +101,12 @@ class Sequence {
 
   // Forgets the rows from `rows` on. Errors: kFailedPrecondition naming the rollback floor.
   absl::Status Truncate(uint64_t rows);
+
+  // From now on; an age of 0: as it was. Errors: kInvalidArgument naming field and bound.
+  absl::Status SetHints(const RequestHints& hints);
+  // The tenant is short of memory and this sequence should be the one to be saved and closed, if
+  // that can be. Cost: a load; meant to be looked at every step.
+  bool suspend_wanted() const;
 
   // Gives everything back. Errors: kUnavailable; the sequence is closed all the same.
   absl::Status Close();

@@ -1,5 +1,6 @@
 // Calls about a sequence that come at block borders and at steps: through the command ring, or by
 // gRPC where there is none.
+#include <algorithm>
 #include <utility>
 
 #include "base/status_macros.h"
@@ -29,7 +30,9 @@ absl::StatusOr<uint64_t> SequenceState::CallSync(uint64_t granted_rows,
   const v1::SyncResult& result = response.results(0);
   unseen_bytes_ = result.unseen_bytes();
   if (result.code() != 0) {
-    return MakeError(static_cast<absl::StatusCode>(result.code()), result.message());
+    absl::Status error = MakeError(static_cast<absl::StatusCode>(result.code()), result.message());
+    if (result.has_shortage()) AttachTo(result.shortage(), &error);
+    return error;
   }
   return result.unseen_bytes();
 }
@@ -101,6 +104,23 @@ absl::Status SequenceState::CallClose() {
   request.set_uid(uid_);
   v1::CloseSequenceResponse response;
   return session_->channel->Call(&v1::KvCache::Stub::CloseSequence, request, &response);
+}
+
+absl::Status SequenceState::SetHints(const RequestHints& hints) {
+  if (closed_) return FailedPrecondition("the sequence is closed: id={}", id_);
+  v1::SetHintsRequest request;
+  request.set_sequence(slot_);
+  request.set_uid(uid_);
+  Fill(hints, request.mutable_hints());
+  v1::SetHintsResponse response;
+  return session_->channel->Call(&v1::KvCache::Stub::SetHints, request, &response);
+}
+
+void Fill(const RequestHints& hints, v1::SequenceHints* out) {
+  out->set_priority(hints.priority);
+  if (hints.predicted_rows) out->set_predicted_rows(*hints.predicted_rows);
+  if (hints.predicted_rank) out->set_predicted_rank(*hints.predicted_rank);
+  out->set_request_age_ms(static_cast<uint64_t>(std::max<int64_t>(hints.age.count(), 0)));
 }
 
 }  // namespace kvasir

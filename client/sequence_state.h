@@ -15,6 +15,8 @@
 
 namespace kvasir {
 
+void Fill(const RequestHints& hints, v1::SequenceHints* out);
+
 class SequenceState {
  public:
   // Errors: kDataLoss where the daemon's answer does not fit the model; those of ExtentMap::At().
@@ -31,6 +33,11 @@ class SequenceState {
                                                         std::span<const float> mass);
   absl::StatusOr<Snapshot> Save();
   absl::StatusOr<Sequence::Published> PublishPrefix();
+  absl::Status SetHints(const RequestHints& hints);
+  bool suspend_wanted() const {
+    return board_.suspend_wanted.load(std::memory_order_relaxed) != 0 &&
+           board_.uid.load(std::memory_order_relaxed) == uid_;
+  }
   absl::Status Close();
   absl::StatusOr<Sequence::Footprint> MeasureFootprint();
 

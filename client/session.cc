@@ -5,6 +5,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/shortage.h"
 #include "base/status_macros.h"
 #include "client/ring_calls.h"
 #include "client/sequence_state.h"
@@ -219,6 +220,7 @@ absl::StatusOr<Sequence> Session::OpenSequence(const OpenOptions& options) {
   request.set_snapshot_id(options.snapshot);
   request.set_snapshot_rows(options.snapshot_rows);
   request.set_lease_id(options.lease);
+  Fill(options.hints, request.mutable_hints());
   if (options.prefix) {
     Fill(*options.prefix, request.mutable_prefix());
     if (const auto least = options.prefix->least_quality) {
@@ -311,6 +313,12 @@ absl::Status Session::PutTokenTexts(const ModelHandle& model, uint32_t first,
 
 uint32_t Session::id() const { return state_->header().session_id; }
 uint64_t Session::boot_epoch() const { return state_->header().boot_epoch; }
+
+std::optional<std::chrono::milliseconds> RetryAfter(const absl::Status& status) {
+  const std::optional<Shortage> shortage = ShortageOf(status);
+  if (!shortage) return std::nullopt;
+  return shortage->retry_after;
+}
 
 uint64_t Session::wanted_back_bytes() const {
   return state_->header().wanted_back.load(std::memory_order_relaxed);

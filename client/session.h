@@ -68,7 +68,11 @@ struct OpenOptions {
   // lease's member of this model asked for, `prompt_rows` the lease's; least_quality is not looked
   // at. Empty: no lease.
   std::string lease = {};
+  RequestHints hints = {};
 };
+
+// When to ask again what was refused with kResourceExhausted; nothing: the daemon has not said.
+std::optional<std::chrono::milliseconds> RetryAfter(const absl::Status& status);
 
 class SessionState;
 
@@ -120,8 +124,9 @@ class Session {
   uint64_t boot_epoch() const;
 
   // Bytes that the tenant has borrowed and that their owners want back now; 0: none. Sequences that
-  // are closed, or saved and closed, give theirs back; else the daemon ends sessions of the tenant,
-  // the latest first, after memory.take_back_ms. Cost: a load; meant to be looked at every step.
+  // are closed, or saved and closed, give theirs back: which, Sequence::suspend_wanted() says. Else
+  // the daemon ends sequences in the same order, after memory.take_back_ms. Cost: a load; meant to
+  // be looked at every step.
   uint64_t wanted_back_bytes() const;
 
  private:

@@ -64,6 +64,7 @@ struct Config {
     enum class Handover { kOff, kTry };
     Handover handover = Handover::kTry;
     uint32_t take_back_ms = 150;
+    uint32_t starving_ms = 30'000;
     friend bool operator==(const Memory&, const Memory&) = default;
   };
 
@@ -79,6 +80,8 @@ struct Config {
     uint64_t table_arena_bytes = 16 * kMiB;
     uint32_t rpc_deadline_max_ms = 60'000;
     uint32_t hello_timeout_ms = 2'000;
+    uint32_t calls_per_tenant_max = 128;
+    uint32_t connections_per_tenant_max = 256;
     friend bool operator==(const Limits&, const Limits&) = default;
   };
 
@@ -126,6 +129,14 @@ struct Config {
     std::string retention;
     bool is_public = false;
     uint64_t disk_bytes = 0;  // as parsed, of a configuration with a disk tier never 0
+    uint64_t disk_reserved_bytes = 0;
+    uint64_t remote_bytes = 64 * kGiB;
+    // As parsed, no more than limits and prefix say where nothing else is said.
+    uint32_t sessions_max = 65536;
+    uint32_t sequences_max = 65536 * 1024;
+    uint32_t models_max = 65536 * 256;
+    uint32_t snapshots_max = 64;
+    uint32_t prefixes_max = 4096;
     std::vector<std::string> degrade = {};  // what becomes of its cached prefixes, rung by rung
     std::vector<uint32_t> gids = {};
     std::vector<std::string> cgroups = {};  // patterns, as CheckCgroupPattern() says

@@ -111,7 +111,8 @@ class Checker {
   void CheckTenants() {
     std::set<std::string> names;
     std::map<std::string, std::string> owners;  // by "uid 5" and the like
-    uint64_t reserved = 0;  // of at most 1,024 tenants with at most 2^46 bytes each
+    // Of at most 1,024 tenants with at most 2^46 bytes each.
+    uint64_t reserved = 0, disk_reserved = 0;
     for (size_t i = 0; i < config_.tenants.size(); ++i) {
       const Config::Tenant& tenant = config_.tenants[i];
       const std::string prefix = fmt::format("tenant[{}].", i);
@@ -143,6 +144,16 @@ class Checker {
       }
       RequireAtMost(prefix + "limit_bytes", tenant.limit_bytes, "memory.pool_bytes",
                     config_.memory.pool_bytes);
+      RequireAtMost(prefix + "disk_reserved_bytes", tenant.disk_reserved_bytes,
+                    prefix + "disk_bytes", tenant.disk_bytes);
+      disk_reserved += tenant.disk_reserved_bytes;
+      if (disk_reserved > config_.tier.disk_bytes) {
+        findings_.Add(LineOf(prefix + "disk_reserved_bytes"),
+                      fmt::format("tenants reserve more than there is: key={}disk_reserved_bytes "
+                                  "together_bytes={} max_bytes={} (tier.disk_bytes)",
+                                  prefix, disk_reserved, config_.tier.disk_bytes));
+        disk_reserved = 0;
+      }
       if (tenant.limit_bytes < config_.memory.recent_extent_bytes) {
         findings_.Add(LineOf(prefix + "limit_bytes"),
                       fmt::format("no room for one extent: key={}limit_bytes given_bytes={} "

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "daemon/config_defaults.h"
 #include "daemon/config_schema.h"
 #include "daemon/core/tenant_rules.h"
 
@@ -20,7 +21,6 @@ namespace {
 
 constexpr size_t kIdsMax = 1024;       // in one list
 constexpr size_t kShownBytesMax = 80;  // of a value in an error
-constexpr uint64_t kHugePageBytes = 2 * kMiB;
 
 bool HasControlBytes(std::string_view text) {
   return std::any_of(text.begin(), text.end(), [](char c) {
@@ -66,7 +66,7 @@ class Reader {
         ReadTable(std::string(key.str()), LineOf(key.source()), node);
       }
     }
-    FillDefaults();
+    FillConfigDefaults(lines_, &config_);
   }
 
   const Config& config() const { return config_; }
@@ -335,39 +335,6 @@ class Reader {
       }
       default:
         return std::nullopt;
-    }
-  }
-
-  // Defaults that depend on other keys; a default never makes a small pool invalid.
-  void FillDefaults() {
-    Config::Memory& memory = config_.memory;
-    if (!lines_.contains("memory.extent_bytes")) {
-      memory.extent_bytes =
-          std::min(memory.extent_bytes, RoundDown(memory.pool_bytes, kHugePageBytes));
-    }
-    if (!lines_.contains("memory.recent_extent_bytes")) {
-      memory.recent_extent_bytes = std::min(memory.recent_extent_bytes, memory.extent_bytes);
-    }
-    if (!lines_.contains("memory.ready_bytes")) {
-      memory.ready_bytes = std::min(memory.ready_bytes, memory.pool_bytes);
-    }
-    Config::Tier& tier = config_.tier;
-    if (!lines_.contains("tier.write_down_low_percent")) {
-      tier.write_down_low_percent =
-          std::min(tier.write_down_low_percent, tier.write_down_high_percent - 1);
-    }
-    if (!lines_.contains("tier.write_down_high_percent")) {
-      tier.write_down_high_percent =
-          std::max(tier.write_down_high_percent, tier.write_down_low_percent + 1);
-    }
-    for (size_t i = 0; i < config_.tenants.size(); ++i) {
-      Config::Tenant& tenant = config_.tenants[i];
-      const std::string prefix = fmt::format("tenant[{}].", i);
-      if (!lines_.contains(prefix + "limit_bytes")) tenant.limit_bytes = memory.pool_bytes;
-      if (tenant.retention.empty()) tenant.retention = config_.retention.default_spec;
-      if (!lines_.contains(prefix + "disk_bytes")) {
-        tenant.disk_bytes = config_.tier.disk_bytes / config_.tenants.size();
-      }
     }
   }
 

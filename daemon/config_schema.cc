@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "daemon/config_schema_rows.h"
-#include "daemon/core/tenant_rules.h"
 
 namespace kvasir {
 namespace schema {
@@ -185,187 +184,25 @@ std::vector<ConfigKey> LimitKeys() {
        .max = 60'000,
        .description = "A connection on the data socket that has not said who it is by then is "
                       "closed."},
-  };
-}
-
-std::vector<ConfigKey> PeopleKeys() {
-  return {
-      {.table = "retention",
-       .name = "default",
-       .kind = ConfigKind::kRetention,
-       .value = At<&C::retention, &C::Retention::default_spec>,
-       .unit = "policy grammar",
-       .min = 1,
-       .max = kSpecMax,
-       .description = "Which tokens a sequence keeps that asks for nothing, e.g. full or "
-                      "sepllm:init_cache_size=4,local_size=256. kvasirctl policies lists them. An "
-                      "engine that does not read encoded rows gets the part before the '+'.",
-       .sample = "full+int8",
-       .sample_note =
-           "full+int8 is what measurements recommend where nothing is known of the model: SmolLM2-"
-           "135M, three texts of 2,048 tokens, bytes held and KL to full retention: full+int8 "
-           "58.0%, .0000; full+tm64:k_bits=4.25,v_bits=4 33.9%, .0009; full+int4 34.4%, .0036; "
-           "full+tm64:k_bits=3.25,v_bits=2.75 27.1%, .0040. sepllm is for models trained with it. "
-           "Measure yours: kvasir-generate --recommend --bytes 25% --text FILE."},
-      {.table = "retention",
-       .name = "profile_dir",
-       .kind = ConfigKind::kFolder,
-       .value = At<&C::retention, &C::Retention::profile_dir>,
-       .unit = "path",
-       .min = 0,
-       .max = kPathMax,
-       .description = "Folder of model profiles: every *.json file in it, written by "
-                      "kvasir-generate --profile, makes token-mixed rows of its model better. "
-                      "Empty: none."},
-      {.table = "prefix",
-       .name = "eviction",
-       .kind = ConfigKind::kChoice,
-       .value = At<&C::prefix, &C::Prefix::eviction>,
-       .choices = {"return-hazard", "lru", "arc", "s3-fifo", "w-tinylfu", "lfu"},
-       .description = "Which cached prefixes of a tenant make room: docs/eviction.md. "
-                      "return-hazard learns from the tenant's traffic."},
-      {.table = "prefix",
-       .name = "per_tenant_max",
+      {.table = "limits",
+       .name = "calls_per_tenant_max",
        .kind = ConfigKind::kInteger,
-       .value = At<&C::prefix, &C::Prefix::per_tenant_max>,
-       .unit = "prefixes",
+       .value = At<&C::limits, &C::Limits::calls_per_tenant_max>,
+       .unit = "calls",
+       .min = 4,
+       .max = 4096,
+       .description =
+           "gRPC calls of one tenant that the daemon has accepted and not answered: those "
+           "that wait included. More are refused, and the caller is told when to ask "
+           "again."},
+      {.table = "limits",
+       .name = "connections_per_tenant_max",
+       .kind = ConfigKind::kInteger,
+       .value = At<&C::limits, &C::Limits::connections_per_tenant_max>,
+       .unit = "connections",
        .min = 1,
        .max = 65536,
-       .description = "Cached prefixes of one tenant; one more pushes another out."},
-      {.table = "prefix",
-       .name = "lease_ms_max",
-       .kind = ConfigKind::kInteger,
-       .value = At<&C::prefix, &C::Prefix::lease_ms_max>,
-       .unit = "ms",
-       .min = 1,
-       .max = 3'600'000,
-       .description = "Longest time for which a prefix may be leased, and that of a lease that "
-                      "asks for none. What is leased stays in memory, whoever needs room."},
-      {.table = "prefix",
-       .name = "state_dir",
-       .kind = ConfigKind::kFolder,
-       .value = At<&C::prefix, &C::Prefix::state_dir>,
-       .unit = "path",
-       .max = kPathMax,
-       .description = "Folder where what eviction has learned outlives the daemon, e.g. "
-                      "/var/lib/kvasir. Empty: it learns anew after each start."},
-      {.table = "admin",
-       .name = "uids",
-       .kind = ConfigKind::kIds,
-       .value = At<&C::admin, &C::Admin::uids>,
-       .unit = "uid",
-       .min = 0,
-       .max = kMax32 - 1,
-       .description =
-           "Users who may see every tenant and act on all. root and the daemon's own user "
-           "may as well, but in a container (a process or user namespace of its own) "
-           "only where they are named here."},
-      {.table = "tenant",
-       .name = "name",
-       .kind = ConfigKind::kName,
-       .value = Of<&C::Tenant::name>,
-       .min = 1,
-       .max = 64,
-       .description = "1 to 64 characters of a-z, 0-9, '_', '.', '-'.",
-       .default_note = "required"},
-      {.table = "tenant",
-       .name = "uids",
-       .kind = ConfigKind::kIds,
-       .value = Of<&C::Tenant::uids>,
-       .unit = "uid",
-       .min = 0,
-       .max = kMax32 - 1,
-       .description = "Users whose processes act for this tenant, unless their cgroup is another "
-                      "tenant's. A uid has one tenant."},
-      {.table = "tenant",
-       .name = "gids",
-       .kind = ConfigKind::kIds,
-       .value = Of<&C::Tenant::gids>,
-       .unit = "gid",
-       .min = 0,
-       .max = kMax32 - 1,
-       .description = "Groups whose processes act for this tenant, where neither their cgroup nor "
-                      "their uid has one. The effective group counts, no supplementary one. A gid "
-                      "has one tenant."},
-      {.table = "tenant",
-       .name = "cgroups",
-       .kind = ConfigKind::kCgroups,
-       .value = Of<&C::Tenant::cgroups>,
-       .unit = "cgroup v2 path",
-       .min = 2,
-       .max = core::kCgroupPatternBytesMax,
-       .description = "Cgroups whose processes act for this tenant, each with all below it, e.g. "
-                      "/system.slice/llm-a.service; a component * is any one name. The pattern "
-                      "with most components decides, before any uid or gid."},
-      {.table = "tenant",
-       .name = "limit_bytes",
-       .kind = ConfigKind::kBytes,
-       .value = Of<&C::Tenant::limit_bytes>,
-       .unit = "bytes",
-       .min = kMi,
-       .max = 64 * kTi,
-       .multiple_of = kPage,
-       .needs_restart = false,
-       .description = "Extents that the tenant may own, in bytes. At most memory.pool_bytes.",
-       .default_note = "memory.pool_bytes"},
-      {.table = "tenant",
-       .name = "reserved_bytes",
-       .kind = ConfigKind::kBytes,
-       .value = Of<&C::Tenant::reserved_bytes>,
-       .unit = "bytes",
-       .min = 0,
-       .max = 64 * kTi,
-       .multiple_of = kPage,
-       .needs_restart = false,
-       .description = "Of the pool, always this tenant's. While it does not use them, others may: "
-                      "it gets them back when it wants them (memory.take_back_ms). At most "
-                      "limit_bytes; all tenants' together at most memory.pool_bytes."},
-      {.table = "tenant",
-       .name = "weight",
-       .kind = ConfigKind::kInteger,
-       .value = Of<&C::Tenant::weight>,
-       .min = 1,
-       .max = 10'000,
-       .needs_restart = false,
-       .description = "This tenant's part of what is scarce, beside the others': with 1, 2 and 4, "
-                      "the third gets four times what the first gets."},
-      {.table = "tenant",
-       .name = "retention",
-       .kind = ConfigKind::kRetention,
-       .value = Of<&C::Tenant::retention>,
-       .unit = "policy grammar",
-       .min = 1,
-       .max = kSpecMax,
-       .description = "Default of this tenant's sequences.",
-       .default_note = "retention.default"},
-      {.table = "tenant",
-       .name = "public",
-       .kind = ConfigKind::kBoolean,
-       .value = Of<&C::Tenant::is_public>,
-       .description = "Prefixes that this tenant publishes are found by every tenant, such as "
-                      "system prompts. All of its kept rows may lie in the memory that others map "
-                      "to read them: give it no private work."},
-      {.table = "tenant",
-       .name = "disk_bytes",
-       .kind = ConfigKind::kBytes,
-       .value = Of<&C::Tenant::disk_bytes>,
-       .unit = "bytes",
-       .min = 0,
-       .max = 4 * kTi,
-       .description = "What this tenant may have in the disk tier.",
-       .default_note = "an equal share of tier.disk_bytes"},
-      {.table = "tenant",
-       .name = "degrade",
-       .kind = ConfigKind::kLadder,
-       .value = Of<&C::Tenant::degrade>,
-       .unit = "policy grammar",
-       .min = 1,
-       .max = kSpecMax,
-       .description =
-           "What becomes of this tenant's cached prefixes, rung by rung, before they are given up: "
-           "each rung leaves less than the one before, e.g. [\"full+int8\", "
-           "\"sepllm:init_cache_size=4,local_size=256\"]. Between the watermarks of [tier]; found "
-           "only by who says least_quality. Empty: they are given up as they are."},
+       .description = "Connections of one tenant to the control socket; more are closed at once."},
   };
 }
 

@@ -122,7 +122,17 @@ std::vector<ConfigKey> MemoryKeys() {
        .max = 60'000,
        .description = "How long the sessions of a tenant have to give back memory that it has "
                       "borrowed, once its owner wants it and nothing cached is left to give up. "
-                      "Then sequences end, the latest first."},
+                      "Then sequences end, in the order of what engines say of them."},
+      {.table = "memory",
+       .name = "starving_ms",
+       .kind = ConfigKind::kInteger,
+       .value = At<&C::memory, &C::Memory::starving_ms>,
+       .unit = "ms",
+       .min = 0,
+       .max = 86'400'000,
+       .description =
+           "A sequence whose request is older than this is suspended after all others of "
+           "its tenant, whatever its priority and its predicted length."},
   };
 }
 

@@ -28,9 +28,12 @@ inline constexpr auto kGi = static_cast<int64_t>(kGiB);
 inline constexpr int64_t kTi = 1024 * kGi;
 inline constexpr int64_t kSocketPathMax = 107;  // sun_path of sockaddr_un, less the closing zero
 inline constexpr int64_t kPathMax = 4096;
+inline constexpr int64_t kTenantSequencesMax = 65536 * 1024;
+inline constexpr int64_t kTenantModelsMax = 65536 * 256;
 inline constexpr int64_t kSpecMax = 4096;  // characters of a retention spec
 
 std::vector<ConfigKey> MemoryKeys();
+std::vector<ConfigKey> PeopleKeys();
 std::vector<ConfigKey> TierKeys();
 
 }  // namespace kvasir::schema

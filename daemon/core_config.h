@@ -7,6 +7,11 @@
 
 namespace kvasir {
 
+// What the configuration grants the tenant.
+core::Budget BudgetOf(const Config::Tenant& tenant);
+// `to` has the budget of `from`.
+void KeepBudget(const Config::Tenant& from, Config::Tenant* to);
+
 // Without profiles, tiers and secrets, which are not in it.
 core::CoreConfig CoreConfigOf(const Config& config);
 

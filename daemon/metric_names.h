@@ -4,6 +4,8 @@
 #ifndef KVASIR_DAEMON_METRIC_NAMES_H_
 #define KVASIR_DAEMON_METRIC_NAMES_H_
 
+#include <limits>
+
 #include "daemon/metrics.h"
 
 namespace kvasir {
@@ -95,6 +97,25 @@ inline constexpr Metric<TenantSnapshot> kTenantMetrics[] = {
      [](const TenantSnapshot& t) { return static_cast<double>(t.sessions); }},
     {"kvasir_tenant_sequences", MetricKind::kGauge, "Open sequences.",
      [](const TenantSnapshot& t) { return static_cast<double>(t.sequences); }},
+    {"kvasir_tenant_sessions_limit", MetricKind::kGauge, "Most engine processes it may connect.",
+     [](const TenantSnapshot& t) { return static_cast<double>(t.budget.counts.sessions); }},
+    {"kvasir_tenant_sequences_limit", MetricKind::kGauge, "Most open sequences it may have.",
+     [](const TenantSnapshot& t) { return static_cast<double>(t.budget.counts.sequences); }},
+    {"kvasir_tenant_models", MetricKind::kGauge, "Models that its sessions have registered.",
+     [](const TenantSnapshot& t) { return static_cast<double>(t.models); }},
+    {"kvasir_tenant_calls", MetricKind::kGauge, "gRPC calls that are under way.",
+     [](const TenantSnapshot& t) { return static_cast<double>(t.calls); }},
+    {"kvasir_tenant_calls_refused_total", MetricKind::kCounter,
+     "gRPC calls refused because too many of the tenant were under way.",
+     [](const TenantSnapshot& t) { return static_cast<double>(t.calls_refused); }},
+    {"kvasir_tenant_suspensions_asked_total", MetricKind::kCounter,
+     "Sequences whose engines were asked to save and close them, since memory was short.",
+     [](const TenantSnapshot& t) { return static_cast<double>(t.suspensions_asked); }},
+    {"kvasir_tenant_foretold_tau", MetricKind::kGauge,
+     "Kendall's tau-b between how long its last responses were said to be and how long they were.",
+     [](const TenantSnapshot& t) {
+       return t.foretold_tau.value_or(std::numeric_limits<double>::quiet_NaN());
+     }},
     {"kvasir_tenant_rows_seen", MetricKind::kGauge, "Tokens seen by the open sequences.",
      [](const TenantSnapshot& t) { return static_cast<double>(t.rows_seen); }},
     {"kvasir_tenant_rows_kept", MetricKind::kGauge,

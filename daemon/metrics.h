@@ -9,11 +9,14 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include <absl/status/statusor.h>
+
+#include "daemon/core/budget.h"
 
 #include <prometheus/metric_family.h>
 
@@ -59,6 +62,14 @@ struct TenantSnapshot {
   uint64_t wanted_back_bytes = 0;  // that its sessions are asked for
   uint64_t taken_back_bytes = 0;   // charged still, since somebody holds on to them
   uint64_t sequences_taken_back = 0, sessions_taken_back = 0, bytes_taken_back = 0;
+  core::Budget budget = {};
+  uint32_t models = 0;
+  uint64_t foretold = 0;  // of the last responses, those that an engine has foretold
+  std::optional<double> foretold_tau = {};
+  uint64_t typical_response_rows = 0;
+  uint64_t suspensions_asked = 0;
+  uint32_t calls = 0;  // under way
+  uint64_t calls_refused = 0;
 };
 
 // What one tenant has in one tier.

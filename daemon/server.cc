@@ -195,7 +195,10 @@ absl::Status Server::StartThreads() {
     for (const Config::Tenant& tenant : config_.tenants) learned.tenants.push_back(tenant.name);
     KVASIR_ASSIGN_OR_RETURN(learned_, LearnedFiles::Open(std::move(learned), *shared_));
   }
-  callers_ = std::make_unique<CallerRegistry>(config_.admin.uids);
+  callers_ = std::make_unique<CallerRegistry>(config_.admin.uids,
+                                              config_.limits.connections_per_tenant_max);
+  calls_ =
+      std::make_unique<CallSlots>(config_.tenants.size() + 2, config_.limits.calls_per_tenant_max);
   wake_ = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wake_) return ErrnoStatus(errno, "eventfd");
   shared_->wake_data_server = [fd = wake_.get()] { (void)::eventfd_write(fd, 1); };
@@ -235,14 +238,14 @@ absl::Status Server::StartGrpc() {
   kv_cache_ = std::make_unique<KvCacheService>(
       *shared_, *callers_,
       KvCacheServiceOptions{boot_epoch_, config_.limits.rpc_deadline_max_ms,
-                            [this] { workers_->WakeRefill(); }, config_.tier.load_wait_ms,
-                            &audit_});
+                            [this] { workers_->WakeRefill(); }, config_.tier.load_wait_ms, &audit_,
+                            calls_.get()});
   admin_ = std::make_unique<AdminService>(
       *shared_, *pool_size_, *callers_, audit_, tier_workers_->places(),
       [this] { return Snapshot(); },
       HostReport{NameOf(ToDemand(config_.memory.lock)), NameOf(ToDemand(config_.memory.huge_pages)),
                  config_.memory.numa_node},
-      boot_epoch_);
+      boot_epoch_, *calls_);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
   builder.RegisterService(kv_cache_.get());
@@ -252,6 +255,8 @@ absl::Status Server::StartGrpc() {
   // A long prompt is one message of half a MiB: it is not to wait for windows of 64 KiB.
   builder.AddChannelArgument(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, kLookaheadBytes);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, kLookaheadBytes);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS,
+                             static_cast<int>(config_.limits.calls_per_tenant_max));
   builder.SetSyncServerOption(grpc::ServerBuilder::MIN_POLLERS, 1);
   builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS,
                               static_cast<int>(config_.server.rpc_threads));
@@ -273,10 +278,21 @@ absl::Status Server::StartGrpc() {
       data_server_,
       DataServer::Start(std::move(data_listener_), std::move(control_listener_), wake_.get(),
                         *shared_, options, [this](UniqueFd socket, const core::Peer& peer) {
-                          if (!callers_->Register(socket.get(), peer).ok()) return;
+                          const absl::Status known =
+                              callers_->Register(socket.get(), peer, SlotOf(peer));
+                          if (!known.ok()) {
+                            audit_.NoteRefusal({"connection", CredentialsOf(peer), "", {}}, known);
+                            return;
+                          }
                           grpc::AddInsecureChannelFromFd(grpc_.get(), socket.release());
                         }));
   return absl::OkStatus();
+}
+
+size_t Server::SlotOf(const core::Peer& peer) const {
+  const size_t tenants = config_.tenants.size();
+  const std::optional<size_t> place = shared_->PlaceOf(peer);
+  return place ? *place : callers_->IsAdmin(peer) ? tenants + 1 : tenants;
 }
 
 Server::~Server() {
@@ -303,83 +319,6 @@ Server::~Server() {
   learned_.reset();  // sessions have ended, so that nothing is learned any more
   if (remove_control_) (void)::unlink(config_.server.control_socket.c_str());
   if (remove_data_) (void)::unlink(config_.server.data_socket.c_str());
-}
-
-StatsSnapshot Server::Snapshot() {
-  StatsSnapshot snapshot;
-  snapshot.boot_epoch = boot_epoch_;
-  snapshot.version = KVASIR_VERSION;
-  snapshot.uptime_ms = static_cast<uint64_t>(
-      std::chrono::duration_cast<std::chrono::milliseconds>(SystemClock().Now() - started_)
-          .count());
-  std::vector<core::TenantReport> tenants;
-  std::vector<core::DemandReport> demands;  // of the same tenants
-  {
-    MutexLock lock(shared_->mutex);
-    tenants = shared_->core.TenantReports();
-    demands = shared_->core.DemandReports();
-  }
-  snapshot.tiers = tier_workers_->Snapshots();
-  const HostPoolCounts pool = pool_->counts();
-  snapshot.pool_bytes = pool.pool_bytes;
-  snapshot.pool_free_bytes = pool.ready_bytes + pool.idle_bytes;
-  snapshot.pool_ready_bytes = pool.ready_bytes;
-  snapshot.memory_locked = pool.locked;
-  snapshot.late_faults = pool.late_faults;
-  snapshot.pool_wanted_bytes = pool_size_->wanted_bytes();
-  snapshot.pool_configured_bytes = config_.memory.pool_bytes;
-  snapshot.memory_pressure_shrinks = pool_size_->pressure_shrinks();
-  snapshot.unidentified_peers = unidentified_peers_.load(std::memory_order_relaxed);
-  const AuditCounts audit = audit_.counts();
-  snapshot.audit_acts = audit.acts;
-  snapshot.audit_refusals = audit.refusals;
-  snapshot.audit_suppressed = audit.suppressed;
-  for (const core::TenantReport& tenant : tenants) {
-    snapshot.held_bytes += tenant.held_bytes;
-    snapshot.charged_bytes += tenant.charged_bytes;
-    snapshot.tenants.push_back({tenant.name,
-                                tenant.held_bytes,
-                                tenant.charged_bytes,
-                                tenant.limit_bytes,
-                                tenant.sessions,
-                                tenant.sequences,
-                                tenant.rows_seen,
-                                tenant.rows_kept,
-                                tenant.counters.compactions,
-                                tenant.counters.rejected_calls,
-                                tenant.counters.violations,
-                                tenant.snapshots,
-                                tenant.snapshot_bytes,
-                                tenant.counters.snapshots_dropped,
-                                tenant.prefixes,
-                                tenant.prefix_bytes,
-                                tenant.counters.prefix_lookups,
-                                tenant.counters.prefix_hits,
-                                tenant.counters.prefix_rows,
-                                tenant.counters.prefix_rows_hit,
-                                tenant.prefix_chunks,
-                                tenant.prefix_metadata_bytes,
-                                tenant.frozen_bytes,
-                                tenant.handover_prefixes,
-                                tenant.prefix_leases});
-    TenantSnapshot& added = snapshot.tenants.back();
-    added.condensings = tenant.counters.condensings;
-    added.condensed_rows = tenant.counters.condensed_rows;
-    added.condensed_bytes = tenant.counters.condensed_bytes;
-    added.condensing_failures = tenant.counters.condensing_failures;
-    added.reserved_bytes = tenant.reserved_bytes;
-    added.weight = tenant.weight;
-    added.own_bytes = tenant.own_bytes;
-    added.wanted_back_bytes = tenant.wanted_back_bytes;
-    added.taken_back_bytes = tenant.taken_back_bytes;
-    added.sequences_taken_back = tenant.counters.sequences_taken_back;
-    added.sessions_taken_back = tenant.counters.sessions_taken_back;
-    added.bytes_taken_back = tenant.counters.bytes_taken_back;
-    for (const core::HitRatePoint& point : demands[snapshot.tenants.size() - 1].demand.points) {
-      added.hit_ratios.emplace_back(point.times, point.hit_ratio);
-    }
-  }
-  return snapshot;
 }
 
 }  // namespace kvasir

@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "daemon/config.h"
 #include "daemon/control/admin_service.h"
+#include "daemon/control/call_slots.h"
 #include "daemon/control/caller.h"
 #include "daemon/control/health_service.h"
 #include "daemon/control/kv_cache_service.h"
@@ -58,6 +59,7 @@ class Server {
   SharedCore& shared_for_test() { return *shared_; }
 
  private:
+  size_t SlotOf(const core::Peer& peer) const;  // in calls_
   explicit Server(const Config& config) : config_(config) {}
 
   absl::Status ClaimSockets(Inherited& inherited);
@@ -84,6 +86,7 @@ class Server {
   std::unique_ptr<LearnedFiles> learned_;
   AuditLog audit_;  // before all who write to it
   std::unique_ptr<CallerRegistry> callers_;
+  std::unique_ptr<CallSlots> calls_;  // tenants by place, then strangers, then administrators
   std::unique_ptr<Workers> workers_;
   std::unique_ptr<TierWorkers> tier_workers_;
   std::unique_ptr<HandoverWorker> handover_;  // null: nothing is handed over

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "daemon/config.h"
+#include "daemon/core_config.h"
 #include "daemon/server.h"
 
 namespace kvasir {
@@ -19,10 +20,8 @@ absl::Status Server::Reload(const Config& config) {
   std::map<std::string, core::Budget> budgets;
   for (size_t i = 0; i < std::min(rest.tenants.size(), config_.tenants.size()); ++i) {
     Config::Tenant& tenant = rest.tenants[i];
-    budgets[tenant.name] = {tenant.reserved_bytes, tenant.limit_bytes, tenant.weight};
-    tenant.reserved_bytes = config_.tenants[i].reserved_bytes;
-    tenant.limit_bytes = config_.tenants[i].limit_bytes;
-    tenant.weight = config_.tenants[i].weight;
+    budgets[tenant.name] = BudgetOf(tenant);
+    KeepBudget(config_.tenants[i], &tenant);
   }
   if (!(rest == config_)) {
     std::istringstream now(EffectiveConfigToml(config_)), wanted(EffectiveConfigToml(rest));

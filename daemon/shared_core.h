@@ -6,6 +6,8 @@
 
 #include <atomic>
 #include <functional>
+#include <optional>
+#include <utility>
 
 #include "base/clock.h"
 #include "base/mutex.h"
@@ -18,11 +20,27 @@ namespace kvasir {
 // What waits for progress: threads, and the ring server's, which sleeps in epoll.
 class Progress {
  public:
+  // How much has happened so far. Asked under the core's lock before one looks, it lets nothing
+  // slip by that happens before one waits.
+  uint64_t seen() const { return happened_.load(std::memory_order_acquire); }
+  // Waits, without the core's lock, until more has happened. False: the deadline passed.
+  bool WaitPast(uint64_t seen, Instant deadline) {
+    MutexLock lock(mutex_);
+    while (this->seen() == seen) {
+      if (!happens_.WaitUntil(mutex_, deadline) && SystemClock().Now() >= deadline) return false;
+    }
+    return true;
+  }
+  // With the core's lock, for the few that wait long.
   bool WaitUntil(Mutex& mutex, Instant deadline) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
     return condition_.WaitUntil(mutex, deadline);
   }
-  void Wait(Mutex& mutex) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) { condition_.Wait(mutex); }
   void NotifyAll() {
+    {
+      MutexLock lock(mutex_);
+      happened_.fetch_add(1, std::memory_order_release);
+    }
+    happens_.NotifyAll();
     condition_.NotifyAll();
     if (watched_) (void)::eventfd_write(event_, 1);
   }
@@ -31,13 +49,23 @@ class Progress {
   void set_watched(bool watched) { watched_ = watched && event_ >= 0; }
 
  private:
-  CondVar condition_;
+  Mutex mutex_;  // a leaf
+  std::atomic<uint64_t> happened_ = 0;
+  CondVar happens_;    // with mutex_
+  CondVar condition_;  // with the core's
   int event_ = -1;
   std::atomic<bool> watched_ = false;
 };
 
 struct SharedCore {
-  SharedCore(core::CoreConfig config, HostPool& pool) : core(std::move(config), pool) {}
+  SharedCore(core::CoreConfig config, HostPool& pool)
+      : rules(core::RulesOf(config)), core(std::move(config), pool) {}
+
+  // Whose a peer is, without the lock.
+  std::optional<size_t> PlaceOf(const core::Peer& peer) const {
+    return rules.Find(peer.uid, peer.gid, peer.cgroup);
+  }
+  const core::TenantRules rules;
 
   Mutex mutex;
   core::KvCore core ABSL_GUARDED_BY(mutex);

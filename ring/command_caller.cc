@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/shortage.h"
 #include "base/status_macros.h"
 
 namespace kvasir::ring {
@@ -64,7 +65,11 @@ absl::Status CommandCaller::Call(const shm::SubmissionEntry& command,
   waiter->state = State::kFree;
   free_.push_back(index);
   if (reply->status == 0) return absl::OkStatus();
-  return MakeError(static_cast<absl::StatusCode>(reply->status), text);
+  absl::Status error = MakeError(static_cast<absl::StatusCode>(reply->status), text);
+  if (error.code() == absl::StatusCode::kResourceExhausted && reply->retry_ms > 0) {
+    AttachShortage({"", 0, "", std::chrono::milliseconds(reply->retry_ms)}, &error);
+  }
+  return error;
 }
 
 absl::StatusOr<CommandCaller::Waiter*> CommandCaller::Enter(Instant deadline) {

@@ -54,6 +54,47 @@ std::string SizeOnly(const std::string& text) {
   return size ? "" : "not a size such as 512MiB (B, KiB, MiB, GiB, TiB): " + text;
 }
 
+// As given; "" where an option was not.
+struct BudgetSizes {
+  std::string reserved, limit, disk_reserved, disk, remote;
+};
+
+void AddBudgetOptions(CLI::App& sub, CommandLine* line, BudgetSizes* sizes) {
+  const auto size = [&](const char* name, std::string* value, const char* help) {
+    sub.add_option(name, *value, help)->check(SizeOnly);
+  };
+  size("--reserved-bytes", &sizes->reserved, "Of the pool, always its own, e.g. 8GiB");
+  size("--limit-bytes", &sizes->limit, "Of the pool, never more, e.g. 16GiB");
+  size("--disk-reserved-bytes", &sizes->disk_reserved, "Of the disk tier, always its own");
+  size("--disk-bytes", &sizes->disk, "Of the disk tier, never more");
+  size("--remote-bytes", &sizes->remote, "On the servers, that this host may know of");
+  const auto number = [&](const char* name, std::optional<uint32_t>* value, uint32_t min,
+                          uint32_t max, const char* help) {
+    sub.add_option(name, *value, help)->check(DigitsOnly)->check(CLI::Range(min, max));
+  };
+  number("--weight", &line->weight, 1, 10'000, "Of its part of what nobody reserved, 1 to 10000");
+  number("--sessions-max", &line->sessions_max, 0, 65'536, "Engine processes; 0: no new ones");
+  number("--sequences-max", &line->sequences_max, 0, 65'536 * 1024, "Open sequences");
+  number("--models-max", &line->models_max, 0, 65'536 * 256, "Registered models");
+  number("--snapshots-max", &line->snapshots_max, 0, 4096, "Saved sequences");
+  number("--prefixes-max", &line->prefixes_max, 1, 65'536, "Cached prefixes, in each place");
+}
+
+// Whether anything is to be set.
+bool ReadBudget(const BudgetSizes& sizes, CommandLine* line) {
+  const auto size = [](const std::string& text, std::optional<uint64_t>* value) {
+    if (!text.empty()) *value = ParseByteSize(text);
+    return value->has_value();
+  };
+  bool any = size(sizes.reserved, &line->reserved_bytes);
+  any |= size(sizes.limit, &line->limit_bytes);
+  any |= size(sizes.disk_reserved, &line->disk_reserved_bytes);
+  any |= size(sizes.disk, &line->disk_bytes);
+  any |= size(sizes.remote, &line->remote_bytes);
+  return any || line->weight || line->sessions_max || line->sequences_max || line->models_max ||
+         line->snapshots_max || line->prefixes_max;
+}
+
 }  // namespace
 
 std::variant<CommandLine, EarlyEnd> ParseCommandLine(std::vector<std::string> arguments,
@@ -62,7 +103,8 @@ std::variant<CommandLine, EarlyEnd> ParseCommandLine(std::vector<std::string> ar
   if (!surroundings.socket.empty()) line.socket = surroundings.socket;
   std::string output = "table";
   std::string color = "auto";
-  std::string shell, action, pool_size, set, reserved_size, limit_size;
+  std::string shell, action, pool_size, set;
+  BudgetSizes sizes;
   std::string sort(NameOf(line.sort));
   bool once = false;
   double deadline_s = 5, interval_s = 1;
@@ -127,12 +169,7 @@ std::variant<CommandLine, EarlyEnd> ParseCommandLine(std::vector<std::string> ar
       sub->add_option("ACTION", set, "set: change a tenant's budget until the daemon ends")
           ->check(CLI::IsMember({"set"}));
       sub->add_option("TENANT", line.tenant, "The tenant that is set");
-      sub->add_option("--reserved-bytes", reserved_size, "Always its own, e.g. 8GiB")
-          ->check(SizeOnly);
-      sub->add_option("--limit-bytes", limit_size, "Never more, e.g. 16GiB")->check(SizeOnly);
-      sub->add_option("--weight", line.weight, "Of its part of what nobody reserved, 1 to 10000")
-          ->check(DigitsOnly)
-          ->check(CLI::Range(1u, 10'000u));
+      AddBudgetOptions(*sub, &line, &sizes);
     } else if (entry.command == Command::kResize) {
       sub->add_option("--pool-bytes", pool_size, "Size, e.g. 512MiB")->required()->check(SizeOnly);
     } else if (entry.command == Command::kInspect) {
@@ -163,14 +200,12 @@ std::variant<CommandLine, EarlyEnd> ParseCommandLine(std::vector<std::string> ar
                                 std::to_string(line.socket.size()) + " min=1 max=107\n"};
   }
   line.pool_bytes = ParseByteSize(pool_size).value_or(0);
-  if (!reserved_size.empty()) line.reserved_bytes = ParseByteSize(reserved_size);
-  if (!limit_size.empty()) line.limit_bytes = ParseByteSize(limit_size);
   line.set_budget = set == "set";
-  const bool changes = line.reserved_bytes || line.limit_bytes || line.weight;
+  const bool changes = ReadBudget(sizes, &line);
   if (line.set_budget != changes || (line.set_budget && line.tenant.empty())) {
     return EarlyEnd{kUsage,
-                    "tenants set: needs TENANT and at least one of --reserved-bytes, "
-                    "--limit-bytes, --weight\n"};
+                    "tenants set: needs TENANT and something to set, such as --limit-bytes; see "
+                    "kvasirctl tenants --help\n"};
   }
   line.json = output == "json";
   line.color = color == "always" || (color == "auto" && surroundings.terminal);

@@ -57,6 +57,8 @@ struct CommandLine {
   bool set_budget = false;
   std::optional<uint64_t> reserved_bytes, limit_bytes;
   std::optional<uint32_t> weight;
+  std::optional<uint64_t> disk_reserved_bytes, disk_bytes, remote_bytes;
+  std::optional<uint32_t> sessions_max, sequences_max, models_max, snapshots_max, prefixes_max;
   uint32_t layer = 0;
   uint64_t first_row = 0;
   uint32_t rows = 4096;

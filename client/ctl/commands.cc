@@ -77,9 +77,18 @@ absl::StatusOr<v1::SetTenantBudgetResponse> SetBudget(const CommandLine& line,
                                                       AdminClient& daemon) {
   v1::SetTenantBudgetRequest request;
   request.set_tenant(line.tenant);
-  if (line.reserved_bytes) request.set_reserved_bytes(*line.reserved_bytes);
-  if (line.limit_bytes) request.set_limit_bytes(*line.limit_bytes);
-  if (line.weight) request.set_weight(*line.weight);
+  v1::Budget& budget = *request.mutable_budget();
+  if (line.reserved_bytes) budget.set_reserved_bytes(*line.reserved_bytes);
+  if (line.limit_bytes) budget.set_limit_bytes(*line.limit_bytes);
+  if (line.weight) budget.set_weight(*line.weight);
+  if (line.disk_reserved_bytes) budget.set_disk_reserved_bytes(*line.disk_reserved_bytes);
+  if (line.disk_bytes) budget.set_disk_bytes(*line.disk_bytes);
+  if (line.remote_bytes) budget.set_remote_bytes(*line.remote_bytes);
+  if (line.sessions_max) budget.set_sessions_max(*line.sessions_max);
+  if (line.sequences_max) budget.set_sequences_max(*line.sequences_max);
+  if (line.models_max) budget.set_models_max(*line.models_max);
+  if (line.snapshots_max) budget.set_snapshots_max(*line.snapshots_max);
+  if (line.prefixes_max) budget.set_prefixes_max(*line.prefixes_max);
   return daemon.SetTenantBudget(request);
 }
 

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "daemon/control/admin_service.h"
+#include "daemon/control/budget_convert.h"
 #include "daemon/control/memory_counts.h"
 #include "daemon/control/status_convert.h"
 
@@ -19,6 +20,7 @@ grpc::Status AdminService::SetPoolSize(grpc::ServerContext* context,
                                        v1::SetPoolSizeResponse* response) {
   const absl::StatusOr<Scope> scope = ScopeOf(*context);
   if (!scope.ok()) return ToGrpc(scope.status());
+  scope->call->Pause();
   const grpc::Status set =
       Audited(*scope, "resize", {{"pool_bytes", std::to_string(request->pool_bytes())}}, [&] {
         if (!scope->all) {
@@ -51,12 +53,7 @@ grpc::Status AdminService::SetTenantBudget(grpc::ServerContext* context,
   const absl::StatusOr<Scope> scope = ScopeOf(*context);
   if (!scope.ok()) return ToGrpc(scope.status());
   std::vector<std::pair<std::string_view, std::string>> arguments = {{"target", request->tenant()}};
-  const auto add = [&](std::string_view name, uint64_t value) {
-    arguments.emplace_back(name, std::to_string(value));
-  };
-  if (request->has_reserved_bytes()) add("reserved_bytes", request->reserved_bytes());
-  if (request->has_limit_bytes()) add("limit_bytes", request->limit_bytes());
-  if (request->has_weight()) add("weight", request->weight());
+  for (auto& field : FieldsOf(request->budget())) arguments.push_back(std::move(field));
   return Audited(*scope, "set_budget", std::move(arguments), [&]() -> absl::Status {
     if (!scope->all) {
       return PermissionDenied("SetTenantBudget is for administrators (admin.uids)");
@@ -77,13 +74,13 @@ absl::Status AdminService::SetBudget(const v1::SetTenantBudgetRequest& request,
   };
   const std::optional<core::TenantReport> before = report_of();
   if (!before) return NotFound("unknown tenant: tenant={}", request.tenant());
-  core::Budget budget = {before->reserved_bytes, before->limit_bytes, before->weight};
-  if (request.has_reserved_bytes()) budget.reserved_bytes = request.reserved_bytes();
-  if (request.has_limit_bytes()) budget.limit_bytes = request.limit_bytes();
-  if (request.has_weight()) budget.weight = request.weight();
+  core::Budget budget = before->budget;
+  Apply(request.budget(), &budget);
   KVASIR_RETURN_IF_ERROR(shared_.core.SetBudgets({{request.tenant(), budget}}));
+  if (shared_.core.TakeTierHint()) shared_.tier_work.NotifyAll();
   response->set_boot_epoch(boot_epoch_);
   Fill(*report_of(), response->mutable_host());
+  Fill(budget, response->mutable_budget());
   return absl::OkStatus();
 }
 

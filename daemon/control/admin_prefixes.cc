@@ -213,16 +213,22 @@ grpc::Status AdminService::WatchPrefixes(grpc::ServerContext* context,
                                          grpc::ServerWriter<v1::PrefixEvent>* writer) {
   const absl::StatusOr<Scope> scope = ScopeOf(*context);
   if (!scope.ok()) return ToGrpc(scope.status());
-  struct Watcher {
-    explicit Watcher(std::atomic<int>& of) : count(of), number(++of) {}
-    ~Watcher() { --count; }
-    std::atomic<int>& count;
-    const int number;
-  };
-  const Watcher watcher(watchers_);
-  if (watcher.number > kWatchersMax) {
-    return ToGrpc(ResourceExhausted("too many watchers: max={}", kWatchersMax));
+  scope->call->Pause();
+  {
+    MutexLock lock(watchers_mutex_);
+    if (watchers_[scope->slot] >= kWatchersMax) {
+      return ToGrpc(ResourceExhausted("tenant has too many watchers: max={}", kWatchersMax));
+    }
+    ++watchers_[scope->slot];
   }
+  struct Leaving {
+    ~Leaving() { leave(); }
+    const std::function<void()> leave;
+  };
+  const Leaving leaving{[&] {
+    MutexLock lock(watchers_mutex_);
+    --watchers_[scope->slot];
+  }};
   uint64_t number = request->from_number();
   for (bool running = true; running && !context->IsCancelled();) {
     std::vector<v1::PrefixEvent> events;

@@ -4,12 +4,16 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
+#include <memory>
 #include <utility>
 
 #include "allocator/host_memory.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "daemon/control/budget_convert.h"
+#include "daemon/control/deadline.h"
 #include "daemon/control/memory_counts.h"
 #include "daemon/control/status_convert.h"
 #include "policies/encoding_spec.h"
@@ -19,6 +23,7 @@ namespace kvasir {
 namespace {
 
 constexpr uint32_t kPageSizeDefault = 1000, kPageSizeMax = 10'000;
+constexpr std::chrono::seconds kRunWaitMax{60};
 constexpr uint32_t kInspectRowsDefault = 4096, kInspectRowsMax = 65'536;
 
 void Fill(const core::SequenceReport& report, v1::SequenceInfo* info) {
@@ -35,6 +40,12 @@ void Fill(const core::SequenceReport& report, v1::SequenceInfo* info) {
   info->set_version(report.summary.version);
   info->set_pid(report.pid);
   info->set_rollback_floor(report.summary.rollback_floor);
+  v1::SequenceHints* const hints = info->mutable_hints();
+  hints->set_priority(report.hints.priority);
+  if (report.hints.predicted_rows) hints->set_predicted_rows(*report.hints.predicted_rows);
+  if (report.hints.predicted_rank) hints->set_predicted_rank(*report.hints.predicted_rank);
+  hints->set_request_age_ms(report.request_age_ms);
+  info->set_suspend_wanted(report.suspend_wanted);
 }
 
 void Fill(const core::InspectedRow& row, v1::InspectedRow* out) {
@@ -78,24 +89,29 @@ bool LeaseProbeWorks() {
 }  // namespace
 
 absl::StatusOr<AdminService::Scope> AdminService::ScopeOf(const grpc::ServerContext& context) {
-  const absl::StatusOr<core::Peer> peer = callers_.PeerOf(context);
-  if (!peer.ok()) {
-    audit_.NoteRefusal({"admin_call", std::nullopt, "", {}}, peer.status());
-    return peer.status();
+  const absl::StatusOr<CallerRegistry::Caller> caller = callers_.CallerOf(context);
+  if (!caller.ok()) {
+    audit_.NoteRefusal({"admin_call", std::nullopt, "", {}}, caller.status());
+    return caller.status();
   }
-  if (callers_.IsAdmin(*peer)) return Scope{true, "", CredentialsOf(*peer)};
-  absl::StatusOr<Scope> scope = Scope{false, "", CredentialsOf(*peer)};
+  const core::Peer& peer = caller->peer;
+  KVASIR_ASSIGN_OR_RETURN(CallSlots::Call call, calls_.Enter(caller->slot));
+  Scope scope{callers_.IsAdmin(peer), "", CredentialsOf(peer), caller->slot,
+              std::make_shared<CallSlots::Call>(std::move(call))};
+  if (!scope.call->Run(WaitDeadline(context, kRunWaitMax))) {
+    return DeadlineExceeded("the deadline passed while calls of the same tenant ran");
+  }
+  if (scope.all) return scope;
+  absl::Status unknown;
   {
     MutexLock lock(shared_.mutex);
-    const absl::StatusOr<core::Tenant*> tenant = shared_.core.TenantOf(*peer);
-    if (tenant.ok()) {
-      scope->tenant = (*tenant)->config.name;
-    } else {
-      scope = tenant.status();
-    }
+    const absl::StatusOr<core::Tenant*> tenant = shared_.core.TenantOf(peer);
+    if (tenant.ok()) scope.tenant = (*tenant)->config.name;
+    unknown = tenant.status();
   }
-  if (!scope.ok()) audit_.NoteRefusal({"admin_call", CredentialsOf(*peer), "", {}}, scope.status());
-  return scope;
+  if (unknown.ok()) return scope;
+  audit_.NoteRefusal({"admin_call", scope.peer, "", {}}, unknown);
+  return unknown;
 }
 
 grpc::Status AdminService::Audited(const Scope& scope, std::string_view act,
@@ -154,6 +170,14 @@ grpc::Status AdminService::GetStats(grpc::ServerContext* context, const v1::GetS
     stats->set_condensed_rows(tenant.condensed_rows);
     stats->set_condensed_bytes(tenant.condensed_bytes);
     stats->set_condensing_failures(tenant.condensing_failures);
+    kvasir::Fill(tenant.budget, stats->mutable_budget());
+    stats->set_models(tenant.models);
+    stats->set_foretold(tenant.foretold);
+    if (tenant.foretold_tau) stats->set_foretold_tau(*tenant.foretold_tau);
+    stats->set_typical_response_rows(tenant.typical_response_rows);
+    stats->set_suspensions_asked(tenant.suspensions_asked);
+    stats->set_calls(tenant.calls);
+    stats->set_calls_refused(tenant.calls_refused);
   }
   return grpc::Status::OK;
 }

@@ -2,12 +2,14 @@
 #ifndef KVASIR_DAEMON_CONTROL_ADMIN_SERVICE_H_
 #define KVASIR_DAEMON_CONTROL_ADMIN_SERVICE_H_
 
-#include <atomic>
 #include <functional>
+#include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "daemon/control/audit_log.h"
+#include "daemon/control/call_slots.h"
 #include "daemon/control/caller.h"
 #include "daemon/metrics.h"
 #include "daemon/pool_size.h"
@@ -29,7 +31,7 @@ class AdminService final : public v1::Admin::Service {
  public:
   AdminService(SharedCore& shared, PoolSize& pool_size, const CallerRegistry& callers,
                AuditLog& audit, const std::vector<TierPlace>& tiers, SnapshotFunction snapshot,
-               HostReport host, uint64_t boot_epoch)
+               HostReport host, uint64_t boot_epoch, CallSlots& calls)
       : shared_(shared),
         pool_size_(pool_size),
         callers_(callers),
@@ -37,7 +39,8 @@ class AdminService final : public v1::Admin::Service {
         tiers_(tiers),
         snapshot_(std::move(snapshot)),
         host_(std::move(host)),
-        boot_epoch_(boot_epoch) {}
+        boot_epoch_(boot_epoch),
+        calls_(calls) {}
 
   grpc::Status GetStats(grpc::ServerContext* context, const v1::GetStatsRequest* request,
                         v1::GetStatsResponse* response) override;
@@ -77,11 +80,14 @@ class AdminService final : public v1::Admin::Service {
                        v1::GetHostResponse* response) override;
 
  private:
-  // What the caller may see: everything, or one tenant. Errors: kPermissionDenied.
+  // What the caller may see: everything, or one tenant; it may run then. Errors: kPermissionDenied,
+  // CallSlots::Enter()'s.
   struct Scope {
     bool all = false;
     std::string tenant;
     PeerCredentials peer;
+    size_t slot = 0;
+    std::shared_ptr<CallSlots::Call> call = {};  // paused by what waits
     bool Sees(const std::string& name) const { return all || name == tenant; }
   };
   absl::StatusOr<Scope> ScopeOf(const grpc::ServerContext& context);
@@ -110,7 +116,9 @@ class AdminService final : public v1::Admin::Service {
   const SnapshotFunction snapshot_;
   const HostReport host_;
   const uint64_t boot_epoch_;
-  std::atomic<int> watchers_{0};
+  CallSlots& calls_;
+  Mutex watchers_mutex_;
+  std::map<size_t, int> watchers_ ABSL_GUARDED_BY(watchers_mutex_);  // by slot
 };
 
 }  // namespace kvasir

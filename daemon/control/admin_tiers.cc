@@ -75,6 +75,7 @@ grpc::Status AdminService::DrainPrefixes(grpc::ServerContext* context,
                                          v1::DrainPrefixesResponse* response) {
   const absl::StatusOr<Scope> scope = ScopeOf(*context);
   if (!scope.ok()) return ToGrpc(scope.status());
+  scope->call->Pause();
   return Audited(*scope, "drain", {{"target", request->tenant()}}, [&] {
     if (!scope->all) {
       return PermissionDenied("DrainPrefixes is for administrators (admin.uids)");

@@ -51,6 +51,7 @@ grpc::Status AdminService::RecordTrace(grpc::ServerContext* context,
                                        grpc::ServerWriter<v1::TraceRecord>* writer) {
   const absl::StatusOr<Scope> scope = ScopeOf(*context);
   if (!scope.ok()) return ToGrpc(scope.status());
+  scope->call->Pause();
   absl::StatusOr<uint64_t> recording;
   const grpc::Status started = Audited(
       *scope, "trace_record",

@@ -31,24 +31,45 @@ absl::StatusOr<uint64_t> CookieOf(int fd) {
 
 }  // namespace
 
-CallerRegistry::CallerRegistry(std::vector<uint32_t> admin_uids)
-    : admin_uids_(std::move(admin_uids)) {}
+CallerRegistry::CallerRegistry(std::vector<uint32_t> admin_uids, uint32_t connections_max)
+    : admin_uids_(std::move(admin_uids)), connections_max_(connections_max) {}
 
-absl::Status CallerRegistry::Register(int fd, const core::Peer& peer) {
+void CallerRegistry::ForgetClosed() {
+  std::erase_if(peers_, [this](const auto& entry) {
+    mutex_.AssertHeld();
+    const absl::StatusOr<uint64_t> now = CookieOf(entry.first);
+    if (now.ok() && *now == entry.second.cookie) return false;
+    --connections_[entry.second.caller.slot];
+    return true;
+  });
+  forget_at_ = std::max<size_t>(64, 2 * peers_.size());
+}
+
+absl::Status CallerRegistry::Register(int fd, const core::Peer& peer, size_t slot) {
   KVASIR_ASSIGN_OR_RETURN(const uint64_t cookie, CookieOf(fd));
   MutexLock lock(mutex_);
-  if (peers_.size() >= forget_at_) {
-    std::erase_if(peers_, [](const auto& entry) {
-      const absl::StatusOr<uint64_t> now = CookieOf(entry.first);
-      return !now.ok() || *now != entry.second.cookie;
-    });
-    forget_at_ = std::max<size_t>(64, 2 * peers_.size());
+  const auto before = peers_.find(fd);  // of a connection that is closed
+  if (before != peers_.end()) {
+    --connections_[before->second.caller.slot];
+    peers_.erase(before);
   }
-  peers_[fd] = {cookie, peer};
+  if (peers_.size() >= forget_at_ || connections_[slot] >= connections_max_) ForgetClosed();
+  if (connections_[slot] >= connections_max_) {
+    return ResourceExhausted("too many connections: uid={} limits.connections_per_tenant_max={}",
+                             peer.uid, connections_max_);
+  }
+  ++connections_[slot];
+  peers_[fd] = {cookie, {peer, slot}};
   return absl::OkStatus();
 }
 
 absl::StatusOr<core::Peer> CallerRegistry::PeerOf(const grpc::ServerContext& context) const {
+  KVASIR_ASSIGN_OR_RETURN(Caller caller, CallerOf(context));
+  return std::move(caller.peer);
+}
+
+absl::StatusOr<CallerRegistry::Caller> CallerRegistry::CallerOf(
+    const grpc::ServerContext& context) const {
   const std::string name = context.peer();
   constexpr std::string_view kPrefix = "fd:";
   int fd = -1;
@@ -61,7 +82,7 @@ absl::StatusOr<core::Peer> CallerRegistry::PeerOf(const grpc::ServerContext& con
   MutexLock lock(mutex_);
   const auto found = peers_.find(fd);
   if (found != peers_.end() && cookie.ok() && *cookie == found->second.cookie) {
-    return found->second.peer;
+    return found->second.caller;
   }
   return Unauthenticated("the connection has no credentials: peer={}", name);
 }

@@ -24,14 +24,21 @@ inline constexpr char kTokenKey[] = "kvasir-session-token";
 // before gRPC has it; and an entry counts only while its number is the same socket (SO_COOKIE).
 class CallerRegistry {
  public:
-  explicit CallerRegistry(std::vector<uint32_t> admin_uids);
+  // At most so many connections of one slot at a time.
+  CallerRegistry(std::vector<uint32_t> admin_uids, uint32_t connections_max);
 
-  // Before gRPC is given the connection. Also forgets connections that are closed. Errors:
-  // ErrnoStatus() for what is no socket.
-  absl::Status Register(int fd, const core::Peer& peer);
+  // Before gRPC is given the connection. Also forgets connections that are closed. `slot` is the
+  // peer's in CallSlots. Errors: ErrnoStatus() for what is no socket, kResourceExhausted
+  // (limits.connections_per_tenant_max).
+  absl::Status Register(int fd, const core::Peer& peer, size_t slot);
 
   // Errors: kUnauthenticated when the connection is not one that was accepted here.
   absl::StatusOr<core::Peer> PeerOf(const grpc::ServerContext& context) const;
+  struct Caller {
+    core::Peer peer;
+    size_t slot = 0;
+  };
+  absl::StatusOr<Caller> CallerOf(const grpc::ServerContext& context) const;
   // Whom the configuration names (admin.uids); and root and the daemon's own user, but not those of
   // a container: whoever may start one is its root.
   bool IsAdmin(const core::Peer& peer) const;
@@ -40,12 +47,16 @@ class CallerRegistry {
  private:
   struct Entry {
     uint64_t cookie = 0;  // of the socket; the kernel gives none twice
-    core::Peer peer;
+    Caller caller;
   };
+  void ForgetClosed() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
   const std::vector<uint32_t> admin_uids_;
+  const uint32_t connections_max_;
   mutable Mutex mutex_;
-  std::map<int, Entry> peers_ ABSL_GUARDED_BY(mutex_);  // by descriptor number
-  size_t forget_at_ ABSL_GUARDED_BY(mutex_) = 64;       // so many entries
+  std::map<int, Entry> peers_ ABSL_GUARDED_BY(mutex_);              // by descriptor number
+  size_t forget_at_ ABSL_GUARDED_BY(mutex_) = 64;                   // so many entries
+  std::map<size_t, uint32_t> connections_ ABSL_GUARDED_BY(mutex_);  // by slot
 };
 
 inline PeerCredentials CredentialsOf(const core::Peer& peer) {

@@ -1,11 +1,14 @@
 // KvCacheService: leases of prefixes.
+#include <chrono>
 #include <optional>
 #include <utility>
 #include <vector>
 
 #include "base/clock.h"
+#include "base/error.h"
 #include "base/posix.h"
 #include "base/status_macros.h"
+#include "daemon/control/deadline.h"
 #include "daemon/control/kv_cache_service.h"
 #include "daemon/control/prefix_convert.h"
 #include "daemon/control/wire_id.h"
@@ -35,12 +38,18 @@ absl::StatusOr<std::vector<core::LeaseMember>> MembersOf(const v1::LeasePrefixRe
 absl::StatusOr<core::PrefixKeys> KvCacheService::LeaseKeysOf(
     const grpc::ServerContext& context, const std::vector<core::LeaseMember>& members,
     const v1::PrefixKey& prefix) {
-  KVASIR_ASSIGN_OR_RETURN(const core::Peer peer, callers_.PeerOf(context));
+  KVASIR_ASSIGN_OR_RETURN(const CallerRegistry::Caller caller, callers_.CallerOf(context));
   KVASIR_ASSIGN_OR_RETURN(const core::SessionToken token, TokenOf(context));
+  // A long prompt is hashed for milliseconds: that is running, too.
+  KVASIR_ASSIGN_OR_RETURN(CallSlots::Call call, options_.calls->Enter(caller.slot));
+  if (!call.Run(WaitDeadline(context, std::chrono::milliseconds(options_.rpc_deadline_max_ms)))) {
+    return DeadlineExceeded("the deadline passed while calls of the same tenant ran");
+  }
   core::PrefixScopes scopes;
   {
     MutexLock lock(shared_.mutex);
-    KVASIR_ASSIGN_OR_RETURN(core::Session* const session, SessionOf(shared_.core, token, peer));
+    KVASIR_ASSIGN_OR_RETURN(core::Session* const session,
+                            SessionOf(shared_.core, token, caller.peer));
     KVASIR_ASSIGN_OR_RETURN(scopes, shared_.core.LeaseScopesOf(*session, members, prefix.salt()));
   }
   return core::HashPrefix(scopes, ToPrefixRequest(prefix));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <optional>
+#include <thread>
 #include <utility>
 
 #include "base/clock.h"
@@ -20,13 +21,23 @@ namespace {
 
 constexpr int kNeedsMax = 1024;
 constexpr uint64_t kTextsBytesMax = 1 << 20;  // of one call
-constexpr uint32_t kRetryMs = 100;
+constexpr int kEagerLooks = 16;
+constexpr std::chrono::milliseconds kLookPause{1};
 
 // The wire says codecs as the kernels do.
 static_assert(static_cast<int>(kernels::Codec::kAsWritten) == v1::RECORD_CODEC_AS_WRITTEN &&
               static_cast<int>(kernels::Codec::kInt8) == v1::RECORD_CODEC_INT8 &&
               static_cast<int>(kernels::Codec::kInt4) == v1::RECORD_CODEC_INT4 &&
               static_cast<int>(kernels::Codec::kTokenMixed) == v1::RECORD_CODEC_TOKEN_MIXED);
+
+core::SequenceHints HintsOf(const v1::SequenceHints& said) {
+  core::SequenceHints hints;
+  hints.hints.priority = said.priority();
+  if (said.has_predicted_rows()) hints.hints.predicted_rows = said.predicted_rows();
+  if (said.has_predicted_rank()) hints.hints.predicted_rank = said.predicted_rank();
+  hints.age_ms = said.request_age_ms();
+  return hints;
+}
 
 void Fill(const core::LaneReport& report, uint64_t prompt_rows, v1::LaneReport* out) {
   const core::Lane& lane = *report.lane;
@@ -89,20 +100,30 @@ void Fill(const core::Sequence& sequence, uint64_t prompt_rows, v1::OpenSequence
 
 grpc::Status KvCacheService::Run(const grpc::ServerContext& context, const Verb& verb,
                                  const Instant* wake) {
-  const absl::StatusOr<core::Peer> peer = callers_.PeerOf(context);
-  if (!peer.ok()) {
-    options_.audit->NoteRefusal({"engine_call", std::nullopt, "", {}}, peer.status());
-    return ToGrpc(peer.status());
+  const absl::StatusOr<CallerRegistry::Caller> caller = callers_.CallerOf(context);
+  if (!caller.ok()) {
+    options_.audit->NoteRefusal({"engine_call", std::nullopt, "", {}}, caller.status());
+    return ToGrpc(caller.status());
   }
+  const core::Peer* const peer = &caller->peer;
+  absl::StatusOr<CallSlots::Call> call = options_.calls->Enter(caller->slot);
+  if (!call.ok()) return ToGrpc(call.status());
   const absl::StatusOr<core::SessionToken> token = TokenOf(context);
   std::string tenant_name;
   const Instant deadline =
       WaitDeadline(context, std::chrono::milliseconds(options_.rpc_deadline_max_ms));
   absl::Status status;
-  {
-    MutexLock lock(shared_.mutex);
-    shared_.core.set_now(SystemClock().Now());
-    for (bool done = false; !done;) {
+  for (int looks = 0;; ++looks) {
+    bool done = true;
+    uint64_t seen = 0;
+    if (!call->Run(deadline)) {
+      status = DeadlineExceeded("the deadline passed while calls of the same tenant ran");
+      break;
+    }
+    {
+      MutexLock lock(shared_.mutex);
+      shared_.core.set_now(SystemClock().Now());
+      seen = shared_.progress.seen();
       absl::StatusOr<core::Session*> session =
           token.ok() ? SessionOf(shared_.core, *token, *peer) : token.status();
       if (!session.ok()) {
@@ -111,7 +132,6 @@ grpc::Status KvCacheService::Run(const grpc::ServerContext& context, const Verb&
       }
       core::Tenant& tenant = (*session)->tenant;
       tenant_name = tenant.config.name;
-      done = true;
       status = verb(**session, &done);
       if (shared_.core.HasWork()) shared_.work.NotifyOne();
       if (shared_.core.TakeTierHint()) shared_.tier_work.NotifyAll();
@@ -125,11 +145,14 @@ grpc::Status KvCacheService::Run(const grpc::ServerContext& context, const Verb&
         status = Unavailable("the daemon is stopping");
         break;
       }
-      const Instant until = wake == nullptr ? deadline : std::min(deadline, *wake);
-      if (!shared_.progress.WaitUntil(shared_.mutex, until) && SystemClock().Now() >= deadline) {
-        status = DeadlineExceeded("the deadline passed while waiting");
-        break;
-      }
+    }
+    call->Pause();
+    // Progress is everybody's: who has looked in vain several times looks less often.
+    if (looks >= kEagerLooks) std::this_thread::sleep_for(kLookPause);
+    const Instant until = wake == nullptr ? deadline : std::min(deadline, *wake);
+    if (!shared_.progress.WaitPast(seen, until) && SystemClock().Now() >= deadline) {
+      status = DeadlineExceeded("the deadline passed while waiting");
+      break;
     }
   }
   if (status.code() == absl::StatusCode::kPermissionDenied && shared_.wake_data_server) {
@@ -216,6 +239,7 @@ grpc::Status KvCacheService::OpenSequence(grpc::ServerContext* context,
                                     SixteenBytesOf("lease_id", request->lease_id()));
             open.lease = core::PrefixLeaseId{lease};
           }
+          open.hints = HintsOf(request->hints());
           KVASIR_ASSIGN_OR_RETURN(sequence, shared_.core.OpenSequence(session, open));
           *done = sequence != nullptr;
           if (!*done) return absl::OkStatus();  // its prefix is on its way up from a tier
@@ -259,8 +283,9 @@ grpc::Status KvCacheService::Sync(grpc::ServerContext* context, const v1::SyncRe
       result->set_granted_rows(answer.granted_rows);
       result->set_published_version(answer.published_version);
       result->set_unseen_bytes(answer.unseen_bytes);
-      if (answer.status.code() == absl::StatusCode::kResourceExhausted) {
-        result->set_retry_ms(kRetryMs);
+      result->set_retry_ms(RetryMsOf(answer.status));
+      if (const std::optional<Shortage> shortage = ShortageOf(answer.status)) {
+        kvasir::Fill(*shortage, result->mutable_shortage());
       }
       *done = *done && (answer.ready || !answer.status.ok());
     }
@@ -318,6 +343,17 @@ grpc::Status KvCacheService::Retrieve(grpc::ServerContext* context,
       out->set_offset(block.offset);
     }
     return answer.status;
+  });
+}
+
+grpc::Status KvCacheService::SetHints(grpc::ServerContext* context,
+                                      const v1::SetHintsRequest* request,
+                                      v1::SetHintsResponse* response) {
+  return Run(*context, [&](core::Session& session, bool*) -> absl::Status {
+    shared_.mutex.AssertHeld();
+    response->set_boot_epoch(options_.boot_epoch);
+    return shared_.core.SetHints(session, request->sequence(), request->uid(),
+                                 HintsOf(request->hints()));
   });
 }
 

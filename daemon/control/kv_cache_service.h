@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "daemon/control/audit_log.h"
+#include "daemon/control/call_slots.h"
 #include "daemon/control/caller.h"
 #include "daemon/shared_core.h"
 #include "kvasir/v1/kv_cache.grpc.pb.h"
@@ -19,6 +20,7 @@ struct KvCacheServiceOptions {
   std::function<void()> extents_taken;    // the pool's stock may be low
   uint32_t load_wait_ms = 5'000;          // of an open, for a tier
   AuditLog* audit = nullptr;              // of refusals; must outlive the service
+  CallSlots* calls = nullptr;             // must outlive the service
 };
 
 // Thread-safe. `shared` and `callers` must outlive it.
@@ -53,6 +55,8 @@ class KvCacheService final : public v1::KvCache::Service {
                             v1::ReleaseLeaseResponse* response) override;
   grpc::Status DropSnapshot(grpc::ServerContext* context, const v1::DropSnapshotRequest* request,
                             v1::DropSnapshotResponse* response) override;
+  grpc::Status SetHints(grpc::ServerContext* context, const v1::SetHintsRequest* request,
+                        v1::SetHintsResponse* response) override;
   grpc::Status CloseSequence(grpc::ServerContext* context, const v1::CloseSequenceRequest* request,
                              v1::CloseSequenceResponse* response) override;
   grpc::Status PutTokenTexts(grpc::ServerContext* context, const v1::PutTokenTextsRequest* request,

@@ -1,10 +1,13 @@
 // KvCacheService: what outlives a sequence, snapshots and prefixes.
+#include <chrono>
 #include <optional>
 #include <utility>
 
 #include "base/clock.h"
+#include "base/error.h"
 #include "base/posix.h"
 #include "base/status_macros.h"
+#include "daemon/control/deadline.h"
 #include "daemon/control/kv_cache_service.h"
 #include "daemon/control/prefix_convert.h"
 #include "daemon/control/snapshot_id.h"
@@ -14,12 +17,18 @@ namespace kvasir {
 absl::StatusOr<std::optional<core::PrefixKeys>> KvCacheService::KeysOf(
     const grpc::ServerContext& context, uint32_t model_id, const v1::PrefixKey* prefix) {
   if (prefix == nullptr) return std::nullopt;
-  KVASIR_ASSIGN_OR_RETURN(const core::Peer peer, callers_.PeerOf(context));
+  KVASIR_ASSIGN_OR_RETURN(const CallerRegistry::Caller caller, callers_.CallerOf(context));
   KVASIR_ASSIGN_OR_RETURN(const core::SessionToken token, TokenOf(context));
+  // A long prompt is hashed for milliseconds: that is running, too.
+  KVASIR_ASSIGN_OR_RETURN(CallSlots::Call call, options_.calls->Enter(caller.slot));
+  if (!call.Run(WaitDeadline(context, std::chrono::milliseconds(options_.rpc_deadline_max_ms)))) {
+    return DeadlineExceeded("the deadline passed while calls of the same tenant ran");
+  }
   core::PrefixScopes scopes;
   {
     MutexLock lock(shared_.mutex);
-    KVASIR_ASSIGN_OR_RETURN(core::Session* const session, SessionOf(shared_.core, token, peer));
+    KVASIR_ASSIGN_OR_RETURN(core::Session* const session,
+                            SessionOf(shared_.core, token, caller.peer));
     KVASIR_ASSIGN_OR_RETURN(scopes, shared_.core.ScopesOf(*session, model_id, prefix->salt()));
   }
   return core::HashPrefix(scopes, ToPrefixRequest(*prefix));

@@ -1,11 +1,22 @@
 #include "daemon/core/account.h"
 
+#include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "base/error.h"
+#include "base/shortage.h"
 #include "base/status_macros.h"
 
 namespace kvasir::core {
+namespace {
+
+// It is the tenant that has to give something up: to ask often is of no use.
+constexpr std::chrono::milliseconds kOwnRetry{1000};
+constexpr char kOwn[] = "own sequences and prefixes";
+constexpr char kOthers[] = "other tenants";
+
+}  // namespace
 
 Account::~Account() {
   // The daemon is stopping: whatever peers still map lives on in them until they let go.
@@ -14,16 +25,22 @@ Account::~Account() {
 
 absl::StatusOr<std::unique_ptr<Extent>> Account::TakeExtent(uint64_t bytes, ExtentUse use) {
   if (charged_bytes_ + bytes > budget_.limit_bytes) {
-    return ResourceExhausted(
-        "tenant is over its limit: tenant={} wanted_bytes={} charged_bytes={} limit_bytes={}",
-        tenant_, bytes, charged_bytes_, budget_.limit_bytes);
+    return WithShortage(
+        ResourceExhausted(
+            "tenant is over its limit: tenant={} wanted_bytes={} charged_bytes={} limit_bytes={}",
+            tenant_, bytes, charged_bytes_, budget_.limit_bytes),
+        {"tenant.limit_bytes", charged_bytes_ + bytes - budget_.limit_bytes, kOwn, kOwnRetry});
   }
   if (lender_ != nullptr) KVASIR_RETURN_IF_ERROR(lender_->Admit(*this, bytes));
   absl::StatusOr<std::unique_ptr<Extent>> extent = pool_.Take(bytes, use);
   if (!extent.ok()) {
-    const bool scarce = extent.status().code() == absl::StatusCode::kResourceExhausted;
-    return scarce && lender_ != nullptr ? lender_->Refused(*this, bytes, extent.status())
-                                        : extent.status();
+    if (extent.status().code() != absl::StatusCode::kResourceExhausted) return extent.status();
+    const HostPoolCounts counts = pool_.counts();
+    const uint64_t free = std::min(bytes, counts.idle_bytes + counts.ready_bytes);
+    const absl::Status scarce = WithShortage(
+        extent.status(), {"memory.pool_bytes", bytes - free,
+                          charged_bytes_ == counts.charged_bytes ? kOwn : kOthers, Lender::kRetry});
+    return lender_ != nullptr ? lender_->Refused(*this, bytes, scarce) : scarce;
   }
   charged_bytes_ += bytes;
   if (lender_ != nullptr) lender_->Took(*this, bytes);

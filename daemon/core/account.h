@@ -13,22 +13,18 @@
 #include "allocator/group_allocator.h"
 #include "allocator/host_pool.h"
 #include "base/clock.h"
+#include "daemon/core/budget.h"
 
 namespace kvasir::core {
-
-// Of one tenant in the host pool. Bytes of extents.
-struct Budget {
-  uint64_t reserved_bytes = 0;  // always its own; lent to others while it does not use them
-  uint64_t limit_bytes = 0;     // never more
-  uint32_t weight = 1;          // of its part of what nobody has reserved
-  friend bool operator==(const Budget&, const Budget&) = default;
-};
 
 class Account;
 
 // Decides about the pool as a whole (daemon/core/lending.h).
 class Lender {
  public:
+  // In about this time something may have come back.
+  static constexpr std::chrono::milliseconds kRetry{250};
+
   virtual ~Lender() = default;
   // Before so many bytes are taken from the pool. Errors: kResourceExhausted with reason and
   // figures.

@@ -6,6 +6,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/shortage.h"
 #include "base/status_macros.h"
 #include "index/prefix_scope.h"
 #include "proto/shm/layout_hash.h"
@@ -29,12 +30,27 @@ uint32_t PrefixBlocksFor(uint64_t limit_bytes) {
 
 }  // namespace
 
+TenantRules RulesOf(const CoreConfig& config) {
+  TenantRules rules;
+  for (size_t place = 0; place < config.tenants.size(); ++place) {
+    const TenantConfig& tenant = config.tenants[place];
+    for (const uint32_t uid : tenant.uids) rules.AddUid(uid, place);
+    for (const uint32_t gid : tenant.gids) rules.AddGid(gid, place);
+    for (const std::string& cgroup : tenant.cgroups) rules.AddCgroup(cgroup, place);
+    if (tenant.name == config.default_tenant) rules.set_default(place);
+  }
+  return rules;
+}
+
 KvCore::KvCore(CoreConfig config, HostPool& pool)
-    : config_(std::move(config)), pool_(pool), lending_(pool_, now_) {
+    : config_(std::move(config)),
+      pool_(pool),
+      lending_(pool_, now_),
+      tenant_rules_(RulesOf(config_)) {
   for (const TenantConfig& tenant : config_.tenants) {
     PrefixCache::Options prefixes;
     prefixes.eviction = config_.eviction;
-    prefixes.entries_max = config_.prefixes_per_tenant_max;
+    prefixes.entries_max = tenant.counts.prefixes;
     prefixes.blocks_max = PrefixBlocksFor(tenant.limit_bytes);
     prefixes.place = "memory";
     tenants_.push_back(std::make_unique<Tenant>(
@@ -44,7 +60,7 @@ KvCore::KvCore(CoreConfig config, HostPool& pool)
     lending_.Add(tenants_.back()->account);
     for (const TierConfig& tier : config_.tiers) {
       const uint64_t bytes = tier.adopted  ? tenant.limit_bytes
-                             : tier.shared ? tier.tenant_bytes
+                             : tier.shared ? tenant.remote_bytes
                                            : tenant.stored_bytes;
       prefixes.place = tier.name;
       prefixes.blocks_max = PrefixBlocksFor(bytes);
@@ -56,13 +72,10 @@ KvCore::KvCore(CoreConfig config, HostPool& pool)
       Tenant* const raw = tenants_.back().get();
       raw->end_condensing = [this, raw](bool always) { return EndCondensing(*raw, always); };
     }
-    const size_t place = tenants_.size() - 1;
-    for (const uint32_t uid : tenant.uids) tenant_rules_.AddUid(uid, place);
-    for (const uint32_t gid : tenant.gids) tenant_rules_.AddGid(gid, place);
-    for (const std::string& cgroup : tenant.cgroups) tenant_rules_.AddCgroup(cgroup, place);
-    if (tenant.name == config_.default_tenant) tenant_rules_.set_default(place);
   }
-  for (size_t i = 0; i < config_.tiers.size(); ++i) tiers_.emplace_back();
+  for (const TierConfig& tier : config_.tiers) {
+    tiers_.emplace_back().capacity_bytes = tier.capacity_bytes;
+  }
 }
 
 KvCore::~KvCore() {
@@ -94,7 +107,16 @@ absl::StatusOr<Session*> KvCore::OpenSession(const Peer& peer, const SessionToke
                                              ExtentSender& sender) {
   KVASIR_ASSIGN_OR_RETURN(Tenant * tenant, TenantOf(peer));
   if (sessions_.size() >= config_.sessions_max) {
-    return ResourceExhausted("too many sessions: limits.sessions_max={}", config_.sessions_max);
+    return WithShortage(
+        ResourceExhausted("too many sessions: limits.sessions_max={}", config_.sessions_max),
+        {"limits.sessions_max", 1, "sessions of all tenants", kCountRetry});
+  }
+  const uint32_t sessions_max = tenant->account.budget().counts.sessions;
+  if (tenant->sessions >= sessions_max) {
+    return WithShortage(ResourceExhausted("tenant has too many sessions: tenant={} "
+                                          "sessions={} tenant.sessions_max={}",
+                                          tenant->config.name, tenant->sessions, sessions_max),
+                        {"tenant.sessions_max", 1, "own sessions", kCountRetry});
   }
   const uint32_t id = next_session_id_++;
   auto session =
@@ -159,6 +181,7 @@ void KvCore::DestroyIfIdle(uint32_t session_id) {
     if (sequence == nullptr || sequence->job_out()) continue;
     sequence_places_.erase(sequence->identity().id);
     sequence.reset();
+    --session.tenant.sequences;
   }
   if (std::any_of(session.sequences.begin(), session.sequences.end(),
                   [](const auto& sequence) { return sequence != nullptr; })) {
@@ -170,6 +193,7 @@ void KvCore::DestroyIfIdle(uint32_t session_id) {
   }
   if (session.peer.overrides_permissions) --tenant.overriding_sessions;
   tenant.account.set_may_borrow(tenant.overriding_sessions == 0);
+  tenant.models -= static_cast<uint32_t>(session.models.size());
   sessions_.erase(session_id);
   --tenant.sessions;
   if (tenant.sessions == 0) tenant.ReturnExtents();
@@ -202,6 +226,14 @@ absl::StatusOr<ModelHandle> KvCore::RegisterModel(Session& session, ModelDescrip
     return ResourceExhausted("session has too many models: limits.models_per_session_max={}",
                              session.limits.models_max);
   }
+  Tenant& tenant = session.tenant;
+  const uint32_t models_max = tenant.account.budget().counts.models;
+  if (tenant.models >= models_max) {
+    return WithShortage(
+        ResourceExhausted("tenant has too many models: tenant={} models={} tenant.models_max={}",
+                          tenant.config.name, tenant.models, models_max),
+        {"tenant.models_max", 1, "own sessions", kCountRetry});
+  }
   KVASIR_ASSIGN_OR_RETURN(Model model, Model::Create(std::move(description)));
   auto registered =
       std::make_unique<RegisteredModel>(RegisteredModel{std::move(model), {}, false, {}, {}, 0});
@@ -218,6 +250,7 @@ absl::StatusOr<ModelHandle> KvCore::RegisterModel(Session& session, ModelDescrip
   const uint32_t id = session.next_model_id++;
   ModelHandle handle{id, &registered->model, *ref, probe.offset};
   session.models[id] = std::move(registered);
+  ++tenant.models;
   return handle;
 }
 

@@ -22,6 +22,7 @@
 #include "daemon/core/kv_core_types.h"
 #include "daemon/core/lending.h"
 #include "daemon/core/prefix_lease.h"
+#include "daemon/core/sequence_place.h"
 #include "daemon/core/tenant_rules.h"
 #include "daemon/core/tier_job.h"
 
@@ -84,7 +85,7 @@ class KvCore {
                           uint64_t mass_blocks, bool* asked);
   // Saves the sequence at its last row as a snapshot of the tenant. `id` is random. Errors:
   // kFailedPrecondition (such a sequence cannot be saved), kResourceExhausted (memory, or
-  // limits.snapshots_per_tenant_max).
+  // tenant.snapshots_max).
   SaveAnswer SaveSequence(Session& session, uint32_t slot, uint32_t uid, const SnapshotId& id,
                           Instant now, bool* asked);
   // Errors: kNotFound for a model that is unknown, kInvalidArgument for a salt that is too long.
@@ -121,6 +122,8 @@ class KvCore {
   std::optional<Instant> EndExpiredLeases() { return leases_.EndExpired(now_); }
   // Errors: kNotFound (unknown, or another tenant's).
   absl::Status DropSnapshot(Session& session, const SnapshotId& id);
+  // Errors: kInvalidArgument naming field and bound. An age of 0: as it was.
+  absl::Status SetHints(Session& session, uint32_t slot, uint32_t uid, const SequenceHints& hints);
   // Returns false while a copy is under way (ask again).
   absl::StatusOr<bool> CloseSequence(Session& session, uint32_t slot, uint32_t uid);
 
@@ -211,8 +214,16 @@ class KvCore {
   absl::StatusOr<Sequence*> FindSequence(Session& session, uint32_t slot, uint32_t uid);
   void TakeBackFrom(Tenant& tenant, uint64_t bytes);
   void AskBack(Tenant& tenant, uint64_t bytes);
-  bool EndLatestSequence(Tenant& tenant);
+  bool EndSequenceOf(Tenant& tenant, uint64_t sequence_id);
   void EndLatestSession(Tenant& tenant);
+  // By id, the first to be suspended first.
+  std::vector<uint64_t> SuspensionOrderOf(const Tenant& tenant) const;
+  // Tells the boards of those that should be, as many as have so many bytes, or that none should.
+  void AskSuspensions(Tenant& tenant, uint64_t bytes);
+  void WithdrawSuspensions(Tenant& tenant);
+  static void SetSuspendWanted(SequencePlace& place, bool wanted);
+  Instant RequestedAt(const SequenceHints& said) const;
+  uint64_t AgeMsOf(const SequencePlace& place) const;
   void ForgetJobOf(Sequence& sequence);
   void Violation(Session& session, const absl::Status& what);
   // Sequence::Look(). Errors: kPermissionDenied for a violation, which ends the session.
@@ -302,23 +313,16 @@ class KvCore {
   // What the request's lease has for the model; nothing: it asks for none. Errors: kNotFound for a
   // lease that is unknown, over or another tenant's, kFailedPrecondition where model or tokens are
   // not the lease's.
-  struct Leased {
-    std::string retention;  // that was asked for
-    ChainKey asked_form;    // that it makes
-    PrefixMatchOf match;
-  };
-  absl::StatusOr<std::optional<Leased>> LeasedFor(const Session& session, const Model& model,
-                                                  const OpenRequest& request) const;
+  absl::StatusOr<std::optional<LeasedStart>> LeasedFor(const Session& session, const Model& model,
+                                                       const OpenRequest& request) const;
   // What a sequence that shares rows goes on from. Errors: kFailedPrecondition where the lease was
   // taken for another form.
-  struct PrefixStart {
-    ChainKey asked_form;  // that its retention makes
-    std::optional<PrefixMatchOf> found;
-    bool awaits_load = false;
-  };
   absl::StatusOr<PrefixStart> StartOf(const Session& session, const Model& model,
                                       const OpenRequest& request, const PolicyLanes& lanes,
-                                      const std::optional<Leased>& leased);
+                                      const std::optional<LeasedStart>& leased);
+  uint64_t StoredBytes(size_t tier) const;  // of all tenants
+  // Evicts what lies in the tier, of who has most above its share first, until `asking` has room.
+  bool MakeTierRoom(size_t tier, const Tenant& asking, uint64_t bytes);
   bool AskForStoreOf(size_t tier, Tenant& tenant);
   void AskForStore(size_t tier, Tenant& tenant, const PrefixCache::Entry& entry);
   // Puts a job that writes it in the tier's queue; null where there is no room for it.
@@ -370,14 +374,10 @@ class KvCore {
   TraceRecorder traces_{now_};
   Lending lending_;
   std::vector<std::unique_ptr<Tenant>> tenants_;
-  TenantRules tenant_rules_;  // by place in tenants_
+  const TenantRules tenant_rules_;  // by place in tenants_
   std::map<uint32_t, std::unique_ptr<Session>> sessions_;
   std::map<SessionToken, Session*> by_token_;
-  struct Place {
-    Session* session;
-    uint32_t slot;
-  };
-  std::map<uint64_t, Place> sequence_places_;                         // by sequence id
+  std::map<uint64_t, SequencePlace> sequence_places_;                 // by sequence id
   std::map<uint64_t, std::unique_ptr<Condensing>> condensings_;       // by id of its sequence
   std::deque<std::unique_ptr<SequenceJob>> jobs_;                     // the older ones first
   uint64_t turn_ = 0;                                                 // of TakeJob()

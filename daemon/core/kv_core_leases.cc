@@ -259,9 +259,9 @@ const PrefixLease* KvCore::LeaseOf(const Session& session, const PrefixLeaseId& 
   return there ? lease : nullptr;
 }
 
-absl::StatusOr<std::optional<KvCore::Leased>> KvCore::LeasedFor(const Session& session,
-                                                                const Model& model,
-                                                                const OpenRequest& request) const {
+absl::StatusOr<std::optional<LeasedStart>> KvCore::LeasedFor(const Session& session,
+                                                             const Model& model,
+                                                             const OpenRequest& request) const {
   if (!request.lease) return std::nullopt;
   if (request.prefix == nullptr) {
     return InvalidArgument("a lease is opened with its prompt: prefix is missing");
@@ -281,7 +281,7 @@ absl::StatusOr<std::optional<KvCore::Leased>> KvCore::LeasedFor(const Session& s
   for (const auto& [tenant, chain] : keys.chains) {
     if (tenant != member->tenant) continue;
     if (!LeadsTo({&chain, keys.tokens, keys.rows_max}, *snapshot.chain)) break;
-    Leased leased{member->retention, member->asked_form, {}};
+    LeasedStart leased{member->retention, member->asked_form, {}};
     leased.match = {tenant,          &chain,
                     member->form,    {member->snapshot, lease->rows, member->entry},
                     member->quality, std::nullopt};
@@ -292,10 +292,9 @@ absl::StatusOr<std::optional<KvCore::Leased>> KvCore::LeasedFor(const Session& s
       lease->rows, keys.tokens.size(), keys.rows_max);
 }
 
-absl::StatusOr<KvCore::PrefixStart> KvCore::StartOf(const Session& session, const Model& model,
-                                                    const OpenRequest& request,
-                                                    const PolicyLanes& lanes,
-                                                    const std::optional<Leased>& leased) {
+absl::StatusOr<PrefixStart> KvCore::StartOf(const Session& session, const Model& model,
+                                            const OpenRequest& request, const PolicyLanes& lanes,
+                                            const std::optional<LeasedStart>& leased) {
   PrefixStart start;
   start.asked_form =
       PrefixForm(config_.prefix_secret, lanes.spec, lanes.by_prompt ? request.prompt_rows : 0);

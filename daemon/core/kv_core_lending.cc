@@ -61,6 +61,11 @@ absl::Status KvCore::SetBudgets(const std::map<std::string, Budget>& budgets) {
       return InvalidArgument("larger than the limit: tenant={} reserved_bytes={} limit_bytes={}",
                              found->first, budget.reserved_bytes, budget.limit_bytes);
     }
+    if (budget.disk_reserved_bytes > budget.disk_bytes) {
+      return InvalidArgument(
+          "larger than the limit: tenant={} disk_reserved_bytes={} disk_bytes={}", found->first,
+          budget.disk_reserved_bytes, budget.disk_bytes);
+    }
     if (budget.weight == 0 || budget.weight > fairness::kWeightMax) {
       return InvalidArgument("weight out of bounds: tenant={} weight={} min=1 max={}", found->first,
                              budget.weight, fairness::kWeightMax);
@@ -75,8 +80,18 @@ absl::Status KvCore::SetBudgets(const std::map<std::string, Budget>& budgets) {
   }
   for (const auto& tenant : tenants_) {
     const auto found = budgets.find(tenant->config.name);
-    if (found != budgets.end()) tenant->account.set_budget(found->second);
+    if (found == budgets.end()) continue;
+    const Budget& budget = found->second;
+    tenant->account.set_budget(budget);
+    tenant->prefixes.set_entries_max(budget.counts.prefixes);
+    for (size_t tier = 0; tier < config_.tiers.size(); ++tier) {
+      if (config_.tiers[tier].adopted) continue;
+      PrefixStore& store = *tenant->stores[tier];
+      store.cache().set_entries_max(budget.counts.prefixes);
+      store.set_limit_bytes(config_.tiers[tier].shared ? budget.remote_bytes : budget.disk_bytes);
+    }
   }
+  tier_hint_ = true;  // what is above a smaller limit is to be erased
   return absl::OkStatus();
 }
 
@@ -114,9 +129,13 @@ void KvCore::TakeBackFrom(Tenant& tenant, uint64_t bytes) {
   }
   tenant.owed_until = now_ + Lending::kClaimTime;
   AskBack(tenant, missing());
+  AskSuspensions(tenant, missing());
   if (now_ < tenant.take_back_at) return;
+  const std::vector<uint64_t> order = SuspensionOrderOf(tenant);
+  auto next = order.begin();
   for (int i = 0; missing() > 0 && i < kSequencesAtOnce; ++i) {
-    if (!EndLatestSequence(tenant)) {
+    while (next != order.end() && !EndSequenceOf(tenant, *next)) ++next;
+    if (next == order.end()) {
       // Those that are left have copies out, which end soon; else what is left is no sequence's.
       const bool left =
           std::any_of(sequence_places_.begin(), sequence_places_.end(),
@@ -126,11 +145,13 @@ void KvCore::TakeBackFrom(Tenant& tenant, uint64_t bytes) {
       tenant.take_back_at = now_ + kLetGoTime;
       return;
     }
+    ++next;
     empty();
   }
 }
 
 void KvCore::AskBack(Tenant& tenant, uint64_t bytes) {
+  if (bytes == 0) WithdrawSuspensions(tenant);
   if (tenant.wanted_back == bytes) return;
   tenant.wanted_back = bytes;
   for (const auto& [id, session] : sessions_) {
@@ -149,27 +170,24 @@ void KvCore::ForgetJobOf(Sequence& sequence) {
   std::erase(jobs_, nullptr);
 }
 
-bool KvCore::EndLatestSequence(Tenant& tenant) {
-  for (auto place = sequence_places_.rbegin(); place != sequence_places_.rend(); ++place) {
-    Session& session = *place->second.session;
-    const uint32_t slot = place->second.slot;
-    if (&session.tenant != &tenant || session.ended) continue;
-    Sequence& sequence = *session.sequences[slot];
-    ForgetJobOf(sequence);
-    if (sequence.job_out()) continue;
-    ++tenant.counters.sequences_taken_back;
-    spdlog::warn(
-        "sequence ended: other tenants want the memory that its tenant has borrowed: session={} "
-        "tenant={} pid={} sequence={} rows={} charged_bytes={} own_bytes={} wanted_back_bytes={}",
-        session.id, tenant.config.name, session.peer.pid, sequence.identity().id, sequence.rows(),
-        tenant.account.charged_bytes(), lending_.GuaranteedBytes(tenant.account),
-        tenant.wanted_back);
-    EraseSequence(session, slot);
-    session.Board(slot)->state.store(static_cast<uint32_t>(shm::BoardState::kTakenBack),
-                                     std::memory_order_release);
-    return true;
-  }
-  return false;
+bool KvCore::EndSequenceOf(Tenant& tenant, uint64_t sequence_id) {
+  const SequencePlace place = sequence_places_.at(sequence_id);
+  Session& session = *place.session;
+  Sequence& sequence = *session.sequences[place.slot];
+  ForgetJobOf(sequence);
+  if (sequence.job_out()) return false;
+  ++tenant.counters.sequences_taken_back;
+  spdlog::warn(
+      "sequence ended: other tenants want the memory that its tenant has borrowed: session={} "
+      "tenant={} pid={} sequence={} priority={} rows={} charged_bytes={} own_bytes={} "
+      "wanted_back_bytes={}",
+      session.id, tenant.config.name, session.peer.pid, sequence_id, place.hints.priority,
+      sequence.rows(), tenant.account.charged_bytes(), lending_.GuaranteedBytes(tenant.account),
+      tenant.wanted_back);
+  EraseSequence(session, place.slot);
+  session.Board(place.slot)
+      ->state.store(static_cast<uint32_t>(shm::BoardState::kTakenBack), std::memory_order_release);
+  return true;
 }
 
 void KvCore::EndLatestSession(Tenant& tenant) {

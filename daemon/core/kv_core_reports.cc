@@ -34,6 +34,10 @@ SequenceReport KvCore::ReportOf(const Session& session, const Sequence& sequence
   report.session_id = session.id;
   report.pid = session.peer.pid;
   report.layers = sequence.model().layers();
+  const SequencePlace& place = sequence_places_.at(sequence.identity().id);
+  report.hints = place.hints;
+  report.request_age_ms = AgeMsOf(place);
+  report.suspend_wanted = place.suspend_wanted;
   return report;
 }
 
@@ -60,6 +64,11 @@ std::vector<TenantReport> KvCore::TenantReports() const {
     report.wanted_back_bytes = tenant->wanted_back;
     report.taken_back_bytes = tenant->account.taken_back_bytes();
     report.sessions = tenant->sessions;
+    report.models = tenant->models;
+    report.budget = tenant->account.budget();
+    report.foretold = tenant->responses.foretold();
+    report.foretold_tau = tenant->responses.Tau();
+    report.typical_response_rows = tenant->responses.typical_rows();
     report.counters = tenant->counters;
     report.snapshots = tenant->snapshots.size();
     report.snapshot_bytes = BytesOfAll(tenant->snapshots.entries());

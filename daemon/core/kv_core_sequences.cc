@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/shortage.h"
 #include "base/status_macros.h"
 #include "daemon/core/kv_core.h"
 #include "index/prefix_scope.h"
@@ -49,10 +50,20 @@ absl::StatusOr<Sequence*> KvCore::OpenSequence(Session& session, const OpenReque
     return ResourceExhausted("session has too many sequences: limits.sequences_per_session_max={}",
                              session.limits.sequences_max);
   }
+  const uint32_t sequences_max = session.tenant.account.budget().counts.sequences;
+  if (session.tenant.sequences >= sequences_max) {
+    return WithShortage(
+        ResourceExhausted("tenant has too many sequences: tenant={} sequences={} "
+                          "tenant.sequences_max={}",
+                          session.tenant.config.name, session.tenant.sequences, sequences_max),
+        {"tenant.sequences_max", 1, "own sequences", kCountRetry});
+  }
+  KVASIR_RETURN_IF_ERROR(CheckHints(request.hints));
   if (request.snapshot && request.prefix != nullptr) {
     return InvalidArgument("a sequence goes on from a snapshot or from a prefix, not from both");
   }
-  KVASIR_ASSIGN_OR_RETURN(const std::optional<Leased> leased, LeasedFor(session, model, request));
+  KVASIR_ASSIGN_OR_RETURN(const std::optional<LeasedStart> leased,
+                          LeasedFor(session, model, request));
   if (leased && request.retention.empty()) request.retention = leased->retention;
   KVASIR_ASSIGN_OR_RETURN(const std::shared_ptr<const ModelProfile> profile, ProfileOf(model));
   bool awaits_load = false;
@@ -110,7 +121,12 @@ absl::StatusOr<Sequence*> KvCore::OpenSequence(Session& session, const OpenReque
   } else {
     KVASIR_ASSIGN_OR_RETURN(*free, Sequence::Open(context, std::move(identity), std::move(lanes)));
   }
-  sequence_places_[id] = {&session, slot};
+  ++session.tenant.sequences;
+  const uint64_t prompt_rows =
+      std::max<uint64_t>(request.prompt_rows, shares ? request.prefix->tokens.size() : 0);
+  sequence_places_[id] = {&session, slot, request.hints.hints, RequestedAt(request.hints),
+                          prompt_rows};
+  session.Board(slot)->suspend_wanted.store(0, std::memory_order_relaxed);
   if (shares) SharePrefix(**free, request, lanes_spec, start.asked_form, start.found);
   CollectJob(**free);
   if (registered.probe) {
@@ -156,6 +172,9 @@ SyncAnswer KvCore::Sync(Session& session, const SyncNeed& need) {
     const bool comes = absl::IsResourceExhausted(granted) && !sequence.job_out() &&
                        lending_.IsOwed(session.tenant.account);
     if (!comes) answer.status = granted;
+    if (const std::optional<Shortage> shortage = ShortageOf(granted)) {
+      AskSuspensions(session.tenant, shortage->missing);
+    }
   } else if (table) {
     answer.ready = true;
   } else if (!advanced.ok()) {
@@ -227,7 +246,10 @@ RetrieveAnswer KvCore::Retrieve(Session& session, uint32_t slot, uint32_t uid, u
 absl::StatusOr<bool> KvCore::CloseSequence(Session& session, uint32_t slot, uint32_t uid) {
   KVASIR_ASSIGN_OR_RETURN(Sequence * sequence, FindSequence(session, slot, uid));
   if (sequence->job_out()) return false;
+  const SequencePlace& place = sequence_places_.at(sequence->identity().id);
+  session.tenant.responses.Add(place.hints, place.ResponseRows(sequence->rows()));
   EraseSequence(session, slot);
+  WithdrawSuspensions(session.tenant);
   Degrade(session.tenant);  // what it has used may be given up
   return true;
 }
@@ -235,6 +257,7 @@ absl::StatusOr<bool> KvCore::CloseSequence(Session& session, uint32_t slot, uint
 void KvCore::EraseSequence(Session& session, uint32_t slot) {
   sequence_places_.erase(session.sequences[slot]->identity().id);
   session.sequences[slot].reset();
+  --session.tenant.sequences;
 }
 
 std::unique_ptr<SequenceJob> KvCore::TakeJob() {
@@ -253,7 +276,7 @@ std::unique_ptr<SequenceJob> KvCore::TakeJob() {
 
 bool KvCore::PutBackJob(std::unique_ptr<SequenceJob> job) {
   if (condensings_.contains(job->sequence_id)) return PutBackCondensingJob(std::move(job));
-  const Place place = sequence_places_.at(job->sequence_id);
+  const SequencePlace place = sequence_places_.at(job->sequence_id);
   Sequence& sequence = *place.session->sequences[place.slot];
   if (!sequence.abandoned()) {
     jobs_.push_back(std::move(job));
@@ -271,7 +294,8 @@ bool KvCore::PutBackJob(std::unique_ptr<SequenceJob> job) {
 
 void KvCore::FinishJob(std::unique_ptr<SequenceJob> job) {
   if (condensings_.contains(job->sequence_id)) return FinishCondensingJob(std::move(job));
-  const Place place = sequence_places_.at(job->sequence_id);  // sequences with a job out stay
+  const SequencePlace place =
+      sequence_places_.at(job->sequence_id);  // sequences with a job out stay
   Sequence& sequence = *place.session->sequences[place.slot];
   sequence.Finish(*job);
   const bool advances = job->snapshot == nullptr;  // saved and resumed ones stay as they are

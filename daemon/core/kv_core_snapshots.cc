@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/shortage.h"
 #include "base/status_macros.h"
 #include "daemon/core/kv_core.h"
 
@@ -48,7 +49,8 @@ Sequence* KvCore::OpenedSequence(const Session& session, uint64_t sequence_id) {
 void KvCore::GiveUpOpening(uint64_t sequence_id) {
   const auto found = sequence_places_.find(sequence_id);
   if (found == sequence_places_.end()) return;
-  const auto [session, slot] = found->second;
+  Session* const session = found->second.session;
+  const uint32_t slot = found->second.slot;
   Sequence& sequence = *session->sequences[slot];
   sequence.Abandon();  // where a job is out, it goes when the job comes back
   if (!sequence.job_out() && !session->ended) EraseSequence(*session, slot);
@@ -76,12 +78,14 @@ SaveAnswer KvCore::SaveSequence(Session& session, uint32_t slot, uint32_t uid, c
   Sequence& sequence = **found;
   SnapshotStore& snapshots = session.tenant.snapshots;
   // Those whose ids are lost are asked for by nobody: what lies below alone makes room.
-  while (snapshots.size() >= config_.snapshots_per_tenant_max && snapshots.DropOldestBelow()) {
+  const uint32_t snapshots_max = session.tenant.account.budget().counts.snapshots;
+  while (snapshots.size() >= snapshots_max && snapshots.DropOldestBelow()) {
   }
-  if (snapshots.size() >= config_.snapshots_per_tenant_max) {
-    answer.status =
-        ResourceExhausted("tenant has too many snapshots: limits.snapshots_per_tenant_max={}",
-                          config_.snapshots_per_tenant_max);
+  if (snapshots.size() >= snapshots_max) {
+    answer.status = WithShortage(
+        ResourceExhausted("tenant has too many snapshots: snapshots={} tenant.snapshots_max={}",
+                          snapshots.size(), snapshots_max),
+        {"tenant.snapshots_max", 1, "own snapshots", kCountRetry});
     return answer;
   }
   absl::StatusOr<std::shared_ptr<const Snapshot>> saved = SealAndSave(sequence, asked);

@@ -10,6 +10,7 @@
 #include "daemon/core/kv_core.h"
 #include "daemon/core/snapshot_state.h"
 #include "daemon/core/whole_snapshot.h"
+#include "policies/fairness/fair_shares.h"
 
 namespace kvasir::core {
 namespace {
@@ -18,6 +19,51 @@ constexpr size_t kKeysAtOnce = 1024;
 constexpr std::chrono::seconds kRestAfterFailure{5};
 
 }  // namespace
+
+uint64_t KvCore::StoredBytes(size_t tier) const {
+  uint64_t bytes = 0;
+  for (const auto& tenant : tenants_) bytes += tenant->stores[tier]->books().bytes();
+  return bytes;
+}
+
+bool KvCore::MakeTierRoom(size_t tier, const Tenant& asking, uint64_t bytes) {
+  const uint64_t capacity = tiers_[tier].capacity_bytes;
+  if (capacity == 0) return true;
+  if (bytes > capacity) return false;
+  uint64_t stored = StoredBytes(tier);
+  while (stored + bytes > capacity) {
+    std::vector<fairness::Claim> claims;
+    for (const auto& tenant : tenants_) {
+      const Budget& budget = tenant->account.budget();
+      const uint64_t has = tenant->stores[tier]->books().bytes();
+      claims.push_back({budget.disk_reserved_bytes, budget.disk_bytes, budget.weight,
+                        has + (tenant.get() == &asking ? bytes : 0)});
+    }
+    const std::vector<uint64_t> shares = fairness::FairShares(capacity, claims);
+    // Who has most above its share makes room, as far as something of it may go.
+    std::vector<std::pair<uint64_t, PrefixStore*>> above;
+    for (size_t i = 0; i < tenants_.size(); ++i) {
+      if (claims[i].wanted > shares[i]) {
+        above.emplace_back(claims[i].wanted - shares[i], tenants_[i]->stores[tier].get());
+      }
+    }
+    std::stable_sort(above.begin(), above.end(),
+                     [](const auto& a, const auto& b) { return a.first > b.first; });
+    const bool made = std::any_of(above.begin(), above.end(), [&](const auto& one) {
+      auto& [too_many, store] = one;
+      const uint64_t before = store->books().bytes();
+      bool some = false;
+      while (stored + bytes > capacity && before - store->books().bytes() < too_many &&
+             store->cache().MakeRoom()) {
+        some = true;
+        stored = StoredBytes(tier);
+      }
+      return some;
+    });
+    if (!made) return false;
+  }
+  return true;
+}
 
 TierJob* KvCore::QueueStore(size_t tier, Tenant& tenant, std::shared_ptr<const Snapshot> snapshot) {
   PrefixStore& store = *tenant.stores[tier];
@@ -32,7 +78,7 @@ TierJob* KvCore::QueueStore(size_t tier, Tenant& tenant, std::shared_ptr<const S
   }
   // What is saved is not evicted for it: then no prefix is, either.
   const bool fits = tenant.snapshots.stored_bytes() + job->bytes <= store.limit_bytes();
-  if (!fits || !store.MakeRoom(job->bytes)) {
+  if (!fits || !store.MakeRoom(job->bytes) || !MakeTierRoom(tier, tenant, job->bytes)) {
     ++store.counters.store_failures;
     store.rest_until = now_ + kRestAfterFailure;
     return nullptr;
@@ -89,8 +135,8 @@ std::unique_ptr<TierJob> KvCore::TakeTierJob(size_t tier, TierLane lane) {
     queue.pop_front();
     return job;
   };
-  if (!queue.empty()) return take();
-  if (lane == TierLane::kReads) return nullptr;
+  if (lane == TierLane::kReads) return queue.empty() ? nullptr : take();
+  // What is forgotten goes first: what is to be written may need its room.
   for (const auto& tenant : tenants_) {
     std::vector<TierKey> keys = tenant->stores[tier]->books().TakeForgotten(kKeysAtOnce);
     if (keys.empty() || config_.tiers[tier].shared) continue;  // others may still name them
@@ -100,6 +146,7 @@ std::unique_ptr<TierJob> KvCore::TakeTierJob(size_t tier, TierLane lane) {
     job->keys = std::move(keys);
     return job;
   }
+  if (!queue.empty()) return take();
   for (size_t i = 0; i < tenants_.size(); ++i) {  // in turn, a prefix each
     Tenant& tenant = *tenants_[place.turn++ % tenants_.size()];
     if (AskForStoreOf(tier, tenant)) return take();
@@ -161,7 +208,10 @@ void KvCore::FinishStore(TierJob& job) {
     }
     store.saved_wanted = false;
     if (job.status.code() == absl::StatusCode::kResourceExhausted) {
-      (void)store.cache().MakeRoom();  // the place is smaller than was said
+      // The place is smaller than was said.
+      TierQueue& place = tiers_[job.tier];
+      if (place.capacity_bytes > 0) place.capacity_bytes = StoredBytes(job.tier);
+      if (!MakeTierRoom(job.tier, tenant, job.bytes)) (void)store.cache().MakeRoom();
     }
     return;
   }
@@ -216,7 +266,9 @@ absl::Status KvCore::AddStored(size_t tier, Tenant& tenant, StoredPrefix prefix,
   }
   PrefixUse use;
   KVASIR_RETURN_IF_ERROR(store.cache().Add(std::move(snapshot), use).status());
+  // Its manifest came on top of what room was made for.
   (void)store.MakeRoom(0);
+  (void)MakeTierRoom(tier, tenant, 0);
   return absl::OkStatus();
 }
 

@@ -18,18 +18,23 @@
 #include "base/clock.h"
 #include "daemon/core/prefix_explanation.h"
 #include "daemon/core/session.h"
+#include "daemon/core/tenant_rules.h"
 #include "eviction/learned_state.h"
+#include "policies/preemption/suspension_order.h"
 
 namespace kvasir::core {
+
+// What is bounded by number comes back when somebody closes something.
+inline constexpr std::chrono::milliseconds kCountRetry{1000};
 
 inline constexpr uint64_t kPrefixTokensMax = uint64_t{1} << 20;
 inline constexpr size_t kLeaseMembersMax = 32;
 inline constexpr uint64_t kLearnedBytesMax = eviction::kLearnedBytesMax;  // of RestoreLearned()
 
 struct TierConfig {
-  std::string name;           // "disk", "remote"
-  bool shared = false;        // other hosts write there too, and it makes room by itself
-  uint64_t tenant_bytes = 0;  // of one tenant, for a shared one; else TenantConfig::stored_bytes
+  std::string name;             // "disk", "remote"
+  bool shared = false;          // other hosts write there too, and it makes room by itself
+  uint64_t capacity_bytes = 0;  // of all tenants; 0: no more than each may have
   // No tier but memory that a process before has left: prefixes that are not verified yet. Last.
   bool adopted = false;
 };
@@ -42,18 +47,20 @@ struct CoreConfig {
   uint64_t first_extent_bytes = 4ULL << 20;
   uint64_t extent_bytes = 32ULL << 20;
   std::vector<std::shared_ptr<const ModelProfile>> profiles;  // of different weights
-  uint32_t snapshots_per_tenant_max = 64;
   ChainHasher::Secret prefix_secret{};  // random, so that nobody can search for equal keys
   std::string eviction = "return-hazard";
-  uint32_t prefixes_per_tenant_max = 4096;
   std::vector<TierConfig> tiers;  // the faster ones first
   // Of a tenant's limit: cached rows above the one go down until they are below the other.
   uint32_t write_down_high_percent = 80;
   uint32_t write_down_low_percent = 60;
   uint32_t leases_per_session_max = 64;
   uint32_t lease_ms_max = 60'000;
-  uint32_t take_back_ms = 150;  // that sessions have when lent memory is wanted back
+  uint32_t take_back_ms = 150;    // that sessions have when lent memory is wanted back
+  uint32_t starving_ms = 30'000;  // sequences whose requests are older are suspended last
 };
+
+// Whose peers are, by place in `config.tenants`.
+TenantRules RulesOf(const CoreConfig& config);
 
 // The scopes in which a session may find prefixes: its tenant's, then those of public tenants.
 struct PrefixScopes {
@@ -93,6 +100,20 @@ struct PrefixMatchOf {
 struct PrefixLeaseId {
   std::array<uint8_t, 16> bytes{};
   friend auto operator<=>(const PrefixLeaseId&, const PrefixLeaseId&) = default;
+};
+
+// What a sequence that is opened with a lease goes on from.
+struct LeasedStart {
+  std::string retention;  // that was asked for
+  ChainKey asked_form;    // that it makes
+  PrefixMatchOf match;
+};
+
+// What a sequence that shares rows goes on from.
+struct PrefixStart {
+  ChainKey asked_form;  // that its retention makes
+  std::optional<PrefixMatchOf> found;
+  bool awaits_load = false;
 };
 
 // A model that goes through a leased prompt, as one says it who knows its fingerprint alone.
@@ -144,6 +165,14 @@ struct ModelHandle {
   uint64_t probe_offset = 0;
 };
 
+// What an engine says about the request behind a sequence, unchecked.
+struct SequenceHints {
+  preemption::Hints hints = {};
+  uint64_t age_ms = 0;  // since the request came in, as of this call
+};
+// Errors: kInvalidArgument naming field and bound.
+absl::Status CheckHints(const SequenceHints& said);
+
 struct OpenRequest {
   uint32_t model_id = 0;
   std::string retention;  // "": the tenant's default
@@ -162,6 +191,7 @@ struct OpenRequest {
   // Goes on from what this lease has for the model, at its row; `least_quality` is the lease's
   // then. Retention and prompt_rows are those that were leased with, or no retention.
   std::optional<PrefixLeaseId> lease = {};
+  SequenceHints hints = {};
 };
 
 struct SyncNeed {
@@ -212,6 +242,9 @@ struct SequenceReport {
   SequenceSummary summary;
   std::string tenant, model;
   uint32_t session_id = 0, pid = 0, layers = 0;
+  preemption::Hints hints;
+  uint64_t request_age_ms = 0;
+  bool suspend_wanted = false;
 };
 
 struct TenantReport {
@@ -222,7 +255,12 @@ struct TenantReport {
   uint64_t own_bytes = 0;  // of the pool, however much the others want
   uint64_t wanted_back_bytes = 0;
   uint64_t taken_back_bytes = 0;  // of charged_bytes, that somebody holds on to
-  uint32_t sessions = 0, sequences = 0;
+  uint32_t sessions = 0, sequences = 0, models = 0;
+  Budget budget;
+  // Of the last responses that an engine has foretold: how many, and how well (Kendall's tau-b).
+  uint64_t foretold = 0;
+  std::optional<double> foretold_tau;
+  uint64_t typical_response_rows = 0;
   uint64_t rows_seen = 0, rows_kept = 0;
   uint64_t snapshots = 0, snapshot_bytes = 0;  // groups that they share are counted once
   uint64_t prefixes = 0, prefix_bytes = 0;     // likewise

@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/error.h"
+#include "base/shortage.h"
 
 namespace kvasir::core {
 
@@ -72,29 +73,34 @@ absl::Status Lending::Admit(Account& account, uint64_t bytes) {
   const uint64_t guaranteed = GuaranteedBytes(account);
   if (wanted <= guaranteed) return absl::OkStatus();
   if (!account.may_borrow()) {
-    return ResourceExhausted(
-        "tenant has its own part of the pool and may not borrow, since a process of its can "
-        "override file permissions: tenant={} wanted_bytes={} charged_bytes={} own_bytes={}",
-        account.tenant(), bytes, account.charged_bytes(), guaranteed);
+    return WithShortage(
+        ResourceExhausted(
+            "tenant has its own part of the pool and may not borrow, since a process of its can "
+            "override file permissions: tenant={} wanted_bytes={} charged_bytes={} own_bytes={}",
+            account.tenant(), bytes, account.charged_bytes(), guaranteed),
+        {"tenant.reserved_bytes", wanted - guaranteed, "own sequences and prefixes", 4 * kRetry});
   }
   if (OthersClaim(account)) {
     const size_t at = static_cast<size_t>(&EntryOf(account) - entries_.data());
     const uint64_t share = Divide(&account, bytes)[at];
     if (wanted > share) {
-      return Refused(account, bytes,
-                     ResourceExhausted("other tenants want their parts of the pool: tenant={} "
-                                       "wanted_bytes={} charged_bytes={} share_bytes={}",
-                                       account.tenant(), bytes, account.charged_bytes(), share));
+      return Refused(
+          account, bytes,
+          WithShortage(ResourceExhausted("other tenants want their parts of the pool: tenant={} "
+                                         "wanted_bytes={} charged_bytes={} share_bytes={}",
+                                         account.tenant(), bytes, account.charged_bytes(), share),
+                       {"tenant.weight", wanted - share, "other tenants", kRetry}));
     }
   }
   const uint64_t free = FreeBytes(), spare = SpareBytes();
   if (free < bytes + spare) {
-    return Refused(account, bytes,
-                   ResourceExhausted("what is left of the pool is not lent: tenant={} "
-                                     "wanted_bytes={} charged_bytes={} own_bytes={} free_bytes={} "
-                                     "spare_bytes={}",
-                                     account.tenant(), bytes, account.charged_bytes(), guaranteed,
-                                     free, spare));
+    return Refused(
+        account, bytes,
+        WithShortage(ResourceExhausted(
+                         "what is left of the pool is not lent: tenant={} wanted_bytes={} "
+                         "charged_bytes={} own_bytes={} free_bytes={} spare_bytes={}",
+                         account.tenant(), bytes, account.charged_bytes(), guaranteed, free, spare),
+                     {"memory.pool_bytes", bytes + spare - free, "other tenants", kRetry}));
   }
   return absl::OkStatus();
 }

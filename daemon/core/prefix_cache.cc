@@ -234,7 +234,7 @@ absl::StatusOr<bool> PrefixCache::Add(std::shared_ptr<const Snapshot> snapshot, 
   while (entries_.size() >= options_.entries_max && MakeRoom()) {
   }
   if (entries_.size() >= options_.entries_max) {
-    return ResourceExhausted("the tenant has too many cached prefixes: prefix.entries_max={}",
+    return ResourceExhausted("the tenant has too many cached prefixes: tenant.prefixes_max={}",
                              options_.entries_max);
   }
   Entry& entry = entries_[next_id_];

@@ -108,6 +108,8 @@ class PrefixCache {
 
   // `now`: the owner's, read at each call. It and `events` must outlive the cache.
   PrefixCache(Options options, PrefixEvents& events, const Instant& now, std::string tenant);
+  // From the next one on that is added.
+  void set_entries_max(uint32_t entries) { options_.entries_max = entries; }
   PrefixCache(PrefixCache&&) = default;  // before the first use
   ~PrefixCache();
 

@@ -51,6 +51,11 @@ class PrefixStore {
   PrefixCache& cache() { return cache_; }
   const PrefixCache& cache() const { return cache_; }
   uint64_t limit_bytes() const { return limit_bytes_; }
+  // What is above it is evicted.
+  void set_limit_bytes(uint64_t bytes) {
+    limit_bytes_ = bytes;
+    (void)MakeRoom(0);
+  }
 
   PrefixStoreCounters counters;
   std::deque<uint64_t> wanted;  // entries of the memory's cache that an operator wants here
@@ -59,7 +64,7 @@ class PrefixStore {
   Instant rest_until;           // after a failure nothing is written of its own accord until then
 
  private:
-  const uint64_t limit_bytes_;
+  uint64_t limit_bytes_;
   StoredBooks books_;  // before what names its blocks
   PrefixCache cache_;
 };

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 #include <string>
@@ -16,6 +17,7 @@
 #include "daemon/core/prefix_cache.h"
 #include "daemon/core/prefix_demand.h"
 #include "daemon/core/prefix_store.h"
+#include "daemon/core/response_log.h"
 #include "daemon/core/snapshot_store.h"
 
 namespace kvasir::core {
@@ -26,12 +28,20 @@ struct TenantConfig {
   uint64_t limit_bytes = 0;
   std::string retention;                  // default policy of its sequences
   bool is_public = false;                 // every tenant may find its prefixes
-  uint64_t stored_bytes = 0;              // that it may have in a tier that is this host's alone
+  uint64_t stored_bytes = 0;              // Budget::disk_bytes
   std::vector<std::string> degrade = {};  // what becomes of its prefixes, rung by rung; checked
   uint64_t reserved_bytes = 0;            // of the pool
   uint32_t weight = 1;
   std::vector<uint32_t> gids = {};
   std::vector<std::string> cgroups = {};  // patterns of TenantRules; checked
+  uint64_t disk_reserved_bytes = 0;
+  uint64_t remote_bytes = std::numeric_limits<uint64_t>::max();
+  CountLimits counts = {};
+
+  Budget budget() const {
+    return {reserved_bytes, limit_bytes,  weight, disk_reserved_bytes,
+            stored_bytes,   remote_bytes, counts};
+  }
 };
 
 struct TenantCounters {
@@ -47,6 +57,7 @@ struct TenantCounters {
   uint64_t condensed_rows = 0;        // of them
   uint64_t condensed_bytes = 0;       // that they hold less for it
   uint64_t condensing_failures = 0;   // begun, and given up
+  uint64_t suspensions_asked = 0;     // of sequences, while memory was short
   uint64_t sequences_taken_back = 0;  // ended, because others wanted their memory
   uint64_t sessions_taken_back = 0;   // likewise
   uint64_t bytes_taken_back = 0;      // of extents that somebody still held
@@ -127,8 +138,7 @@ struct Tenant {
          uint64_t extent_bytes, const ChainKey& tier_key, PrefixCache prefix_cache)
       : key(tier_key),
         config(std::move(tenant_config)),
-        account(config.name, {config.reserved_bytes, config.limit_bytes, config.weight}, pool,
-                &lender),
+        account(config.name, config.budget(), pool, &lender),
         kept(ExtentUse::kKept, first_extent_bytes, extent_bytes, account),
         outside(ExtentUse::kKept, first_extent_bytes, extent_bytes, account),
         prefixes(std::move(prefix_cache)),
@@ -184,7 +194,10 @@ struct Tenant {
   bool keeps_cached = false;
   std::map<uint64_t, size_t> rungs_tried;  // of the ladder, by entry of `prefixes`; without effect
   TenantCounters counters;
-  uint32_t sessions = 0;
+  uint32_t sessions = 0, sequences = 0, models = 0;
+  ResponseLog responses;
+  Instant suspensions_asked_at;      // when its boards were last looked at
+  bool suspensions_asked = false;    // some board says so
   uint32_t overriding_sessions = 0;  // of processes that can override file permissions
   uint64_t wanted_back = 0;          // bytes that its sessions were asked for; 0: none are
   Instant take_back_at;              // when its sequences begin to end

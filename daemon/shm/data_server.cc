@@ -148,17 +148,18 @@ void DataServer::AcceptData() {
     if (errno != EAGAIN) spdlog::warn("accept failed: errno={}", errno);
     return;
   }
-  const auto greeting = std::count_if(sessions_.begin(), sessions_.end(), [](const auto& each) {
-    return each.second->session_id() == 0;
-  });
-  if (greeting >= options_.pending_max) return;  // closing it is the answer
   const std::optional<core::Peer> peer = Identify(socket, "data");
-  if (!peer) return;
+  if (!peer) return;  // closing it is the answer
+  const std::optional<size_t> place = shared_.PlaceOf(*peer);
+  const auto greeting = std::count_if(sessions_.begin(), sessions_.end(), [&](const auto& each) {
+    return each.second->session_id() == 0 && each.second->place() == place;
+  });
+  if (greeting >= options_.pending_max) return;
   const int fd = socket.get();
   const Instant deadline =
       SystemClock().Now() + std::chrono::milliseconds(options_.hello_timeout_ms);
   if (!Watch(fd, EPOLLIN | EPOLLRDHUP).ok()) return;
-  sessions_[fd] = std::make_unique<DataSession>(std::move(socket), *peer, deadline);
+  sessions_[fd] = std::make_unique<DataSession>(std::move(socket), *peer, place, deadline);
 }
 
 void DataServer::OnReadable(int fd) {
@@ -213,8 +214,8 @@ absl::Status DataServer::OpenSession(DataSession& session) {
                  session.peer().pid, session.peer().cgroup);
   }
   // Before the engine has the segments: from there on it may submit.
-  KVASIR_RETURN_IF_ERROR(
-      options_.rings->Add(opened->id, token, session.doorbell().get(), session.ring()));
+  KVASIR_RETURN_IF_ERROR(options_.rings->Add(opened->id, *session.place(), token,
+                                             session.doorbell().get(), session.ring()));
   return session.SendWelcome(token, options_.boot_epoch);
 }
 

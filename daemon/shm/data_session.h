@@ -2,8 +2,10 @@
 #ifndef KVASIR_DAEMON_SHM_DATA_SESSION_H_
 #define KVASIR_DAEMON_SHM_DATA_SESSION_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include <absl/status/status.h>
@@ -21,8 +23,10 @@ namespace kvasir {
 // same lock.
 class DataSession final : public core::ExtentSender {
  public:
-  DataSession(UniqueFd socket, const core::Peer& peer, Instant hello_deadline)
-      : socket_(std::move(socket)), peer_(peer), hello_deadline_(hello_deadline) {}
+  // `place` is that of the peer's tenant; nothing: it has none, and will be refused.
+  DataSession(UniqueFd socket, const core::Peer& peer, std::optional<size_t> place,
+              Instant hello_deadline)
+      : socket_(std::move(socket)), peer_(peer), place_(place), hello_deadline_(hello_deadline) {}
 
   absl::Status MakeSegments(const core::SessionLimits& limits, uint64_t boot_epoch);
   core::SessionMemory memory() const { return {d_.map.data(), e_.map.data()}; }
@@ -37,6 +41,7 @@ class DataSession final : public core::ExtentSender {
   // Tells the engine that the session is over; the descriptor itself stays until destruction.
   void CloseSocket();
   const core::Peer& peer() const { return peer_; }
+  std::optional<size_t> place() const { return place_; }
   Instant hello_deadline() const { return hello_deadline_; }
   uint32_t session_id() const { return session_id_; }  // 0: no hello yet
   void set_session_id(uint32_t id) { session_id_ = id; }
@@ -44,6 +49,7 @@ class DataSession final : public core::ExtentSender {
  private:
   UniqueFd socket_;
   const core::Peer peer_;
+  const std::optional<size_t> place_;
   const Instant hello_deadline_;
   uint32_t session_id_ = 0;
   Segment d_, e_;

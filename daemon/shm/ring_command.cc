@@ -1,10 +1,12 @@
 #include "daemon/shm/ring_command.h"
 
 #include <cstring>
+#include <optional>
 #include <string>
 #include <utility>
 
 #include "base/error.h"
+#include "base/shortage.h"
 #include "base/status_macros.h"
 #include "ring/command_check.h"
 #include "ring/commands.h"
@@ -12,7 +14,7 @@
 namespace kvasir {
 namespace {
 
-constexpr uint32_t kRetryMs = 100;
+constexpr uint32_t kRetryMs = 100;  // where nothing else is known
 
 template <typename Record>
 void Append(const Record& record, std::vector<std::byte>* bytes) {
@@ -22,7 +24,9 @@ void Append(const Record& record, std::vector<std::byte>* bytes) {
 }
 
 uint32_t RetryOf(const absl::Status& status) {
-  return status.code() == absl::StatusCode::kResourceExhausted ? kRetryMs : 0;
+  if (status.code() != absl::StatusCode::kResourceExhausted) return 0;
+  const std::optional<Shortage> shortage = ShortageOf(status);
+  return shortage ? static_cast<uint32_t>(shortage->retry_after.count()) : kRetryMs;
 }
 
 }  // namespace

@@ -56,13 +56,15 @@ RingServer::~RingServer() {
   shared_.progress.set_event(-1);
 }
 
-absl::Status RingServer::Add(uint32_t session_id, const core::SessionToken& token, int doorbell,
-                             RingEnds& ends) {
+absl::Status RingServer::Add(uint32_t session_id, size_t place, const core::SessionToken& token,
+                             int doorbell, RingEnds& ends) {
   MutexLock lock(mutex_);
   buffer_.resize(std::max<size_t>(buffer_.size(), ends.memory.geometry.PayloadBytesMax()));
   std::unique_ptr<Client>& slot = clients_[session_id];
   slot = std::make_unique<Client>();
   Client& client = *slot;
+  client.id = session_id;
+  client.place = place;
   client.token = token;
   client.doorbell = doorbell;
   client.ends = &ends;
@@ -74,13 +76,13 @@ void RingServer::Remove(uint32_t session_id) {
   const auto found = clients_.find(session_id);
   if (found == clients_.end()) return;
   (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, found->second->doorbell, nullptr);
+  if (found->second->has_turn) std::erase(turns_[found->second->place], session_id);
   clients_.erase(found);
-  ready_.erase(session_id);
   waiting_.erase(session_id);
 }
 
 int RingServer::TimeoutMs() {
-  if (!ready_.empty()) return 0;
+  if (!tenants_.empty()) return 0;
   if (waiting_.empty()) return -1;
   const Instant now = SystemClock().Now();
   std::chrono::milliseconds left = std::chrono::milliseconds::max();
@@ -115,19 +117,43 @@ void RingServer::Loop() {
         progress |= ::read(wake_.get(), &ignored, sizeof(ignored)) >= 0;
         continue;
       }
-      if (clients_.contains(static_cast<uint32_t>(id))) ready_.insert(static_cast<uint32_t>(id));
+      const auto found = clients_.find(static_cast<uint32_t>(id));
+      if (found == clients_.end()) continue;
+      found->second->rings = true;
+      GiveTurn(*found->second);
     }
-    if (progress) LookAtWaiting();
-    for (const uint32_t id : std::exchange(ready_, {})) Serve(id, *clients_.at(id));
+    if (progress) LookAtWaiting(/*always=*/count == 0);
+    ServeTurns();
     Watch();
   }
 }
 
-// From here on somebody's progress is ours, too. What came before was seen: it is looked at once
-// more behind the flag.
+// From here on somebody's progress is ours, too; what came between is seen behind the flag.
 void RingServer::Watch() {
   shared_.progress.set_watched(!waiting_.empty());
-  LookAtWaiting();
+  LookAtWaiting(/*always=*/false);
+}
+
+void RingServer::GiveTurn(Client& client) {
+  if (std::exchange(client.has_turn, true)) return;
+  std::deque<uint32_t>& turns = turns_[client.place];
+  if (turns.empty()) tenants_.push_back(client.place);
+  turns.push_back(client.id);
+}
+
+void RingServer::ServeTurns() {
+  for (size_t i = tenants_.size(); i > 0; --i) {
+    const size_t place = tenants_.front();
+    tenants_.pop_front();
+    std::deque<uint32_t>& turns = turns_[place];
+    if (turns.empty()) continue;  // those that had a turn have gone
+    Client& client = *clients_.at(turns.front());
+    turns.pop_front();
+    if (!turns.empty()) tenants_.push_back(place);
+    client.has_turn = false;
+    if (std::exchange(client.looks, false)) RunWaiting(client);
+    if (std::exchange(client.rings, false)) Serve(client);
+  }
 }
 
 bool RingServer::Run(Client& client, RingCommand& command) {
@@ -164,18 +190,26 @@ bool RingServer::Run(Client& client, RingCommand& command) {
   return done;
 }
 
-void RingServer::LookAtWaiting() {
-  for (auto id = waiting_.begin(); id != waiting_.end();) {
-    Client& client = *clients_.at(*id);
-    std::erase_if(client.waiting, [&](RingCommand& command) {
-      mutex_.AssertHeld();
-      return Run(client, command);
-    });
-    id = client.waiting.empty() ? waiting_.erase(id) : std::next(id);
+void RingServer::LookAtWaiting(bool always) {
+  const uint64_t seen = shared_.progress.seen();
+  for (const uint32_t id : waiting_) {
+    Client& client = *clients_.at(id);
+    if (!always && client.seen == seen) continue;
+    client.looks = true;
+    GiveTurn(client);
   }
 }
 
-void RingServer::Serve(uint32_t session_id, Client& client) {
+void RingServer::RunWaiting(Client& client) {
+  client.seen = shared_.progress.seen();
+  std::erase_if(client.waiting, [&](RingCommand& command) {
+    mutex_.AssertHeld();
+    return Run(client, command);
+  });
+  if (client.waiting.empty()) waiting_.erase(client.id);
+}
+
+void RingServer::Serve(Client& client) {
   if (client.ended) return;
   RingEnds& ends = *client.ends;
   absl::Status violation = ends.submissions.BeginTurn();
@@ -187,22 +221,26 @@ void RingServer::Serve(uint32_t session_id, Client& client) {
     const auto wait = std::min<std::chrono::milliseconds>(
         std::chrono::milliseconds(command.entry.deadline_ms), options_.wait_max);
     RingCommand running(command, SystemClock().Now() + wait);
+    const uint64_t seen = shared_.progress.seen();
     if (Run(client, running)) continue;
     running.KeepPayload();
+    client.seen = client.waiting.empty() ? seen : std::min(seen, client.seen);
     client.waiting.push_back(std::move(running));
-    waiting_.insert(session_id);
+    waiting_.insert(client.id);
   }
   if (!violation.ok()) {
     client.ended = true;
     client.waiting.clear();
-    waiting_.erase(session_id);
+    waiting_.erase(client.id);
     MutexLock lock(shared_.mutex);
-    shared_.core.EndForViolation(session_id, violation);
+    shared_.core.EndForViolation(client.id, violation);
     shared_.progress.NotifyAll();
     if (shared_.wake_data_server) shared_.wake_data_server();
     return;
   }
-  if (ends.submissions.EndTurn() == ring::TurnEnd::kMore) ready_.insert(session_id);
+  if (ends.submissions.EndTurn() != ring::TurnEnd::kMore) return;
+  client.rings = true;
+  GiveTurn(client);
 }
 
 }  // namespace kvasir

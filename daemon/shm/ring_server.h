@@ -1,10 +1,12 @@
 // RingServer: serves the commands that engines submit in shared memory.
 //
 // One thread, epoll over the sessions' doorbells. A session whose ring is empty costs nothing,
-// however many there are: it is looked at when its doorbell rings. Each session has a turn at a
-// time (ring/submission_consumer.h). A command that has to wait stays with its session until
-// somebody makes progress or its deadline is over; how many those are is bounded by the session's
-// completion ring. Wrong values end the session.
+// however many there are: it is looked at when its doorbell rings. Tenants have their turns one
+// after the other, and in each of those one session of the tenant has one of its own
+// (ring/submission_consumer.h): so a tenant waits for one session of each other tenant at most,
+// however many those have. A command that has to wait stays with its session until somebody makes
+// progress or its deadline is over; how many those are is bounded by the session's completion ring.
+// Wrong values end the session.
 //
 // Below it is the same core as below gRPC: a command does what the call of its name does.
 #ifndef KVASIR_DAEMON_SHM_RING_SERVER_H_
@@ -47,19 +49,25 @@ class RingServer {
   RingServer(const RingServer&) = delete;
   RingServer& operator=(const RingServer&) = delete;
 
-  // Serves the session from now on. `ends` and `doorbell` are borrowed until Remove(). Errors: the
-  // kernel's.
-  absl::Status Add(uint32_t session_id, const core::SessionToken& token, int doorbell,
+  // Serves the session of the tenant at this place from now on. `ends` and `doorbell` are borrowed
+  // until Remove(). Errors: the kernel's.
+  absl::Status Add(uint32_t session_id, size_t place, const core::SessionToken& token, int doorbell,
                    RingEnds& ends);
   // Neither is touched any more when it returns. Not under the core's lock.
   void Remove(uint32_t session_id);
 
  private:
   struct Client {
+    uint32_t id = 0;
+    size_t place = 0;  // of its tenant
     core::SessionToken token;
     int doorbell = -1;
     RingEnds* ends = nullptr;
     std::deque<RingCommand> waiting;
+    uint64_t seen = 0;      // of progress, when the commands that wait last ran
+    bool has_turn = false;  // it is in turns_
+    bool rings = false;     // there may be commands
+    bool looks = false;     // those that wait are to run once more
     bool ended = false;
   };
 
@@ -67,9 +75,14 @@ class RingServer {
 
   void Loop();
   int TimeoutMs() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Serve(uint32_t session_id, Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Runs what waits once more, in every session in which something does.
-  void LookAtWaiting() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // A turn of one session of every tenant that has any to give.
+  void ServeTurns() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void GiveTurn(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Serve(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Has what waits run once more, in every session in which something does; where there was no
+  // progress since, only if `always`.
+  void LookAtWaiting(bool always) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RunWaiting(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // True: it is completed.
   bool Run(Client& client, RingCommand& command) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Has progress of others wake this thread while a command waits.
@@ -80,8 +93,10 @@ class RingServer {
   UniqueFd epoll_, wake_;
   Mutex mutex_;  // before the core's
   absl::flat_hash_map<uint32_t, std::unique_ptr<Client>> clients_ ABSL_GUARDED_BY(mutex_);
-  // Of them, by id: a turn is due; a command waits.
-  std::set<uint32_t> ready_ ABSL_GUARDED_BY(mutex_), waiting_ ABSL_GUARDED_BY(mutex_);
+  // Sessions that have a turn due, by tenant, and the tenants that have any, in their order.
+  absl::flat_hash_map<size_t, std::deque<uint32_t>> turns_ ABSL_GUARDED_BY(mutex_);
+  std::deque<size_t> tenants_ ABSL_GUARDED_BY(mutex_);
+  std::set<uint32_t> waiting_ ABSL_GUARDED_BY(mutex_);  // by id: a command waits
   std::vector<std::byte> buffer_ ABSL_GUARDED_BY(mutex_);
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;

@@ -46,6 +46,7 @@ absl::StatusOr<TierPlace> OpenDisk(const Config::Tier& config) {
   auto guarded = std::make_unique<GuardedTier>(*std::move(disk), GuardOptions(), SystemClock());
   TierPlace place;
   place.config.name = "disk";
+  place.config.capacity_bytes = options.capacity_bytes;
   place.guards.push_back(guarded.get());
   place.tier = std::move(guarded);
   return place;
@@ -62,7 +63,6 @@ absl::StatusOr<TierPlace> OpenRemote(const Config::Tier& config) {
   TierPlace place;
   place.config.name = "remote";
   place.config.shared = true;
-  place.config.tenant_bytes = config.redis_tenant_bytes;
   std::vector<NamedTier> tiers;
   for (const ServerAddress& server : servers) {
     RemoteTierOptions options;

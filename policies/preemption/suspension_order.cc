@@ -29,15 +29,15 @@ std::vector<size_t> SuspensionOrder(std::span<const Candidate> candidates, const
   };
   struct Key {
     bool starving;
-    std::chrono::nanoseconds age;  // of a starving one
+    uint64_t age;  // of a starving one
     int32_t priority;
     uint64_t remaining, opened;
   };
   std::vector<Key> keys;
   keys.reserve(candidates.size());
   for (const Candidate& one : candidates) {
-    const bool starving = one.age >= rules.starving_after;
-    keys.push_back({starving, starving ? one.age : std::chrono::nanoseconds(0), one.hints.priority,
+    const bool starving = one.age_ms >= rules.starving_after_ms;
+    keys.push_back({starving, starving ? one.age_ms : 0, one.hints.priority,
                     RemainingRows(predicted_of(one.hints), one.response_rows), one.opened});
   }
   std::vector<size_t> order(candidates.size());

@@ -12,7 +12,6 @@
 #ifndef KVASIR_POLICIES_PREEMPTION_SUSPENSION_ORDER_H_
 #define KVASIR_POLICIES_PREEMPTION_SUSPENSION_ORDER_H_
 
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -35,14 +34,14 @@ struct Hints {
 
 struct Candidate {
   Hints hints;
-  uint64_t response_rows = 0;       // behind its prompt, so far
-  std::chrono::nanoseconds age{0};  // of its request
-  uint64_t opened = 0;              // larger: later; of no other candidate
+  uint64_t response_rows = 0;  // behind its prompt, so far
+  uint64_t age_ms = 0;         // of its request
+  uint64_t opened = 0;         // larger: later; of no other candidate
 };
 
 struct Rules {
-  std::chrono::nanoseconds starving_after{0};  // requests of this age come last
-  uint64_t typical_rows = 1;                   // of a response that nothing is said of
+  uint64_t starving_after_ms = 0;  // requests of this age come last
+  uint64_t typical_rows = 1;       // of a response that nothing is said of
 };
 
 // Rows that a response has to go. A prediction that has come out too small is doubled until it is

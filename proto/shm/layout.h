@@ -17,7 +17,7 @@
 
 namespace kvasir::shm {
 
-inline constexpr uint32_t kAbiVersion = 6;
+inline constexpr uint32_t kAbiVersion = 7;
 inline constexpr uint64_t kDaemonMagic = 0x314D48535F53564BULL;  // "KVS_SHM1"
 inline constexpr uint64_t kEngineMagic = 0x31474E455F53564BULL;  // "KVS_ENG1"
 inline constexpr uint64_t kHeaderBytes = 4096;
@@ -91,7 +91,10 @@ struct SeqBoard {
   uint32_t dir_cap;    // blocks
   uint32_t low_water;  // rows: ask for more when fewer are granted ahead
   uint64_t consumed;   // rows whose ids the daemon has taken, for people
-  uint8_t reserved[8];
+  // 1: the tenant is short of memory and this sequence should be saved and closed, if it can be;
+  // a hint, relaxed.
+  A32 suspend_wanted;
+  uint8_t reserved[4];
   VersionDesc v[2];  // index = version & 1
 };
 static_assert(sizeof(SeqBoard) == 192 && offsetof(SeqBoard, v) == 64);

@@ -47,6 +47,7 @@ std::string LayoutText() {
   KVASIR_FIELD_(SeqBoard, dir_cap);
   KVASIR_FIELD_(SeqBoard, low_water);
   KVASIR_FIELD_(SeqBoard, consumed);
+  KVASIR_FIELD_(SeqBoard, suspend_wanted);
   KVASIR_FIELD_(SeqBoard, v);
   KVASIR_FIELD_(SeqDesk, rows);
   KVASIR_FIELD_(SeqDesk, adopted);

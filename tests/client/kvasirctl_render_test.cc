@@ -119,7 +119,13 @@ TEST(KvasirctlRenderTest, TenantsAsJson) {
    "condensings": "0",
    "condensed_rows": "0",
    "condensed_bytes": "0",
-   "condensing_failures": "0"
+   "condensing_failures": "0",
+   "models": 0,
+   "foretold": "0",
+   "typical_response_rows": "0",
+   "suspensions_asked": "0",
+   "calls": "0",
+   "calls_refused": "0"
   }
  ]
 }

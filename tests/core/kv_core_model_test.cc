@@ -83,7 +83,7 @@ class Model {
     config.sessions_max = 4;
     config.first_extent_bytes = 32 * kKiB;
     config.extent_bytes = 64 * kKiB;
-    config.snapshots_per_tenant_max = 3;
+    for (TenantConfig& tenant : config.tenants) tenant.counts.snapshots = 3;
     core_ = std::make_unique<KvCore>(config, *pool_);
   }
 

@@ -46,11 +46,13 @@ class SnapshotCoreTest : public ::testing::Test {
                       {"b", {2}, limit_bytes, "full"},
                       {"library", {3}, limit_bytes, "full", /*is_public=*/true}};
     config.prefix_secret.fill(7);
-    config.prefixes_per_tenant_max = 40;
+    for (TenantConfig& tenant : config.tenants) {
+      tenant.counts.prefixes = 40;
+      tenant.counts.snapshots = 3;
+    }
     config.session_limits = limits_;
     config.first_extent_bytes = 16 * kKiB;
     config.extent_bytes = 64 * kKiB;
-    config.snapshots_per_tenant_max = 3;
     Configure(config);
     core_ = std::make_unique<KvCore>(config, *pool_);
   }

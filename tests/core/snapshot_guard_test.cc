@@ -202,7 +202,7 @@ TEST_F(SnapshotGuardTest, ThereAreNoMoreThanTheLimitSays) {
   for (const uint64_t id : {1, 2, 3}) ASSERT_TRUE(Save(engine, *stream, id).ok());
   const absl::Status status = Save(engine, *stream, 4);
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_NE(MessageOf(status).find("limits.snapshots_per_tenant_max=3"), std::string::npos);
+  EXPECT_NE(MessageOf(status).find("tenant.snapshots_max=3"), std::string::npos);
 }
 
 // A live sequence takes the memory of the snapshot that was used longest ago.

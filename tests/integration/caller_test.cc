@@ -114,13 +114,13 @@ class CallerTest : public ::testing::Test {
     if (uid) {
       core::Peer peer;
       peer.uid = *uid;
-      EXPECT_TRUE(callers_.Register(connection->number(), peer).ok());
+      EXPECT_TRUE(callers_.Register(connection->number(), peer, 0).ok());
     }
     grpc::AddInsecureChannelFromFd(server_.get(), connection->number());
     return connection;
   }
 
-  CallerRegistry callers_{{}};
+  CallerRegistry callers_{{}, 64};
   Teller teller_{callers_};
   std::unique_ptr<grpc::Server> server_;
 };
@@ -160,7 +160,7 @@ TEST_F(CallerTest, ACallThatOutlivesItsPeerKeepsTheNumber) {
     EXPECT_NE(other.number(), kNumber);
     core::Peer peer;
     peer.uid = kUserB;
-    ASSERT_TRUE(callers_.Register(other.number(), peer).ok());
+    ASSERT_TRUE(callers_.Register(other.number(), peer, 0).ok());
     ::close(other.number());
   }
   teller_.open = true;
@@ -174,14 +174,14 @@ TEST_F(CallerTest, ClosedConnectionsAreForgotten) {
   const UniqueFd a(ends[0]), b(ends[1]);
   for (int number = kNumber; number < kNumber + 300; ++number) {
     const UniqueFd fd(::fcntl(a.get(), F_DUPFD_CLOEXEC, number));
-    ASSERT_TRUE(callers_.Register(fd.get(), core::Peer()).ok());
+    ASSERT_TRUE(callers_.Register(fd.get(), core::Peer(), 0).ok());
   }
   EXPECT_LE(callers_.size_for_test(), 64U);
-  EXPECT_FALSE(callers_.Register(-1, core::Peer()).ok());
+  EXPECT_FALSE(callers_.Register(-1, core::Peer(), 0).ok());
 }
 
 TEST(CallerRegistry, Administrators) {
-  const CallerRegistry callers({7});
+  const CallerRegistry callers({7}, 64);
   const auto is_admin = [&callers](uint32_t uid, bool contained) {
     core::Peer peer;
     peer.uid = uid;
@@ -195,7 +195,7 @@ TEST(CallerRegistry, Administrators) {
   EXPECT_TRUE(is_admin(7, false));
   EXPECT_TRUE(is_admin(7, true));  // the operator has said so
   EXPECT_FALSE(is_admin(8, false));
-  EXPECT_TRUE(CallerRegistry({0}).IsAdmin([] {
+  EXPECT_TRUE(CallerRegistry({0}, 64).IsAdmin([] {
     core::Peer peer;
     peer.contained = true;
     return peer;

@@ -172,7 +172,7 @@ TEST_F(HandoverTest, GroupsLeaveExtentsOfWhichLittleIsLeft) {
   WaitForPrefixes("handover", 0);
   const uint64_t charged = Tenant().charged_bytes();
   // A limit of entries that pushes most of them out is the next life's.
-  daemon_.config().prefix.per_tenant_max = 4;
+  daemon_.config().tenants[0].prefixes_max = 4;
   ASSERT_NO_FATAL_FAILURE(KillAndStart());
   WaitForPrefixes("handover", 0);
   while (Tenant().charged_bytes() >= charged) ASSERT_NO_FATAL_FAILURE(Publish(PromptOf(99, 160)));

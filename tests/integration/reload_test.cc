@@ -104,12 +104,12 @@ TEST_F(ReloadTest, KvasirctlSetsBudgetsUntilTheNextReload) {
   v1::SetTenantBudgetRequest request;
   v1::SetTenantBudgetResponse response;
   request.set_tenant("a");
-  request.set_weight(7);
+  request.mutable_budget()->set_weight(7);
   ASSERT_TRUE(admin_->CallAdmin(&v1::Admin::Stub::SetTenantBudget, request, &response).ok());
   EXPECT_EQ(response.host().weight(), 7U);
   EXPECT_EQ(response.host().limit_bytes(), 32 * kMiB) << "what is left out stays";
   EXPECT_EQ(response.host().own_bytes(), 32 * kMiB);
-  request.set_reserved_bytes(33 * kMiB);
+  request.mutable_budget()->set_reserved_bytes(33 * kMiB);
   const grpc::Status refused =
       admin_->CallAdmin(&v1::Admin::Stub::SetTenantBudget, request, &response);
   EXPECT_EQ(refused.error_code(), grpc::StatusCode::INVALID_ARGUMENT);

@@ -207,14 +207,14 @@ TEST_F(SnapshotTest, WhatIsNoIdIsRefused) {
 
 TEST_F(SnapshotTest, NoneIsMadeWhereTheLimitIsZero) {
   Config config = MakeConfig();
-  config.limits.snapshots_per_tenant_max = 0;
+  config.tenants[0].snapshots_max = 0;
   StartServer(config);
   const Engine engine = MakeEngine();
   absl::StatusOr<Sequence> sequence = Open(engine, "full");
   ASSERT_TRUE(sequence.ok()) << MessageOf(sequence.status());
   const absl::Status saved = sequence->Save().status();
   EXPECT_EQ(saved.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(MessageOf(saved), HasSubstr("limits.snapshots_per_tenant_max=0"));
+  EXPECT_THAT(MessageOf(saved), HasSubstr("tenant.snapshots_max=0"));
 }
 
 }  // namespace

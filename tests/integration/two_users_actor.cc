@@ -255,7 +255,7 @@ TEST(Attacker, AdministersNothing) {
   refused("SetPoolSize", &Stub::SetPoolSize, size, v1::SetPoolSizeResponse());
   v1::SetTenantBudgetRequest budget;
   budget.set_tenant("attacker");
-  budget.set_weight(10'000);
+  budget.mutable_budget()->set_weight(10'000);
   refused("SetTenantBudget", &Stub::SetTenantBudget, budget, v1::SetTenantBudgetResponse());
   refused("GetHost", &Stub::GetHost, v1::GetHostRequest(), v1::GetHostResponse());
 

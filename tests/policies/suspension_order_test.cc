@@ -2,7 +2,6 @@
 #include "policies/preemption/suspension_order.h"
 
 #include <algorithm>
-#include <chrono>
 #include <random>
 #include <vector>
 
@@ -11,13 +10,12 @@
 namespace kvasir::preemption {
 namespace {
 
-using std::chrono::seconds;
 using Order = std::vector<size_t>;
 
-constexpr Rules kRules{seconds(30), 200};
+constexpr Rules kRules{30'000, 200};
 
-Candidate Of(Hints hints, uint64_t response_rows, uint64_t opened, seconds age = seconds(1)) {
-  return {hints, response_rows, age, opened};
+Candidate Of(Hints hints, uint64_t response_rows, uint64_t opened, uint64_t age_s = 1) {
+  return {hints, response_rows, 1000 * age_s, opened};
 }
 
 TEST(SuspensionOrderTest, WithoutHintsTheLatestGoesFirst) {
@@ -49,8 +47,8 @@ TEST(SuspensionOrderTest, RanksStandForLengths) {
 }
 
 TEST(SuspensionOrderTest, WhoseRequestsAreOldGoLast) {
-  const Candidate candidates[] = {Of({-9, 9000}, 0, 1, seconds(30)), Of({9, 10}, 9, 2),
-                                  Of({-9, 9000}, 0, 3, seconds(60)), Of({0, 10}, 9, 4)};
+  const Candidate candidates[] = {Of({-9, 9000}, 0, 1, 30), Of({9, 10}, 9, 2),
+                                  Of({-9, 9000}, 0, 3, 60), Of({0, 10}, 9, 4)};
   EXPECT_EQ(SuspensionOrder(candidates, kRules), Order({3, 1, 0, 2}));
 }
 
@@ -74,7 +72,7 @@ TEST(SuspensionOrderTest, IsOneOrderOfAll) {
       if (!hints.predicted_rows && random() % 2 == 0) {
         hints.predicted_rank = static_cast<uint32_t>(random());
       }
-      candidates[i] = Of(hints, random() % 1000, i, seconds(random() % 40));
+      candidates[i] = Of(hints, random() % 1000, i, random() % 40);
     }
     const Order order = SuspensionOrder(candidates, kRules);
     Order sorted = order;
@@ -83,11 +81,11 @@ TEST(SuspensionOrderTest, IsOneOrderOfAll) {
     ASSERT_EQ(sorted.size(), candidates.size());
     for (size_t i = 1; i < order.size(); ++i) {
       const Candidate &before = candidates[order[i - 1]], &after = candidates[order[i]];
-      const bool starving_before = before.age >= kRules.starving_after;
-      const bool starving_after = after.age >= kRules.starving_after;
+      const bool starving_before = before.age_ms >= kRules.starving_after_ms;
+      const bool starving_after = after.age_ms >= kRules.starving_after_ms;
       ASSERT_LE(starving_before, starving_after);
       if (starving_before) {
-        ASSERT_LE(before.age, after.age);
+        ASSERT_LE(before.age_ms, after.age_ms);
       } else if (!starving_after) {
         ASSERT_LE(before.hints.priority, after.hints.priority);
       }

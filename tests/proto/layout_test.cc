@@ -43,7 +43,7 @@ TEST(LayoutTest, TextAndHashAreTheGoldenOnes) {
   std::stringstream golden;
   golden << file.rdbuf();
   EXPECT_EQ(LayoutText(), golden.str());
-  EXPECT_EQ(LayoutHash(), 2283165896727301278ULL);
+  EXPECT_EQ(LayoutHash(), 13749229951152872572ULL);
 }
 
 TEST(LayoutTest, DaemonHeader) {

@@ -34,7 +34,7 @@ class StoreTest : public PrefixCoreTest {
   }
 
   void Configure(CoreConfig& config) override {
-    config.tiers = {{"disk", shared_, 0}};
+    config.tiers = {{"disk", shared_, capacity_bytes_}};
     for (TenantConfig& tenant : config.tenants) tenant.stored_bytes = stored_bytes_;
     config.write_down_high_percent = high_percent_;
     config.write_down_low_percent = low_percent_;
@@ -93,7 +93,7 @@ class StoreTest : public PrefixCoreTest {
   TierReport Report(size_t tenant = 0) const { return core_->TierReports().at(tenant); }
 
   bool shared_ = false;
-  uint64_t stored_bytes_ = 16 * kMiB;
+  uint64_t stored_bytes_ = 16 * kMiB, capacity_bytes_ = 0;
   uint32_t high_percent_ = 80, low_percent_ = 60;
   std::unique_ptr<HostTier> tier_;
 };

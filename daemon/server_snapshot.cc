@@ -1,0 +1,96 @@
+// The counts of all parts at one moment, for metrics and for GetStats.
+#include <chrono>
+#include <vector>
+
+#include "base/clock.h"
+#include "daemon/server.h"
+
+namespace kvasir {
+
+StatsSnapshot Server::Snapshot() {
+  StatsSnapshot snapshot;
+  snapshot.boot_epoch = boot_epoch_;
+  snapshot.version = KVASIR_VERSION;
+  snapshot.uptime_ms = static_cast<uint64_t>(
+      std::chrono::duration_cast<std::chrono::milliseconds>(SystemClock().Now() - started_)
+          .count());
+  std::vector<core::TenantReport> tenants;
+  std::vector<core::DemandReport> demands;  // of the same tenants
+  {
+    MutexLock lock(shared_->mutex);
+    tenants = shared_->core.TenantReports();
+    demands = shared_->core.DemandReports();
+  }
+  snapshot.tiers = tier_workers_->Snapshots();
+  const HostPoolCounts pool = pool_->counts();
+  snapshot.pool_bytes = pool.pool_bytes;
+  snapshot.pool_free_bytes = pool.ready_bytes + pool.idle_bytes;
+  snapshot.pool_ready_bytes = pool.ready_bytes;
+  snapshot.memory_locked = pool.locked;
+  snapshot.late_faults = pool.late_faults;
+  snapshot.pool_wanted_bytes = pool_size_->wanted_bytes();
+  snapshot.pool_configured_bytes = config_.memory.pool_bytes;
+  snapshot.memory_pressure_shrinks = pool_size_->pressure_shrinks();
+  snapshot.unidentified_peers = unidentified_peers_.load(std::memory_order_relaxed);
+  const AuditCounts audit = audit_.counts();
+  snapshot.audit_acts = audit.acts;
+  snapshot.audit_refusals = audit.refusals;
+  snapshot.audit_suppressed = audit.suppressed;
+  for (const core::TenantReport& tenant : tenants) {
+    snapshot.held_bytes += tenant.held_bytes;
+    snapshot.charged_bytes += tenant.charged_bytes;
+    snapshot.tenants.push_back({tenant.name,
+                                tenant.held_bytes,
+                                tenant.charged_bytes,
+                                tenant.limit_bytes,
+                                tenant.sessions,
+                                tenant.sequences,
+                                tenant.rows_seen,
+                                tenant.rows_kept,
+                                tenant.counters.compactions,
+                                tenant.counters.rejected_calls,
+                                tenant.counters.violations,
+                                tenant.snapshots,
+                                tenant.snapshot_bytes,
+                                tenant.counters.snapshots_dropped,
+                                tenant.prefixes,
+                                tenant.prefix_bytes,
+                                tenant.counters.prefix_lookups,
+                                tenant.counters.prefix_hits,
+                                tenant.counters.prefix_rows,
+                                tenant.counters.prefix_rows_hit,
+                                tenant.prefix_chunks,
+                                tenant.prefix_metadata_bytes,
+                                tenant.frozen_bytes,
+                                tenant.handover_prefixes,
+                                tenant.prefix_leases});
+    TenantSnapshot& added = snapshot.tenants.back();
+    added.condensings = tenant.counters.condensings;
+    added.condensed_rows = tenant.counters.condensed_rows;
+    added.condensed_bytes = tenant.counters.condensed_bytes;
+    added.condensing_failures = tenant.counters.condensing_failures;
+    added.reserved_bytes = tenant.reserved_bytes;
+    added.weight = tenant.weight;
+    added.own_bytes = tenant.own_bytes;
+    added.wanted_back_bytes = tenant.wanted_back_bytes;
+    added.taken_back_bytes = tenant.taken_back_bytes;
+    added.sequences_taken_back = tenant.counters.sequences_taken_back;
+    added.sessions_taken_back = tenant.counters.sessions_taken_back;
+    added.bytes_taken_back = tenant.counters.bytes_taken_back;
+    added.budget = tenant.budget;
+    added.models = tenant.models;
+    added.foretold = tenant.foretold;
+    added.foretold_tau = tenant.foretold_tau;
+    added.typical_response_rows = tenant.typical_response_rows;
+    added.suspensions_asked = tenant.counters.suspensions_asked;
+    const size_t slot = snapshot.tenants.size() - 1;
+    added.calls = calls_->inside(slot);
+    added.calls_refused = calls_->refused(slot);
+    for (const core::HitRatePoint& point : demands[snapshot.tenants.size() - 1].demand.points) {
+      added.hit_ratios.emplace_back(point.times, point.hit_ratio);
+    }
+  }
+  return snapshot;
+}
+
+}  // namespace kvasir
