@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "daemon/config.h"
 #include "daemon/control/admin_service.h"
+#include "daemon/control/call_bound.h"
 #include "daemon/control/caller.h"
 #include "daemon/control/health_service.h"
 #include "daemon/control/kv_cache_service.h"
@@ -84,6 +85,7 @@ class Server {
   std::unique_ptr<LearnedFiles> learned_;
   AuditLog audit_;  // before all who write to it
   std::unique_ptr<CallerRegistry> callers_;
+  std::unique_ptr<CallBound> call_bound_;
   std::unique_ptr<Workers> workers_;
   std::unique_ptr<TierWorkers> tier_workers_;
   std::unique_ptr<HandoverWorker> handover_;  // null: nothing is handed over

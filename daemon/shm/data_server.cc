@@ -148,12 +148,13 @@ void DataServer::AcceptData() {
     if (errno != EAGAIN) spdlog::warn("accept failed: errno={}", errno);
     return;
   }
-  const auto greeting = std::count_if(sessions_.begin(), sessions_.end(), [](const auto& each) {
-    return each.second->session_id() == 0;
-  });
-  if (greeting >= options_.pending_max) return;  // closing it is the answer
   const std::optional<core::Peer> peer = Identify(socket, "data");
-  if (!peer) return;
+  if (!peer) return;  // closing it is the answer
+  // A user that says nothing keeps nobody else out.
+  const auto greeting = std::count_if(sessions_.begin(), sessions_.end(), [&](const auto& each) {
+    return each.second->session_id() == 0 && each.second->peer().uid == peer->uid;
+  });
+  if (greeting >= options_.pending_max) return;
   const int fd = socket.get();
   const Instant deadline =
       SystemClock().Now() + std::chrono::milliseconds(options_.hello_timeout_ms);

@@ -27,7 +27,7 @@ namespace kvasir {
 struct DataServerOptions {
   uint64_t boot_epoch = 0;
   uint32_t hello_timeout_ms = 2000;
-  uint32_t pending_max = 64;  // connections that have not said hello
+  uint32_t pending_max = 64;  // connections of one user that have not said hello
   core::SessionLimits session_limits;
   std::function<void()> extents_returned;  // the pool has free bytes again
   AuditLog* audit = nullptr;               // of refusals; must outlive it
