@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -57,6 +58,10 @@ struct CommandLine {
   bool set_budget = false;
   std::optional<uint64_t> reserved_bytes, limit_bytes;
   std::optional<uint32_t> weight;
+  // doctor
+  bool attack = false;
+  std::optional<std::pair<uint32_t, uint32_t>> attack_users;  // victim, attacker
+  std::string data_socket;                                    // "": beside the control socket
   uint32_t layer = 0;
   uint64_t first_row = 0;
   uint32_t rows = 4096;
