@@ -30,6 +30,9 @@ namespace {
 
 constexpr int kMessageBytesMax = 5 << 20;  // 2^20 tokens of a prompt take 4 MiB
 constexpr int kLookaheadBytes = 1 << 20;
+// How long a connection may be still before the daemon asks whether somebody reads it, and how long
+// the answer may take.
+constexpr int kKeepaliveMs = 5000;
 constexpr int kShutdownSeconds = 2;  // for calls that are under way
 
 Demand ToDemand(Config::Memory::Lock lock) {
@@ -255,8 +258,16 @@ absl::Status Server::StartGrpc() {
   // A long prompt is one message of half a MiB: it is not to wait for windows of 64 KiB.
   builder.AddChannelArgument(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, kLookaheadBytes);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, kLookaheadBytes);
+  // A call holds a thread until its answer has gone: who never reads answers has few of them, and
+  // is cut off.
+  call_bound_ = std::make_unique<CallBound>(*callers_, 2 * config_.limits.calls_per_tenant_max);
+  std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> bounds;
+  bounds.push_back(call_bound_->MakeFactory());
+  builder.experimental().SetInterceptorCreators(std::move(bounds));
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS,
                              static_cast<int>(config_.limits.calls_per_tenant_max));
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveMs);
   builder.SetSyncServerOption(grpc::ServerBuilder::MIN_POLLERS, 1);
   builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS,
                               static_cast<int>(config_.server.rpc_threads));

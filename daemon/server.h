@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "daemon/config.h"
 #include "daemon/control/admin_service.h"
+#include "daemon/control/call_bound.h"
 #include "daemon/control/call_slots.h"
 #include "daemon/control/caller.h"
 #include "daemon/control/health_service.h"
@@ -87,6 +88,7 @@ class Server {
   AuditLog audit_;  // before all who write to it
   std::unique_ptr<CallerRegistry> callers_;
   std::unique_ptr<CallSlots> calls_;  // tenants by place, then strangers, then administrators
+  std::unique_ptr<CallBound> call_bound_;
   std::unique_ptr<Workers> workers_;
   std::unique_ptr<TierWorkers> tier_workers_;
   std::unique_ptr<HandoverWorker> handover_;  // null: nothing is handed over

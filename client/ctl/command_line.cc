@@ -105,6 +105,7 @@ std::variant<CommandLine, EarlyEnd> ParseCommandLine(std::vector<std::string> ar
   std::string color = "auto";
   std::string shell, action, pool_size, set;
   BudgetSizes sizes;
+  std::vector<uint32_t> attack_users;
   std::string sort(NameOf(line.sort));
   bool once = false;
   double deadline_s = 5, interval_s = 1;
@@ -181,6 +182,17 @@ std::variant<CommandLine, EarlyEnd> ParseCommandLine(std::vector<std::string> ar
       sub->add_option("--rows", line.rows, "Most rows to show (default 4096)")
           ->check(DigitsOnly)
           ->check(CLI::Range(1u, kRowsMax));
+    } else if (entry.command == Command::kDoctor) {
+      CLI::Option* const attack = sub->add_flag(
+          "--attack", line.attack, "Attack the daemon as one of its tenants, and see it refuse");
+      sub->add_option("--attack-users", attack_users, "VICTIM,ATTACKER: uids of two tenants")
+          ->delimiter(',')
+          ->expected(2)
+          ->check(DigitsOnly)
+          ->needs(attack);
+      sub->add_option("--data-socket", line.data_socket,
+                      "Data socket of the daemon (default: data.sock beside --socket)")
+          ->needs(attack);
     } else if (entry.command == Command::kCompletion) {
       sub->add_option("SHELL", shell, "bash")->required()->check(CLI::IsMember({"bash"}));
     }
@@ -206,6 +218,11 @@ std::variant<CommandLine, EarlyEnd> ParseCommandLine(std::vector<std::string> ar
     return EarlyEnd{kUsage,
                     "tenants set: needs TENANT and something to set, such as --limit-bytes; see "
                     "kvasirctl tenants --help\n"};
+  }
+  if (attack_users.size() == 2) line.attack_users = {attack_users[0], attack_users[1]};
+  if (line.attack_users && (line.attack_users->first == line.attack_users->second ||
+                            line.attack_users->first == 0 || line.attack_users->second == 0)) {
+    return EarlyEnd{kUsage, "--attack-users: needs two users, and root is none of them\n"};
   }
   line.json = output == "json";
   line.color = color == "always" || (color == "auto" && surroundings.terminal);

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -59,6 +60,10 @@ struct CommandLine {
   std::optional<uint32_t> weight;
   std::optional<uint64_t> disk_reserved_bytes, disk_bytes, remote_bytes;
   std::optional<uint32_t> sessions_max, sequences_max, models_max, snapshots_max, prefixes_max;
+  // doctor
+  bool attack = false;
+  std::optional<std::pair<uint32_t, uint32_t>> attack_users;  // victim, attacker
+  std::string data_socket;                                    // "": beside the control socket
   uint32_t layer = 0;
   uint64_t first_row = 0;
   uint32_t rows = 4096;

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "client/ctl/attack_command.h"
 #include "client/ctl/completion.h"
 #include "client/ctl/doctor.h"
 #include "client/ctl/host_facts.h"
@@ -273,6 +274,10 @@ int RunKvasirctl(std::vector<std::string> arguments, const Surroundings& surroun
     return end->exit_code;
   }
   const auto& line = std::get<CommandLine>(parsed);
+  if (line.attack) {
+    return RunAttack(
+        line, [&line] { return NewAdminClient(line.socket, line.deadline); }, out, err);
+  }
   const auto daemon = NewAdminClient(line.socket, line.deadline);
   return RunCommand(line, *daemon, out, err);
 }

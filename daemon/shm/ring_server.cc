@@ -157,6 +157,7 @@ void RingServer::ServeTurns() {
 }
 
 bool RingServer::Run(Client& client, RingCommand& command) {
+  shared_.mutex.LetOthers();  // one thread serves all rings, and is always on a processor
   absl::Status status = command.Prepare(shared_, client.token);
   if (!status.ok()) {
     command.Fail(client.ends->completions, status);

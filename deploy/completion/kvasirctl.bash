@@ -12,7 +12,7 @@ _kvasirctl() {
     previous=${COMP_WORDS[COMP_CWORD - 2]}
   fi
   case $previous in
-    --socket)
+    --socket | --data-socket)
       mapfile -t COMPREPLY < <(compgen -f -- "$current")
       return
       ;;
@@ -32,7 +32,7 @@ _kvasirctl() {
       mapfile -t COMPREPLY < <(compgen -W "tenant share charged held hit lookups compactions rejected" -- "$current")
       return
       ;;
-    --deadline | --interval | --tenant | --layer | --from | --rows | --count | --seconds | --pool-bytes)
+    --deadline | --interval | --tenant | --layer | --from | --rows | --count | --seconds | --pool-bytes | --attack-users)
       COMPREPLY=()
       return
       ;;
@@ -50,6 +50,7 @@ _kvasirctl() {
     events) options="--tenant --from --count $options" ;;
     trace) options="record --tenant --output --seconds $options" ;;
     resize) options="--pool-bytes $options" ;;
+    doctor) options="--attack --attack-users --data-socket $options" ;;
     inspect) options="--layer --from --rows $options" ;;
     completion) options="bash $options" ;;
   esac

@@ -46,7 +46,7 @@ class BadClientTest : public DaemonFixture {
       uint64_t more = 0;
     } message;
     spoil(message.hello);
-    socket.Send(&message, bytes);
+    ASSERT_TRUE(socket.Send(&message, bytes).ok());
     shm::Refusal refusal{};
     const absl::StatusOr<ReceivedMessage> answer = socket.Receive(&refusal, sizeof(refusal));
     ASSERT_TRUE(answer.ok()) << MessageOf(answer.status());
@@ -91,7 +91,7 @@ TEST_F(BadClientTest, WordsAfterTheHelloEndTheSession) {
   RawEngine engine = MakeEngine();
   const v1::OpenSequenceResponse sequence = engine.Open("full");
   const shm::Hello again = GoodHello();
-  engine.data().Send(&again, sizeof(again));
+  ASSERT_TRUE(engine.data().Send(&again, sizeof(again)).ok());
   EXPECT_TRUE(engine.data().IsHungUp());
   EXPECT_EQ(engine.Sync(sequence, 0).code(), absl::StatusCode::kUnauthenticated);
   EXPECT_EQ(engine.data().header().session_state.load(),

@@ -1,0 +1,35 @@
+// What the attacker of bench_isolation does, each mode as fast as its threads can.
+#ifndef KVASIR_BENCH_ISOLATION_ATTACKS_H_
+#define KVASIR_BENCH_ISOLATION_ATTACKS_H_
+
+#include <cstdint>
+#include <string>
+
+#include "bench/isolation_board.h"
+
+namespace kvasir::bench {
+
+enum class Mode : uint32_t {
+  kBurn,         // burns processor time and never talks to the daemon
+  kRing,         // full rings of looks at a short prefix
+  kGrpc,         // sequences opened and closed, statistics asked for
+  kConnections,  // sessions opened and dropped
+  kHuge,         // the longest prompts that ring and gRPC take
+  kSilent,       // connections that say nothing, rings and calls whose answers nobody reads
+  kCount,
+};
+const char* NameOf(Mode mode);
+
+struct AttackOptions {
+  Mode mode = Mode::kBurn;
+  std::string control_socket, data_socket;
+  uint32_t threads = 4;
+  double burn = 0;  // kBurn: processor time of all threads, in cores
+};
+
+// The whole life of an attacker's process: until it is killed.
+[[noreturn]] void BeAttacker(const AttackOptions& options, AttackBoard& board);
+
+}  // namespace kvasir::bench
+
+#endif  // KVASIR_BENCH_ISOLATION_ATTACKS_H_

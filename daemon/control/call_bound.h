@@ -1,0 +1,51 @@
+// CallBound: how many calls of one tenant are in gRPC at a time, from their beginning until their
+// answer has gone.
+//
+// Each has a thread for so long, also when nobody reads the answer: a peer that only asks would
+// have the daemon start threads without end. What a client is told of the streams that it may use
+// binds those alone that read it. What is beyond the bound is cancelled, which frees its thread.
+// CallSlots refuses with a reason what runs; this one is larger, and the last resort.
+#ifndef KVASIR_DAEMON_CONTROL_CALL_BOUND_H_
+#define KVASIR_DAEMON_CONTROL_CALL_BOUND_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+
+#include <grpcpp/support/server_interceptor.h>
+
+#include "base/mutex.h"
+#include "daemon/control/caller.h"
+
+namespace kvasir {
+
+// Thread-safe. Cost: a lock for a few instructions, twice a call.
+class CallBound {
+ public:
+  CallBound(const CallerRegistry& callers, uint32_t calls_max)
+      : callers_(callers), calls_max_(calls_max) {}
+
+  // For the server's builder. The factory refers to this bound, which must outlive the server.
+  std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface> MakeFactory();
+
+  uint64_t cancelled() const { return cancelled_; }
+
+ private:
+  class Factory;
+  class Watch;
+  // False: there are too many.
+  bool Enter(size_t slot);
+  void Leave(size_t slot);
+
+  const CallerRegistry& callers_;
+  const uint32_t calls_max_;
+  std::atomic<uint64_t> cancelled_ = 0;
+  Mutex mutex_;
+  std::map<size_t, uint32_t> calls_ ABSL_GUARDED_BY(mutex_);  // by slot of CallSlots
+};
+
+}  // namespace kvasir
+
+#endif  // KVASIR_DAEMON_CONTROL_CALL_BOUND_H_
