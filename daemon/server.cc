@@ -288,7 +288,7 @@ absl::Status Server::StartGrpc() {
   KVASIR_ASSIGN_OR_RETURN(
       data_server_,
       DataServer::Start(std::move(data_listener_), std::move(control_listener_), wake_.get(),
-                        *shared_, options, [this](UniqueFd socket, const core::Peer& peer) {
+                        *shared_, options, [this](UniqueFd& socket, const core::Peer& peer) {
                           const absl::Status known =
                               callers_->Register(socket.get(), peer, SlotOf(peer));
                           if (!known.ok()) {

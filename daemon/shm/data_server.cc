@@ -27,6 +27,9 @@ namespace {
 constexpr int kSettleMs = 20;
 constexpr int kSettleMsMax = 1000;
 constexpr int kEventsMax = 32;
+constexpr int kAcceptsAtOnce = 64;
+constexpr uint32_t kRefusedMax = 1024;  // of one user
+constexpr std::chrono::milliseconds kRefusedTime{100};
 constexpr int kLeaseWaitMsMax = 60'000;  // a longer wait is one of several
 
 }  // namespace
@@ -79,6 +82,16 @@ absl::Status DataServer::Watch(int fd, uint32_t events) {
 }
 
 int DataServer::TimeoutMs() const {
+  if (!arrivals_.empty()) return 0;
+  const int timeout = TimeoutOfSessionsMs();
+  if (refused_.empty()) return timeout;
+  const auto left =
+      std::chrono::ceil<std::chrono::milliseconds>(refused_.front().close_at - SystemClock().Now());
+  const int refused = static_cast<int>(std::max<int64_t>(left.count(), 0));
+  return timeout < 0 ? refused : std::min(timeout, refused);
+}
+
+int DataServer::TimeoutOfSessionsMs() const {
   const bool greeting = std::any_of(sessions_.begin(), sessions_.end(), [](const auto& each) {
     return each.second->session_id() == 0;
   });
@@ -103,9 +116,9 @@ void DataServer::Loop() {
     for (int i = 0; i < ready; ++i) {
       const int fd = events[static_cast<size_t>(i)].data.fd;
       if (fd == data_listener_.get()) {
-        AcceptData();
+        Accept(data_listener_);
       } else if (fd == control_listener_.get()) {
-        AcceptControl();
+        Accept(control_listener_);
       } else if (fd == wake_) {
         uint64_t count = 0;
         if (::read(fd, &count, sizeof(count)) < 0) continue;
@@ -113,6 +126,8 @@ void DataServer::Loop() {
         OnReadable(fd);
       }
     }
+    ReceiveArrivals();
+    CloseRefused();
     TakeLeave();
     MutexLock lock(shared_.mutex);
     if (stop_) return;
@@ -134,27 +149,63 @@ std::optional<core::Peer> DataServer::Identify(const UniqueFd& socket, const cha
   return std::nullopt;
 }
 
-void DataServer::AcceptControl() {
-  UniqueFd socket(
-      ::accept4(control_listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-  if (!socket) return;
-  const std::optional<core::Peer> peer = Identify(socket, "control");
-  if (peer) on_control_(std::move(socket), *peer);  // closing it is the answer else
+void DataServer::Accept(const UniqueFd& listener) {
+  for (int i = 0; i < kAcceptsAtOnce; ++i) {
+    UniqueFd socket(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (!socket) {
+      if (errno != EAGAIN) spdlog::warn("accept failed: errno={}", errno);
+      return;
+    }
+    const absl::StatusOr<PeerCredentials> peer = GetPeerCredentials(socket);
+    if (!peer.ok()) continue;
+    std::deque<Arrival>& arrivals = arrivals_[peer->uid];
+    if (arrivals.size() >= options_.pending_max) {
+      CloseLater(std::move(socket), peer->uid);
+      continue;
+    }
+    arrivals.push_back({std::move(socket), &listener == &control_listener_});
+  }
 }
 
-void DataServer::AcceptData() {
-  UniqueFd socket(::accept4(data_listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-  if (!socket) {
-    if (errno != EAGAIN) spdlog::warn("accept failed: errno={}", errno);
-    return;
+void DataServer::ReceiveArrivals() {
+  for (auto at = arrivals_.begin(); at != arrivals_.end();) {
+    Arrival arrival = std::move(at->second.front());
+    at->second.pop_front();
+    if (arrival.control) {
+      const std::optional<core::Peer> peer = Identify(arrival.socket, "control");
+      if (peer) on_control_(arrival.socket, *peer);
+      if (peer && arrival.socket) CloseLater(std::move(arrival.socket), peer->uid);
+    } else {
+      AcceptData(std::move(arrival.socket));
+    }
+    at = at->second.empty() ? arrivals_.erase(at) : std::next(at);
   }
+}
+
+void DataServer::CloseLater(UniqueFd socket, uint32_t uid) {
+  uint32_t& refused = refused_of_[uid];
+  if (refused >= kRefusedMax) return;
+  ++refused;
+  refused_.push_back({SystemClock().Now() + kRefusedTime, uid, std::move(socket)});
+}
+
+void DataServer::CloseRefused() {
+  const Instant now = SystemClock().Now();
+  while (!refused_.empty() && refused_.front().close_at <= now) {
+    const auto of = refused_of_.find(refused_.front().uid);
+    if (--of->second == 0) refused_of_.erase(of);
+    refused_.pop_front();
+  }
+}
+
+void DataServer::AcceptData(UniqueFd socket) {
   const std::optional<core::Peer> peer = Identify(socket, "data");
   if (!peer) return;  // closing it is the answer
   const std::optional<size_t> place = shared_.PlaceOf(*peer);
   const auto greeting = std::count_if(sessions_.begin(), sessions_.end(), [&](const auto& each) {
     return each.second->session_id() == 0 && each.second->place() == place;
   });
-  if (greeting >= options_.pending_max) return;
+  if (greeting >= options_.pending_max) return CloseLater(std::move(socket), peer->uid);
   const int fd = socket.get();
   const Instant deadline =
       SystemClock().Now() + std::chrono::milliseconds(options_.hello_timeout_ms);
@@ -209,12 +260,13 @@ absl::Status DataServer::OpenSession(DataSession& session) {
                             shared_.core.OpenSession(session.peer(), token, options_.boot_epoch,
                                                      session.memory(), session));
     session.set_session_id(opened->id);
-    spdlog::info("session opened: session={} tenant={} uid={} gid={} pid={} cgroup={}", opened->id,
-                 opened->tenant.config.name, session.peer().uid, session.peer().gid,
-                 session.peer().pid, session.peer().cgroup);
   }
+  // Not under the lock: who reads the log may be slow.
+  spdlog::info("session opened: session={} tenant={} uid={} gid={} pid={} cgroup={}",
+               session.session_id(), opened->tenant.config.name, session.peer().uid,
+               session.peer().gid, session.peer().pid, session.peer().cgroup);
   // Before the engine has the segments: from there on it may submit.
-  KVASIR_RETURN_IF_ERROR(options_.rings->Add(opened->id, *session.place(), token,
+  KVASIR_RETURN_IF_ERROR(options_.rings->Add(session.session_id(), *session.place(), token,
                                              session.doorbell().get(), session.ring()));
   return session.SendWelcome(token, options_.boot_epoch);
 }
@@ -240,8 +292,8 @@ void DataServer::Drop(int fd) {
   const uint32_t id = session->session_id();
   if (id == 0) return;
   options_.rings->Remove(id);  // nobody reads the segments for commands any more
-  MutexLock lock(shared_.mutex);
   spdlog::info("session closed: session={} pid={}", id, session->peer().pid);
+  MutexLock lock(shared_.mutex);
   shared_.core.EndSession(id);
   session->CloseSocket();  // who sees the hang-up finds the session ended
   if (shared_.core.HasWork()) shared_.work.NotifyOne();

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -40,7 +41,8 @@ class DataServer {
  public:
   // Takes over two listening sockets: the data socket, and the control socket, whose connections it
   // accepts and gives to `on_control` with who connected. `shared` must outlive it.
-  using ControlHandler = std::function<void(UniqueFd, const core::Peer&)>;
+  // It takes the socket, or leaves it: then it is refused.
+  using ControlHandler = std::function<void(UniqueFd&, const core::Peer&)>;
   // `wake` is an eventfd: whoever writes to it has the thread look for sessions that have ended.
   static absl::StatusOr<std::unique_ptr<DataServer>> Start(UniqueFd data_listener,
                                                            UniqueFd control_listener, int wake,
@@ -58,8 +60,13 @@ class DataServer {
 
   absl::Status Watch(int fd, uint32_t events);
   void Loop();
-  void AcceptData();
-  void AcceptControl();
+  // Takes what knocks, without looking who it is: that costs more, and has its turn.
+  void Accept(const UniqueFd& listener);
+  // One connection of each user.
+  void ReceiveArrivals();
+  void AcceptData(UniqueFd socket);
+  void CloseLater(UniqueFd socket, uint32_t uid);
+  void CloseRefused();
   void OnReadable(int fd);
   void Greet(int fd, DataSession& session);
   absl::Status OpenSession(DataSession& session);
@@ -69,12 +76,27 @@ class DataServer {
   void Drop(int fd);
   void TakeLeave();
   int TimeoutMs() const;
+  int TimeoutOfSessionsMs() const;
 
   SharedCore& shared_;
   const DataServerOptions options_;
   const ControlHandler on_control_;
   int wake_ = -1;  // not owned
   UniqueFd epoll_, data_listener_, control_listener_;
+  struct Arrival {
+    UniqueFd socket;
+    bool control = false;
+  };
+  std::map<uint32_t, std::deque<Arrival>> arrivals_;  // by uid, none empty
+  // Refused, and closed some time later: who is closed at once knocks again at once, and fills the
+  // listener's queue for everybody.
+  struct Refused {
+    Instant close_at;
+    uint32_t uid = 0;
+    UniqueFd socket;
+  };
+  std::deque<Refused> refused_;                               // the oldest first
+  std::map<uint32_t, uint32_t> refused_of_;                   // how many, by uid
   std::map<int, std::unique_ptr<DataSession>> sessions_;      // by socket
   std::map<uint32_t, std::unique_ptr<DataSession>> leaving_;  // by session id: a copy is under way
   bool lending_ = false;              // somebody wants memory that others have borrowed

@@ -37,6 +37,11 @@ class RingCommand {
   // Errors: the command's own, with which it is completed.
   absl::Status Prepare(SharedCore& shared, const core::SessionToken& token);
 
+  // Prepare() would take so long that others should not wait for it.
+  bool IsLong() const;
+  // It was prepared, on whatever thread.
+  bool prepared() const { return prepared_; }
+
   void Fail(ring::CompletionProducer& completions, const absl::Status& status) const;
   void KeepPayload();
   Instant deadline() const { return deadline_; }
@@ -58,6 +63,7 @@ class RingCommand {
   std::vector<std::byte> kept_;
   ring::CompletionTicket ticket_;
   Instant deadline_;
+  bool prepared_ = false;
   bool asked_ = false;                                          // of verbs that ask once
   std::unique_ptr<std::optional<core::PrefixKeys>> keys_ = {};  // kMatchPrefix
 };

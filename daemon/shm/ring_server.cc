@@ -20,7 +20,8 @@ namespace kvasir {
 namespace {
 
 constexpr int kEventsMax = 64;
-constexpr uint64_t kWake = 0;  // session ids begin at 1
+constexpr std::chrono::microseconds kTurnTime{200};  // then another tenant has its turn
+constexpr uint64_t kWake = 0;                        // session ids begin at 1
 
 }  // namespace
 
@@ -40,6 +41,8 @@ absl::StatusOr<std::unique_ptr<RingServer>> RingServer::Start(SharedCore& shared
     MutexLock lock(shared.mutex);
     shared.progress.set_event(server->wake_.get());
   }
+  server->hasher_ = std::make_unique<PromptHasher>(
+      shared, [wake = server->wake_.get()] { (void)::eventfd_write(wake, 1); });
   server->thread_ = std::thread([raw = server.get()] { raw->Loop(); });
   return server;
 }
@@ -51,6 +54,7 @@ RingServer::~RingServer() {
   }
   (void)::eventfd_write(wake_.get(), 1);
   if (thread_.joinable()) thread_.join();
+  hasher_.reset();  // nobody gives it anything any more
   MutexLock lock(shared_.mutex);
   shared_.progress.set_watched(false);
   shared_.progress.set_event(-1);
@@ -107,6 +111,7 @@ void RingServer::Loop() {
       spdlog::critical("epoll_wait failed: errno={}", errno);
       return;
     }
+    mutex_.LetOthers();  // sessions that come and go
     MutexLock lock(mutex_);
     if (stop_) return;
     bool progress = count == 0;
@@ -122,6 +127,7 @@ void RingServer::Loop() {
       found->second->rings = true;
       GiveTurn(*found->second);
     }
+    RunHashed();
     if (progress) LookAtWaiting(/*always=*/count == 0);
     ServeTurns();
     Watch();
@@ -201,6 +207,27 @@ void RingServer::LookAtWaiting(bool always) {
   }
 }
 
+void RingServer::RunOrKeep(Client& client, RingCommand command) {
+  const uint64_t seen = shared_.progress.seen();
+  if (Run(client, command)) return;
+  command.KeepPayload();
+  client.seen = client.waiting.empty() ? seen : std::min(seen, client.seen);
+  client.waiting.push_back(std::move(command));
+  waiting_.insert(client.id);
+}
+
+void RingServer::RunHashed() {
+  for (PromptHasher::Task& task : hasher_->TakeDone()) {
+    const auto found = clients_.find(task.session_id);
+    if (found == clients_.end() || found->second->ended) continue;
+    if (task.status.ok()) {
+      RunOrKeep(*found->second, std::move(task.command));
+    } else {
+      task.command.Fail(found->second->ends->completions, task.status);
+    }
+  }
+}
+
 void RingServer::RunWaiting(Client& client) {
   client.seen = shared_.progress.seen();
   std::erase_if(client.waiting, [&](RingCommand& command) {
@@ -215,19 +242,20 @@ void RingServer::Serve(Client& client) {
   RingEnds& ends = *client.ends;
   absl::Status violation = ends.submissions.BeginTurn();
   ring::Command command;
-  while (violation.ok()) {
+  const Instant over = SystemClock().Now() + kTurnTime;
+  for (bool first = true; violation.ok() && (first || SystemClock().Now() < over); first = false) {
     const absl::StatusOr<ring::Taken> taken = ends.submissions.Take(&command, buffer_);
     violation = taken.status();
     if (!taken.ok() || *taken != ring::Taken::kCommand) break;
     const auto wait = std::min<std::chrono::milliseconds>(
         std::chrono::milliseconds(command.entry.deadline_ms), options_.wait_max);
     RingCommand running(command, SystemClock().Now() + wait);
-    const uint64_t seen = shared_.progress.seen();
-    if (Run(client, running)) continue;
-    running.KeepPayload();
-    client.seen = client.waiting.empty() ? seen : std::min(seen, client.seen);
-    client.waiting.push_back(std::move(running));
-    waiting_.insert(client.id);
+    if (running.IsLong()) {
+      running.KeepPayload();
+      hasher_->Add({client.id, client.place, client.token, std::move(running), {}});
+    } else {
+      RunOrKeep(client, std::move(running));
+    }
   }
   if (!violation.ok()) {
     client.ended = true;

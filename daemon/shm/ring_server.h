@@ -30,6 +30,7 @@
 #include "base/posix.h"
 #include "daemon/core/session.h"
 #include "daemon/shared_core.h"
+#include "daemon/shm/prompt_hasher.h"
 #include "daemon/shm/ring_command.h"
 #include "daemon/shm/ring_ends.h"
 
@@ -82,6 +83,9 @@ class RingServer {
   // Has what waits run once more, in every session in which something does; where there was no
   // progress since, only if `always`.
   void LookAtWaiting(bool always) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Runs the long commands that are prepared.
+  void RunHashed() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RunOrKeep(Client& client, RingCommand command) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RunWaiting(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // True: it is completed.
   bool Run(Client& client, RingCommand& command) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -100,6 +104,7 @@ class RingServer {
   std::vector<std::byte> buffer_ ABSL_GUARDED_BY(mutex_);
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;
+  std::unique_ptr<PromptHasher> hasher_;
 };
 
 }  // namespace kvasir
