@@ -259,7 +259,7 @@ absl::Status Server::StartGrpc() {
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, kLookaheadBytes);
   // A call holds a thread until its answer has gone: who never reads answers has few of them, and
   // is cut off.
-  call_bound_ = std::make_unique<CallBound>(*callers_, kCallsOfUserMax);
+  call_bound_ = std::make_unique<CallBound>(*callers_, audit_, kCallsOfUserMax);
   std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> bounds;
   bounds.push_back(call_bound_->MakeFactory());
   builder.experimental().SetInterceptorCreators(std::move(bounds));

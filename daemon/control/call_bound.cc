@@ -5,6 +5,8 @@
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/interceptor.h>
 
+#include "base/error.h"
+
 namespace kvasir {
 
 // One call.
@@ -22,6 +24,10 @@ class CallBound::Watch : public grpc::experimental::Interceptor {
       // Every service here is synchronous, so that this is what contexts are.
       const auto peer = bound_.callers_.PeerOf(static_cast<grpc::ServerContext&>(*context_));
       if (peer.ok() && !bound_.Enter(peer->uid)) {
+        bound_.audit_.NoteRefusal(
+            {"call", CredentialsOf(*peer), "", {}},
+            ResourceExhausted("too many calls of this user are under way: max={}",
+                              bound_.calls_max_));
         context_->TryCancel();
       } else if (peer.ok()) {
         uid_ = peer->uid;
@@ -59,7 +65,6 @@ bool CallBound::Enter(uint32_t uid) {
     ++calls;
     return true;
   }
-  cancelled_.fetch_add(1, std::memory_order_relaxed);
   return false;
 }
 
