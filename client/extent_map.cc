@@ -25,15 +25,15 @@ absl::Status ExtentMap::ReceiveOne(Instant deadline) {
                           shm::ParseExtentNotice({std::span(buffer).first(message.bytes),
                                                   message.truncated, message.fds.size()}));
   const bool kept = notice.extent_kind == static_cast<uint32_t>(shm::ExtentKind::kKept);
+  const Access access = kept ? Access::kReadOnly : Access::kReadWrite;
   KVASIR_ASSIGN_OR_RETURN(MappedRegion map,
-                          MappedRegion::Map(message.fds[0], notice.bytes,
-                                            kept ? Access::kReadOnly : Access::kReadWrite));
-  entries_[notice.slot] = {std::move(map), notice.generation};
+                          MappedRegion::Map(message.fds[0], notice.bytes, access));
+  entries_[notice.slot] = {std::move(map), notice.generation, access};
   return absl::OkStatus();
 }
 
 absl::StatusOr<std::byte*> ExtentMap::At(uint32_t slot, uint32_t generation, uint64_t offset,
-                                         uint64_t bytes, Instant deadline) {
+                                         uint64_t bytes, Instant deadline, Access access) {
   MutexLock lock(mutex_);
   for (;;) {
     const auto found = entries_.find(slot);
@@ -42,6 +42,10 @@ absl::StatusOr<std::byte*> ExtentMap::At(uint32_t slot, uint32_t generation, uin
       if (offset > map.bytes() || bytes > map.bytes() - offset) {
         return DataLoss("block lies outside its extent: offset={} bytes={} extent_bytes={}", offset,
                         bytes, map.bytes());
+      }
+      if (access == Access::kReadWrite && found->second.access != Access::kReadWrite) {
+        return DataLoss("block to be written lies in an extent of kept rows: extent={} offset={}",
+                        slot, offset);
       }
       return map.data() + offset;
     }

@@ -24,9 +24,9 @@ class ExtentMap {
 
   // Address of `offset` in the extent of that slot; waits for its notice if it is on its way.
   // Errors: kUnavailable when the daemon hung up, kDeadlineExceeded, kDataLoss when the daemon
-  // names a place outside the extent.
+  // names a place outside the extent, or for writing one that is lent for reading.
   absl::StatusOr<std::byte*> At(uint32_t slot, uint32_t generation, uint64_t offset, uint64_t bytes,
-                                Instant deadline);
+                                Instant deadline, Access access = Access::kReadOnly);
 
   uint64_t mapped_bytes() const;
 
@@ -34,6 +34,7 @@ class ExtentMap {
   struct Entry {
     MappedRegion map;
     uint32_t generation = 0;
+    Access access = Access::kReadOnly;
   };
   absl::Status ReceiveOne(Instant deadline) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

@@ -183,9 +183,9 @@ absl::Status SequenceState::OpenLane(LaneViews& lane, const v1::LaneReport& open
   }
   if (lane.report_geometry.bytes > 0) {
     KVASIR_ASSIGN_OR_RETURN(
-        lane.report,
-        session_->extents->At(opened.extent(), opened.generation(), opened.offset(),
-                              lane.report_geometry.bytes, session_->DeadlineFromNow()));
+        lane.report, session_->extents->At(opened.extent(), opened.generation(), opened.offset(),
+                                           lane.report_geometry.bytes, session_->DeadlineFromNow(),
+                                           Access::kReadWrite));
   }
   return absl::OkStatus();
 }

@@ -43,11 +43,20 @@ absl::Status SequenceState::LoadTable() {
           "block table is malformed: version={} lane={} sticky={} recent_first={} max={}",
           table_.version, i, span.sticky, span.recent_first, rows_);
     }
+    lane.sticky.assign(sticky, sticky + span.sticky);
+    // Whoever attends looks them up among the recent rows.
+    uint64_t low = span.recent_first;
+    for (const uint64_t row : lane.sticky) {
+      if (row < low || row >= rows_) {
+        return DataLoss("sticky row is out of bounds: version={} lane={} row={} min={} max={}",
+                        table_.version, i, row, low, rows_);
+      }
+      low = row + 1;
+    }
     lane.kept_rows = span.kept_rows;
     lane.window = span.window;
     lane.recent_first = span.recent_first;
     lane.records_from = span.records_from;
-    lane.sticky.assign(sticky, sticky + span.sticky);
     ShiftRecent(lane, lane.recent_first / model_.slots_per_block);
     ClearKeptMass(lane);
   }
@@ -151,7 +160,9 @@ void SequenceState::ShiftRecent(LaneViews& lane, uint64_t first_block) {
 
 absl::Status SequenceState::ExtendRecent() {
   // acquire: pairs with the release in core::Sequence::Grant()
-  granted_ = board_.granted.load(std::memory_order_acquire);
+  const uint64_t slots = model_.slots_per_block;
+  const uint64_t granted = board_.granted.load(std::memory_order_acquire) / slots * slots;
+  granted_ = 0;  // until all of them are there: whoever tries again reads the directory anew
   const uint64_t dir_cap = board_.dir_cap;
   const auto* dir = session_->InD<shm::RecentRef>(board_.dir_off, dir_cap * lanes_.size());
   if (dir == nullptr || dir_cap == 0) {
@@ -159,13 +170,20 @@ absl::Status SequenceState::ExtendRecent() {
   }
   for (size_t i = 0; i < lanes_.size(); ++i) {
     LaneViews& lane = lanes_[i];
-    for (uint64_t block = lane.first_block + lane.block_base.size();
-         block < granted_ / model_.slots_per_block; ++block) {
+    const uint64_t blocks = granted / slots;
+    if (blocks > lane.first_block && blocks - lane.first_block > dir_cap) {
+      return DataLoss("more rows are granted than the directory has: id={} granted={} dir_cap={}",
+                      id_, granted, dir_cap);
+    }
+    for (uint64_t block = lane.first_block + lane.block_base.size(); block < blocks; ++block) {
       const shm::RecentRef ref = dir[i * dir_cap + block % dir_cap];
+      if (ref.group_off % kPageBytes != 0) {
+        return DataLoss("recent block is misaligned: id={} off={}", id_, ref.group_off);
+      }
       KVASIR_ASSIGN_OR_RETURN(
           std::byte* const base,
           session_->extents->At(ref.extent, ref.generation, ref.group_off, lane.recent_block.bytes,
-                                session_->DeadlineFromNow()));
+                                session_->DeadlineFromNow(), Access::kReadWrite));
       lane.block_base.push_back(base);
       for (size_t l = 0; l < lane.layers.size(); ++l) {
         lane.recent[l].push_back(
@@ -177,6 +195,7 @@ absl::Status SequenceState::ExtendRecent() {
       }
     }
   }
+  granted_ = granted;
   return absl::OkStatus();
 }
 

@@ -181,10 +181,10 @@ absl::StatusOr<ModelHandle> Session::RegisterModel(const ModelSpec& spec) {
   ClientModel model = ModelOf(spec, response.slots_per_block());
   const shm::GroupGeometry geometry =
       shm::MakeGroupGeometry(model.row_bytes, model.slots_per_block);
-  KVASIR_ASSIGN_OR_RETURN(
-      std::byte* const probe,
-      state_->extents->At(response.probe_extent(), response.probe_generation(),
-                          response.probe_offset(), geometry.bytes, state_->DeadlineFromNow()));
+  KVASIR_ASSIGN_OR_RETURN(std::byte* const probe,
+                          state_->extents->At(response.probe_extent(), response.probe_generation(),
+                                              response.probe_offset(), geometry.bytes,
+                                              state_->DeadlineFromNow(), Access::kReadWrite));
   v1::ProbeLayoutRequest probe_request;
   probe_request.set_model_id(response.model_id());
   uint64_t seed = 0;

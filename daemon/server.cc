@@ -260,7 +260,8 @@ absl::Status Server::StartGrpc() {
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, kLookaheadBytes);
   // A call holds a thread until its answer has gone: who never reads answers has few of them, and
   // is cut off.
-  call_bound_ = std::make_unique<CallBound>(*callers_, 2 * config_.limits.calls_per_tenant_max);
+  call_bound_ =
+      std::make_unique<CallBound>(*callers_, audit_, 2 * config_.limits.calls_per_tenant_max);
   std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> bounds;
   bounds.push_back(call_bound_->MakeFactory());
   builder.experimental().SetInterceptorCreators(std::move(bounds));

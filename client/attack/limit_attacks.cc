@@ -147,6 +147,15 @@ void AttackByUnreadAnswers(const Target& target, Attempts& attempts) {
   }
   attempts.Add(what, most <= kThreadsMax ? Verdict::kRefused : Verdict::kSucceeded,
                fmt::format("daemon: {} threads more for {} calls", most, calls));
+  connections.clear();
+  // Its user is heard again once the daemon has seen them go.
+  Calls honest(target.control_socket, "");
+  for (int i = 0; i < 100; ++i) {
+    v1::GetStatsResponse stats;
+    if (honest.CallAdmin(&v1::Admin::Stub::GetStats, v1::GetStatsRequest(), &stats).ok()) return;
+    std::this_thread::sleep_for(milliseconds(50));
+  }
+  attempts.Add("be heard after a flood", Verdict::kStrange, "no call is answered any more");
 }
 
 }  // namespace

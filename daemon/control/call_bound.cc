@@ -5,6 +5,8 @@
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/interceptor.h>
 
+#include "base/error.h"
+
 namespace kvasir {
 
 // One call.
@@ -22,6 +24,10 @@ class CallBound::Watch : public grpc::experimental::Interceptor {
       // Every service here is synchronous, so that this is what contexts are.
       const auto caller = bound_.callers_.CallerOf(static_cast<grpc::ServerContext&>(*context_));
       if (caller.ok() && !bound_.Enter(caller->slot)) {
+        bound_.audit_.NoteRefusal(
+            {"call", CredentialsOf(caller->peer), "", {}},
+            ResourceExhausted("too many calls of this tenant are under way: max={}",
+                              bound_.calls_max_));
         context_->TryCancel();
       } else if (caller.ok()) {
         slot_ = caller->slot;
@@ -59,7 +65,6 @@ bool CallBound::Enter(size_t slot) {
     ++calls;
     return true;
   }
-  cancelled_.fetch_add(1, std::memory_order_relaxed);
   return false;
 }
 

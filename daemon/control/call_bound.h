@@ -8,7 +8,6 @@
 #ifndef KVASIR_DAEMON_CONTROL_CALL_BOUND_H_
 #define KVASIR_DAEMON_CONTROL_CALL_BOUND_H_
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -17,6 +16,7 @@
 #include <grpcpp/support/server_interceptor.h>
 
 #include "base/mutex.h"
+#include "daemon/control/audit_log.h"
 #include "daemon/control/caller.h"
 
 namespace kvasir {
@@ -24,13 +24,12 @@ namespace kvasir {
 // Thread-safe. Cost: a lock for a few instructions, twice a call.
 class CallBound {
  public:
-  CallBound(const CallerRegistry& callers, uint32_t calls_max)
-      : callers_(callers), calls_max_(calls_max) {}
+  // Refusals go into `audit`. Both must outlive it.
+  CallBound(const CallerRegistry& callers, AuditLog& audit, uint32_t calls_max)
+      : callers_(callers), audit_(audit), calls_max_(calls_max) {}
 
   // For the server's builder. The factory refers to this bound, which must outlive the server.
   std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface> MakeFactory();
-
-  uint64_t cancelled() const { return cancelled_; }
 
  private:
   class Factory;
@@ -40,8 +39,8 @@ class CallBound {
   void Leave(size_t slot);
 
   const CallerRegistry& callers_;
+  AuditLog& audit_;
   const uint32_t calls_max_;
-  std::atomic<uint64_t> cancelled_ = 0;
   Mutex mutex_;
   std::map<size_t, uint32_t> calls_ ABSL_GUARDED_BY(mutex_);  // by slot of CallSlots
 };

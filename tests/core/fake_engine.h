@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -86,6 +87,10 @@ class FakeEngine final : public ExtentSender {
   void WriteRow(Stream& stream, uint32_t id, float mass = 0.5F);
   // Overwrites the keys of a row that is in recent, in every layer.
   void SpoilKeys(const Stream& stream, uint64_t row, uint16_t bits);
+  // The group of a row that is in recent.
+  std::span<std::byte> GroupOf(const Stream& stream, uint64_t row) {
+    return {BlockOf(stream, 0, row), stream.recent.bytes};
+  }
   // Puts rows and adopted into the desk.
   void WriteDesk(const Stream& stream);
   SyncAnswer Sync(const Stream& stream, uint64_t granted_rows, std::optional<uint64_t> table_row);

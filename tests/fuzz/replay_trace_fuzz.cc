@@ -6,6 +6,13 @@
 #include <string>
 
 #include "replay/trace.h"
+#include "tests/fuzz/fuzz_options.h"
+
+// Two seeds are 40 KB long, for what is nested deeply: by them libFuzzer would make all inputs as
+// long. As regressions they are read whole.
+extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
+  return kvasir::fuzz::AddOption("-max_len=2048", argc, argv);
+}
 
 // The first byte chooses the tokens of a block; the file is what follows.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

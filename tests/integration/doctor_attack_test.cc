@@ -21,12 +21,6 @@ constexpr uint32_t kVictimUid = 12001, kAttackerUid = 12002, kStrangerUid = 1200
 
 class DoctorAttackTest : public UsersFixture {
  protected:
-  // What it logs goes into a file: attacks have it say more than a pipe holds that nobody reads.
-  bool StartDaemon(const Config& config) {
-    std::vector<std::string> prefix = AsUser(kDaemonUid);
-    prefix.insert(prefix.end(), {"/bin/sh", "-c", "exec \"$@\" 2>" + run_ + "/log", "sh"});
-    return daemon_.Start(config, prefix);
-  }
   struct Result {
     int exit_code = 0;
     std::string output, errors;
@@ -49,7 +43,7 @@ class DoctorAttackTest : public UsersFixture {
 TEST_F(DoctorAttackTest, EverythingIsRefused) {
   const Config config = MakeConfig({{"team-victim", {kVictimUid}, 16 * kMiB, "full"},
                                     {"team-thief", {kAttackerUid}, 16 * kMiB, "full"}});
-  ASSERT_TRUE(StartDaemon(config));
+  ASSERT_TRUE(StartLogged(config));
   const Result result = Doctor({"--attack", Users(kVictimUid, kAttackerUid)});
   EXPECT_EQ(result.exit_code, 0) << result.output << result.errors;
   EXPECT_THAT(
@@ -66,7 +60,7 @@ TEST_F(DoctorAttackTest, EverythingIsRefused) {
 
 TEST_F(DoctorAttackTest, UsersOfOneTenantAreNotKeptApart) {
   const Config config = MakeConfig({{"team", {kVictimUid, kAttackerUid}, 32 * kMiB, "full"}});
-  ASSERT_TRUE(StartDaemon(config));
+  ASSERT_TRUE(StartLogged(config));
   const Result result = Doctor({"--attack", Users(kVictimUid, kAttackerUid)});
   EXPECT_EQ(result.exit_code, 1) << result.output << result.errors;
   EXPECT_THAT(result.output, AllOf(HasSubstr("pass for a user of the other tenant"),
@@ -75,7 +69,7 @@ TEST_F(DoctorAttackTest, UsersOfOneTenantAreNotKeptApart) {
 
 TEST_F(DoctorAttackTest, WhatIsMissingIsSaid) {
   const Config config = MakeConfig({{"team", {kVictimUid}, 32 * kMiB, "full"}});
-  ASSERT_TRUE(StartDaemon(config));
+  ASSERT_TRUE(StartLogged(config));
   Result result = Doctor({"--attack"});
   EXPECT_EQ(result.exit_code, 1);
   EXPECT_THAT(result.errors, HasSubstr("needs --attack-users=VICTIM,ATTACKER"));

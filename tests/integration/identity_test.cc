@@ -170,13 +170,13 @@ TEST_F(CgroupIdentityTest, ACgroupIsBeforeAUid) {
   EXPECT_EQ(Ask(In(made_[0], AsUser(kOther))).sees, "none");
   EXPECT_EQ(Ask(AsUser(kUser)).sees, "by-uid");
   // A session's token is of no use to the same user in another tenant's cgroup.
-  victim_token_ = told_a.token;
-  ASSERT_EQ(victim_token_.size(), 32U);
+  ASSERT_EQ(told_a.token.size(), 32U);
   std::vector<std::string> thief = In(b, AsUser(kUser));
   thief.push_back(folder_.path() + "/two_users_actor");
-  thief.push_back("--gtest_filter=Attacker.CannotUseAnothersToken");
+  thief.push_back("--gtest_filter=Attacker.CannotUseAnothersNames");
   ChildProcess process(
-      thief, {"KVASIR_CONTROL=" + run_ + "/control.sock", "KVASIR_VICTIM_TOKEN=" + victim_token_});
+      thief, {"KVASIR_TARGET=control_socket=" + run_ + "/control.sock\ndata_socket=" + run_ +
+              "/data.sock\ntoken=" + told_a.token});
   ExpectPassed(process);
 }
 

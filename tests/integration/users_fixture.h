@@ -7,6 +7,8 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <string>
@@ -66,17 +68,27 @@ class UsersFixture : public ::testing::Test {
     return config;
   }
 
+  // Starts the daemon, which logs into a file: attacks have it say more than a pipe holds that
+  // nobody reads.
+  bool StartLogged(const Config& config) {
+    std::vector<std::string> prefix = AsUser(kDaemonUid);
+    prefix.insert(prefix.end(), {"/bin/sh", "-c", "exec \"$@\" 2>" + run_ + "/log", "sh"});
+    return daemon_.Start(config, prefix);
+  }
+  std::string ReadLog() const {
+    std::ifstream file(run_ + "/log");
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
+
   // Runs the tests `role`.* of the actor; `as` is put before its command line.
   std::unique_ptr<ChildProcess> Act(const std::vector<std::string>& as, const std::string& role) {
     std::vector<std::string> argv = as;
     argv.push_back(folder_.path() + "/two_users_actor");
     argv.push_back("--gtest_filter=" + role + ".*");
     return std::make_unique<ChildProcess>(
-        argv, std::vector<std::string>{
-                  "KVASIR_CONTROL=" + run_ + "/control.sock", "KVASIR_DATA=" + run_ + "/data.sock",
-                  "KVASIR_VICTIM_PID=" + victim_pid_, "KVASIR_VICTIM_TOKEN=" + victim_token_,
-                  "KVASIR_VICTIM_SEQUENCE=" + victim_sequence_,
-                  "KVASIR_DAEMON_PID=" + std::to_string(daemon_.process().pid())});
+        argv,
+        std::vector<std::string>{"KVASIR_CONTROL=" + run_ + "/control.sock",
+                                 "KVASIR_DATA=" + run_ + "/data.sock", "KVASIR_TARGET=" + target_});
   }
 
   // Value of the next `name=` line of a program.
@@ -91,13 +103,14 @@ class UsersFixture : public ::testing::Test {
   static void ExpectPassed(ChildProcess& process) {
     std::string output;
     while (const std::optional<std::string> line = process.ReadLine()) output += *line + "\n";
-    EXPECT_EQ(process.Wait(), 0) << output;
+    EXPECT_EQ(process.Wait(), 0) << output << process.ReadErrors();
     EXPECT_EQ(output.find("0 tests from"), std::string::npos) << output;
   }
 
   TemporaryFolder folder_;
   DaemonProcess daemon_{folder_.path()};
-  std::string run_, victim_pid_, victim_token_, victim_sequence_;
+  std::string run_;
+  std::string target_;  // what attackers are told of their victim (client/attack/target.h)
 };
 
 }  // namespace kvasir::testing
