@@ -384,7 +384,7 @@ class KvCore {
   std::map<const Tenant*, std::deque<PrefixLookup>> prefix_lookups_;  // the newest last
   std::deque<TierQueue> tiers_;                                       // as in the configuration
   std::map<uint64_t, TierLoad> loads_;                          // that are not finished, by job
-  std::map<uint64_t, std::shared_ptr<const Snapshot>> moving_;  // of tier jobs, for the books
+  std::map<uint64_t, std::shared_ptr<const Snapshot>> moving_;  // of jobs, for the books
   std::deque<std::unique_ptr<HandoverJob>> verifications_;      // the older ones first
   std::vector<std::shared_ptr<KeptGroup>> handing_over_;        // of the job that is out
   size_t note_turn_ = 0;                                        // of the tenants

@@ -104,12 +104,14 @@ class KvCore::Adopter {
     if (const auto known = groups_.find(place); known != groups_.end()) {
       KeptGroup& group = *known->second;
       const size_t both = std::min(slots.size(), group.slots.size());
-      const bool same = group.promised == run.digest && &group.geometry() == &geometry &&
+      // Of the tenant: two that go on from a public one's rows name the same groups.
+      const bool same = &group.allocator() == &tenant.kept.For(geometry.bytes) &&
+                        group.promised == run.digest && &group.geometry() == &geometry &&
                         group.records() == records &&
                         (slots.size() == group.slots.size() || group.columns() == 1) &&
                         std::equal(slots.begin(), slots.begin() + static_cast<ptrdiff_t>(both),
                                    group.slots.begin());
-      if (!same) return DataLoss("a group is another prefix's now: extent={}", run.extent);
+      if (!same) return DataLoss("a group is another's now: extent={}", run.extent);
       if (slots.size() > both) group.slots = std::move(slots);
       return known->second;
     }

@@ -17,6 +17,8 @@
 namespace kvasir::core {
 namespace {
 
+// Where `moving_` has the snapshot of the job that is out; no tier job has this id.
+constexpr uint64_t kHandoverJobOut = ~uint64_t{0};
 constexpr std::chrono::seconds kRestWithoutRoom{1};
 // A frozen extent is emptied where at most so many of its groups are left: all of them are moved to
 // win the rest.
@@ -172,6 +174,8 @@ std::unique_ptr<HandoverJob> KvCore::TakeHandoverJob() {
   if (job == nullptr) job = TakeNote();
   if (job == nullptr) job = TakeRehoming();
   if (job == nullptr) return job;
+  // Its recent blocks are in no list of groups.
+  if (job->snapshot != nullptr) moving_[kHandoverJobOut] = job->snapshot;
   for (const HandoverJob::Item& item : job->items) {
     if (item.at.kept != nullptr) handing_over_.push_back(item.at.kept);
     if (item.copy != nullptr) handing_over_.push_back(item.copy);
@@ -181,6 +185,7 @@ std::unique_ptr<HandoverJob> KvCore::TakeHandoverJob() {
 
 void KvCore::FinishHandoverJob(std::unique_ptr<HandoverJob> job) {
   handing_over_.clear();
+  moving_.erase(kHandoverJobOut);
   switch (job->kind) {
     case HandoverJob::Kind::kVerify:
       FinishVerification(*job);

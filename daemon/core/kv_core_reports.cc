@@ -173,8 +173,12 @@ uint64_t KvCore::NamedBytes(const Tenant& tenant) const {
     if (&place.session->tenant == &tenant) bytes += sequence.own_bytes();
     sequence.AddHoldings(&groups, &snapshots);
   }
+  std::set<const BlockList*> blocks;  // one whose groups were moved shares them with the one before
   for (const Snapshot* snapshot : snapshots) {
-    bytes += snapshot->own_bytes([&](const GroupAllocator* of) { return tenant.outside.Owns(of); });
+    for (const Snapshot::Lane& lane : snapshot->lanes) {
+      if (lane.recent == nullptr || !tenant.outside.Owns(&lane.recent->allocator())) continue;
+      if (blocks.insert(lane.recent.get()).second) bytes += lane.recent->bytes();
+    }
     snapshot->AddSharedGroups(&groups);
   }
   for (const KeptGroup* group : groups) {
