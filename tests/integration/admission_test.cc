@@ -129,12 +129,12 @@ TEST_F(AdmissionTest, CallsAreCountedByTenant) {
   for (const auto& context : contexts) context->TryCancel();
   for (std::thread& watcher : watchers) watcher.join();
   grpc::Status again = status;
-  while (!again.ok()) {
+  // Watchers that are cancelled leave some time later; the last one is this call.
+  while (!again.ok() || stats.tenants(0).calls() > 1) {
     again = connections[0]->CallAdmin(&v1::Admin::Stub::GetStats, v1::GetStatsRequest(), &stats);
   }
   ASSERT_EQ(stats.tenants_size(), 1);
   EXPECT_GE(stats.tenants(0).calls_refused(), 2U);
-  EXPECT_EQ(stats.tenants(0).calls(), 1U) << "this one";
 }
 
 TEST_F(AdmissionTest, ConnectionsAreCountedByTenant) {

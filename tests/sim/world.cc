@@ -86,7 +86,7 @@ core::CoreConfig World::Configure() {
   config.sessions_max = 6;
   config.first_extent_bytes = 16 * kKiB << random_.Below(2);
   config.extent_bytes = 32 * kKiB << random_.Below(2);
-  for (TenantConfig& tenant : config.tenants) {
+  for (core::TenantConfig& tenant : config.tenants) {
     tenant.counts.snapshots = 4;
     tenant.counts.prefixes = 12;
     tenant.remote_bytes = 32 * 8 * kKiB;
