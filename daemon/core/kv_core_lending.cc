@@ -42,13 +42,20 @@ bool KvCore::TakeBack() {
 
 absl::Status KvCore::SetBudgets(const std::map<std::string, Budget>& budgets) {
   const uint64_t pool_bytes = pool_.counts().pool_bytes;
-  uint64_t reserved = 0;  // of at most 1,024 tenants with at most 2^46 bytes each
+  uint64_t disk_bytes = 0;  // of the smallest disk tier; 0: there is none whose size is known
+  for (const TierConfig& tier : config_.tiers) {
+    if (tier.capacity_bytes == 0) continue;
+    disk_bytes = disk_bytes == 0 ? tier.capacity_bytes : std::min(disk_bytes, tier.capacity_bytes);
+  }
+  // Of at most 1,024 tenants with at most 2^46 bytes each.
+  uint64_t reserved = 0, disk_reserved = 0;
   std::map<std::string, Budget> unknown = budgets;
   for (const auto& tenant : tenants_) {
     unknown.erase(tenant->config.name);
     const auto found = budgets.find(tenant->config.name);
     if (found == budgets.end()) {
       reserved += tenant->account.budget().reserved_bytes;
+      disk_reserved += tenant->account.budget().disk_reserved_bytes;
       continue;
     }
     const Budget& budget = found->second;
@@ -71,12 +78,22 @@ absl::Status KvCore::SetBudgets(const std::map<std::string, Budget>& budgets) {
                              budget.weight, fairness::kWeightMax);
     }
     reserved += budget.reserved_bytes;
+    if (budget.disk_reserved_bytes > kLimitBytesMax) {
+      return InvalidArgument("reservation out of bounds: tenant={} disk_reserved_bytes={} max={}",
+                             found->first, budget.disk_reserved_bytes, kLimitBytesMax);
+    }
+    disk_reserved += budget.disk_reserved_bytes;
   }
   if (!unknown.empty()) return NotFound("unknown tenant: tenant={}", unknown.begin()->first);
   if (reserved > pool_bytes) {
     return InvalidArgument(
         "tenants reserve more than there is: reserved_bytes={} (of all) pool_bytes={}", reserved,
         pool_bytes);
+  }
+  if (disk_bytes > 0 && disk_reserved > disk_bytes) {
+    return InvalidArgument(
+        "tenants reserve more than there is: disk_reserved_bytes={} (of all) disk_bytes={}",
+        disk_reserved, disk_bytes);
   }
   for (const auto& tenant : tenants_) {
     const auto found = budgets.find(tenant->config.name);

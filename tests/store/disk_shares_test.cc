@@ -77,7 +77,11 @@ TEST_F(DiskSharesTest, ALimitThatIsMadeSmallerEvicts) {
   EXPECT_TRUE(core_->TakeTierHint());
   RunTiers();
   ExpectConserved();
-  budget.disk_reserved_bytes = kCapacity;
+  budget.disk_bytes = 4 * kCapacity;
+  budget.disk_reserved_bytes = 2 * kCapacity;
+  EXPECT_NE(MessageOf(core_->SetBudgets({{"a", budget}})).find("reserve more than there is"),
+            std::string::npos);
+  budget.disk_bytes = kCapacity;
   EXPECT_NE(MessageOf(core_->SetBudgets({{"a", budget}})).find("disk_reserved_bytes"),
             std::string::npos);
 }
