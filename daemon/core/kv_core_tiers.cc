@@ -208,10 +208,7 @@ void KvCore::FinishStore(TierJob& job) {
     }
     store.saved_wanted = false;
     if (job.status.code() == absl::StatusCode::kResourceExhausted) {
-      // The place is smaller than was said.
-      TierQueue& place = tiers_[job.tier];
-      if (place.capacity_bytes > 0) place.capacity_bytes = StoredBytes(job.tier);
-      if (!MakeTierRoom(job.tier, tenant, job.bytes)) (void)store.cache().MakeRoom();
+      (void)store.cache().MakeRoom();  // the place has less room than was said
     }
     return;
   }

@@ -66,7 +66,7 @@ struct TierQueue {
   std::deque<std::unique_ptr<TierJob>> reads, writes;  // the older ones first
   double read_bytes_per_s = 0;                         // measured; 0: not yet
   size_t turn = 0;                                     // of the tenants
-  uint64_t capacity_bytes = 0;                         // TierConfig's; less where that was not so
+  uint64_t capacity_bytes = 0;                         // TierConfig's
 };
 struct TierLoad {
   size_t tier = 0;
