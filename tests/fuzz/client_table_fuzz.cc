@@ -17,35 +17,19 @@
 #include "client/sequence_state.h"
 #include "proto/shm/command_ring_layout.h"
 #include "ring/ring_memory.h"
+#include "tests/fuzz/fuzz_input.h"
 
 namespace {
 
 using namespace kvasir;  // NOLINT(google-build-using-namespace): a program of one file
+using fuzz::Input;
+using fuzz::Require;
 
 constexpr uint64_t kDBytes = 64 << 10, kEBytes = 32 << 10, kExtentBytes = 256 << 10;
 constexpr uint64_t kBoardsOff = 4096, kArenaOff = 8192, kRingOff = 32 << 10;
 constexpr uint64_t kDirOff = 8192, kSpanOff = 9216, kRunsOff = 10'240, kStickyOff = 12'288;
 constexpr uint64_t kArenaEnd = 12'544;
 constexpr uint32_t kSlots = 16, kDirCap = 8, kUid = 5;
-
-void Require(bool condition) {
-  if (!condition) std::abort();
-}
-
-class Input {
- public:
-  Input(const uint8_t* data, size_t size) : data_(data), size_(size) {}
-  bool empty() const { return size_ == 0; }
-  uint64_t Number(int bytes) {
-    uint64_t value = 0;
-    for (int i = 0; i < bytes && size_ > 0; ++i, --size_) value |= uint64_t{*data_++} << (8 * i);
-    return value;
-  }
-
- private:
-  const uint8_t* data_;
-  size_t size_;
-};
 
 UniqueFd MakeFile(uint64_t bytes) {
   UniqueFd fd(::memfd_create("fuzz", MFD_CLOEXEC));

@@ -19,6 +19,7 @@
 #include "base/bytes.h"
 #include "base/log.h"
 #include "tests/core/fake_engine.h"
+#include "tests/fuzz/fuzz_input.h"
 #include "tests/fuzz/fuzz_options.h"
 
 namespace {
@@ -26,6 +27,8 @@ namespace {
 using namespace kvasir;        // NOLINT(google-build-using-namespace): a program of one file
 using namespace kvasir::core;  // NOLINT(google-build-using-namespace)
 using core::testing::FakeEngine;
+using fuzz::Input;
+using fuzz::Require;
 
 constexpr std::array kRetentions = {
     "full",
@@ -40,25 +43,6 @@ constexpr std::array kRetentions = {
     "gemfilter:filter_layer=0,topk=3",
     "infllm:n_init=0,n_local=4,block_size=4,topk=1,repr_topk=1,max_cached_block=1,"
     "exc_block_size=1"};
-
-void Require(bool condition) {
-  if (!condition) std::abort();
-}
-
-class Input {
- public:
-  Input(const uint8_t* data, size_t size) : data_(data), size_(size) {}
-  bool empty() const { return size_ == 0; }
-  uint64_t Number(int bytes) {
-    uint64_t value = 0;
-    for (int i = 0; i < bytes && size_ > 0; ++i, --size_) value |= uint64_t{*data_++} << (8 * i);
-    return value;
-  }
-
- private:
-  const uint8_t* data_;
-  size_t size_;
-};
 
 class World {
  public:
