@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
@@ -40,20 +41,19 @@ DaemonPlace PlaceFromEnvironment() {
   return place;
 }
 
-OwnedSession ConnectTo(const DaemonPlace& place, std::string* error) {
+OwnedSession ConnectTo(const DaemonPlace& place, kvasir_error* error) {
   kvasir_connect_options options{};
   options.struct_size = sizeof(options);
   options.control_socket = place.control_socket.c_str();
   options.data_socket = place.data_socket.c_str();
   options.deadline_ms = place.deadline_ms;
   kvasir_session* session = nullptr;
-  kvasir_error why{};
-  if (kvasir_connect(&options, &session, &why) != KVASIR_OK) {
-    *error = std::string("no session with kvasird: ") + why.text +
-             ": KVASIR_CONTROL_SOCKET=" + place.control_socket;
-    return nullptr;
-  }
-  return OwnedSession(session);
+  if (kvasir_connect(&options, &session, error) == KVASIR_OK) return OwnedSession(session);
+  const std::string why = error->text;
+  (void)std::snprintf(error->text, sizeof(error->text),
+                      "no session with kvasird: %s: KVASIR_CONTROL_SOCKET=%s", why.c_str(),
+                      place.control_socket.c_str());
+  return nullptr;
 }
 
 std::unique_ptr<DaemonBuffer> DaemonBuffer::Create(const DaemonPlace& place, size_t bytes,
@@ -73,9 +73,9 @@ std::unique_ptr<DaemonBuffer> DaemonBuffer::Create(const DaemonPlace& place, siz
 }
 
 std::string DaemonBuffer::Open(const DaemonPlace& place) {
-  std::string error;
-  session_ = ConnectTo(place, &error);
-  if (session_ == nullptr) return error;
+  kvasir_error why{};
+  session_ = ConnectTo(place, &why);
+  if (session_ == nullptr) return why.text;
 
   // One layer whose K row is the share of a slot, and no V: so a block is one piece.
   kvasir_layer layer{};
@@ -92,7 +92,6 @@ std::string DaemonBuffer::Open(const DaemonPlace& place) {
   spec.slots_per_block = kSlots;
   spec.weights_digest = {kDigest, sizeof(kDigest) - 1};
   kvasir_model model{};
-  kvasir_error why{};
   if (kvasir_register_model(session_.get(), &spec, &model, &why) != KVASIR_OK) return why.text;
 
   const std::string label = "llama.cpp buffer of " + Mebibytes(bytes_);

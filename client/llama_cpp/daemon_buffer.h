@@ -34,8 +34,8 @@ struct SequenceCloser {
 };
 using OwnedSequence = std::unique_ptr<kvasir_sequence, SequenceCloser>;
 
-// Null with the reason in `error`.
-OwnedSession ConnectTo(const DaemonPlace& place, std::string* error);
+// Null with the reason, which names the socket, in `error`.
+OwnedSession ConnectTo(const DaemonPlace& place, kvasir_error* error);
 
 // The memory is the recent blocks of a sequence that never commits a row, in a session of its own:
 // what an engine frees is uncharged at once, and a process that dies leaves nothing. The blocks are

@@ -312,9 +312,9 @@ extern "C" __attribute__((visibility("default"))) ggml_backend_reg_t ggml_backen
         "; KVASIR_ANY_GGML=1 tries it all the same");
     return nullptr;
   }
-  std::string error;
-  if (ConnectTo(PlaceFromEnvironment(), &error) == nullptr) {
-    Say("the KV cache stays in llama.cpp's own memory: " + error);
+  kvasir_error why{};
+  if (ConnectTo(PlaceFromEnvironment(), &why) == nullptr) {
+    Say(std::string("the KV cache stays in llama.cpp's own memory: ") + why.text);
     return nullptr;
   }
   static ggml_backend_reg registry = {KVASIR_GGML_API_VERSION,
