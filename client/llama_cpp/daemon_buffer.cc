@@ -20,23 +20,21 @@ constexpr uint32_t kBlocksAtOnce = 64;
 
 std::string Mebibytes(uint64_t bytes) { return std::to_string((bytes + kMiB - 1) / kMiB) + " MiB"; }
 
-std::string FromEnvironment(const char* name) {
-  const char* const value = std::getenv(name);
+std::string Given(const char* value, const char* variable) {
+  if (value == nullptr) value = std::getenv(variable);
   return value == nullptr ? "" : value;
 }
 
 }  // namespace
 
-DaemonPlace PlaceFromEnvironment() {
+DaemonPlace FindDaemon(const char* control_socket, const char* data_socket) {
   DaemonPlace place;
-  place.control_socket = FromEnvironment("KVASIR_CONTROL_SOCKET");
+  place.control_socket = Given(control_socket, "KVASIR_CONTROL_SOCKET");
   if (place.control_socket.empty()) place.control_socket = "/run/kvasir/control.sock";
-  place.data_socket = FromEnvironment("KVASIR_DATA_SOCKET");
+  place.data_socket = Given(data_socket, "KVASIR_DATA_SOCKET");
   if (place.data_socket.empty()) {
-    const size_t slash = place.control_socket.find_last_of('/');
-    place.data_socket = slash == std::string::npos
-                            ? std::string("data.sock")
-                            : place.control_socket.substr(0, slash + 1).append("data.sock");
+    const size_t folder = place.control_socket.find_last_of('/') + 1;  // 0 where there is none
+    place.data_socket = place.control_socket.substr(0, folder) + "data.sock";
   }
   return place;
 }

@@ -20,9 +20,9 @@ struct DaemonPlace {
   uint64_t deadline_ms = 0;  // of every call; 0: as kvasir_connect_options
 };
 
-// KVASIR_CONTROL_SOCKET and KVASIR_DATA_SOCKET; a data socket that is not named lies beside the
-// control socket, by its usual name.
-DaemonPlace PlaceFromEnvironment();
+// What is null comes from KVASIR_CONTROL_SOCKET and KVASIR_DATA_SOCKET; a data socket that is named
+// nowhere lies beside the control socket, by its usual name.
+DaemonPlace FindDaemon(const char* control_socket = nullptr, const char* data_socket = nullptr);
 
 struct SessionCloser {
   void operator()(kvasir_session* session) const { kvasir_disconnect(session); }

@@ -4,7 +4,7 @@
 #include <limits>
 #include <string>
 
-#include "client/llama_cpp/llama_cache.h"
+#include "client/llama_cpp/daemon_model.h"
 
 namespace kvasir::llama_cpp {
 namespace {
@@ -125,6 +125,12 @@ kvasir_code FindVisibleRows(kvasir_sequence* from, VisibleRows* visible, kvasir_
     visible->positions = std::move(positions);
   }
   return KVASIR_OK;
+}
+
+void WriteRows(const VisibleRows& visible, const StateLayout& layout, StateImage& image) {
+  for (size_t l = 0; l < layout.layers.size(); ++l) {
+    for (const RowRun& run : visible.runs[l]) image.WriteRows(layout, layout.layers[l], run);
+  }
 }
 
 }  // namespace kvasir::llama_cpp

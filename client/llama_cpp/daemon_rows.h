@@ -27,6 +27,9 @@ struct VisibleRows {
 // layers or heads see different rows, or rows at positions that are not their own; the daemon's.
 kvasir_code FindVisibleRows(kvasir_sequence* from, VisibleRows* visible, kvasir_error* error);
 
+// Into the cells of `layout`, whose positions are those of `visible`.
+void WriteRows(const VisibleRows& visible, const StateLayout& layout, StateImage& image);
+
 }  // namespace kvasir::llama_cpp
 
 #endif  // KVASIR_CLIENT_LLAMA_CPP_DAEMON_ROWS_H_

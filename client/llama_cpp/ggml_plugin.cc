@@ -131,7 +131,7 @@ const char* TypeName(ggml_backend_buffer_type_t) { return "KVASIR"; }
 
 ggml_backend_buffer_t AllocateBuffer(ggml_backend_buffer_type_t type, size_t size) {
   std::string error;
-  std::unique_ptr<DaemonBuffer> memory = DaemonBuffer::Create(PlaceFromEnvironment(), size, &error);
+  std::unique_ptr<DaemonBuffer> memory = DaemonBuffer::Create(FindDaemon(), size, &error);
   if (memory == nullptr) {
     Say("no memory for llama.cpp: " + error);
     return nullptr;
@@ -313,7 +313,7 @@ extern "C" __attribute__((visibility("default"))) ggml_backend_reg_t ggml_backen
     return nullptr;
   }
   kvasir_error why{};
-  if (ConnectTo(PlaceFromEnvironment(), &why) == nullptr) {
+  if (ConnectTo(FindDaemon(), &why) == nullptr) {
     Say(std::string("the KV cache stays in llama.cpp's own memory: ") + why.text);
     return nullptr;
   }

@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "client/llama_cpp/daemon_model.h"
 #include "client/llama_cpp/llama_cache.h"
 
 using kvasir::llama_cpp::Fail;

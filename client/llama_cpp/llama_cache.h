@@ -21,9 +21,6 @@ struct llama_context;
 
 namespace kvasir::llama_cpp {
 
-// Writes code and text, and returns the code.
-kvasir_code Fail(kvasir_error* error, kvasir_code code, const std::string& text);
-
 // Not thread-safe. Errors of its methods: kvasir_llama.h.
 class LlamaCache {
  public:
@@ -52,8 +49,6 @@ class LlamaCache {
   kvasir_code Probe(int32_t sequence, std::string* digest, kvasir_error* error);
   kvasir_code Register(const kvasir_llama_options& options, const std::string& digest,
                        kvasir_error* error);
-  kvasir_code OpenSequence(const char* retention, const kvasir_prompt* prompt,
-                           OwnedSequence* sequence, kvasir_error* error);
   // Copies the rows of `tokens` that the daemon's sequence does not have yet.
   kvasir_code CopyToDaemon(int32_t sequence, std::span<const uint32_t> tokens, kvasir_sequence* to,
                            kvasir_error* error);

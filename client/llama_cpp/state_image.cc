@@ -7,35 +7,19 @@
 #include <utility>
 
 #include <ggml.h>
-#include <llama.h>
 
 namespace kvasir::llama_cpp {
-namespace {
-
-// Copies are noted while it lives.
-class CaptureScope {
- public:
-  CaptureScope(kvasir_capture_transfers_fn capture, kvasir_transfer_sink sink, void* user)
-      : capture_(capture) {
-    if (capture_ != nullptr) capture_(sink, user);
-  }
-  ~CaptureScope() {
-    if (capture_ != nullptr) capture_(nullptr, nullptr);
-  }
-  CaptureScope(const CaptureScope&) = delete;
-  CaptureScope& operator=(const CaptureScope&) = delete;
-
- private:
-  const kvasir_capture_transfers_fn capture_;
-};
-
-}  // namespace
-
-std::optional<StateImage> StateImage::Map(size_t bytes) {
+std::optional<StateImage> StateImage::OfSize(size_t bytes) {
   void* const base = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (base == MAP_FAILED) return std::nullopt;
   return StateImage(static_cast<std::byte*>(base), bytes);
+}
+
+std::optional<StateImage> StateImage::Make(const StateLayout& layout) {
+  std::optional<StateImage> image = OfSize(layout.bytes);
+  if (image) layout.WriteTo(image->bytes());
+  return image;
 }
 
 StateImage::StateImage(StateImage&& other) noexcept
@@ -48,40 +32,16 @@ StateImage::~StateImage() {
   if (base_ != nullptr) ::munmap(base_, bytes_);
 }
 
-void StateImage::Note(void* user, const kvasir_transfer* transfer) {
-  auto* const image = static_cast<StateImage*>(user);
-  const auto at = static_cast<size_t>(static_cast<const std::byte*>(transfer->data) - image->base_);
-  image->pieces_.push_back(
+void StateImage::NoteTransfer(void* image, const kvasir_transfer* transfer) {
+  auto* const self = static_cast<StateImage*>(image);
+  const auto at = static_cast<size_t>(static_cast<const std::byte*>(transfer->data) - self->base_);
+  self->pieces_.push_back(
       {at, transfer->size, static_cast<std::byte*>(transfer->tensor->data) + transfer->offset});
 }
 
-std::optional<StateImage> StateImage::Get(llama_context* context, int32_t sequence,
-                                          kvasir_capture_transfers_fn capture) {
-  const size_t bytes = llama_state_seq_get_size(context, sequence);
-  if (bytes == 0) return std::nullopt;
-  std::optional<StateImage> image = Map(bytes);
-  if (!image) return std::nullopt;
-  const CaptureScope scope(capture, Note, &*image);
-  if (llama_state_seq_get_data(context, reinterpret_cast<uint8_t*>(image->base_), bytes,
-                               sequence) != bytes) {
-    return std::nullopt;
-  }
-  return image;
-}
-
-std::optional<StateImage> StateImage::Make(const StateLayout& layout) {
-  std::optional<StateImage> image = Map(layout.bytes);
-  if (image) layout.WriteTo(image->bytes());
-  return image;
-}
-
-bool StateImage::Set(llama_context* context, int32_t sequence,
-                     kvasir_capture_transfers_fn capture) {
+void StateImage::ForgetTransfers() {
   pieces_.clear();
   last_ = 0;
-  const CaptureScope scope(capture, Note, this);
-  return llama_state_seq_set_data(context, reinterpret_cast<const uint8_t*>(base_), bytes_,
-                                  sequence) == bytes_;
 }
 
 uint64_t StateImage::captured_bytes() const {

@@ -11,8 +11,6 @@
 #include "client/llama_cpp/plugin_hooks.h"
 #include "client/llama_cpp/state_layout.h"
 
-struct llama_context;
-
 namespace kvasir::llama_cpp {
 
 // Neighbouring rows of one layer outside llama.cpp, which stand in the cells from `cell` on.
@@ -24,23 +22,22 @@ struct RowRun {
   size_t cell = 0;
 };
 
-// Address space of the state's size, of which pages are taken as they are written. With `capture`
-// (the plug-in's hook) llama.cpp copies no row: where it would have, is noted, and rows are copied
-// from and to its tensors.
+// Address space of the state's size, of which pages are taken as they are written. Where rows are
+// elsewhere, such as in llama.cpp's tensors, NoteTransfer() has been told so.
 class StateImage {
  public:
-  // The state of a sequence. Nothing where there is no address space or llama.cpp gives none.
-  static std::optional<StateImage> Get(llama_context* context, int32_t sequence,
-                                       kvasir_capture_transfers_fn capture);
+  // Nothing where there is no address space.
+  static std::optional<StateImage> OfSize(size_t bytes);
   // Room for a state of that layout, with all but its rows.
   static std::optional<StateImage> Make(const StateLayout& layout);
   StateImage(StateImage&& other) noexcept;
   StateImage& operator=(StateImage&&) = delete;
   ~StateImage();
 
-  // Makes it the state of `sequence`. With `capture` rows are written afterwards, else before.
-  // False: llama.cpp refuses it, and the sequence is empty.
-  bool Set(llama_context* context, int32_t sequence, kvasir_capture_transfers_fn capture);
+  // A kvasir_transfer_sink whose `user` is an image: its rows between `data` and `data` + `size`
+  // lie in the tensor.
+  static void NoteTransfer(void* image, const kvasir_transfer* transfer);
+  void ForgetTransfers();
 
   std::span<std::byte> bytes() const { return {base_, bytes_}; }
   uint64_t captured_bytes() const;
@@ -56,8 +53,6 @@ class StateImage {
     std::byte* memory;
   };
   StateImage(std::byte* base, size_t bytes) : base_(base), bytes_(bytes) {}
-  static std::optional<StateImage> Map(size_t bytes);
-  static void Note(void* user, const kvasir_transfer* transfer);
   // Calls `copy(memory, offset, bytes)` for each piece of memory that `bytes` bytes at `at` lie in.
   template <typename Copy>
   void ForEachPiece(size_t at, size_t bytes, const Copy& copy);

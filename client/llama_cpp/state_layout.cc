@@ -163,6 +163,12 @@ std::optional<StateLayout> ParseAs(std::span<const std::byte> state, bool has_ro
 
 }  // namespace
 
+void WriteStateHead(std::byte* to) {
+  Writer writer(to);
+  writer.Write(kMagic);
+  writer.Write(int32_t{0});
+}
+
 std::optional<StateLayout> ParseState(std::span<const std::byte> state) {
   // Which of them it is, nothing says; it is the one that fits to the last byte.
   for (const bool has_rotations : {true, false}) {

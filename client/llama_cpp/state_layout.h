@@ -46,6 +46,10 @@ struct StateLayout {
   void WriteTo(std::span<std::byte> state) const;
 };
 
+// Magic and sequence, with which a state in memory begins and one in a file does not.
+inline constexpr size_t kStateHeadBytes = 8;
+void WriteStateHead(std::byte* to);
+
 // Nothing for a state that is of another format: a sliding window beside full attention, recurrent
 // layers, positions in two dimensions. Reads no byte of a row.
 std::optional<StateLayout> ParseState(std::span<const std::byte> state);
