@@ -12,6 +12,7 @@
 // "error CODE TEXT" where a call fails.
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <functional>
@@ -106,15 +107,20 @@ class Embedder {
   }
 
   bool OpenHandle() {
-    static constexpr uint32_t kSeparators[] = {11, 13, 30};
+    std::vector<uint32_t> separators;  // one token in 13, as in prose
+    for (int32_t i = 7; i < 1024; i += 13) {
+      separators.push_back(static_cast<uint32_t>(run_.TokenAt(i)));
+    }
+    std::sort(separators.begin(), separators.end());
+    separators.erase(std::unique(separators.begin(), separators.end()), separators.end());
     const std::string &salt = run_.Text("salt"), &digest = run_.Text("digest");
     kvasir_llama_options options{};
     options.struct_size = sizeof(options);
     options.model_path = run_.Text("model").c_str();
     options.weights_digest = {digest.data(), digest.size()};
     options.salt = {salt.data(), salt.size()};
-    options.separators = kSeparators;
-    options.separator_count = 3;
+    options.separators = separators.data();
+    options.separator_count = separators.size();
     if (!Call("open", [&](kvasir_error* error) {
           return kvasir_llama_open(run_.context(), &options, &handle_, error);
         })) {

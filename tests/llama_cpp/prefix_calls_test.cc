@@ -1,9 +1,5 @@
 // kvasir_llama.h: a prefix that one process computes and another attaches, and what never meets.
-#include <algorithm>
-#include <cmath>
-#include <cstring>
 #include <set>
-#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,81 +7,16 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "base/small_file.h"
-#include "tests/support/child_process.h"
-#include "tests/support/daemon_fixture.h"
-#include "tests/support/raw_client.h"
+#include "tests/llama_cpp/embedder_fixture.h"
 
 namespace kvasir::testing {
 namespace {
 
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
+using PrefixCallsTest = EmbedderFixture;
 
-constexpr char kModel[] = "tests/data/tinylm/model.gguf";
 constexpr int kPrompt = 161;  // 160 rows and the token whose logits are compared
-
-// llama.cpp says a lot.
-std::string LastPart(const std::string& text) {
-  return text.substr(text.size() - std::min<size_t>(text.size(), 1000));
-}
-
-class PrefixCallsTest : public DaemonFixture {
- protected:
-  struct Said {
-    int status = 0;
-    std::vector<std::string> lines;
-    std::string errors;
-
-    // What follows `key` in its `nth` line; "": there is none.
-    std::string Of(const std::string& key, size_t nth = 0) const {
-      for (const std::string& line : lines) {
-        if (line.rfind(key + " ", 0) == 0 && nth-- == 0) return line.substr(key.size() + 1);
-      }
-      return "";
-    }
-  };
-
-  // `direct`: with the plug-in.
-  Said Run(std::vector<std::string> options, bool direct) const {
-    options.insert(options.begin(),
-                   {SiblingProgram("embedder_program"), std::string("model=") + kModel});
-    std::vector<std::string> environment = {"KVASIR_CONTROL_SOCKET=" + folder_.path() +
-                                            "/control.sock"};
-    if (direct) environment.emplace_back("GGML_BACKEND_PATH=" KVASIR_GGML_PLUGIN);
-    ChildProcess process(options, environment);
-    Said said;
-    said.errors = LastPart(process.ReadErrors());
-    while (std::optional<std::string> line = process.ReadLine()) said.lines.push_back(*line);
-    said.status = process.Wait();
-    if (said.lines.size() > 0 && said.status == 0 && options.back() != "do=probe") {
-      EXPECT_EQ(said.Of("direct"), said.Of("direct").empty() ? "" : direct ? "1" : "0");
-    }
-    return said;
-  }
-
-  // Logits of the steps of a run, which has to end well.
-  std::vector<float> Logits(std::vector<std::string> options, bool direct, Said* said = nullptr) {
-    const std::string path = folder_.path() + "/logits";
-    options.push_back("logits=" + path);
-    const Said got = Run(options, direct);
-    EXPECT_EQ(got.status, 0) << got.errors << got.Of("error");
-    if (said != nullptr) *said = got;
-    const absl::StatusOr<std::string> bytes = ReadSmallFile(path, size_t{1} << 30);
-    EXPECT_TRUE(bytes.ok());
-    std::vector<float> logits(bytes.ok() ? bytes->size() / sizeof(float) : 0);
-    if (!logits.empty()) std::memcpy(logits.data(), bytes->data(), bytes->size());
-    return logits;
-  }
-
-  void TearDown() override {
-    v1::DropPrefixesResponse response;
-    EXPECT_TRUE(RawCalls(folder_.path() + "/control.sock", "")
-                    .CallAdmin(&v1::Admin::Stub::DropPrefixes, v1::DropPrefixesRequest(), &response)
-                    .ok());
-    DaemonFixture::TearDown();
-  }
-};
 
 struct Form {
   const char* flash;
@@ -199,31 +130,6 @@ TEST_F(PrefixCallsTest, WithoutADaemonOpenFails) {
 }
 
 // ---- compaction -------------------------------------------------------------------------------
-
-std::set<int> Numbers(const std::string& text) {
-  std::set<int> numbers;
-  std::istringstream in(text);
-  for (std::string one; std::getline(in, one, ',');) numbers.insert(std::stoi(one));
-  return numbers;
-}
-
-// Positions below `end` that are not in `left`.
-std::string Others(const std::set<int>& left, int end) {
-  std::string text;
-  for (int p = 0; p < end; ++p) {
-    if (!left.contains(p)) text += (text.empty() ? "" : ",") + std::to_string(p);
-  }
-  return text;
-}
-
-double Largest(const std::vector<float>& a, const std::vector<float>& b) {
-  EXPECT_EQ(a.size(), b.size());
-  double gap = 0;
-  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
-    gap = std::max(gap, std::fabs(double{a[i]} - double{b[i]}));
-  }
-  return gap;
-}
 
 class CompactionTest : public PrefixCallsTest,
                        public ::testing::WithParamInterface<std::pair<Form, const char*>> {};
