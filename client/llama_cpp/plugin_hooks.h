@@ -27,7 +27,7 @@ typedef void (*kvasir_transfer_sink)(void* user, const kvasir_transfer* transfer
  * From now on the calling thread's copies to and from tensors in the daemon's memory are told to
  * `sink` and not made; with a null sink they are made again. Other threads' are made as ever.
  */
-#define KVASIR_CAPTURE_TRANSFERS "kvasir_capture_transfers"
+#define KVASIR_CAPTURE_TRANSFERS "kvasir_capture_transfers_1"
 typedef void (*kvasir_capture_transfers_fn)(kvasir_transfer_sink sink, void* user);
 
 #ifdef __cplusplus

@@ -5,9 +5,12 @@
 //   save=FILE load=FILE  the sequence behind the prompt, and before it, as llama-server does slots
 //   packed=VERSION     the tokens of save=FILE as llama-server packs them
 //   stay=1             says "ready" behind the prompt and waits to be killed
-//   stay=step          says "step" at each step, and takes its time
+//   stay=stop          stops behind the first step, as by SIGSTOP, until it gets SIGCONT
 // Says "done" at the end. Exit status 3: no context, 4: decode failed, 5: no file.
+#include <signal.h>
 #include <unistd.h>
+
+#include <csignal>
 
 #include "tests/llama_cpp/llama_run.h"
 
@@ -50,10 +53,7 @@ int main(int argc, char** argv) {
   for (int32_t step = 0; step < run.Number("steps"); ++step, ++rows) {
     tokens.push_back(run.Likeliest());
     if (!run.Decode(tokens, rows, rows + 1)) return 4;
-    if (run.Text("stay") == "step") {
-      Tell("step");
-      ::usleep(20'000);
-    }
+    if (run.Text("stay") == "stop" && step == 0) std::raise(SIGSTOP);
   }
   if (!run.WriteLogits()) return 5;
   Tell("done");

@@ -19,6 +19,13 @@ llama_flash_attn_type FlashOf(const std::string& name) {
   return name == "on" ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
 }
 
+// Debug lines would fill the pipe of a test that waits for something else.
+void Log(ggml_log_level level, const char* text, void*) {
+  static bool debug = false;  // of the line that a continuation belongs to
+  if (level != GGML_LOG_LEVEL_CONT) debug = level == GGML_LOG_LEVEL_DEBUG;
+  if (!debug) std::fputs(text, stderr);
+}
+
 }  // namespace
 
 LlamaRun::LlamaRun(std::map<std::string, std::string> defaults, int argc, char** argv)
@@ -44,6 +51,7 @@ LlamaRun::~LlamaRun() {
 }
 
 bool LlamaRun::Open() {
+  llama_log_set(Log, nullptr);
   ggml_backend_load_all();
   llama_model_params model_params = llama_model_default_params();
   model_params.n_gpu_layers = Number("layers");
