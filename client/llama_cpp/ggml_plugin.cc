@@ -296,14 +296,10 @@ std::string Series(const std::string& version) {
   return version.substr(0, first == std::string::npos ? first : version.find('.', first + 1));
 }
 
-}  // namespace
-}  // namespace kvasir::llama_cpp
-
-// The name that ggml looks up. Null: llama.cpp goes on without this backend, in memory of its own.
-extern "C" __attribute__((visibility("default"))) ggml_backend_reg_t ggml_backend_init(void) {
-  using namespace kvasir::llama_cpp;
+// Null: llama.cpp goes on without this backend, in memory of its own.
+ggml_backend_reg_t Register() {
   const std::string host = HostVersion();
-  // Structs of the interface have changed between versions whose number was the same.
+  // Beside the interface's number, which ggml checks: nothing says that structs stay while it does.
   if (!host.empty() && Series(host) != Series(KVASIR_GGML_VERSION) &&
       std::getenv("KVASIR_ANY_GGML") == nullptr) {
     Say("the KV cache stays in llama.cpp's own memory: this plug-in is built for ggml " +
@@ -324,4 +320,12 @@ extern "C" __attribute__((visibility("default"))) ggml_backend_reg_t ggml_backen
                                        .get_proc_address = Hook},
                                       nullptr};
   return &registry;
+}
+
+}  // namespace
+}  // namespace kvasir::llama_cpp
+
+// The name that ggml looks up.
+extern "C" __attribute__((visibility("default"))) ggml_backend_reg_t ggml_backend_init(void) {
+  return kvasir::llama_cpp::Register();
 }

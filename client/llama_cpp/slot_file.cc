@@ -85,7 +85,7 @@ std::string WriteSlotFile(const std::string& path, uint32_t version,
       std::fwrite(body.data(), 1, body.size(), file.get()) == body.size() &&
       std::fflush(file.get()) == 0;
   if (written && std::rename(unfinished.c_str(), path.c_str()) == 0) return "";
-  const std::string why = Errno("cannot write", path);
+  std::string why = Errno("cannot write", path);
   (void)::unlink(unfinished.c_str());
   return why;
 }

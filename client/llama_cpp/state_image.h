@@ -30,6 +30,8 @@ class StateImage {
   static std::optional<StateImage> OfSize(size_t bytes);
   // Room for a state of that layout, with all but its rows.
   static std::optional<StateImage> Make(const StateLayout& layout);
+  StateImage(const StateImage&) = delete;
+  StateImage& operator=(const StateImage&) = delete;
   StateImage(StateImage&& other) noexcept;
   StateImage& operator=(StateImage&&) = delete;
   ~StateImage();

@@ -104,7 +104,7 @@ TEST_F(SlotTest, LayoutsAndSaltsNeverMeet) {
   ASSERT_EQ(Llama({"kv=q8_0", "prompt=3", "steps=0", "save=" + File("q8_0")}).status, 0);
   ASSERT_EQ(Save(File("on")).output, "128");
   WriteTokens(129);
-  const auto refused = [this](const Ended& ended) {
+  const auto refused = [](const Ended& ended) {
     EXPECT_EQ(ended.status, 1);
     EXPECT_THAT(ended.errors, EndsWith("nothing of these tokens is there\n"));
   };
