@@ -70,7 +70,7 @@ def check_folders(root):
     lines = (root / page).read_text(encoding="utf-8").splitlines() if (root / page).is_file() else []
     rows = {}
     for number, line in enumerate(lines, 1):
-        match = re.match(r"\| `([a-z/]+)` \| ([^|;]*)[^|]*\|$", line)
+        match = re.match(r"\| `([a-z_/]+)` \| ([^|;]*)[^|]*\|$", line)
         if match:
             rows[match.group(1)] = (number, match.group(2))
     for folder, allowed in allowed_includes(root).items():

@@ -1,0 +1,111 @@
+#include "client/llama_cpp/kvasir_llama.h"
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "client/llama_cpp/daemon_model.h"
+#include "client/llama_cpp/llama_cache.h"
+
+using kvasir::llama_cpp::Fail;
+using kvasir::llama_cpp::LlamaCache;
+
+struct kvasir_llama {
+  LlamaCache cache;
+};
+
+namespace {
+
+// llama.cpp's tokens are signed.
+kvasir_code CheckCall(const kvasir_llama* handle, const int32_t* tokens, size_t count,
+                      kvasir_error* error) {
+  if (handle == nullptr || (tokens == nullptr && count > 0)) {
+    return Fail(error, KVASIR_INVALID_ARGUMENT, "handle or tokens is null");
+  }
+  const bool negative =
+      std::any_of(tokens, tokens + count, [](int32_t token) { return token < 0; });
+  if (negative) return Fail(error, KVASIR_INVALID_ARGUMENT, "a token is below 0");
+  return Fail(error, KVASIR_OK, "");
+}
+
+std::span<const uint32_t> Unsigned(const int32_t* tokens, size_t count) {
+  return {reinterpret_cast<const uint32_t*>(tokens), count};
+}
+
+kvasir_code Answer(kvasir_code code, size_t found, size_t* rows) {
+  if (rows != nullptr) *rows = code == KVASIR_OK ? found : 0;
+  return code;
+}
+
+}  // namespace
+
+extern "C" {
+
+kvasir_code kvasir_llama_open(llama_context* context, const kvasir_llama_options* options,
+                              kvasir_llama** handle, kvasir_error* error) {
+  if (context == nullptr || options == nullptr || handle == nullptr) {
+    return Fail(error, KVASIR_INVALID_ARGUMENT, "context, options or handle is null");
+  }
+  *handle = nullptr;
+  if (options->struct_size <= sizeof(size_t)) {
+    return Fail(error, KVASIR_INVALID_ARGUMENT, "options.struct_size is no size of this struct");
+  }
+  kvasir_llama_options known{};
+  std::memcpy(&known, options, std::min(options->struct_size, sizeof(known)));
+  if (known.model_path == nullptr && known.weights_digest.size == 0) {
+    return Fail(error, KVASIR_INVALID_ARGUMENT, "neither model_path nor weights_digest is given");
+  }
+  (void)Fail(error, KVASIR_OK, "");
+  std::unique_ptr<kvasir_llama> made(new kvasir_llama{LlamaCache(context)});
+  const kvasir_code code = made->cache.Open(known, error);
+  if (code == KVASIR_OK) *handle = made.release();
+  return code;
+}
+
+void kvasir_llama_close(kvasir_llama* handle) { delete handle; }
+
+const char* kvasir_llama_layout(const kvasir_llama* handle) {
+  return handle == nullptr ? "" : handle->cache.layout_text().c_str();
+}
+
+uint32_t kvasir_llama_is_direct(const kvasir_llama* handle) {
+  return handle != nullptr && handle->cache.is_direct() ? 1 : 0;
+}
+
+kvasir_code kvasir_llama_save(kvasir_llama* handle, int32_t sequence, const int32_t* tokens,
+                              size_t count, size_t* rows, kvasir_error* error) {
+  kvasir_code code = CheckCall(handle, tokens, count, error);
+  size_t found = 0;
+  if (code == KVASIR_OK) {
+    code = handle->cache.Save(sequence, Unsigned(tokens, count), &found, error);
+  }
+  return Answer(code, found, rows);
+}
+
+kvasir_code kvasir_llama_attach(kvasir_llama* handle, int32_t sequence, const int32_t* tokens,
+                                size_t count, size_t* rows, kvasir_error* error) {
+  kvasir_code code = CheckCall(handle, tokens, count, error);
+  size_t found = 0;
+  if (code == KVASIR_OK) {
+    code = handle->cache.Attach(sequence, Unsigned(tokens, count), &found, error);
+  }
+  return Answer(code, found, rows);
+}
+
+kvasir_code kvasir_llama_compact(kvasir_llama* handle, int32_t sequence, const int32_t* tokens,
+                                 size_t count, const char* retention, size_t* rows,
+                                 kvasir_error* error) {
+  kvasir_code code = CheckCall(handle, tokens, count, error);
+  if (code == KVASIR_OK && retention == nullptr) {
+    code = Fail(error, KVASIR_INVALID_ARGUMENT, "retention is null");
+  }
+  size_t found = 0;
+  if (code == KVASIR_OK) {
+    code = handle->cache.Compact(sequence, Unsigned(tokens, count), retention, &found, error);
+  }
+  return Answer(code, found, rows);
+}
+
+}  // extern "C"
