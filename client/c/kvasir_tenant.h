@@ -24,8 +24,8 @@ typedef struct kvasir_shortage {
 
 /*
  * What stands behind the KVASIR_RESOURCE_EXHAUSTED that this thread's last function has returned;
- * 0: it has returned something else, or the daemon has not said. Texts that do not fit are cut. Of a
- * call that went through the ring there is retry_after_ms alone: the error's text has the rest.
+ * 0: it has returned something else, or the daemon has not said. Texts that do not fit are cut.
+ * Of a call through the ring there is retry_after_ms alone: the error's text has the rest.
  */
 KVASIR_API uint32_t kvasir_last_shortage(kvasir_shortage* shortage);
 
