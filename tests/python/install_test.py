@@ -20,8 +20,9 @@ class InstallTest(unittest.TestCase):
     def test_pip_installs_it_without_a_network(self):
         with tempfile.TemporaryDirectory() as folder:
             # An index that is nobody's: whoever asks for a package fails.
-            environment = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PYTHONPATH": "",
-                           "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_CACHE_DIR": "1"}
+            environment = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "",
+                           "PYTHONPATH": "", "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+                           "PIP_NO_CACHE_DIR": "1"}
             subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target",
                             folder, PACKAGE], env=environment, check=True)
             sources = {p.relative_to(PACKAGE / "src"): p.read_bytes()
@@ -32,7 +33,8 @@ class InstallTest(unittest.TestCase):
             said = subprocess.run(
                 [sys.executable, "-c", "import kvasir; print(kvasir.__file__); "
                  "print(kvasir.digest_file(kvasir.__file__).hex())"],
-                env={**os.environ, "PYTHONPATH": folder}, check=True, capture_output=True, text=True)
+                env={**os.environ, "PYTHONPATH": folder}, check=True, capture_output=True,
+                text=True)
             self.assertTrue(said.stdout.startswith(folder))
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import kvasir
 from support import DIM, HEADS, LAYERS, VOCABULARY, DaemonTest, main, rows_of, tokens_of, write_rows
 
+STREAMING = "streamingllm:start_size=4,positions=original,recent_size="
+
 
 class SequencesTest(DaemonTest):
     def check_rows(self, step):
@@ -33,7 +35,7 @@ class SequencesTest(DaemonTest):
     def test_rows_come_back_under_every_policy_of_tokens(self):
         model = self.register()
         for retention, most in (("full", 301), ("sepllm:local_size=32", 250),
-                                ("streamingllm:start_size=4,recent_size=60,positions=original", 64)):
+                                (STREAMING + "60", 64)):
             with self.subTest(retention), self.session.open(model, retention) as sequence:
                 while sequence.rows < 300:
                     step = sequence.begin(7)
@@ -61,7 +63,8 @@ class SequencesTest(DaemonTest):
                 write_rows(step)
                 self.check_rows(step)
                 self.assertEqual(list(step[0].kept[0].tokens), tokens[:len(step[0].kept[0].tokens)])
-            with other.lease_prefix([kvasir.LeaseMember(again.fingerprint, "full")], prompt) as lease:
+            member = kvasir.LeaseMember(again.fingerprint, "full")
+            with other.lease_prefix([member], prompt) as lease:
                 self.assertGreaterEqual(lease.rows, 96)
                 with self.session.open(model, prompt=prompt, lease=lease.id,
                                        hints=kvasir.Hints(predicted_rows=9)) as sequence:
@@ -106,7 +109,7 @@ class SequencesTest(DaemonTest):
     def test_statistics_policies_and_inspection(self):
         model = self.register()
         self.session.put_token_texts(model, 5, [b"five", b"six"])
-        with self.session.open(model, "streamingllm:start_size=4,recent_size=12,positions=original") as sequence:
+        with self.session.open(model, STREAMING + "12") as sequence:
             sequence.append(tokens_of(64), write_rows)
             stats = self.session.stats()
             self.assertEqual((stats.tenant, stats.sequences), ("test", 1))

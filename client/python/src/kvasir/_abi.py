@@ -94,7 +94,7 @@ CALLS = {
     "describe_rows": [P, U64, U32, U64, U32, _OUT, _ERROR],
 }
 # What only looks: PyDLL, because to give the lock back and take it again costs more than the look.
-LOOKS = {
+LOOKS: typing.Dict[str, typing.Tuple[typing.Any, typing.List[typing.Any]]] = {
     "version": (TEXT, []), "abi": (U32, []),
     "prefix_forms_count": (SIZE, [P]), "prefix_forms_at": (c.POINTER(PrefixForm), [P, SIZE]),
     "prefix_forms_free": (None, [P]),
@@ -129,9 +129,9 @@ class Library:
         self.disconnect.argtypes, self.disconnect.restype = [P], None
         self.look = _Looks()
         looks = c.PyDLL(path)
-        for name, (result, arguments) in LOOKS.items():
+        for name, (result, given) in LOOKS.items():
             function = getattr(looks, "kvasir_" + name)
-            function.argtypes, function.restype = arguments, result
+            function.argtypes, function.restype = given, result
             setattr(self.look, name, function)
         # One lock less for the memory of views: nothing to wait for.
         self.hold_memory = looks.kvasir_hold_memory
@@ -168,7 +168,7 @@ _lock = threading.Lock()
 
 
 def library() -> Library:
-    """KVASIR_LIBRARY, else libkvasir.so.1 where the loader looks; loaded once. Raises ImportError."""
+    """KVASIR_LIBRARY, else libkvasir.so.1 of the loader; loaded once. Raises ImportError."""
     global _library
     with _lock:
         if _library is None:

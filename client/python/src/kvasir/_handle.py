@@ -27,7 +27,7 @@ class Handle:
 
     def __enter__(self) -> int:
         if os.getpid() != self._process:
-            raise ClosedError(f"the {self._what} belongs to the process before the fork: open one here")
+            raise ClosedError(f"the {self._what} belongs to the process before the fork: open one")
         with self._lock:
             if self._closed:
                 raise ClosedError(f"the {self._what} is closed")

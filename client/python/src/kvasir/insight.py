@@ -75,5 +75,6 @@ def policies_of(answer: Json) -> typing.List[Policy]:
 
 def rows_of(answer: Json) -> typing.List[InspectedRow]:
     """Of an InspectSequenceResponse."""
-    return [InspectedRow(int(one["row"]), one["token"] if one["token_known"] else None, one["kept"],
-                         one["kept_heads"], base64.b64decode(one["text"])) for one in answer["rows"]]
+    return [InspectedRow(int(one["row"]), one["token"] if one["token_known"] else None,
+                         one["kept"], one["kept_heads"], base64.b64decode(one["text"]))
+            for one in answer["rows"]]

@@ -57,14 +57,14 @@ def token_array(tokens: Tokens) -> "np.ndarray[typing.Any, typing.Any]":
     """As the library reads them. Raises ValueError for what is no token id."""
     array = np.asarray(tokens)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise ValueError(f"tokens are no list of integers: shape={array.shape} dtype={array.dtype}")
+        raise ValueError(f"tokens are no list of integers: {array.dtype} of shape {array.shape}")
     if array.size and (int(array.min()) < 0 or int(array.max()) >= 2**32):
         raise ValueError("a token id is out of bounds: min=0 max=4294967295")
     return np.ascontiguousarray(array, np.uint32)
 
 
 class Step:
-    """The rows [row, row + count) that one step computes, in every layer: step[i] is layer i's view."""
+    """The rows [row, row + count) that one step computes. step[i] is the view of layer i."""
 
     def __init__(self, sequence: "Sequence", raw: typing.Any) -> None:
         self._sequence = sequence
@@ -150,7 +150,10 @@ class Sequence:
         return self._handle.closed
 
     def close(self) -> None:
-        """Gives everything back. Nothing the second time. Raises UnavailableError; closed all the same."""
+        """Gives everything back; nothing the second time.
+
+        Raises UnavailableError; it is closed all the same.
+        """
         with self._lock if not self.closed else contextlib.nullcontext():
             self._live = 0
             self._handle.close()
@@ -167,16 +170,16 @@ class Sequence:
 
     @property
     def suspend_wanted(self) -> bool:
-        """The tenant is short of memory, and this sequence should be saved and closed. Cost: a load."""
+        """The tenant is short of memory: this one should be saved and closed. Cost: a load."""
         with self._handle as pointer:
             return bool(_abi.library().look.suspend_wanted(pointer))
 
     def begin(self, want_rows: int = 1) -> Step:
         """The next 1 to `want_rows` rows and what their queries may see.
 
-        Makes no call while rows are granted and the table is valid. Fewer rows than wanted come back
-        at a table's border or the tenant's limit. Raises ResourceExhaustedError, UnavailableError,
-        DeadlineExceededError, InvalidArgumentError.
+        Makes no call while rows are granted and the table is valid. Fewer rows than wanted come
+        back at a table's border or the tenant's limit. Raises ResourceExhaustedError,
+        UnavailableError, DeadlineExceededError, InvalidArgumentError.
         """
         raw = _abi.Step()
         with self._lock:
@@ -192,8 +195,8 @@ class Sequence:
     def commit(self, tokens: Tokens) -> None:
         """The first len(tokens) rows of the step are written in every layer and have these ids.
 
-        Raises InvalidArgumentError (more than begun, or beyond the vocabulary: nothing is committed,
-        and the step goes on), UnavailableError (the step's results are void).
+        Raises InvalidArgumentError (more than begun, or beyond the vocabulary: nothing is
+        committed, and the step goes on), UnavailableError (the step's results are void).
         """
         ids = token_array(tokens)
         with self._lock:
@@ -217,13 +220,16 @@ class Sequence:
             done += step.count
 
     def truncate(self, rows: int) -> None:
-        """Forgets the rows from `rows` on. Raises FailedPreconditionError naming the rollback floor."""
+        """Forgets the rows from `rows` on.
+
+        Raises FailedPreconditionError naming the rollback floor.
+        """
         with self._lock:
             self._live = 0
             self._call("truncate", rows)
 
     def save(self) -> Snapshot:
-        """Saves the committed rows; Session.open(snapshot=...) goes on from them, in any process."""
+        """Saves the committed rows: Session.open(snapshot=...) goes on, in any process."""
         raw = _abi.Snapshot()
         with self._lock:
             self._live = 0
@@ -231,7 +237,7 @@ class Sequence:
         return Snapshot(bytes(raw.id), raw.rows, raw.held_bytes)
 
     def publish_prefix(self) -> Published:
-        """Offers the committed rows to all later sequences of the tenant that begin with these tokens.
+        """Offers the committed rows to all later sequences of the tenant with these tokens.
 
         Raises FailedPreconditionError: opened without `prompt`, or under 16 rows.
         """

@@ -89,7 +89,7 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """A prompt from row 0: what is cached of it is attached, and what is computed may be published."""
+    """A prompt from row 0: what is cached of it is attached, what is computed may be published."""
 
     tokens: Tokens
     digests: typing.Sequence[typing.Tuple[int, bytes]] = ()  # of rows, ascending: an image's hash
@@ -146,7 +146,10 @@ class Lease:
         self.release()
 
     def release(self) -> None:
-        """Gives it back; sequences that were opened with it go on. Raises NotFoundError: time over."""
+        """Gives it back; sequences that were opened with it go on.
+
+        Raises NotFoundError: its time was over.
+        """
         self._handle.close()
 
 
@@ -166,7 +169,7 @@ def digest_file(path: typing.Union[str, "os.PathLike[str]"]) -> bytes:
 
 
 class Session:
-    """This process's connection to the daemon. Thread-safe. Use it as a context manager, or close() it.
+    """This process's connection to the daemon. A context manager, or close() it. Thread-safe.
 
     deadline_s: seconds, of every call and every wait; nothing hangs longer, and the interpreter's
         other threads run meanwhile.
@@ -188,7 +191,8 @@ class Session:
         self._handle = Handle("session", _some(pointer), library.disconnect, self)
         self._sequences: "weakref.WeakSet[Sequence]" = weakref.WeakSet()
         self.id: int = library.look.session_id(pointer)
-        self.boot_epoch: int = library.look.boot_epoch(pointer)  # of the daemon: another, another one
+        # Of the daemon: another number is another one, or that one started again.
+        self.boot_epoch: int = library.look.boot_epoch(pointer)
 
     def __enter__(self) -> "Session":
         return self
@@ -273,9 +277,9 @@ class Session:
             keep.append(alive)
             options.prefix = c.pointer(raw)
         if lease is not None:
-            identity = c.create_string_buffer(_exactly(lease, 16, "lease"), 16)
-            keep.append(identity)
-            options.lease = c.addressof(identity)
+            leased = c.create_string_buffer(_exactly(lease, 16, "lease"), 16)
+            keep.append(leased)
+            options.lease = c.addressof(leased)
         if hints is not None:
             options.hints = c.pointer(hints._raw())
         pointer = c.c_void_p()
@@ -306,7 +310,7 @@ class Session:
 
     def lease_prefix(self, members: typing.Sequence[LeaseMember], prompt: Prompt, *,
                      prompt_rows: int = 0, ttl_s: float = 0.0) -> Lease:
-        """Leases the longest rows at which every member can go on. `rows` 0: they have none in common.
+        """Leases the longest rows at which every member can go on. `rows` 0: there are none.
 
         ttl_s: seconds; 0: as long as the daemon allows. Waits for what lies in a tier.
         """
@@ -329,7 +333,7 @@ class Session:
         self._call("drop_snapshot", _exactly(identity, 16, "snapshot"))
 
     def put_token_texts(self, model: Model, first: int, texts: typing.Sequence[bytes]) -> None:
-        """Texts of the ids first, first + 1, ... for `kvasirctl inspect`. At most 64 bytes of each."""
+        """Texts of the ids first, first + 1, ... for who inspects. At most 64 bytes of each."""
         raw = (_abi.Bytes * len(texts))(*map(_bytes, texts))
         self._call("put_token_texts", c.byref(model._raw), first, c.addressof(raw), len(raw))
 
@@ -352,7 +356,7 @@ class Session:
             look.text_free(text)
 
     def stats(self) -> TenantStats:
-        """Of this session's tenant. For an administrator, who sees all, of the first; see tenants()."""
+        """Of this session's tenant; for an administrator, who sees all, of the first."""
         return self.tenants()[0]
 
     def tenants(self) -> typing.List[TenantStats]:

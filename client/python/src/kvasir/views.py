@@ -1,5 +1,4 @@
 """What an engine reads and writes: the rows of one sequence in one layer, in place."""
-import collections.abc
 import ctypes as c
 import functools
 import typing
@@ -29,6 +28,12 @@ class Shape(typing.NamedTuple):
 
 def _copies(kind: typing.Any, address: typing.Optional[int], count: int) -> typing.Any:
     return (kind * count).from_buffer_copy((kind * count).from_address(address)) if count else ()
+
+
+def _floats(address: int, count: int) -> Array:
+    # Any: NumPy's types know no array of ctypes.
+    memory: typing.Any = (c.c_float * count).from_address(address)
+    return np.frombuffer(memory, _F32)
 
 
 class KeptRun:
@@ -63,8 +68,8 @@ class KeptRun:
         apart = self._raw.head_stride
         if not apart:
             return array_of(self._hold, address, (self.rows,), (4,), _U32, False)
-        return array_of(self._hold, address, (self._shape.kv_heads, self.rows), (4 * apart, 4), _U32,
-                        False)
+        return array_of(self._hold, address, (self._shape.kv_heads, self.rows), (4 * apart, 4),
+                        _U32, False)
 
     @functools.cached_property
     def positions(self) -> Array:
@@ -76,14 +81,14 @@ class KeptRun:
 
     def query_position(self, row: int) -> int:
         """Where the query of row `row` is rotated to for the keys of this run."""
-        return min((row - self._raw.query_offset) & _U64_MAX, self._raw.query_max)
+        return int(min((row - self._raw.query_offset) & _U64_MAX, self._raw.query_max))
 
 
 class RecentBlock(typing.NamedTuple):
     """Slots that the engine writes, for rows [first_row, first_row + len(k)). Writable.
 
     k, v: [slot][kv_head][dim]. Keys are written rotated at their row number, unless the layer's
-    `unrotated` says otherwise. Rows beyond the step are not there yet: what is written there is lost.
+    `unrotated` says otherwise. Rows beyond the step are not there yet: what one writes is lost.
     """
 
     first_row: int
@@ -99,7 +104,7 @@ class Visible(typing.NamedTuple):
     query_position: int
 
 
-class RecentBlocks(collections.abc.Sequence):
+class RecentBlocks(typing.Sequence[RecentBlock]):
     """The blocks of recent, in order; each is made when it is looked at."""
 
     def __init__(self, hold: Hold, shape: Shape, raw: typing.Any) -> None:
@@ -136,7 +141,8 @@ class LayerView:
         self._held = hold = step._hold()
         # All lists lie in memory of the sequence that its next call overwrites: copied once.
         self._runs = _copies(_abi.KeptRun, raw.kept, raw.kept_count)
-        self.sticky: typing.Tuple[int, ...] = tuple(_copies(c.c_uint64, raw.sticky, raw.sticky_count))
+        self.sticky: typing.Tuple[int, ...] = tuple(
+            _copies(c.c_uint64, raw.sticky, raw.sticky_count))
         self.recent = RecentBlocks(hold, shape, raw)
 
     @functools.cached_property
@@ -243,17 +249,17 @@ class LayerView:
                 raise ValueError(f"mass of this shape is not asked for: shape={given.shape} "
                                  f"expected={(heads, rows) if address else None}")
             with self._step._live():  # memory of the sequence: only while the step is
-                target = np.frombuffer((c.c_float * (heads * rows)).from_address(address), _F32)
+                target = _floats(address, heads * rows)
                 target += np.asarray(given, _F32).ravel()
 
     def put_queries(self, row: int, queries: Array) -> None:
-        """Hands over the queries, [n][query_head][k_dim], of the rows [row, row + n) of query_rows."""
+        """Hands over the queries, [n][query_head][k_dim], of rows [row, row + n) of query_rows."""
         raw = self._raw.queries
         flat = np.asarray(queries, _F32).reshape(len(queries), -1)
         wanted = self.query_rows
         if row not in wanted or row + len(flat) > wanted.stop or flat.shape[1] != raw.row_floats:
-            raise ValueError(f"queries are not asked for: row={row} shape={flat.shape} rows={wanted} "
-                             f"row_floats={raw.row_floats}")
+            raise ValueError(f"queries are not asked for: row={row} shape={flat.shape} "
+                             f"rows={wanted} row_floats={raw.row_floats}")
         with self._step._live():
             address = raw.data + (row - wanted.start) * raw.row_floats * 4
-            np.frombuffer((c.c_float * flat.size).from_address(address), _F32)[...] = flat.ravel()
+            _floats(address, flat.size)[...] = flat.ravel()
