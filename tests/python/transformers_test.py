@@ -167,6 +167,13 @@ class CacheTest(DaemonTest):
                   past_key_values=self.cache(model))
         with self.assertRaisesRegex(NotImplementedError, "attention"):
             model(ids, past_key_values=self.cache(model, "h2o:hh_size=8,recent_size=8"))
+        with self.assertRaisesRegex(NotImplementedError, "layers keep different"):
+            model(prompt_of(100), logits_to_keep=1, past_key_values=self.cache(
+                model, "streamingllm:start_size=4,recent_size=60/30/60,positions=original"))
+        with self.assertRaisesRegex(NotImplementedError, "unrotated"):
+            model(ids, past_key_values=self.cache(model, "full:positions=unrotated"))
+        with self.assertRaisesRegex(kvasir.KvasirError, "int8"):
+            self.cache(model, "full+int8")
         with self.assertRaisesRegex(kvasir.InvalidArgumentError, "rope"):
             self.cache(model, "streamingllm:start_size=4,recent_size=60")
         with self.assertRaisesRegex(NotImplementedError, "input_ids"):

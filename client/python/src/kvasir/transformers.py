@@ -173,6 +173,7 @@ class KvasirCache(Cache):
             self._open: typing.Dict[str, typing.Any] = {
                 "retention": policy, "label": label, "hints": hints, "prompt": None}
             if known is not None:
+                self._open["prompt_rows"] = len(known)  # forms of SepLLM tell them apart
                 self._open["prompt"] = Prompt(known, salt=salt, rows_max=max(1, self._border))
             self.publish_error: typing.Optional[KvasirError] = None  # why generate() could not
             self.sequence: Sequence = self.session.open(self._model, **self._open)
@@ -246,6 +247,8 @@ class KvasirCache(Cache):
             raise NotImplementedError(
                 "this policy judges by attention, which transformers' caches are not told: "
                 f"retention={self.sequence.retention}")
+        if view.unrotated:
+            raise NotImplementedError("keys come rotated: positions=unrotated is another engine's")
         self._step, self._rows_seen, self._kept = step, _recent_rows(step, view), _kept_where(view)
         return step
 
