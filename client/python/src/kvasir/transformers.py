@@ -294,13 +294,9 @@ class KvasirCache(Cache):
             pieces += [(piece.v if plane else piece.k)
                        for piece in view.recent_rows(rows[at], rows[end - 1] + 1)]
             at = end
-        total = sum(len(piece) for piece in pieces)
-        out = np.empty((like.shape[1], total, like.shape[3]), pieces[0].dtype)
-        at = 0
-        for piece in pieces:
-            out[:, at:at + len(piece)] = piece.transpose(1, 0, 2)
-            at += len(piece)
-        return torch.from_numpy(out).view(like.dtype)[None]
+        # As rows lie: [row][head][dim], whole blocks at once.
+        out = torch.from_numpy(np.concatenate(pieces)).view(like.dtype)
+        return out.transpose(0, 1)[None]
 
 
 def _kept_where(view: LayerView) -> typing.Any:
