@@ -176,6 +176,31 @@ class ViewsTest(DaemonTest):
         for k, _ in held:
             float(k.sum())
 
+    def test_who_closes_a_session_that_others_use_ends_their_next_call(self):
+        session = self.daemon.connect()
+        model = session.register_model(self.register().spec)
+        sequences = [session.open(model, "full") for _ in range(3)]
+        begun, ended = threading.Barrier(5), []
+
+        def use(call):
+            call()
+            begun.wait()
+            try:
+                while True:
+                    call()
+            except kvasir.ClosedError:
+                ended.append(True)
+        calls = [session.stats] + [
+            lambda one=one: one.append([1, 2, 3], write_rows) for one in sequences]
+        threads = [threading.Thread(target=use, args=[call]) for call in calls]
+        for thread in threads:
+            thread.start()
+        begun.wait()
+        session.close()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(len(ended), 4)
+
     def test_a_sequence_closed_by_its_session_is_closed(self):
         with self.daemon.connect() as session:
             sequence = session.open(session.register_model(self.register().spec), "full")
@@ -277,6 +302,9 @@ class WaitingTest(unittest.TestCase):
         k = step[0].recent[0].k
         daemon.process.send_signal(signal.SIGKILL)
         daemon.process.wait()
+        with self.assertRaisesRegex(ValueError, "of the body"):
+            with sequence:  # whose close fails, too
+                raise ValueError("of the body")
         with self.assertRaises(kvasir.UnavailableError) as caught:
             session.stats()
         self.assertIsInstance(caught.exception, ConnectionError)

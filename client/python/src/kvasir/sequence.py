@@ -138,8 +138,12 @@ class Sequence:
     def __enter__(self) -> "Sequence":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            self.close()
+        except KvasirError:
+            if kind is None:  # else what went wrong first is what its caller hears
+                raise
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"rows={self.rows}"
