@@ -25,8 +25,10 @@ ControlChannel::ControlChannel(const std::string& socket_path, std::string token
   // A connection of its own: its credentials are this process's, whoever else talks to the daemon.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, kFrameBytesMax);  // a long prompt is one frame
-  stub_ = v1::KvCache::NewStub(grpc::CreateCustomChannel(
-      "unix:" + socket_path, grpc::InsecureChannelCredentials(), arguments));
+  const std::shared_ptr<grpc::Channel> channel = grpc::CreateCustomChannel(
+      "unix:" + socket_path, grpc::InsecureChannelCredentials(), arguments);
+  stub_ = v1::KvCache::NewStub(channel);
+  admin_ = v1::Admin::NewStub(channel);
 }
 
 void ControlChannel::Prepare(grpc::ClientContext& context) const {

@@ -10,6 +10,7 @@
 #include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
 
+#include "kvasir/v1/admin.grpc.pb.h"
 #include "kvasir/v1/kv_cache.grpc.pb.h"
 
 namespace kvasir {
@@ -32,6 +33,15 @@ class ControlChannel {
     Prepare(context);
     return FromGrpc(((*stub_).*method)(&context, request, response));
   }
+  // Likewise of the service that tells what there is; a session sees what is its tenant's.
+  template <typename Request, typename Response>
+  absl::Status Call(grpc::Status (v1::Admin::Stub::*method)(grpc::ClientContext*, const Request&,
+                                                            Response*),
+                    const Request& request, Response* response) {
+    grpc::ClientContext context;
+    Prepare(context);
+    return FromGrpc(((*admin_).*method)(&context, request, response));
+  }
 
  private:
   void Prepare(grpc::ClientContext& context) const;
@@ -40,6 +50,7 @@ class ControlChannel {
   const std::string token_hex_;
   const std::chrono::milliseconds deadline_;
   std::unique_ptr<v1::KvCache::Stub> stub_;
+  std::unique_ptr<v1::Admin::Stub> admin_;  // on the same connection
 };
 
 }  // namespace kvasir

@@ -12,6 +12,25 @@
 
 namespace kvasir {
 
+ExtentMap::Retired::~Retired() {
+  // One after the other: a long chain that ends at once would be as deep a recursion.
+  std::shared_ptr<Retired> rest = std::move(next);
+  while (rest != nullptr && rest.use_count() == 1) {
+    std::shared_ptr<Retired> after = std::move(rest->next);
+    rest = std::move(after);
+  }
+}
+
+ExtentMap::~ExtentMap() {
+  MutexLock lock(mutex_);
+  for (auto& [slot, entry] : entries_) newest_->maps.push_back(std::move(entry.map));
+}
+
+std::shared_ptr<const void> ExtentMap::Hold() const {
+  MutexLock lock(mutex_);
+  return newest_;
+}
+
 absl::Status ExtentMap::ReceiveOne(Instant deadline) {
   const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
       deadline - std::chrono::steady_clock::now());
@@ -28,7 +47,14 @@ absl::Status ExtentMap::ReceiveOne(Instant deadline) {
   const Access access = kept ? Access::kReadOnly : Access::kReadWrite;
   KVASIR_ASSIGN_OR_RETURN(MappedRegion map,
                           MappedRegion::Map(message.fds[0], notice.bytes, access));
-  entries_[notice.slot] = {std::move(map), notice.generation, access};
+  Entry& entry = entries_[notice.slot];
+  if (!entry.map.empty() && newest_.use_count() > 1) {
+    const auto next = std::make_shared<Retired>();
+    newest_->maps.push_back(std::move(entry.map));
+    newest_->next = next;
+    newest_ = next;
+  }
+  entry = {std::move(map), notice.generation, access};
   return absl::OkStatus();
 }
 

@@ -120,6 +120,22 @@ class Session {
   absl::Status PutTokenTexts(const ModelHandle& model, uint32_t first,
                              const std::vector<std::string>& texts);
 
+  // What `kvasirctl --output=json` prints for the same question, for programs that are not C++: the
+  // fields of proto/kvasir/v1/admin.proto, those of 64 bits as text. A session sees what is its
+  // tenant's. Errors: kNotFound (sequence), kOutOfRange or kInvalidArgument (layer, rows).
+  absl::StatusOr<std::string> DescribeTenant();    // GetStatsResponse
+  absl::StatusOr<std::string> DescribePolicies();  // ListPoliciesResponse
+  // InspectSequenceResponse: which rows of a layer are kept, from `first_row` on, at most
+  // `rows_max` (0: 4096).
+  absl::StatusOr<std::string> DescribeRows(uint64_t sequence_id, uint32_t layer, uint64_t first_row,
+                                           uint32_t rows_max);
+
+  // Keeps mapped what views of the sequences show now, for as long as it is held, whatever is
+  // begun, committed or closed meanwhile; for programs that hand views on. What a held view shows
+  // after its step may change, and reading it ends the process (SIGBUS) where the daemon has taken
+  // the tenant's memory back. Cost: a lock. Memory that is held counts as the tenant's.
+  std::shared_ptr<const void> HoldMemory() const;
+
   uint32_t id() const;
   uint64_t boot_epoch() const;
 

@@ -3,15 +3,19 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "base/error.h"
+#include "base/shortage.h"
 #include "base/status_macros.h"
 
 namespace kvasir::c {
 namespace {
+
+constexpr size_t kLeaseIdBytes = 16;
 
 std::string TextOr(const char* text, std::string fallback) {
   return text == nullptr ? std::move(fallback) : std::string(text);
@@ -32,6 +36,12 @@ absl::StatusOr<std::string> BytesOf(const kvasir_bytes& bytes, const char* field
 absl::Status CheckChoice(int32_t value, int32_t max, const char* field) {
   if (value >= 0 && value <= max) return absl::OkStatus();
   return InvalidArgument("{} is out of bounds: value={} min=0 max={}", field, value, max);
+}
+
+absl::StatusOr<std::chrono::milliseconds> ToMilliseconds(uint64_t value, const char* field) {
+  constexpr uint64_t kMillisecondsMax = uint64_t{1} << 53;
+  if (value <= kMillisecondsMax) return std::chrono::milliseconds(value);
+  return InvalidArgument("{} is out of bounds: value={} max={}", field, value, kMillisecondsMax);
 }
 
 absl::Status AddLayers(const kvasir_model_spec& given, ModelSpec* spec) {
@@ -55,6 +65,29 @@ absl::Status CheckSize(const Struct* given, const char* name) {
                          given->struct_size, sizeof(Struct));
 }
 
+// Of this thread's last answer. Plain bytes, so that a thread's end has nothing to free.
+thread_local kvasir_shortage last_shortage;
+thread_local bool shortage_known = false;
+
+void CopyText(const char* text, size_t length, char* out, size_t out_bytes) {
+  const size_t bytes = std::min(length, out_bytes - 1);
+  std::memcpy(out, text, bytes);
+  out[bytes] = '\0';
+}
+
+void Remember(const absl::Status& status) {
+  const std::optional<Shortage> shortage = ShortageOf(status);
+  shortage_known = shortage.has_value();
+  if (!shortage) return;
+  CopyText(shortage->budget.data(), shortage->budget.size(), last_shortage.budget,
+           sizeof(last_shortage.budget));
+  CopyText(shortage->holder.data(), shortage->holder.size(), last_shortage.holder,
+           sizeof(last_shortage.holder));
+  last_shortage.missing = shortage->missing;
+  last_shortage.retry_after_ms =
+      static_cast<uint64_t>(std::max<int64_t>(0, shortage->retry_after.count()));
+}
+
 template <typename Struct>
 absl::StatusOr<Struct> Known(const Struct* given, const char* name) {
   KVASIR_RETURN_IF_ERROR(CheckSize(given, name));
@@ -65,16 +98,26 @@ absl::StatusOr<Struct> Known(const Struct* given, const char* name) {
 
 }  // namespace
 
-kvasir_code Answer(const absl::Status& status, kvasir_error* error) {
+absl::Status Missing(const char* name) { return InvalidArgument("{} is null", name); }
+
+kvasir_code AnswerPlainly(kvasir_code code, const char* text, kvasir_error* error) {
+  shortage_known = false;
   if (error != nullptr) {
-    const std::string text = status.ok() ? "" : MessageOf(status);
-    const size_t bytes = std::min(text.size(), sizeof(error->text) - 1);
-    std::memcpy(error->text, text.data(), bytes);
-    error->text[bytes] = '\0';
-    error->code = static_cast<int32_t>(status.code());
+    error->code = static_cast<int32_t>(code);
+    CopyText(text, std::strlen(text), error->text, sizeof(error->text));
   }
-  return static_cast<kvasir_code>(status.code());
+  return code;
 }
+
+kvasir_code Answer(const absl::Status& status, kvasir_error* error) {
+  if (status.ok()) return AnswerPlainly(KVASIR_OK, "", error);
+  const kvasir_code code =
+      AnswerPlainly(static_cast<kvasir_code>(status.code()), MessageOf(status).c_str(), error);
+  Remember(status);
+  return code;
+}
+
+const kvasir_shortage* LastShortage() { return shortage_known ? &last_shortage : nullptr; }
 
 absl::StatusOr<ConnectOptions> ToConnectOptions(const kvasir_connect_options* given) {
   ConnectOptions options;
@@ -168,7 +211,60 @@ absl::StatusOr<OpenOptions> ToOpenOptions(const kvasir_open_options* given) {
   if (known.prefix != nullptr) {
     KVASIR_ASSIGN_OR_RETURN(options.prefix, ToPrompt(known.prefix));
   }
+  if (known.lease != nullptr) {
+    options.lease.assign(reinterpret_cast<const char*>(known.lease), kLeaseIdBytes);
+  }
+  if (known.hints != nullptr) {
+    KVASIR_ASSIGN_OR_RETURN(options.hints, ToHints(known.hints));
+  }
   return options;
+}
+
+absl::StatusOr<RequestHints> ToHints(const kvasir_hints* given) {
+  KVASIR_ASSIGN_OR_RETURN(const kvasir_hints known, Known(given, "hints"));
+  RequestHints hints;
+  hints.priority = known.priority;
+  if (known.has_prediction > 2) {
+    return InvalidArgument("hints.has_prediction is out of bounds: value={} min=0 max=2",
+                           known.has_prediction);
+  }
+  if (known.has_prediction == 1) hints.predicted_rows = known.predicted_rows;
+  if (known.has_prediction == 2) hints.predicted_rank = known.predicted_rank;
+  KVASIR_ASSIGN_OR_RETURN(hints.age, ToMilliseconds(known.age_ms, "hints.age_ms"));
+  return hints;
+}
+
+absl::StatusOr<LeaseOptions> ToLeaseOptions(const kvasir_lease_options* given) {
+  KVASIR_ASSIGN_OR_RETURN(const kvasir_lease_options known, Known(given, "lease_options"));
+  LeaseOptions options;
+  KVASIR_RETURN_IF_ERROR(CheckArray(known.members, known.member_count, "lease_options.members"));
+  for (size_t i = 0; i < known.member_count; ++i) {
+    const kvasir_lease_member& member = known.members[i];
+    KVASIR_RETURN_IF_ERROR(
+        CheckChoice(member.least_quality, KVASIR_FULL, "lease_options.members.least_quality"));
+    LeaseMember& added = options.members.emplace_back();
+    added.model_fingerprint.assign(reinterpret_cast<const char*>(member.model_fingerprint),
+                                   sizeof(member.model_fingerprint));
+    added.retention = TextOr(member.retention, "");
+    if (member.least_quality != KVASIR_ANY_QUALITY) {
+      added.least_quality = static_cast<PrefixQuality>(member.least_quality);
+    }
+    added.reads_records = member.reads_records != 0;
+  }
+  KVASIR_ASSIGN_OR_RETURN(options.prefix, ToPrompt(known.prompt));
+  options.prompt_rows = known.prompt_rows;
+  KVASIR_ASSIGN_OR_RETURN(options.ttl, ToMilliseconds(known.ttl_ms, "lease_options.ttl_ms"));
+  return options;
+}
+
+absl::StatusOr<std::vector<std::string>> ToTexts(const kvasir_bytes* texts, size_t count) {
+  KVASIR_RETURN_IF_ERROR(CheckArray(texts, count, "texts"));
+  std::vector<std::string> converted;
+  for (size_t i = 0; i < count; ++i) {
+    KVASIR_ASSIGN_OR_RETURN(std::string text, BytesOf(texts[i], "texts"));
+    converted.push_back(std::move(text));
+  }
+  return converted;
 }
 
 }  // namespace kvasir::c

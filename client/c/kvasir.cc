@@ -8,21 +8,14 @@
 #include <utility>
 #include <vector>
 
-#include "base/error.h"
+#include "base/status_macros.h"
 #include "client/c/convert.h"
+#include "client/c/handles.h"
 #include "client/c/view_layout.h"
 #include "client/session.h"
 
-using kvasir::InvalidArgument;
-using kvasir::c::Answer;
-
-struct kvasir_session {
-  std::unique_ptr<kvasir::Session> session;
-};
-
-struct kvasir_sequence {
-  kvasir::Sequence sequence;
-};
+using kvasir::c::Guarded;
+using kvasir::c::Missing;
 
 struct kvasir_prefix_forms {
   std::vector<kvasir::PrefixForm> owned;  // of the texts below
@@ -30,8 +23,6 @@ struct kvasir_prefix_forms {
 };
 
 namespace {
-
-absl::Status Missing(const char* name) { return InvalidArgument("{} is null", name); }
 
 // The views as they lie in memory (view_layout.h).
 kvasir_step StepOf(const kvasir::StepView& view) {
@@ -41,9 +32,9 @@ kvasir_step StepOf(const kvasir::StepView& view) {
 
 // Calls `one` for each sequence; the first error is the answer of all.
 template <typename One>
-kvasir_code ForEach(kvasir_sequence* const* sequences, size_t count, int32_t* codes,
-                    kvasir_error* error, const One& one) {
-  if (sequences == nullptr && count > 0) return Answer(Missing("sequences"), error);
+absl::Status ForEach(kvasir_sequence* const* sequences, size_t count, int32_t* codes,
+                     const One& one) {
+  if (sequences == nullptr && count > 0) return Missing("sequences");
   absl::Status first;
   for (size_t i = 0; i < count; ++i) {
     const absl::Status status =
@@ -51,7 +42,7 @@ kvasir_code ForEach(kvasir_sequence* const* sequences, size_t count, int32_t* co
     if (codes != nullptr) codes[i] = static_cast<int32_t>(status.code());
     if (first.ok()) first = status;
   }
-  return Answer(first, error);
+  return first;
 }
 
 }  // namespace
@@ -63,59 +54,63 @@ uint32_t kvasir_abi(void) { return KVASIR_ABI; }
 
 kvasir_code kvasir_connect(const kvasir_connect_options* options, kvasir_session** session,
                            kvasir_error* error) {
-  if (session == nullptr) return Answer(Missing("session"), error);
-  *session = nullptr;
-  const auto converted = kvasir::c::ToConnectOptions(options);
-  if (!converted.ok()) return Answer(converted.status(), error);
-  auto connected = kvasir::Session::Connect(*converted);
-  if (connected.ok()) *session = new kvasir_session{*std::move(connected)};
-  return Answer(connected.status(), error);
+  return Guarded(error, [&]() -> absl::Status {
+    if (session == nullptr) return Missing("session");
+    *session = nullptr;
+    KVASIR_ASSIGN_OR_RETURN(const auto converted, kvasir::c::ToConnectOptions(options));
+    auto connected = kvasir::Session::Connect(converted);
+    if (connected.ok()) *session = new kvasir_session{*std::move(connected)};
+    return connected.status();
+  });
 }
 
 void kvasir_disconnect(kvasir_session* session) { delete session; }
 
 kvasir_code kvasir_register_model(kvasir_session* session, const kvasir_model_spec* spec,
                                   kvasir_model* model, kvasir_error* error) {
-  if (session == nullptr || model == nullptr) return Answer(Missing("session or model"), error);
-  const auto converted = kvasir::c::ToModelSpec(spec);
-  if (!converted.ok()) return Answer(converted.status(), error);
-  const auto handle = session->session->RegisterModel(*converted);
-  if (handle.ok()) {
-    model->id = handle->id;
-    model->slots_per_block = handle->slots_per_block;
-    handle->fingerprint.copy(reinterpret_cast<char*>(model->fingerprint),
-                             sizeof(model->fingerprint));
-  }
-  return Answer(handle.status(), error);
+  return Guarded(error, [&]() -> absl::Status {
+    if (session == nullptr || model == nullptr) return Missing("session or model");
+    KVASIR_ASSIGN_OR_RETURN(const auto converted, kvasir::c::ToModelSpec(spec));
+    const auto handle = session->session->RegisterModel(converted);
+    if (handle.ok()) {
+      model->id = handle->id;
+      model->slots_per_block = handle->slots_per_block;
+      handle->fingerprint.copy(reinterpret_cast<char*>(model->fingerprint),
+                               sizeof(model->fingerprint));
+    }
+    return handle.status();
+  });
 }
 
 kvasir_code kvasir_digest_file(const char* path, uint8_t digest[32], kvasir_error* error) {
-  if (path == nullptr || digest == nullptr) return Answer(Missing("path or digest"), error);
-  const auto made = kvasir::DigestFile(path);
-  if (made.ok()) made->copy(reinterpret_cast<char*>(digest), 32);
-  return Answer(made.status(), error);
+  return Guarded(error, [&]() -> absl::Status {
+    if (path == nullptr || digest == nullptr) return Missing("path or digest");
+    const auto made = kvasir::DigestFile(path);
+    if (made.ok()) made->copy(reinterpret_cast<char*>(digest), 32);
+    return made.status();
+  });
 }
 
 kvasir_code kvasir_match_prefix(kvasir_session* session, const kvasir_model* model,
                                 const kvasir_prompt* prompt, uint32_t prefetch,
                                 kvasir_prefix_forms** forms, kvasir_error* error) {
-  if (session == nullptr || forms == nullptr) return Answer(Missing("session or forms"), error);
-  *forms = nullptr;
-  const auto handle = kvasir::c::ToModel(model);
-  if (!handle.ok()) return Answer(handle.status(), error);
-  const auto converted = kvasir::c::ToPrompt(prompt);
-  if (!converted.ok()) return Answer(converted.status(), error);
-  auto found = session->session->MatchPrefix(*handle, *converted, prefetch != 0);
-  if (!found.ok()) return Answer(found.status(), error);
-  auto made = std::make_unique<kvasir_prefix_forms>();
-  made->owned = *std::move(found);
-  for (const kvasir::PrefixForm& form : made->owned) {
-    made->forms.push_back({form.retention.c_str(), static_cast<int32_t>(form.quality),
-                           form.is_public ? 1U : 0U, form.rows, form.place.c_str(),
-                           form.condensed_from.c_str()});
-  }
-  *forms = made.release();
-  return Answer(absl::OkStatus(), error);
+  return Guarded(error, [&]() -> absl::Status {
+    if (session == nullptr || forms == nullptr) return Missing("session or forms");
+    *forms = nullptr;
+    KVASIR_ASSIGN_OR_RETURN(const auto handle, kvasir::c::ToModel(model));
+    KVASIR_ASSIGN_OR_RETURN(const auto converted, kvasir::c::ToPrompt(prompt));
+    auto found = session->session->MatchPrefix(handle, converted, prefetch != 0);
+    if (!found.ok()) return found.status();
+    auto made = std::make_unique<kvasir_prefix_forms>();
+    made->owned = *std::move(found);
+    for (const kvasir::PrefixForm& form : made->owned) {
+      made->forms.push_back({form.retention.c_str(), static_cast<int32_t>(form.quality),
+                             form.is_public ? 1U : 0U, form.rows, form.place.c_str(),
+                             form.condensed_from.c_str()});
+    }
+    *forms = made.release();
+    return absl::OkStatus();
+  });
 }
 
 size_t kvasir_prefix_forms_count(const kvasir_prefix_forms* forms) {
@@ -130,152 +125,180 @@ void kvasir_prefix_forms_free(kvasir_prefix_forms* forms) { delete forms; }
 
 kvasir_code kvasir_open(kvasir_session* session, const kvasir_open_options* options,
                         kvasir_sequence** sequence, kvasir_error* error) {
-  if (session == nullptr || sequence == nullptr) {
-    return Answer(Missing("session or sequence"), error);
-  }
-  *sequence = nullptr;
-  const auto converted = kvasir::c::ToOpenOptions(options);
-  if (!converted.ok()) return Answer(converted.status(), error);
-  auto opened = session->session->OpenSequence(*converted);
-  if (opened.ok()) *sequence = new kvasir_sequence{*std::move(opened)};
-  return Answer(opened.status(), error);
+  return Guarded(error, [&]() -> absl::Status {
+    if (session == nullptr || sequence == nullptr) {
+      return Missing("session or sequence");
+    }
+    *sequence = nullptr;
+    KVASIR_ASSIGN_OR_RETURN(const auto converted, kvasir::c::ToOpenOptions(options));
+    auto opened = session->session->OpenSequence(converted);
+    if (opened.ok()) *sequence = new kvasir_sequence{*std::move(opened)};
+    return opened.status();
+  });
 }
 
 kvasir_code kvasir_close(kvasir_sequence* sequence, kvasir_error* error) {
-  if (sequence == nullptr) return Answer(absl::OkStatus(), error);
-  const absl::Status closed = sequence->sequence.Close();
-  delete sequence;
-  return Answer(closed, error);
+  return Guarded(error, [&]() -> absl::Status {
+    const std::unique_ptr<kvasir_sequence> owned(sequence);
+    return owned == nullptr ? absl::OkStatus() : owned->sequence.Close();
+  });
 }
 
 kvasir_code kvasir_begin(kvasir_sequence* sequence, uint32_t want_rows, kvasir_step* step,
                          kvasir_error* error) {
-  if (sequence == nullptr || step == nullptr) return Answer(Missing("sequence or step"), error);
-  *step = {};
-  const auto view = sequence->sequence.Begin(want_rows);
-  if (view.ok()) *step = StepOf(*view);
-  return Answer(view.status(), error);
+  return Guarded(error, [&]() -> absl::Status {
+    if (sequence == nullptr || step == nullptr) return Missing("sequence or step");
+    *step = {};
+    const auto view = sequence->sequence.Begin(want_rows);
+    if (view.ok()) *step = StepOf(*view);
+    return view.status();
+  });
 }
 
 kvasir_code kvasir_commit(kvasir_sequence* sequence, const uint32_t* ids, size_t count,
                           kvasir_error* error) {
-  if (sequence == nullptr || ids == nullptr) return Answer(Missing("sequence or ids"), error);
-  return Answer(sequence->sequence.Commit({ids, count}), error);
+  return Guarded(error, [&]() -> absl::Status {
+    if (sequence == nullptr || ids == nullptr) return Missing("sequence or ids");
+    return sequence->sequence.Commit({ids, count});
+  });
 }
 
 kvasir_code kvasir_begin_many(kvasir_sequence* const* sequences, size_t count, uint32_t want_rows,
                               kvasir_step* steps, int32_t* codes, kvasir_error* error) {
-  if (steps == nullptr && count > 0) return Answer(Missing("steps"), error);
-  std::fill_n(steps, count, kvasir_step{});
-  return ForEach(sequences, count, codes, error, [&](kvasir::Sequence& sequence, size_t i) {
-    const auto view = sequence.Begin(want_rows);
-    if (view.ok()) steps[i] = StepOf(*view);
-    return view.status();
+  return Guarded(error, [&]() -> absl::Status {
+    if (steps == nullptr && count > 0) return Missing("steps");
+    std::fill_n(steps, count, kvasir_step{});
+    return ForEach(sequences, count, codes, [&](kvasir::Sequence& sequence, size_t i) {
+      const auto view = sequence.Begin(want_rows);
+      if (view.ok()) steps[i] = StepOf(*view);
+      return view.status();
+    });
   });
 }
 
 kvasir_code kvasir_commit_many(kvasir_sequence* const* sequences, size_t count, const uint32_t* ids,
                                int32_t* codes, kvasir_error* error) {
-  if (ids == nullptr && count > 0) return Answer(Missing("ids"), error);
-  return ForEach(sequences, count, codes, error, [&](kvasir::Sequence& sequence, size_t i) {
-    return sequence.Commit({&ids[i], 1});
+  return Guarded(error, [&]() -> absl::Status {
+    if (ids == nullptr && count > 0) return Missing("ids");
+    return ForEach(sequences, count, codes, [&](kvasir::Sequence& sequence, size_t i) {
+      return sequence.Commit({&ids[i], 1});
+    });
   });
 }
 
 kvasir_code kvasir_truncate(kvasir_sequence* sequence, uint64_t rows, kvasir_error* error) {
-  if (sequence == nullptr) return Answer(Missing("sequence"), error);
-  return Answer(sequence->sequence.Truncate(rows), error);
+  return Guarded(error, [&]() -> absl::Status {
+    if (sequence == nullptr) return Missing("sequence");
+    return sequence->sequence.Truncate(rows);
+  });
 }
 
 kvasir_code kvasir_save(kvasir_sequence* sequence, kvasir_snapshot* snapshot, kvasir_error* error) {
-  if (sequence == nullptr || snapshot == nullptr) {
-    return Answer(Missing("sequence or snapshot"), error);
-  }
-  const auto saved = sequence->sequence.Save();
-  if (saved.ok()) {
-    saved->id.copy(reinterpret_cast<char*>(snapshot->id), sizeof(snapshot->id));
-    snapshot->rows = saved->rows;
-    snapshot->held_bytes = saved->held_bytes;
-  }
-  return Answer(saved.status(), error);
+  return Guarded(error, [&]() -> absl::Status {
+    if (sequence == nullptr || snapshot == nullptr) {
+      return Missing("sequence or snapshot");
+    }
+    const auto saved = sequence->sequence.Save();
+    if (saved.ok()) {
+      saved->id.copy(reinterpret_cast<char*>(snapshot->id), sizeof(snapshot->id));
+      snapshot->rows = saved->rows;
+      snapshot->held_bytes = saved->held_bytes;
+    }
+    return saved.status();
+  });
 }
 
 kvasir_code kvasir_drop_snapshot(kvasir_session* session, const uint8_t id[16],
                                  kvasir_error* error) {
-  if (session == nullptr || id == nullptr) return Answer(Missing("session or id"), error);
-  return Answer(session->session->DropSnapshot(std::string(reinterpret_cast<const char*>(id), 16)),
-                error);
+  return Guarded(error, [&]() -> absl::Status {
+    if (session == nullptr || id == nullptr) return Missing("session or id");
+    return session->session->DropSnapshot(std::string(reinterpret_cast<const char*>(id), 16));
+  });
 }
 
 kvasir_code kvasir_publish_prefix(kvasir_sequence* sequence, uint64_t* rows, uint64_t* held_bytes,
                                   kvasir_error* error) {
-  if (sequence == nullptr) return Answer(Missing("sequence"), error);
-  const auto published = sequence->sequence.PublishPrefix();
-  if (published.ok() && rows != nullptr) *rows = published->rows;
-  if (published.ok() && held_bytes != nullptr) *held_bytes = published->held_bytes;
-  return Answer(published.status(), error);
+  return Guarded(error, [&]() -> absl::Status {
+    if (sequence == nullptr) return Missing("sequence");
+    const auto published = sequence->sequence.PublishPrefix();
+    if (published.ok() && rows != nullptr) *rows = published->rows;
+    if (published.ok() && held_bytes != nullptr) *held_bytes = published->held_bytes;
+    return published.status();
+  });
 }
 
 kvasir_code kvasir_select_rows(kvasir_sequence* sequence, const float* query, size_t query_floats,
                                uint32_t* rows, size_t capacity, size_t* count,
                                kvasir_error* error) {
-  if (sequence == nullptr || query == nullptr || count == nullptr ||
-      (rows == nullptr && capacity > 0)) {
-    return Answer(Missing("sequence, query, rows or count"), error);
-  }
-  const auto chosen = sequence->sequence.SelectRows({query, query_floats});
-  if (!chosen.ok()) return Answer(chosen.status(), error);
-  *count = chosen->size();
-  std::copy_n(chosen->begin(), std::min(capacity, chosen->size()), rows);
-  return Answer(absl::OkStatus(), error);
+  return Guarded(error, [&]() -> absl::Status {
+    if (sequence == nullptr || query == nullptr || count == nullptr ||
+        (rows == nullptr && capacity > 0)) {
+      return Missing("sequence, query, rows or count");
+    }
+    const auto chosen = sequence->sequence.SelectRows({query, query_floats});
+    if (!chosen.ok()) return chosen.status();
+    *count = chosen->size();
+    std::copy_n(chosen->begin(), std::min(capacity, chosen->size()), rows);
+    return absl::OkStatus();
+  });
 }
 
 kvasir_code kvasir_retrieve(kvasir_sequence* sequence, uint32_t layer, const float* query,
                             size_t query_floats, const float* mass, size_t mass_floats,
                             const kvasir_kept_run** runs, size_t* run_count, kvasir_error* error) {
-  if (sequence == nullptr || query == nullptr || runs == nullptr || run_count == nullptr ||
-      (mass == nullptr && mass_floats > 0)) {
-    return Answer(Missing("sequence, query, mass, runs or run_count"), error);
-  }
-  const auto found = sequence->sequence.Retrieve(layer, {query, query_floats}, {mass, mass_floats});
-  *runs = nullptr;
-  *run_count = 0;
-  if (found.ok()) {
-    *runs = reinterpret_cast<const kvasir_kept_run*>(found->data());
-    *run_count = found->size();
-  }
-  return Answer(found.status(), error);
+  return Guarded(error, [&]() -> absl::Status {
+    if (sequence == nullptr || query == nullptr || runs == nullptr || run_count == nullptr ||
+        (mass == nullptr && mass_floats > 0)) {
+      return Missing("sequence, query, mass, runs or run_count");
+    }
+    const auto found =
+        sequence->sequence.Retrieve(layer, {query, query_floats}, {mass, mass_floats});
+    *runs = nullptr;
+    *run_count = 0;
+    if (found.ok()) {
+      *runs = reinterpret_cast<const kvasir_kept_run*>(found->data());
+      *run_count = found->size();
+    }
+    return found.status();
+  });
 }
 
-uint64_t kvasir_rows(const kvasir_sequence* sequence) { return sequence->sequence.rows(); }
-uint64_t kvasir_sequence_id(const kvasir_sequence* sequence) { return sequence->sequence.id(); }
+uint64_t kvasir_rows(const kvasir_sequence* sequence) {
+  return sequence == nullptr ? 0 : sequence->sequence.rows();
+}
+uint64_t kvasir_sequence_id(const kvasir_sequence* sequence) {
+  return sequence == nullptr ? 0 : sequence->sequence.id();
+}
 const char* kvasir_retention(const kvasir_sequence* sequence) {
-  return sequence->sequence.retention().c_str();
+  return sequence == nullptr ? "" : sequence->sequence.retention().c_str();
 }
 const char* kvasir_condensed_from(const kvasir_sequence* sequence) {
-  return sequence->sequence.condensed_from().c_str();
+  return sequence == nullptr ? "" : sequence->sequence.condensed_from().c_str();
 }
 uint32_t kvasir_slots_per_block(const kvasir_sequence* sequence) {
-  return sequence->sequence.slots_per_block();
+  return sequence == nullptr ? 0 : sequence->sequence.slots_per_block();
 }
 int64_t kvasir_filter_layer(const kvasir_sequence* sequence) {
+  if (sequence == nullptr) return -1;
   const std::optional<uint32_t> layer = sequence->sequence.filter_layer();
   return layer ? int64_t{*layer} : -1;
 }
 uint32_t kvasir_retrieves(const kvasir_sequence* sequence) {
-  return sequence->sequence.retrieves() ? 1 : 0;
+  return sequence != nullptr && sequence->sequence.retrieves() ? 1 : 0;
 }
 
 kvasir_code kvasir_measure_footprint(kvasir_sequence* sequence, kvasir_footprint* footprint,
                                      kvasir_error* error) {
-  if (sequence == nullptr || footprint == nullptr) {
-    return Answer(Missing("sequence or footprint"), error);
-  }
-  const auto measured = sequence->sequence.MeasureFootprint();
-  if (measured.ok()) {
-    *footprint = {measured->held_bytes, measured->kept_rows, measured->version};
-  }
-  return Answer(measured.status(), error);
+  return Guarded(error, [&]() -> absl::Status {
+    if (sequence == nullptr || footprint == nullptr) {
+      return Missing("sequence or footprint");
+    }
+    const auto measured = sequence->sequence.MeasureFootprint();
+    if (measured.ok()) {
+      *footprint = {measured->held_bytes, measured->kept_rows, measured->version};
+    }
+    return measured.status();
+  });
 }
 
 }  // extern "C"

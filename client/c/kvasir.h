@@ -11,7 +11,9 @@
  * says. Structs that are passed in begin with their size: what a newer header has added is its
  * default to an older program. Structs of the views are read in place, without a copy.
  * Threads: a session may be used by many threads, a sequence by one at a time.
- * Names beginning with kvasir_ are all that the library exports, under the version KVASIR_1.
+ * Out of memory, in this process, is KVASIR_RESOURCE_EXHAUSTED like any shortage.
+ * Names beginning with kvasir_ are all that the library exports: those of this header under the
+ * version KVASIR_1, those of kvasir_tenant.h under KVASIR_2.
  */
 #ifndef KVASIR_CLIENT_C_KVASIR_H_
 #define KVASIR_CLIENT_C_KVASIR_H_
@@ -23,7 +25,7 @@
 extern "C" {
 #endif
 
-#define KVASIR_ABI 1
+#define KVASIR_ABI 2
 #define KVASIR_API __attribute__((visibility("default")))
 
 /* As gRPC's. */
@@ -183,6 +185,8 @@ typedef struct kvasir_snapshot {
   uint64_t held_bytes;
 } kvasir_snapshot;
 
+struct kvasir_hints; /* kvasir_tenant.h */
+
 typedef struct kvasir_open_options {
   size_t struct_size;
   const kvasir_model* model;
@@ -194,6 +198,9 @@ typedef struct kvasir_open_options {
   const kvasir_snapshot* snapshot; /* NULL: begin at row 0 */
   uint64_t snapshot_rows;
   const kvasir_prompt* prefix; /* NULL: the rows are private */
+  /* Since KVASIR_ABI 2: */
+  const uint8_t* lease;             /* kvasir_lease_id(), with `prefix`; NULL: none */
+  const struct kvasir_hints* hints; /* kvasir_tenant.h; NULL: none */
 } kvasir_open_options;
 
 KVASIR_API kvasir_code kvasir_open(kvasir_session* session, const kvasir_open_options* options,
@@ -326,6 +333,7 @@ KVASIR_API kvasir_code kvasir_retrieve(kvasir_sequence* sequence, uint32_t layer
                                        size_t mass_floats, const kvasir_kept_run** runs,
                                        size_t* run_count, kvasir_error* error);
 
+/* Of NULL: 0, "" and -1. */
 KVASIR_API uint64_t kvasir_rows(const kvasir_sequence* sequence);
 KVASIR_API uint64_t kvasir_sequence_id(const kvasir_sequence* sequence);
 /* Live as long as the sequence. */

@@ -1,9 +1,10 @@
 /* An engine in C: every verb of kvasir.h against a daemon, good and bad. Says the line that fails. */
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "client/c/kvasir.h"
+#include "client/c/kvasir_tenant.h"
 
 #define CHECK(condition)                                                      \
   do {                                                                        \
@@ -148,6 +149,147 @@ static int Attach(kvasir_session* session, const kvasir_model* model,
   return 0;
 }
 
+static int Lease(kvasir_session* session, const kvasir_model* model, const kvasir_prompt* prompt) {
+  kvasir_error error = {0};
+  kvasir_lease_member member = {.retention = "full"};
+  memcpy(member.model_fingerprint, model->fingerprint, sizeof(member.model_fingerprint));
+  kvasir_lease_options options = {
+      .struct_size = sizeof(options), .members = &member, .member_count = 1, .prompt = prompt};
+  kvasir_lease* lease = NULL;
+  CHECK(kvasir_lease_prefix(session, &options, &lease, &error) == KVASIR_OK);
+  CHECK(kvasir_lease_rows(lease) >= kRows / 16 * 16 && kvasir_lease_ttl_ms(lease) > 0);
+  CHECK(kvasir_lease_id(lease) != NULL && kvasir_lease_form(lease, 1) == NULL);
+  CHECK(strcmp(kvasir_lease_form(lease, 0)->retention, "full") == 0);
+
+  kvasir_hints hints = {.struct_size = sizeof(hints), .priority = -3, .has_prediction = 1};
+  hints.predicted_rows = 100;
+  kvasir_open_options open = {.struct_size = sizeof(open), .model = model, .prefix = prompt};
+  open.lease = kvasir_lease_id(lease);
+  open.hints = &hints;
+  kvasir_sequence* sequence = NULL;
+  CHECK(kvasir_open(session, &open, &sequence, &error) == KVASIR_OK);
+  CHECK(kvasir_rows(sequence) == kvasir_lease_rows(lease));
+  CHECK(kvasir_suspend_wanted(sequence) == 0 && kvasir_wanted_back(session) == 0);
+  hints.has_prediction = 2;
+  hints.predicted_rank = 7;
+  CHECK(kvasir_set_hints(sequence, &hints, &error) == KVASIR_OK);
+  hints.priority = 101;
+  CHECK(kvasir_set_hints(sequence, &hints, &error) == KVASIR_INVALID_ARGUMENT);
+  hints.has_prediction = 3;
+  CHECK(kvasir_set_hints(sequence, &hints, &error) == KVASIR_INVALID_ARGUMENT);
+  CHECK(strstr(error.text, "has_prediction") != NULL);
+
+  kvasir_text* text = NULL;
+  CHECK(kvasir_describe_rows(session, kvasir_sequence_id(sequence), 0, 0, 0, &text, &error) ==
+        KVASIR_OK);
+  CHECK(strstr(kvasir_text_data(text), "\"kept\":true") != NULL);
+  kvasir_text_free(text);
+  CHECK(kvasir_release_lease(lease, &error) == KVASIR_OK);
+  CHECK(kvasir_close(sequence, &error) == KVASIR_OK);
+  return 0;
+}
+
+static int Describe(kvasir_session* session, const kvasir_model* model) {
+  kvasir_error error = {0};
+  const kvasir_bytes texts[2] = {{"a", 1}, {" b", 2}};
+  CHECK(kvasir_put_token_texts(session, model, 5, texts, 2, &error) == KVASIR_OK);
+  CHECK(kvasir_session_id(session) != 0 && kvasir_boot_epoch(session) != 0);
+  kvasir_text* text = NULL;
+  CHECK(kvasir_describe_tenant(session, &text, &error) == KVASIR_OK);
+  CHECK(strstr(kvasir_text_data(text), "\"prefix_hits\"") != NULL);
+  kvasir_text_free(text);
+  CHECK(kvasir_describe_policies(session, &text, &error) == KVASIR_OK);
+  CHECK(strstr(kvasir_text_data(text), "\"sepllm\"") != NULL);
+  kvasir_text_free(text);
+  CHECK(kvasir_describe_rows(session, 12345678, 0, 0, 0, &text, &error) == KVASIR_NOT_FOUND);
+  CHECK(text == NULL);
+  return 0;
+}
+
+/* What was begun and committed, closed and disconnected can be read as long as it is held. */
+static int Hold(const kvasir_connect_options* options, const kvasir_model_spec* spec,
+                const kvasir_prompt* prompt) {
+  kvasir_error error = {0};
+  kvasir_session* session = NULL;
+  kvasir_model model;
+  CHECK(kvasir_connect(options, &session, &error) == KVASIR_OK);
+  CHECK(kvasir_register_model(session, spec, &model, &error) == KVASIR_OK);
+  kvasir_open_options open = {.struct_size = sizeof(open), .model = &model, .prefix = prompt};
+  open.retention = "full";
+  kvasir_sequence* sequence = NULL;
+  CHECK(kvasir_open(session, &open, &sequence, &error) == KVASIR_OK);
+  kvasir_step step;
+  CHECK(kvasir_begin(sequence, 1, &step, &error) == KVASIR_OK);
+  const kvasir_kept_run run = step.layers[1].kept[0];
+  uint16_t* const recent = step.layers[0].recent[step.layers[0].recent_count - 1].k;
+  kvasir_hold* hold = NULL;
+  CHECK(kvasir_hold_memory(session, &hold, &error) == KVASIR_OK);
+  CHECK(kvasir_close(sequence, &error) == KVASIR_OK);
+  kvasir_disconnect(session);
+  uint16_t k;
+  memcpy(&k, run.k, 2);
+  CHECK(k == ElementOf(run.positions[0], 1, 0, 0));
+  *recent = 1; /* nobody's any more, and mapped */
+  kvasir_let_go(hold);
+  return 0;
+}
+
+/* Of nothing there is nothing, and what is wrong with memory is an error as well. */
+static int Nothing(kvasir_session* session, const kvasir_model* model) {
+  kvasir_error error = {0};
+  CHECK(kvasir_rows(NULL) == 0 && kvasir_sequence_id(NULL) == 0 && *kvasir_retention(NULL) == 0);
+  CHECK(*kvasir_condensed_from(NULL) == 0 && kvasir_slots_per_block(NULL) == 0);
+  CHECK(kvasir_filter_layer(NULL) == -1 && kvasir_retrieves(NULL) == 0);
+  CHECK(kvasir_suspend_wanted(NULL) == 0 && kvasir_wanted_back(NULL) == 0);
+  CHECK(kvasir_session_id(NULL) == 0 && kvasir_boot_epoch(NULL) == 0);
+  CHECK(kvasir_lease_id(NULL) == NULL && kvasir_lease_rows(NULL) == 0);
+  CHECK(kvasir_lease_ttl_ms(NULL) == 0 && kvasir_lease_form(NULL, 0) == NULL);
+  CHECK(kvasir_release_lease(NULL, &error) == KVASIR_OK && *kvasir_text_data(NULL) == 0);
+  kvasir_text_free(NULL);
+  kvasir_let_go(NULL);
+  CHECK(kvasir_set_hints(NULL, NULL, &error) == KVASIR_INVALID_ARGUMENT);
+  CHECK(kvasir_lease_prefix(session, NULL, NULL, &error) == KVASIR_INVALID_ARGUMENT);
+  CHECK(kvasir_describe_tenant(session, NULL, &error) == KVASIR_INVALID_ARGUMENT);
+  CHECK(kvasir_hold_memory(NULL, NULL, &error) == KVASIR_INVALID_ARGUMENT);
+  CHECK(kvasir_put_token_texts(session, model, 0, NULL, 1, &error) == KVASIR_INVALID_ARGUMENT);
+
+  const uint32_t token = 1;
+  kvasir_prompt prompt = {.struct_size = sizeof(prompt), .tokens = &token};
+  kvasir_prefix_forms* forms = NULL;
+  prompt.token_count = SIZE_MAX / sizeof(token); /* more than a vector can have */
+  CHECK(kvasir_match_prefix(session, model, &prompt, 0, &forms, &error) ==
+        KVASIR_INVALID_ARGUMENT);
+  CHECK(forms == NULL && error.text[0] != 0);
+  kvasir_shortage shortage;
+  CHECK(kvasir_last_shortage(&shortage) == 0 && kvasir_last_shortage(NULL) == 0);
+  return 0;
+}
+
+/* Sequences without end are refused, with what is short and when to ask again. */
+static int RunShort(kvasir_session* session, const kvasir_model* model, int by_grpc) {
+  kvasir_error error = {0};
+  kvasir_open_options open = {.struct_size = sizeof(open), .model = model, .retention = "full"};
+  kvasir_sequence* sequences[256] = {NULL};
+  static const uint32_t ids[4096];
+  kvasir_code code = KVASIR_OK;
+  for (int i = 0; i < 256 && code == KVASIR_OK; ++i) {
+    code = kvasir_open(session, &open, &sequences[i], &error);
+    while (code == KVASIR_OK && kvasir_rows(sequences[i]) < 60000) {
+      kvasir_step step;
+      code = kvasir_begin(sequences[i], 4096, &step, &error);
+      if (code == KVASIR_OK) code = kvasir_commit(sequences[i], ids, step.count, &error);
+    }
+  }
+  kvasir_shortage shortage;
+  CHECK(code == KVASIR_RESOURCE_EXHAUSTED && kvasir_last_shortage(&shortage) == 1);
+  CHECK(shortage.retry_after_ms > 0);
+  /* The ring says when; the figures are in the text there. */
+  if (by_grpc) CHECK(shortage.budget[0] != 0 && shortage.missing > 0);
+  for (int i = 0; i < 256; ++i) CHECK(kvasir_close(sequences[i], &error) == KVASIR_OK);
+  CHECK(kvasir_last_shortage(&shortage) == 0); /* of the last function only */
+  return 0;
+}
+
 /* What a program does wrong is an error with a name in it. */
 static int Misuse(kvasir_session* session, const kvasir_model* model) {
   kvasir_error error = {0};
@@ -227,7 +369,12 @@ int main(int argc, char** argv) {
   prompt.salt.size = strlen(argv[3]);
   if (FillAndPublish(session, &model, &prompt) != 0) return 1;
   if (Attach(session, &model, &prompt) != 0) return 1;
+  if (Lease(session, &model, &prompt) != 0) return 1;
+  if (Describe(session, &model) != 0) return 1;
+  if (Hold(&options, &spec, &prompt) != 0) return 1;
   if (Misuse(session, &model) != 0) return 1;
+  if (Nothing(session, &model) != 0) return 1;
+  if (RunShort(session, &model, (int)options.without_ring) != 0) return 1;
   kvasir_disconnect(session);
   puts("ok");
   return 0;

@@ -1,0 +1,62 @@
+"""kvasir: KV-cache memory of a kvasird, from Python.
+
+    import kvasir
+    with kvasir.Session() as session:
+        model = session.register_model(spec)
+        with session.open(model, "sepllm:local_size=256", prompt=kvasir.Prompt(tokens)) as sequence:
+            step = sequence.begin(len(tokens) - sequence.rows)
+            ...                                    # step[layer].write(), step[layer].visible()
+            sequence.commit(tokens[step.row:step.row + step.count])
+
+README.md has an example that runs. Every call ends at its session's deadline and raises a
+KvasirError; arrays are the daemon's memory, in place.
+"""
+from kvasir.errors import (
+    ClosedError,
+    Code,
+    DeadlineExceededError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    KvasirError,
+    NotFoundError,
+    PermissionDeniedError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
+from kvasir.insight import InspectedRow, Parameter, Policy, TenantStats
+from kvasir.memory import Memory
+from kvasir.sequence import (
+    Footprint,
+    Hints,
+    Published,
+    Sequence,
+    Snapshot,
+    Step,
+    begin_many,
+    commit_many,
+)
+from kvasir.session import (
+    KvType,
+    LayerSpec,
+    Lease,
+    LeaseMember,
+    Model,
+    ModelSpec,
+    PrefixForm,
+    Prompt,
+    Quality,
+    Rope,
+    Session,
+    digest_file,
+)
+from kvasir.views import KeptRun, LayerView, RecentBlock, Shape, Visible
+
+__all__ = [
+    "ClosedError", "Code", "DeadlineExceededError", "FailedPreconditionError", "Footprint", "Hints",
+    "InspectedRow", "InvalidArgumentError", "KeptRun", "KvType", "KvasirError", "LayerSpec",
+    "LayerView", "Lease", "LeaseMember", "Memory", "Model", "ModelSpec", "NotFoundError",
+    "Parameter", "PermissionDeniedError", "Policy", "PrefixForm", "Prompt", "Published", "Quality",
+    "RecentBlock", "ResourceExhaustedError", "Rope", "Sequence", "Session", "Shape", "Snapshot",
+    "Step", "TenantStats", "UnavailableError", "Visible", "begin_many", "commit_many",
+    "digest_file",
+]
