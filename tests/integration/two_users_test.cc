@@ -26,6 +26,7 @@ TEST_F(TwoUsersTest, OneCannotReachTheOther) {
   Config config = MakeConfig({{"victim", {kVictimUid}, 16 * kMiB, "full"},
                               {"attacker", {kAttackerUid}, 16 * kMiB, "full"}});
   config.tier.disk_path = run_ + "/tier";
+  config.tier.disk_bytes = 64 * kMiB;
   ASSERT_TRUE(StartLogged(config));
   const std::unique_ptr<ChildProcess> victim = Act(AsUser(kVictimUid), "Victim");
   while (const std::optional<std::string> line = victim->ReadLine()) {
