@@ -1,4 +1,4 @@
-"""Runs transformers_test.py in the pinned environment: `with_torch.py newest|oldest`.
+"""Runs a test in the pinned environment: `with_torch.py newest|oldest NAME_test.py`.
 
 KVASIR_PYTHON_ENV names it, as ./dev test does. Exit status 77, a skip, without it.
 """
@@ -13,5 +13,5 @@ if not python.exists():
     sys.exit(77)
 if sys.argv[1] == "oldest":
     os.environ["PYTHONPATH"] += f":{folder / 'oldest'}"
-test = pathlib.Path(__file__).with_name("transformers_test.py")
+test = pathlib.Path(__file__).with_name(sys.argv[2])
 os.execv(python, [python, "-B", "-W", "ignore", test])

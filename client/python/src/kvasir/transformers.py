@@ -5,11 +5,11 @@
         model.generate(input_ids, past_key_values=cache)
     # A later cache with this prompt, in any process, begins behind it.
 
-For transformers 5.2 to 5.23, decoder models with full attention, batch 1, CPU tensors, and policies
-that keep the same tokens in all layers by their ids alone (full, sepllm, streamingllm with
-positions=original). What it cannot do it refuses, with the reason.
+For transformers 5.2 to 5.23, decoder models with full attention, batch 1, CPU tensors. With any
+attention of transformers: policies that keep the same tokens in all layers by their ids alone (full,
+sepllm, streamingllm with positions=original). With attn_implementation="kvasir" (kvasir.attention)
+all but selection (gemfilter). What it cannot do it refuses, with the reason.
 """
-import hashlib
 import typing
 import weakref
 
@@ -18,63 +18,14 @@ import torch
 import transformers
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from kvasir import attention
 from kvasir.errors import KvasirError
+from kvasir.model_facts import digest_model, model_spec, register, rotation
 from kvasir.sequence import Hints, Published, Sequence, Step
-from kvasir.session import KvType, LayerSpec, Model, ModelSpec, Prompt, Session
+from kvasir.session import Prompt, Session
 from kvasir.views import LayerView
 
-_KV_TYPES = {torch.float16: KvType.F16, torch.bfloat16: KvType.BF16, torch.float32: KvType.F32}
 _hooked: "weakref.WeakSet[torch.nn.Module]" = weakref.WeakSet()
-_models: "weakref.WeakKeyDictionary[Session, typing.Dict[typing.Any, Model]]" = \
-    weakref.WeakKeyDictionary()
-_digests: "weakref.WeakKeyDictionary[torch.nn.Module, bytes]" = weakref.WeakKeyDictionary()
-
-
-def digest_model(model: torch.nn.Module) -> bytes:
-    """BLAKE2b-256 of weights and configuration. About 1 s a GiB; a model's is made once.
-
-    Caches of models that differ in it never meet, nor those of engines that lay rows out otherwise.
-    """
-    if model not in _digests:
-        config = model.config.to_dict()
-        for name in ("_name_or_path", "transformers_version", "_attn_implementation"):
-            config.pop(name, None)  # say where from and how, not what
-        digest = hashlib.blake2b(b"transformers " + repr(sorted(config.items())).encode(),
-                                 digest_size=32)
-        for name, tensor in sorted(model.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        _digests[model] = digest.digest()
-    return _digests[model]
-
-
-def model_spec(model: torch.nn.Module, *, weights_digest: typing.Optional[bytes] = None,
-               separator_token_ids: typing.Sequence[int] = ()) -> ModelSpec:
-    """What the daemon is told of a model. Raises NotImplementedError: KvasirCache cannot."""
-    config = model.config.get_text_config(decoder=True)
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if kinds != {"full_attention"}:
-        raise NotImplementedError(f"layers of this model are not all full attention: {kinds}")
-    if model.dtype not in _KV_TYPES:
-        raise NotImplementedError(f"no KV cache has elements of this type: {model.dtype}")
-    heads = config.num_attention_heads
-    kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    # Without the model's rope: a policy that moves keys (positions=in_cache) is refused by name.
-    return ModelSpec(
-        layers=[LayerSpec(kv_heads, dim, dim, query_heads=heads)] * config.num_hidden_layers,
-        weights_digest=weights_digest or digest_model(model), name=config.model_type,
-        kv_type=_KV_TYPES[model.dtype], separator_token_ids=separator_token_ids,
-        vocabulary_size=config.vocab_size)
-
-
-def _register(session: Session, spec: ModelSpec) -> Model:
-    """Once a session: caches of one model share it."""
-    key = (spec.weights_digest, tuple(spec.separator_token_ids), spec.kv_type, tuple(spec.layers))
-    models = _models.setdefault(session, {})
-    if key not in models:
-        models[key] = session.register_model(spec)
-    return models[key]
 
 
 class KvasirLayer(CacheLayerMixin):
@@ -163,10 +114,12 @@ class KvasirCache(Cache):
                           separator_token_ids=separator_token_ids)
         super().__init__(layers=[KvasirLayer(self, i) for i in range(len(spec.layers))])
         self._target = weakref.ref(model)
+        self._rotation = rotation(model)
+        self._found_mass: typing.Dict[int, typing.Any] = {}  # of retrieved blocks, by layer
         self._own_session = session is None
         self.session = Session(**(connect or {})) if session is None else session
         try:
-            self._model = _register(self.session, spec)
+            self._model = register(self.session, spec)
             known = None if prompt is None else _ids_of(prompt)
             # The row before which generate() publishes; 0: nowhere.
             self._border = 0 if known is None else len(known) - 1
@@ -217,6 +170,7 @@ class KvasirCache(Cache):
     def reset(self) -> None:
         """Begins again, behind what is cached of the prompt."""
         self._step = None
+        self._found_mass.clear()
         self.sequence.close()
         self.sequence = self.session.open(self._model, **self._open)
 
@@ -242,15 +196,36 @@ class KvasirCache(Cache):
         to_border = self._border - self.rows
         step = self.sequence.begin(min(rows, to_border) if in_parts and to_border > 0 else rows)
         view = step[0]
-        if view.asks_mass or view.query_rows or self.sequence.retrieves or \
-                self.sequence.filter_layer is not None:
-            raise NotImplementedError(
-                "this policy judges by attention, which transformers' caches are not told: "
-                f"retention={self.sequence.retention}")
-        if view.unrotated:
-            raise NotImplementedError("keys come rotated: positions=unrotated is another engine's")
+        if self.sequence.filter_layer is not None:
+            raise NotImplementedError("a prompt is run once here, and this policy runs it twice: "
+                                      f"retention={self.sequence.retention}")
+        if not self._attends():
+            self._check_mask_does(view)
+        elif (view.unrotated or view.far_position) and self._rotation is None:
+            raise NotImplementedError("keys come rotated, and how this model does it is not known: "
+                                      f"retention={self.sequence.retention}")
         self._step, self._rows_seen, self._kept = step, _recent_rows(step, view), _kept_where(view)
         return step
+
+    def _attends(self) -> bool:
+        """Whether the model calls kvasir.attention, which asks each layer's view."""
+        model = self._target()
+        config: typing.Any = None if model is None else model.config
+        return config is not None and config.get_text_config(
+            decoder=True)._attn_implementation == attention.NAME
+
+    def _check_mask_does(self, view: LayerView) -> None:
+        """One mask for all layers says all that transformers' own attention knows of a policy."""
+        retention, why = self.sequence.retention, ""
+        if view.asks_mass or view.query_rows or self.sequence.retrieves:
+            why = "this policy judges by attention, which transformers' caches are not told"
+        elif view.unrotated:
+            why = "keys come rotated"
+        elif "positions=in_cache" in retention:
+            why = "queries come rotated at their own position"
+        if why:
+            raise NotImplementedError(
+                f"{why}: load the model with attn_implementation=\"kvasir\": retention={retention}")
 
     def _mask(self, dtype: torch.dtype) -> typing.Optional[torch.Tensor]:
         """What each query of the step sees, [1][1][query][key], added to scores; None: all."""
@@ -278,9 +253,19 @@ class KvasirCache(Cache):
         if k.shape[0] != 1 or k.shape[2] != step.count:
             raise ValueError(f"a cache has one sequence: shape={tuple(k.shape)} rows={step.count}")
         view = step[layer]
+        if self._attends():
+            if view.unrotated and self._rotation is not None:
+                back = -np.arange(step.row, step.row + step.count)
+                view.write(step.row, _rows(self._rotation.turn(k, back)), _rows(v))
+            else:
+                view.write(step.row, _rows(k), _rows(v))
+            attention.active.layer = attention.Layer(step, layer, self._rotation,
+                                                     self.sequence.retrieve, k, self._found_mass)
+            return k, v
         view.write(step.row, _rows(k), _rows(v))
         if _kept_where(view) != self._kept:
-            raise NotImplementedError("layers keep different tokens, and all have one mask")
+            raise NotImplementedError("layers keep different tokens, and all have one mask: load the "
+                                      "model with attn_implementation=\"kvasir\"")
         return (self._gather(view, 0, k), self._gather(view, 1, v))
 
     def _gather(self, view: LayerView, plane: int, like: torch.Tensor) -> torch.Tensor:
@@ -336,6 +321,7 @@ def _cache_of(model: torch.nn.Module,
 def _before(model: torch.nn.Module, args: typing.Any,
             kwargs: typing.Dict[str, typing.Any]) -> typing.Any:
     """Begins the step of a forward; runs the first parts of rows that are taken in parts."""
+    attention.active.layer = None  # of a forward that failed
     cache = _cache_of(model, kwargs)
     if cache is None:
         return None
@@ -359,6 +345,8 @@ def _before(model: torch.nn.Module, args: typing.Any,
         kwargs = dict(_cut(kwargs, done, None, len(tokens) + done), input_ids=ids)
         step = cache._begin(len(tokens), in_parts)
     kwargs = dict(kwargs, input_ids=ids)
+    if cache._attends():
+        return (), kwargs
     everything = cache._physical_rows() == step.row and not step[0].window and not step[0].sticky
     if not everything:  # else transformers' own causal mask is the same and may be none
         kwargs["attention_mask"] = cache._mask(model.dtype)

@@ -79,6 +79,11 @@ class KeptRun:
     def tokens(self) -> Array:
         return self._labels_at(self._raw.tokens)
 
+    @property
+    def query_rule(self) -> typing.Tuple[int, int]:
+        """Runs of one rule have the same query_position() in every row."""
+        return self._raw.query_offset, self._raw.query_max
+
     def query_position(self, row: int) -> int:
         """Where the query of row `row` is rotated to for the keys of this run."""
         return int(min((row - self._raw.query_offset) & _U64_MAX, self._raw.query_max))
@@ -179,6 +184,11 @@ class LayerView:
     def asks_mass(self) -> bool:
         """The policy wants `add_mass()`."""
         return bool(self._raw.mass.kept or self._raw.mass.recent)
+
+    @property
+    def mass_recent_rows(self) -> int:
+        """Rows from recent_base on that `add_mass(recent=...)` takes; 0: none are asked for."""
+        return int(self._raw.mass.recent_rows) if self._raw.mass.recent else 0
 
     @property
     def query_rows(self) -> range:
