@@ -4,16 +4,21 @@
 #include <cstring>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "client/llama_cpp/daemon_model.h"
 #include "client/llama_cpp/llama_cache.h"
+#include "client/llama_cpp/query_watch.h"
 
 using kvasir::llama_cpp::Fail;
 using kvasir::llama_cpp::LlamaCache;
 
 struct kvasir_llama {
   LlamaCache cache;
+};
+struct kvasir_llama_watch {
+  kvasir::llama_cpp::QueryWatch queries;
 };
 
 namespace {
@@ -106,6 +111,44 @@ kvasir_code kvasir_llama_compact(kvasir_llama* handle, int32_t sequence, const i
     code = handle->cache.Compact(sequence, Unsigned(tokens, count), retention, &found, error);
   }
   return Answer(code, found, rows);
+}
+
+kvasir_llama_watch* kvasir_llama_watch_new(void) { return new kvasir_llama_watch; }
+
+void kvasir_llama_watch_free(kvasir_llama_watch* watch) { delete watch; }
+
+void kvasir_llama_listen(kvasir_llama_watch* watch, int32_t layer) {
+  if (watch != nullptr) watch->queries.Listen(layer);
+}
+
+bool kvasir_llama_hear(ggml_tensor* tensor, bool ask, void* watch) {
+  if (watch == nullptr) return !ask;
+  return static_cast<kvasir_llama_watch*>(watch)->queries.Hear(tensor, ask);
+}
+
+kvasir_code kvasir_llama_select(kvasir_llama* handle, int32_t sequence, const int32_t* tokens,
+                                size_t count, const char* retention, kvasir_llama_watch* watch,
+                                int32_t* positions, size_t capacity, size_t* chosen,
+                                kvasir_error* error) {
+  kvasir_code code = CheckCall(handle, tokens, count, error);
+  if (code == KVASIR_OK && (retention == nullptr || watch == nullptr || count == 0 ||
+                            (positions == nullptr && capacity > 0))) {
+    code = Fail(error, KVASIR_INVALID_ARGUMENT, "retention, watch, tokens or positions is null");
+  }
+  std::vector<uint32_t> rows;
+  if (code == KVASIR_OK) {
+    code = handle->cache.Select(sequence, Unsigned(tokens, count), retention, watch->queries, &rows,
+                                error);
+  }
+  if (watch != nullptr) watch->queries.Listen(-1);
+  if (code == KVASIR_OK && rows.size() > capacity) {
+    code = Fail(error, KVASIR_INVALID_ARGUMENT,
+                "there is no room for all positions: chosen=" + std::to_string(rows.size()) +
+                    " capacity=" + std::to_string(capacity));
+  }
+  if (chosen != nullptr) *chosen = rows.size();
+  if (code == KVASIR_OK) std::copy(rows.begin(), rows.end(), positions);
+  return code;
 }
 
 }  // extern "C"

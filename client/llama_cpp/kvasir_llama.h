@@ -23,10 +23,13 @@
 #include <kvasir.h>
 #endif
 
+#include <stdbool.h>
+
 #ifdef __cplusplus
 extern "C" {
 #endif
 
+struct ggml_tensor;
 struct llama_context;
 
 typedef struct kvasir_llama kvasir_llama;
@@ -94,6 +97,39 @@ KVASIR_API kvasir_code kvasir_llama_compact(kvasir_llama* handle, int32_t sequen
                                             const int32_t* tokens, size_t count,
                                             const char* retention, size_t* rows,
                                             kvasir_error* error);
+
+/*
+ * Hears the queries of a layer while llama.cpp computes, for kvasir_llama_select(). The context is
+ * made with cb_eval = kvasir_llama_hear and cb_eval_user_data = the watch, which outlives it.
+ */
+typedef struct kvasir_llama_watch kvasir_llama_watch;
+
+/* Never NULL; hears nothing yet. */
+KVASIR_API kvasir_llama_watch* kvasir_llama_watch_new(void);
+KVASIR_API void kvasir_llama_watch_free(kvasir_llama_watch* watch);
+/*
+ * From the next llama_decode() on; below 0: nothing. While it listens, llama.cpp computes up to the
+ * layer and then the rest.
+ */
+KVASIR_API void kvasir_llama_listen(kvasir_llama_watch* watch, int32_t layer);
+KVASIR_API bool kvasir_llama_hear(struct ggml_tensor* tensor, bool ask, void* watch);
+
+/*
+ * Which of the rows of `tokens`, all of which `sequence` has, a selection policy keeps, such as
+ * "gemfilter:filter_layer=13,topk=1024": by the query of the last one, which was decoded last and
+ * while `watch` listened to the policy's layer. `positions`: ascending, at most `capacity` of them;
+ * `chosen`: how many. The sequence stays as it is: the caller removes it and decodes the chosen
+ * tokens as a prompt of their own, from position 0. The watch listens no longer.
+ * The daemon holds all rows while the call runs. Errors: KVASIR_INVALID_ARGUMENT (retention, or one
+ * that selects nothing; fewer than `chosen` fit); KVASIR_FAILED_PRECONDITION (no query of that
+ * layer was heard, or it does not fit to the keys; the sequence lacks a row); KVASIR_UNIMPLEMENTED
+ * (keys that are quantised or rotated otherwise); KVASIR_RESOURCE_EXHAUSTED.
+ */
+KVASIR_API kvasir_code kvasir_llama_select(kvasir_llama* handle, int32_t sequence,
+                                           const int32_t* tokens, size_t count,
+                                           const char* retention, kvasir_llama_watch* watch,
+                                           int32_t* positions, size_t capacity, size_t* chosen,
+                                           kvasir_error* error);
 
 #ifdef __cplusplus
 }

@@ -8,6 +8,7 @@
 #include "client/llama_cpp/daemon_rows.h"
 #include "client/llama_cpp/llama_state.h"
 
+#include <ggml.h>
 #include <llama.h>
 
 namespace kvasir::llama_cpp {
@@ -157,6 +158,58 @@ kvasir_code LlamaCache::Compact(int32_t sequence, std::span<const uint32_t> toke
     compacted_.erase(sequence);
   }
   return code;
+}
+
+kvasir_code LlamaCache::Select(int32_t sequence, std::span<const uint32_t> tokens,
+                               const std::string& retention, const QueryWatch& watch,
+                               std::vector<uint32_t>* rows, kvasir_error* error) {
+  OwnedSequence to;
+  kvasir_code code = OpenCache(session_.get(), model_, retention.c_str(), nullptr, &to, error);
+  if (code != KVASIR_OK) return code;
+  const int64_t layer = kvasir_filter_layer(to.get());
+  if (layer < 0) {
+    return Fail(error, KVASIR_INVALID_ARGUMENT, "this retention selects nothing: " + retention);
+  }
+  std::vector<float> query;
+  code = QueryOf(watch, layer, &query, error);
+  if (code == KVASIR_OK) code = CopyToDaemon(sequence, tokens, to.get(), error);
+  if (code != KVASIR_OK) return code;
+  rows->resize(tokens.size());
+  size_t count = 0;
+  code = kvasir_select_rows(to.get(), query.data(), query.size(), rows->data(), rows->size(),
+                            &count, error);
+  rows->resize(code == KVASIR_OK ? count : 0);
+  return code;
+}
+
+kvasir_code LlamaCache::QueryOf(const QueryWatch& watch, int64_t layer, std::vector<float>* query,
+                                kvasir_error* error) const {
+  if (watch.layer() != layer || watch.query().empty()) {
+    return Fail(error, KVASIR_FAILED_PRECONDITION,
+                "no query of this layer was heard: layer=" + std::to_string(layer) +
+                    " listened_to=" + std::to_string(watch.layer()));
+  }
+  const StateLayer& keys = layout_.layers[static_cast<size_t>(layer)];
+  const size_t element = ggml_type_size(static_cast<ggml_type>(keys.k_type));
+  const bool plain =
+      keys.k_type == GGML_TYPE_F16 || keys.k_type == GGML_TYPE_BF16 || keys.k_type == GGML_TYPE_F32;
+  if (!plain || layout_.k_rotation != 0) {
+    return Fail(error, KVASIR_UNIMPLEMENTED, "keys are not as queries are: " + layout_text_);
+  }
+  const auto kv_heads = static_cast<size_t>(llama_model_n_head_kv(llama_get_model(context_)));
+  const auto heads = static_cast<size_t>(llama_model_n_head(llama_get_model(context_)));
+  const size_t width = keys.k_row_bytes / element, dim = width / kv_heads;
+  if (heads * dim != watch.query().size()) {
+    return Fail(error, KVASIR_FAILED_PRECONDITION,
+                "the query does not fit to the keys: query=" +
+                    std::to_string(watch.query().size()) + " key=" + std::to_string(width));
+  }
+  query->assign(width, 0.0F);
+  for (size_t i = 0; i < watch.query().size(); ++i) {
+    const size_t kv_head = i / dim / (heads / kv_heads);
+    (*query)[kv_head * dim + i % dim] += watch.query()[i];
+  }
+  return KVASIR_OK;
 }
 
 kvasir_code LlamaCache::CopyToDaemon(int32_t sequence, std::span<const uint32_t> tokens,

@@ -14,6 +14,7 @@
 #include "client/llama_cpp/daemon_buffer.h"
 #include "client/llama_cpp/kvasir_llama.h"
 #include "client/llama_cpp/plugin_hooks.h"
+#include "client/llama_cpp/query_watch.h"
 #include "client/llama_cpp/state_image.h"
 #include "client/llama_cpp/state_layout.h"
 
@@ -34,6 +35,10 @@ class LlamaCache {
   kvasir_code Compact(int32_t sequence, std::span<const uint32_t> tokens,
                       const std::string& retention, size_t* rows, kvasir_error* error);
 
+  kvasir_code Select(int32_t sequence, std::span<const uint32_t> tokens,
+                     const std::string& retention, const QueryWatch& watch,
+                     std::vector<uint32_t>* rows, kvasir_error* error);
+
   const std::string& layout_text() const { return layout_text_; }
   bool is_direct() const { return capture_ != nullptr; }
 
@@ -49,6 +54,9 @@ class LlamaCache {
   kvasir_code Probe(int32_t sequence, std::string* digest, kvasir_error* error);
   kvasir_code Register(const kvasir_llama_options& options, const std::string& digest,
                        kvasir_error* error);
+  // The watch's query as selection wants it: [kv_head][dim], summed over the query heads of each.
+  kvasir_code QueryOf(const QueryWatch& watch, int64_t layer, std::vector<float>* query,
+                      kvasir_error* error) const;
   // Copies the rows of `tokens` that the daemon's sequence does not have yet.
   kvasir_code CopyToDaemon(int32_t sequence, std::span<const uint32_t> tokens, kvasir_sequence* to,
                            kvasir_error* error);

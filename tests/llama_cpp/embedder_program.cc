@@ -4,12 +4,13 @@
 //   do=attach   attaches what is there of the prompt
 //   do=compact  computes the prompt but its last token, leaves what retention=TEXT keeps
 //   do=remove   the same with llama_memory_seq_rm() for what is in removed=A,B,...
+//   do=select   computes the prompt, and then only what retention=TEXT selects of it, as a prompt
 //   do=probe    no more than opening
 // and then computes what is missing up to the prompt's last token, and `steps` greedy ones behind
 // it, whose logits are those of logits=FILE. salt=TEXT digest=TEXT rows=N: of the call; n_save=N
-// saves so many rows. again=N: as many steps before the second of two compactions. Says "layout
-// TEXT", "direct 0|1", "rows N", "left P,P,...", "time NAME MICROSECONDS", and at the end "done";
-// "error CODE TEXT" where a call fails.
+// saves so many rows. again=N: as many steps before the second of two compactions. listen=N: the
+// layer whose query is heard. Says "layout TEXT", "direct 0|1", "rows N", "left P,P,...", "time
+// NAME MICROSECONDS", and at the end "done"; "error CODE TEXT" where a call fails.
 #include <unistd.h>
 
 #include <algorithm>
@@ -39,9 +40,16 @@ class Embedder {
               {"removed_again", ""},
               {"other", "-1"},
               {"save_too", "0"},
-              {"again", "0"}},
-             argc, argv) {}
-  ~Embedder() { kvasir_llama_close(handle_); }
+              {"again", "0"},
+              {"listen", "-1"}},
+             argc, argv),
+        watch_(kvasir_llama_watch_new()) {
+    run_.CallBack(kvasir_llama_hear, watch_);
+  }
+  ~Embedder() {
+    kvasir_llama_close(handle_);
+    kvasir_llama_watch_free(watch_);
+  }
   Embedder(const Embedder&) = delete;
   Embedder& operator=(const Embedder&) = delete;
 
@@ -52,6 +60,7 @@ class Embedder {
     if (what == "probe") return 0;
     tokens_ = run_.Prompt(run_.Number("prompt"));
     if (run_.Number("other") >= 0) tokens_[static_cast<size_t>(run_.Number("other"))] ^= 1;
+    if (what == "select" && !Select()) return 6;
     const auto last = static_cast<int32_t>(tokens_.size()) - 1;
     size_t rows = 0;
     if (what == "attach") {
@@ -131,6 +140,31 @@ class Embedder {
     return true;
   }
 
+  // Leaves in tokens_ what is selected of it, and the sequence empty.
+  bool Select() {
+    const auto count = static_cast<int32_t>(tokens_.size());
+    kvasir_llama_listen(watch_, run_.Number("listen"));
+    if (!run_.Decode(tokens_, 0, count)) return false;
+    std::vector<int32_t> positions(tokens_.size());
+    size_t chosen = 0;
+    const bool good = Call("select", [&](kvasir_error* error) {
+      return kvasir_llama_select(handle_, 0, tokens_.data(), tokens_.size(),
+                                 run_.Text("retention").c_str(), watch_, positions.data(),
+                                 positions.size(), &chosen, error);
+    });
+    if (!good) return false;
+    llama_memory_seq_rm(llama_get_memory(run_.context()), 0, -1, -1);
+    std::vector<llama_token> selected;
+    std::string text;
+    for (size_t i = 0; i < chosen; ++i) {
+      selected.push_back(tokens_[static_cast<size_t>(positions[i])]);
+      text += (i > 0 ? "," : "") + std::to_string(positions[i]);
+    }
+    tokens_ = selected;
+    Tell("left " + text);
+    return true;
+  }
+
   bool Save(int32_t count) {
     size_t rows = 0;
     const bool good = Call("save", [&](kvasir_error* error) {
@@ -174,6 +208,7 @@ class Embedder {
   }
 
   LlamaRun run_;
+  kvasir_llama_watch* const watch_;
   kvasir_llama* handle_ = nullptr;
   std::vector<llama_token> tokens_;
 };

@@ -65,6 +65,8 @@ bool LlamaRun::Open() {
   params.flash_attn_type = FlashOf(Text("fa"));
   params.type_k = params.type_v = TypeOf(Text("kv"));
   params.rope_freq_base = static_cast<float>(Number("rope"));
+  params.cb_eval = callback_;
+  params.cb_eval_user_data = callback_user_;
   context_ = llama_init_from_model(model_, params);
   vocabulary_ = llama_vocab_n_tokens(llama_model_get_vocab(model_));
   return context_ != nullptr;

@@ -24,6 +24,11 @@ class LlamaRun {
   const std::string& Text(const std::string& key) const { return options_.at(key); }
   int32_t Number(const std::string& key) const { return std::stoi(options_.at(key)); }
 
+  // Before Open(): what llama.cpp calls while it computes.
+  void CallBack(ggml_backend_sched_eval_callback callback, void* user) {
+    callback_ = callback;
+    callback_user_ = user;
+  }
   // False: llama.cpp has no model or no context.
   bool Open();
   llama_context* context() const { return context_; }
@@ -46,6 +51,8 @@ class LlamaRun {
   std::map<std::string, std::string> options_;
   llama_model* model_ = nullptr;
   llama_context* context_ = nullptr;
+  ggml_backend_sched_eval_callback callback_ = nullptr;
+  void* callback_user_ = nullptr;
   int32_t vocabulary_ = 0;
   std::vector<float> logits_;
 };
