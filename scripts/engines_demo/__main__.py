@@ -38,7 +38,8 @@ def say(text):
 
 
 def show(text):
-    print(textwrap.indent(text.rstrip(), "   | ", lambda _: True), flush=True)
+    for line in text.rstrip().splitlines():
+        print(f"   | {line}".rstrip(), flush=True)
 
 
 def mib(count):
@@ -80,7 +81,7 @@ class Story:
 
     def make_torch(self):
         place = self.stage.paths["python_env"]
-        if not (place / "bin" / "python").exists():
+        if not os.path.exists(place / "bin" / "python"):
             say("transformers is left out: ./dev setup --python installs it (6 GB).")
             return None
         environment = self.stage.share_large(place)
@@ -184,7 +185,7 @@ class Story:
             return rows[tenant]["HIT"] not in ("-", "0.0%")
         tables = [self.stage.top_with(f"a hit of {tenant}", functools.partial(hit, tenant), first)
                   for tenant in ("team-a", "team-b")]
-        for table in dict.fromkeys(tables):
+        for table in sorted(set(tables), key=self.stage.tops().index):
             show(only(table, *TOP_TITLES))
 
     def load_slot(self):
@@ -220,7 +221,7 @@ class Story:
         self.expect(answer.cached == 0 and
                     now["team-b"]["prefix_hits"] == before["team-b"]["prefix_hits"],
                     f"team-b runs kvasir-generate with the same prompt and finds {answer.cached} "
-                    f"tokens of team-a's: it computes {answer.prompt_tokens}, in "
+                    f"tokens of team-a's: it computes {answer.prompt_tokens - answer.cached}, in "
                     f"{answer.first_ms / 1000:.1f} s")
         why = line_with(as_a.err, "kvasir-llama-slot: ")
         self.expect(as_a.returncode == 1 and "nothing of these tokens is there" in why,
@@ -240,7 +241,10 @@ class Story:
         stage.until("rows of team-a", lambda: stage.stats()["team-a"]["rows_seen"] >
                     self.seconds[Reference.name].cached, running)
         server = LlamaServer(stage, stage.b, "large", TOO_MANY_ROWS)
-        code = server.process.wait(LONGEST_S)
+        stage.until("its end", lambda: server.process.poll() is not None or server.serves())
+        code = server.process.poll()
+        if code is None:
+            raise Failed(f"team-b got {TOO_MANY_ROWS} rows: its limit was not met")
         after = stage.stats()
         why = line_with(server.process.err, "kvasir: ")
         show(textwrap.fill(why, COLUMNS - 5))
