@@ -1,5 +1,6 @@
 """Sessions, sequences and views from Python against a daemon."""
 import threading
+import unittest.mock
 
 import numpy as np
 
@@ -167,6 +168,16 @@ class SequencesTest(DaemonTest):
 
 
 class ErrorsTest(DaemonTest):
+    def test_the_environment_names_the_daemon(self):
+        control = str(self.daemon.control)
+        with unittest.mock.patch.dict("os.environ", {"KVASIR_CONTROL_SOCKET": control}):
+            kvasir.Session().close()  # data.sock lies beside it
+            with unittest.mock.patch.dict("os.environ", {"KVASIR_DATA_SOCKET": "/nowhere"}):
+                with self.assertRaisesRegex(kvasir.KvasirError, "/nowhere"):
+                    kvasir.Session()
+                kvasir.Session(data_socket=self.daemon.data).close()
+        kvasir.Session(control_socket=control).close()
+
     def test_what_is_wrong_is_named(self):
         model = self.register()
         with self.assertRaisesRegex(kvasir.InvalidArgumentError, "nothing-of-that-name") as caught:

@@ -3,7 +3,6 @@ import ctypes as c
 import dataclasses
 import enum
 import json
-import os
 import typing
 import weakref
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from kvasir import _abi
 from kvasir._handle import Handle
+from kvasir._places import Path, path_bytes, sockets_of
 from kvasir.insight import InspectedRow, Policy, TenantStats, policies_of, rows_of, tenants_of
 from kvasir.memory import Hold, address_of
 from kvasir.sequence import Hints, Sequence, Snapshot, Tokens, token_array
@@ -157,20 +157,18 @@ def _bytes(data: bytes) -> typing.Any:
     return _abi.Bytes(bytes(data), len(data))
 
 
-def _path(path: typing.Union[str, "os.PathLike[str]", None]) -> typing.Optional[bytes]:
-    return None if path is None else os.fsencode(path)
-
-
-def digest_file(path: typing.Union[str, "os.PathLike[str]"]) -> bytes:
+def digest_file(path: Path) -> bytes:
     """BLAKE2b-256 of a file: the weights digest of a model in one file. About 1 s a GiB."""
     digest = (c.c_uint8 * 32)()
-    _abi.library().call("digest_file", _path(path), digest)
+    _abi.library().call("digest_file", path_bytes(path), digest)
     return bytes(digest)
 
 
 class Session:
     """This process's connection to the daemon. A context manager, or close() it. Thread-safe.
 
+    control_socket, data_socket: else KVASIR_CONTROL_SOCKET and KVASIR_DATA_SOCKET, else
+        data.sock beside the control socket, else those of the system's daemon.
     deadline_s: seconds, of every call and every wait; nothing hangs longer, and the interpreter's
         other threads run meanwhile.
     ring: calls at block borders go through shared memory, else by gRPC as all the rest.
@@ -178,14 +176,14 @@ class Session:
     tenant), DeadlineExceededError, ResourceExhaustedError.
     """
 
-    def __init__(self, *, control_socket: typing.Union[str, "os.PathLike[str]", None] = None,
-                 data_socket: typing.Union[str, "os.PathLike[str]", None] = None,
+    def __init__(self, *, control_socket: typing.Optional[Path] = None, data_socket: typing.Optional[Path] = None,
                  deadline_s: float = 10.0, ring: bool = True) -> None:
         if not 0.001 <= deadline_s <= 86400:
             raise ValueError(f"deadline_s is out of bounds: value={deadline_s} min=0.001 max=86400")
         library = _abi.library()
-        options = _abi.ConnectOptions(c.sizeof(_abi.ConnectOptions), _path(control_socket),
-                                      _path(data_socket), round(deadline_s * 1000), int(not ring))
+        control, data = sockets_of(control_socket, data_socket)
+        options = _abi.ConnectOptions(c.sizeof(_abi.ConnectOptions), control, data,
+                                      round(deadline_s * 1000), int(not ring))
         pointer = c.c_void_p()
         library.call("connect", c.byref(options), c.byref(pointer))
         self._handle = Handle("session", _some(pointer), library.disconnect, self)
