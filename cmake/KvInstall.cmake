@@ -82,7 +82,7 @@ install(FILES ${PROJECT_BINARY_DIR}/kvasir.pc DESTINATION ${CMAKE_INSTALL_LIBDIR
   COMPONENT client)
 
 # Programs. Those that use llama.cpp find it beside them: it is no Debian package, so it comes along.
-foreach(program kvasird kvasirctl kvasir-generate kvasir-replay)
+foreach(program kvasird kvasirctl kvasir-conformance kvasir-generate kvasir-replay)
   if(TARGET ${program})
     set_target_properties(${program} PROPERTIES
       INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR}/kvasir")

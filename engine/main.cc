@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "engine/conformance_program.h"
 #include "engine/program.h"
 
 #include <CLI/CLI.hpp>
@@ -87,6 +88,11 @@ void AddTextModeOptions(CLI::App& app, ProgramOptions& o) {
                                "--profile-file; needs no daemon");
   compare->excludes(recommend)->excludes(profile);
   recommend->excludes(profile);
+  app.add_flag("--conformance", o.conformance,
+               "Speak with kvasir-conformance on standard input and output; it names the sockets")
+      ->excludes(compare)
+      ->excludes(recommend)
+      ->excludes(profile);
   app.add_option("--text", o.text_paths, "Text to compare or measure on; may be given again")
       ->allow_extra_args(false);
   app.add_option_function<std::string>(
@@ -249,6 +255,7 @@ int main(int argc, char** argv) {
     if (app.count("--batch") == 0) options.batch = kTextBatch;
     return Finish(kvasir::engine::RunProgram(options));
   }
+  if (options.conformance) return Finish(kvasir::engine::RunConformance(options));
   const bool any_mode = options.prompt || !options.prompt_path.empty() || options.chat ||
                         !options.perplexity_path.empty();
   const bool interactive = options.chat && !options.prompt && options.prompt_path.empty();

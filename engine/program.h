@@ -30,6 +30,7 @@ struct ProgramOptions {
   uint32_t batch = 256;
   bool json = false;
   bool compare = false, recommend = false, profile = false;  // the modes of these names
+  bool conformance = false;                                  // speaks with kvasir-conformance
   std::vector<std::string> text_paths;                       // of those modes
   CompareOptions comparison;  // what the command line says of it; the rest is taken from here
   std::string profile_path;
