@@ -224,7 +224,8 @@ void World::LookAround() {
   Stream* const stream = AnyStream(engine, /*opened=*/false);
   if (stream == nullptr) return;
   const std::string& own = names_[engine->tenant()];
-  const auto seen = core_->Inspect(&own, stream->id, 0, random_.Below(40), random_.Below32(60));
+  const uint64_t first_row = random_.Below(40);
+  const auto seen = core_->Inspect(&own, stream->id, 0, first_row, random_.Below32(60));
   Expect(seen.status(), {});
   const std::string& other = names_[(engine->tenant() + 1) % names_.size()];
   if (core_->Inspect(&other, stream->id, 0, 0, 10).status().code() != Code::kNotFound) {

@@ -21,7 +21,7 @@
 namespace kvasir::sim {
 namespace {
 
-constexpr uint64_t kSteps = 20'000;  // of a world
+constexpr uint64_t kSteps = 30'000;  // of a world
 constexpr uint64_t kSeeds = 4;       // a defect that none of them finds is not found
 
 struct Found {

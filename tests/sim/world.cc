@@ -104,8 +104,8 @@ core::CoreConfig World::Configure() {
   if (tiers > 0) config.tiers.push_back({"disk", false, scarce ? 96 * 8 * kKiB : 0});
   if (tiers > 1) config.tiers.push_back({"remote", true, 0});
   for (uint64_t i = 0; i < tiers; ++i) {
-    tiers_.push_back(std::make_unique<SimTier>((32 + random_.Below(256)) * 8 * kKiB,
-                                               4 + random_.Below(30), findings_));
+    const uint64_t bytes = (32 + random_.Below(256)) * 8 * kKiB;
+    tiers_.push_back(std::make_unique<SimTier>(bytes, 4 + random_.Below(30), findings_));
   }
   ready_bytes_ = random_.OneIn(2) ? 128 * kKiB : 0;
   hands_over_ = random_.OneIn(2);
