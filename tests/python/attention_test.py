@@ -149,6 +149,22 @@ class SnapKv(Dropping):
         self.keep(layer, whole, self.capacity - self.window, rows >= self.prompt_rows - self.window)
 
 
+class Choosing(Rule):
+    """GemFilter: keys of a layer by the last query, over all heads, averaged over 5 neighbours."""
+
+    def __init__(self, layer):
+        self.layer = layer
+
+    def scores(self, layer, q, k, queries, rows):
+        if layer == self.layer:
+            self.score = torch.einsum("hd,hrd->r", q[:, -1], k)
+        return super().scores(layer, q, k, queries, rows)
+
+    def best(self, count):
+        pooled = torch.nn.functional.avg_pool1d(self.score[None], 5, 1, 2)[0]
+        return sorted(pooled.topk(count).indices.tolist())
+
+
 class Far(Rule):
     """All rows are seen: those behind the window at one distance."""
 
@@ -247,6 +263,30 @@ class AttentionTest(LlamaTest):
                   "exc_block_size=8")
         self.compare(policy, Far(32), prompt_of(150), [8] * 10 + [1] * 70)
 
+    def test_one_layer_s_query_chooses_the_prompt(self):
+        ids, layer, count = prompt_of(150), 1, 40
+        global rule
+        rule = chooser = Choosing(layer)
+        tiny(attn_implementation="by_rule")(ids, past_key_values=DynamicCache())
+        chosen = chooser.best(count)
+        self.assertNotEqual(chosen, list(range(110, 150)))
+        for implementation in ("kvasir", "eager"):
+            model = tiny(attn_implementation=implementation)
+            if implementation == "eager":  # the chosen tokens are a prompt of their own
+                got = generate(model, ids[:, chosen], DynamicCache(config=model.config))[count:]
+                self.assertEqual(got, wanted)
+                continue
+            for options in ({}, {"prompt": ids}):
+                cache = self.cache(model, f"gemfilter:filter_layer={layer},topk={count}", **options)
+                wanted = generate(model, ids, cache)[150:]
+                self.assertEqual((cache.rows, cache.sequence.rows), (189, count + 39))
+                self.assertEqual(cache.get_seq_length(), 189)
+                # It goes on, and back again.
+                cache.crop(170 if kvasir.transformers._VERSION < (5, 20) else 170 - 189)
+                self.assertEqual(cache.sequence.rows, count + 20)
+                whole = torch.tensor([ids[0].tolist() + wanted[:25]])
+                self.assertEqual(generate(model, whole, cache, 15)[175:], wanted[25:])
+
     def test_generate_with_a_bounded_cache(self):
         model, ids = tiny(attn_implementation="kvasir"), prompt_of(300)
         cache = self.cache(model, "h2o:hh_size=16,recent_size=16,evict_interval=4")
@@ -271,8 +311,9 @@ class AttentionTest(LlamaTest):
 
     def test_what_it_cannot_it_refuses(self):
         model, ids = tiny(attn_implementation="kvasir"), prompt_of(8)
-        with self.assertRaisesRegex(NotImplementedError, "twice"):
-            model(ids, past_key_values=self.cache(model, "gemfilter:filter_layer=1,topk=8"))
+        sdpa = tiny()
+        with self.assertRaisesRegex(NotImplementedError, "attention.*kvasir"):
+            sdpa(ids, past_key_values=self.cache(sdpa, "gemfilter:filter_layer=1,topk=8"))
         scaled = tiny(attn_implementation="kvasir", rope_parameters={
             "rope_type": "linear", "rope_theta": THETA, "factor": 4.0})
         self.assertIsNone(rotation_of(scaled))

@@ -28,14 +28,16 @@ Tensor = torch.Tensor
 class Layer:
     """What one layer of one step attends to. Its keys and values are written already.
 
+    hear: where the layer's query chooses among the prompt's tokens.
     mass: of the blocks that retrieval returned for this layer's last step, for the next one.
     """
 
     def __init__(self, step: Step, index: int, rotation: typing.Optional[Rotation],
-                 retrieve: typing.Optional[typing.Callable[..., typing.Any]], key: Tensor,
+                 retrieve: typing.Callable[..., typing.Any],
+                 hear: typing.Optional[typing.Callable[[Tensor], None]], key: Tensor,
                  mass: "typing.Dict[int, typing.Any]") -> None:
         self.step, self.view, self.index, self.key = step, step[index], index, key
-        self._rotation, self._retrieve, self._mass = rotation, retrieve, mass
+        self._rotation, self._retrieve, self._hear, self._mass = rotation, retrieve, hear, mass
         self._rows = np.arange(step.row, step.row + step.count)
 
     def attend(self, query: Tensor, scaling: float) -> Tensor:
@@ -43,6 +45,8 @@ class Layer:
         view = self.view
         if view.query_rows:
             self._put_queries(query)
+        if self._hear is not None:
+            self._hear(query)
         kept = list(view.kept)
         found: typing.Sequence[KeptRun] = ()
         if view.far_position:
@@ -52,15 +56,14 @@ class Layer:
         for runs in _alike(kept + list(found), self.step.row, view.far_position):
             scores.append(self._scores_of_runs(query, runs) * scaling)
             values.append(self._heads(np.concatenate([run.v for run in runs]), query))
-        low = view.window_first(int(self._rows[0]))
-        if view.far_position and view.recent_first < low:  # no longer near, and in no block yet
-            recent = np.arange(view.recent_first, self._rows[-1] + 1)
-        else:
-            recent = np.array([p for p in view.sticky if p < low] +
-                              list(range(low, int(self._rows[-1]) + 1)))
-        near, mask = self._recent_scores(query, recent, scaling)
-        scores.append(near)
-        values.append(self._heads(self._recent(recent, 1), query))
+        spans = view.recent_spans(self.step.row, self.step.count)
+        if view.far_position:  # those as well that are no longer near, and in no block yet
+            spans = [(view.recent_first, self.step.row + self.step.count)]
+        pieces = [piece for span in spans for piece in view.recent_rows(*span)]
+        recent = np.concatenate([np.arange(*span) for span in spans])
+        near, mask = self._recent_scores(query, np.concatenate([one.k for one in pieces]), recent)
+        scores.append(near * scaling)
+        values.append(self._heads(np.concatenate([one.v for one in pieces]), query))
         weights = torch.cat(scores, -1)
         if mask is not None:
             weights[..., -len(recent):] += mask
@@ -105,36 +108,28 @@ class Layer:
         return torch.cat([self._turn(key[:, h * each:(h + 1) * each], places[h])
                           for h in range(len(places))], 1)
 
-    def _recent(self, rows: typing.Any, plane: int) -> typing.Any:
-        pieces, at = [], 0
-        while at < len(rows):  # runs of neighbours
-            end = at + 1
-            while end < len(rows) and rows[end] == rows[end - 1] + 1:
-                end += 1
-            pieces += [(piece.v if plane else piece.k) for piece in
-                       self.view.recent_rows(int(rows[at]), int(rows[end - 1]) + 1)]
-            at = end
-        return np.concatenate(pieces)
+    def _is_near(self, recent: typing.Any) -> typing.Any:
+        """[row][recent]: inside the window of the row's query, or behind it."""
+        low = np.array([self.view.window_first(int(row)) for row in self._rows])
+        return recent[None, :] >= low[:, None]
 
-    def _recent_scores(self, query: Tensor, recent: typing.Any,
-                       scaling: float) -> typing.Tuple[Tensor, typing.Optional[Tensor]]:
+    def _recent_scores(self, query: Tensor, keys: typing.Any,
+                       recent: typing.Any) -> typing.Tuple[Tensor, typing.Optional[Tensor]]:
         """And what is to be added to them, where not every query sees every row."""
         view, rows = self.view, self._rows
-        key = self._heads(self._recent(recent, 0), query)
-        low = np.array([view.window_first(int(row)) for row in rows])
-        near = recent[None, :] >= low[:, None]
+        key, near = self._heads(keys, query), self._is_near(recent)
         if view.far_position:
             sees = recent[None, :] <= rows[:, None]
             turned = self._turn(query, view.far_position - rows)
             scores = torch.where(torch.from_numpy(near),
                                  torch.matmul(query, self._turn(key, recent).transpose(2, 3)),
-                                 torch.matmul(turned, key.transpose(2, 3))) * scaling
+                                 torch.matmul(turned, key.transpose(2, 3)))
         else:
             sees = (recent[None, :] <= rows[:, None]) & (
                 near | np.isin(recent, np.array(view.sticky, np.int64))[None, :])
             if view.unrotated:
                 key = self._turn(key, recent)
-            scores = torch.matmul(query, key.transpose(2, 3)) * scaling
+            scores = torch.matmul(query, key.transpose(2, 3))
         if sees.all():
             return scores, None
         mask = torch.zeros(sees.shape, dtype=query.dtype)
@@ -150,7 +145,6 @@ class Layer:
             self.view.put_queries(first, query[0, :, at].transpose(0, 1).float().numpy())
 
     def _look_up(self, far: Tensor) -> typing.Sequence[KeptRun]:
-        assert self._retrieve is not None
         paid = self._mass.pop(self.index, None)
         return typing.cast(typing.Sequence[KeptRun], self._retrieve(
             self.index, far[0].float().mean(1).numpy(), paid))
@@ -170,8 +164,7 @@ class Layer:
         if not view.asks_mass:
             return
         if view.far_position:  # by query head, of what lies inside the window
-            low = np.array([view.window_first(int(row)) for row in self._rows])
-            near = torch.from_numpy(recent[None, :] >= low[:, None])
+            near = torch.from_numpy(self._is_near(recent))
             paid = (weights[0, :, :, end:] * near).sum(1).numpy()
         else:
             by_head = (weights[0] * decay[:, None]).sum(1).numpy()

@@ -8,7 +8,7 @@
 For transformers 5.2 to 5.23, decoder models with full attention, batch 1, CPU tensors. With any
 attention of transformers: policies that keep the same tokens in all layers by their ids alone (full,
 sepllm, streamingllm with positions=original). With attn_implementation="kvasir" (kvasir.attention)
-all but selection (gemfilter). What it cannot do it refuses, with the reason.
+all policies. What it cannot do it refuses, with the reason.
 """
 import typing
 import weakref
@@ -21,6 +21,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from kvasir import attention
 from kvasir.errors import KvasirError
 from kvasir.model_facts import digest_model, model_spec, register, rotation
+from kvasir.selection import Selection
 from kvasir.sequence import Hints, Published, Sequence, Step
 from kvasir.session import Prompt, Session
 from kvasir.views import LayerView
@@ -129,18 +130,23 @@ class KvasirCache(Cache):
                 self._open["prompt_rows"] = len(known)  # forms of SepLLM tell them apart
                 self._open["prompt"] = Prompt(known, salt=salt, rows_max=max(1, self._border))
             self.publish_error: typing.Optional[KvasirError] = None  # why generate() could not
-            self.sequence: Sequence = self.session.open(self._model, **self._open)
+            self._open_sequence()
         except BaseException:
             if self._own_session:
                 self.session.close()
             raise
         self._step: typing.Optional[Step] = None
-        self._rows_seen: typing.List[int] = []  # of recent, that the step attends
         self._kept: typing.Any = None  # what layer 0 of the step sees
         if model not in _hooked:
             model.register_forward_pre_hook(_before, with_kwargs=True)
             model.register_forward_hook(_after, with_kwargs=True)
             _hooked.add(model)
+
+    def _open_sequence(self) -> None:
+        self.sequence: Sequence = self.session.open(self._model, **self._open)
+        self._selection = Selection(self.sequence)
+        if self._selection.layer is not None:  # what is chosen is right for this prompt alone
+            self._border = 0
 
     def __enter__(self) -> "KvasirCache":
         return self
@@ -151,7 +157,7 @@ class KvasirCache(Cache):
     @property
     def rows(self) -> int:
         """Committed rows, dropped ones among them: the logical length."""
-        return self.sequence.rows
+        return self.sequence.rows + self._selection.skipped
 
     def publish(self) -> Published:
         """Offers the rows to all later caches of the tenant whose prompt begins with these tokens.
@@ -172,7 +178,7 @@ class KvasirCache(Cache):
         self._step = None
         self._found_mass.clear()
         self.sequence.close()
-        self.sequence = self.session.open(self._model, **self._open)
+        self._open_sequence()
 
     def crop(self, length: int) -> None:
         """Forgets rows: the last -length, or with a positive length those behind it.
@@ -182,13 +188,13 @@ class KvasirCache(Cache):
         rows = self.rows + length if length <= 0 else min(length, self.rows)
         self._step = None
         if rows < self.rows:
-            self.sequence.truncate(max(0, rows))
+            self.sequence.truncate(max(0, rows - self._selection.skipped))
 
     def _physical_rows(self) -> int:
         """Rows before the step that its queries see at least one of."""
         step = self._step if self._step is not None else self.sequence.begin()
         view = step[0]
-        recent = sum(p < step.row for p in _recent_rows(step, view))
+        recent = sum(min(end, step.row) - first for first, end in view.recent_spans(step.row))
         return sum(run.rows for run in view.kept) + recent
 
     def _begin(self, rows: int, in_parts: bool) -> Step:
@@ -196,15 +202,12 @@ class KvasirCache(Cache):
         to_border = self._border - self.rows
         step = self.sequence.begin(min(rows, to_border) if in_parts and to_border > 0 else rows)
         view = step[0]
-        if self.sequence.filter_layer is not None:
-            raise NotImplementedError("a prompt is run once here, and this policy runs it twice: "
-                                      f"retention={self.sequence.retention}")
         if not self._attends():
             self._check_mask_does(view)
         elif (view.unrotated or view.far_position) and self._rotation is None:
             raise NotImplementedError("keys come rotated, and how this model does it is not known: "
                                       f"retention={self.sequence.retention}")
-        self._step, self._rows_seen, self._kept = step, _recent_rows(step, view), _kept_where(view)
+        self._step, self._kept = step, _kept_where(view)
         return step
 
     def _attends(self) -> bool:
@@ -217,7 +220,8 @@ class KvasirCache(Cache):
     def _check_mask_does(self, view: LayerView) -> None:
         """One mask for all layers says all that transformers' own attention knows of a policy."""
         retention, why = self.sequence.retention, ""
-        if view.asks_mass or view.query_rows or self.sequence.retrieves:
+        if view.asks_mass or view.query_rows or self.sequence.retrieves or \
+                self.sequence.filter_layer is not None:
             why = "this policy judges by attention, which transformers' caches are not told"
         elif view.unrotated:
             why = "keys come rotated"
@@ -234,7 +238,9 @@ class KvasirCache(Cache):
         if step.count == 1:
             return None
         view = step[0]
-        kept, recent = sum(run.rows for run in view.kept), np.array(self._rows_seen)
+        kept = sum(run.rows for run in view.kept)
+        recent = np.concatenate([np.arange(*span)
+                                 for span in view.recent_spans(step.row, step.count)])
         rows = np.arange(step.row, step.row + step.count)
         low = np.array([view.window_first(int(row)) for row in rows])
         sees = recent[None, :] <= rows[:, None]
@@ -259,8 +265,10 @@ class KvasirCache(Cache):
                 view.write(step.row, _rows(self._rotation.turn(k, back)), _rows(v))
             else:
                 view.write(step.row, _rows(k), _rows(v))
-            attention.active.layer = attention.Layer(step, layer, self._rotation,
-                                                     self.sequence.retrieve, k, self._found_mass)
+            selection = self._selection
+            hear = selection.hear if selection.listens and layer == selection.layer else None
+            attention.active.layer = attention.Layer(
+                step, layer, self._rotation, self.sequence.retrieve, hear, k, self._found_mass)
             return k, v
         view.write(step.row, _rows(k), _rows(v))
         if _kept_where(view) != self._kept:
@@ -270,15 +278,12 @@ class KvasirCache(Cache):
 
     def _gather(self, view: LayerView, plane: int, like: torch.Tensor) -> torch.Tensor:
         """All rows that the step sees, [1][head][row][dim]: one copy, gone after the layer."""
+        step = self._step
+        assert step is not None
         pieces: typing.List[typing.Any] = [(run.v if plane else run.k) for run in view.kept]
-        rows, at = self._rows_seen, 0
-        while at < len(rows):  # runs of neighbours
-            end = at + 1
-            while end < len(rows) and rows[end] == rows[end - 1] + 1:
-                end += 1
-            pieces += [(piece.v if plane else piece.k)
-                       for piece in view.recent_rows(rows[at], rows[end - 1] + 1)]
-            at = end
+        pieces += [(piece.v if plane else piece.k)
+                   for span in view.recent_spans(step.row, step.count)
+                   for piece in view.recent_rows(*span)]
         # As rows lie: [row][head][dim], whole blocks at once.
         out = torch.from_numpy(np.concatenate(pieces)).view(like.dtype)
         return out.transpose(0, 1)[None]
@@ -288,11 +293,6 @@ def _kept_where(view: LayerView) -> typing.Any:
     """Equal for layers of one plan: their kept rows have one list of positions in memory."""
     return (view.window, view.recent_first, view.sticky,
             [(run.positions, run.rows, run.head_stride) for run in view._runs])
-
-
-def _recent_rows(step: Step, view: LayerView) -> typing.List[int]:
-    low = view.window_first(step.row)
-    return [p for p in view.sticky if p < low] + list(range(low, step.row + step.count))
 
 
 def _rows(tensor: torch.Tensor) -> "np.ndarray[typing.Any, typing.Any]":
@@ -333,6 +333,17 @@ def _before(model: torch.nn.Module, args: typing.Any,
     tokens, mask = _ids_of(ids), kwargs.get("attention_mask")
     if mask is not None and mask.ndim == 2 and not bool(mask.all()):
         raise NotImplementedError("padding is not supported: one sequence needs none")
+    selection, attends = cache._selection, cache._attends()
+    if attends:
+        kwargs = dict(kwargs, attention_mask=None)  # each layer has its view
+    if attends and selection.layer is not None and not selection.listens and len(tokens) > 1:
+        ids = selection.run(model, ids, kwargs)
+        tokens = _ids_of(ids)
+        kwargs["logits_to_keep"] = 1  # of whom else there were, many are gone
+    if selection.skipped:  # what was chosen is a prompt of its own
+        kwargs.pop("cache_position", None)
+        first = cache.sequence.rows
+        kwargs["position_ids"] = torch.arange(first, first + len(tokens))[None]
     in_parts = kwargs.get("logits_to_keep") == 1  # nobody asks what the others' are
     step = cache._begin(len(tokens), in_parts)
     while step.count < len(tokens):
@@ -345,7 +356,7 @@ def _before(model: torch.nn.Module, args: typing.Any,
         kwargs = dict(_cut(kwargs, done, None, len(tokens) + done), input_ids=ids)
         step = cache._begin(len(tokens), in_parts)
     kwargs = dict(kwargs, input_ids=ids)
-    if cache._attends():
+    if attends:
         return (), kwargs
     everything = cache._physical_rows() == step.row and not step[0].window and not step[0].sticky
     if not everything:  # else transformers' own causal mask is the same and may be none

@@ -202,6 +202,11 @@ class LayerView:
         low = 0 if self.window == 0 or row + 1 < self.window else row + 1 - self.window
         return max(low, self.recent_first)
 
+    def recent_spans(self, row: int, count: int = 1) -> typing.List[typing.Tuple[int, int]]:
+        """Rows of recent that a query of [row, row + count) sees: [first, end) each, ascending."""
+        low = self.window_first(row)
+        return [(p, p + 1) for p in self.sticky if p < low] + [(low, row + count)]
+
     def recent_rows(self, first: int, end: int) -> typing.List[RecentBlock]:
         """Rows [first, end) of recent, block by block, in place."""
         slots = int(self._raw.slots_per_block)
@@ -237,9 +242,7 @@ class LayerView:
             raise NotImplementedError("encoded rows and far blocks are not plain arrays")
         pieces = [Visible(run.k, run.v, run.query_position(row)) for run in self.kept
                   if run.v is not None]
-        low = self.window_first(row)
-        spans = [(p, p + 1) for p in self.sticky if p < low] + [(low, row + 1)]
-        return pieces + [Visible(piece.k, piece.v, row) for first, end in spans
+        return pieces + [Visible(piece.k, piece.v, row) for first, end in self.recent_spans(row)
                          for piece in self.recent_rows(first, end)]
 
     def add_mass(self, kept: typing.Optional[Array] = None,
