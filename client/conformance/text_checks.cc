@@ -18,12 +18,13 @@ absl::StatusOr<std::string> CheckTruncate(Stand& stand) {
   const Ids ids = stand.MakeIds(2 * slots + 7, 21), others = stand.MakeIds(slots, 22);
   KVASIR_ASSIGN_OR_RETURN(const FeedAnswer wanted, stand.Run(*engine, 1, {}, ids, kBatch));
   const uint64_t left = slots + 3;
-  for (const Ids& wrong : {Ids(), others}) {
-    if (!wrong.empty()) KVASIR_RETURN_IF_ERROR(engine->Feed(1, wrong, kBatch).status());
-    KVASIR_ASSIGN_OR_RETURN(const uint64_t rows, engine->Truncate(1, left));
-    if (rows != left) return Internal("other rows are left: wanted={} got={}", left, rows);
-    if (wrong.empty()) KVASIR_RETURN_IF_ERROR(engine->Feed(1, others, 1).status());
-    KVASIR_RETURN_IF_ERROR(engine->Truncate(1, left).status());
+  // Back from the text itself, then from other rows, fed one by one and many a step.
+  for (const uint32_t batch : {1U, kBatch}) {
+    for (const bool other : {false, true}) {
+      if (other) KVASIR_RETURN_IF_ERROR(engine->Feed(1, others, batch).status());
+      KVASIR_ASSIGN_OR_RETURN(const uint64_t rows, engine->Truncate(1, left));
+      if (rows != left) return Internal("other rows are left: wanted={} got={}", left, rows);
+    }
     KVASIR_ASSIGN_OR_RETURN(const FeedAnswer again,
                             engine->Feed(1, std::span(ids).subspan(left), kBatch));
     KVASIR_RETURN_IF_ERROR(stand.Same(wanted, again, "after other rows that were forgotten"));

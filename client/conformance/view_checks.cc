@@ -84,8 +84,9 @@ Influence Differing(const Stand& stand, size_t first, size_t end, size_t rows, c
   influence.other = influence.one;
   const Ids others = stand.MakeIds(rows, 12, without);
   for (size_t row = first; row < end; ++row) {
-    influence.other[row] =
-        others[row] != influence.one[row] ? others[row] : others[(row + 1) % rows];
+    size_t other = row;
+    while (others[other % rows] == influence.one[row]) ++other;
+    influence.other[row] = others[other % rows];
   }
   influence.what = end == first + 1 ? fmt::format("the id of row {}", first)
                                     : fmt::format("the ids of rows {} to {}", first, end - 1);

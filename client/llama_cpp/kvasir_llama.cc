@@ -23,24 +23,23 @@ struct kvasir_llama_watch {
 
 namespace {
 
-// llama.cpp's tokens are signed.
-kvasir_code CheckCall(const kvasir_llama* handle, const int32_t* tokens, size_t count,
-                      kvasir_error* error) {
+// A call of `method` with checked arguments, whose last ones before `error` are `more` and the rows
+// that it answers with. llama.cpp's tokens are signed.
+template <typename... More>
+kvasir_code Call(kvasir_llama* handle, int32_t sequence, const int32_t* tokens, size_t count,
+                 size_t* rows, kvasir_error* error, auto method, const More&... more) {
+  if (rows != nullptr) *rows = 0;
   if (handle == nullptr || (tokens == nullptr && count > 0)) {
     return Fail(error, KVASIR_INVALID_ARGUMENT, "handle or tokens is null");
   }
   const bool negative =
       std::any_of(tokens, tokens + count, [](int32_t token) { return token < 0; });
   if (negative) return Fail(error, KVASIR_INVALID_ARGUMENT, "a token is below 0");
-  return Fail(error, KVASIR_OK, "");
-}
-
-std::span<const uint32_t> Unsigned(const int32_t* tokens, size_t count) {
-  return {reinterpret_cast<const uint32_t*>(tokens), count};
-}
-
-kvasir_code Answer(kvasir_code code, size_t found, size_t* rows) {
-  if (rows != nullptr) *rows = code == KVASIR_OK ? found : 0;
+  (void)Fail(error, KVASIR_OK, "");
+  size_t found = 0;
+  const kvasir_code code = (handle->cache.*method)(
+      sequence, {reinterpret_cast<const uint32_t*>(tokens), count}, more..., &found, error);
+  if (rows != nullptr && code == KVASIR_OK) *rows = found;
   return code;
 }
 
@@ -81,36 +80,20 @@ uint32_t kvasir_llama_is_direct(const kvasir_llama* handle) {
 
 kvasir_code kvasir_llama_save(kvasir_llama* handle, int32_t sequence, const int32_t* tokens,
                               size_t count, size_t* rows, kvasir_error* error) {
-  kvasir_code code = CheckCall(handle, tokens, count, error);
-  size_t found = 0;
-  if (code == KVASIR_OK) {
-    code = handle->cache.Save(sequence, Unsigned(tokens, count), &found, error);
-  }
-  return Answer(code, found, rows);
+  return Call(handle, sequence, tokens, count, rows, error, &LlamaCache::Save);
 }
 
 kvasir_code kvasir_llama_attach(kvasir_llama* handle, int32_t sequence, const int32_t* tokens,
                                 size_t count, size_t* rows, kvasir_error* error) {
-  kvasir_code code = CheckCall(handle, tokens, count, error);
-  size_t found = 0;
-  if (code == KVASIR_OK) {
-    code = handle->cache.Attach(sequence, Unsigned(tokens, count), &found, error);
-  }
-  return Answer(code, found, rows);
+  return Call(handle, sequence, tokens, count, rows, error, &LlamaCache::Attach);
 }
 
 kvasir_code kvasir_llama_compact(kvasir_llama* handle, int32_t sequence, const int32_t* tokens,
                                  size_t count, const char* retention, size_t* rows,
                                  kvasir_error* error) {
-  kvasir_code code = CheckCall(handle, tokens, count, error);
-  if (code == KVASIR_OK && retention == nullptr) {
-    code = Fail(error, KVASIR_INVALID_ARGUMENT, "retention is null");
-  }
-  size_t found = 0;
-  if (code == KVASIR_OK) {
-    code = handle->cache.Compact(sequence, Unsigned(tokens, count), retention, &found, error);
-  }
-  return Answer(code, found, rows);
+  if (retention == nullptr) return Fail(error, KVASIR_INVALID_ARGUMENT, "retention is null");
+  return Call(handle, sequence, tokens, count, rows, error, &LlamaCache::Compact,
+              std::string(retention));
 }
 
 kvasir_llama_watch* kvasir_llama_watch_new(void) { return new kvasir_llama_watch; }
@@ -130,24 +113,13 @@ kvasir_code kvasir_llama_select(kvasir_llama* handle, int32_t sequence, const in
                                 size_t count, const char* retention, kvasir_llama_watch* watch,
                                 int32_t* positions, size_t capacity, size_t* chosen,
                                 kvasir_error* error) {
-  kvasir_code code = CheckCall(handle, tokens, count, error);
-  if (code == KVASIR_OK && (retention == nullptr || watch == nullptr || count == 0 ||
-                            (positions == nullptr && capacity > 0))) {
-    code = Fail(error, KVASIR_INVALID_ARGUMENT, "retention, watch, tokens or positions is null");
+  if (retention == nullptr || watch == nullptr || (positions == nullptr && capacity > 0)) {
+    return Fail(error, KVASIR_INVALID_ARGUMENT, "retention, watch or positions is null");
   }
-  std::vector<uint32_t> rows;
-  if (code == KVASIR_OK) {
-    code = handle->cache.Select(sequence, Unsigned(tokens, count), retention, watch->queries, &rows,
-                                error);
-  }
-  if (watch != nullptr) watch->queries.Listen(-1);
-  if (code == KVASIR_OK && rows.size() > capacity) {
-    code = Fail(error, KVASIR_INVALID_ARGUMENT,
-                "there is no room for all positions: chosen=" + std::to_string(rows.size()) +
-                    " capacity=" + std::to_string(capacity));
-  }
-  if (chosen != nullptr) *chosen = rows.size();
-  if (code == KVASIR_OK) std::copy(rows.begin(), rows.end(), positions);
+  const kvasir_code code =
+      Call(handle, sequence, tokens, count, chosen, error, &LlamaCache::Select,
+           std::string(retention), watch->queries, std::span(positions, capacity));
+  watch->queries.Listen(-1);
   return code;
 }
 

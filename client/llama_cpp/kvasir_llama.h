@@ -118,12 +118,12 @@ KVASIR_API bool kvasir_llama_hear(struct ggml_tensor* tensor, bool ask, void* wa
  * Which of the rows of `tokens`, all of which `sequence` has, a selection policy keeps, such as
  * "gemfilter:filter_layer=13,topk=1024": by the query of the last one, which was decoded last and
  * while `watch` listened to the policy's layer. `positions`: ascending, at most `capacity` of them;
- * `chosen`: how many. The sequence stays as it is: the caller removes it and decodes the chosen
- * tokens as a prompt of their own, from position 0. The watch listens no longer.
- * The daemon holds all rows while the call runs. Errors: KVASIR_INVALID_ARGUMENT (retention, or one
- * that selects nothing; fewer than `chosen` fit); KVASIR_FAILED_PRECONDITION (no query of that
- * layer was heard, or it does not fit to the keys; the sequence lacks a row); KVASIR_UNIMPLEMENTED
- * (keys that are quantised or rotated otherwise); KVASIR_RESOURCE_EXHAUSTED.
+ * `chosen`: how many there are. The sequence stays as it is: the caller removes it and decodes the
+ * chosen tokens as a prompt of their own, from position 0. The watch listens no longer. The daemon
+ * holds all rows while the call runs. Errors: KVASIR_INVALID_ARGUMENT (retention, or one that
+ * selects nothing); KVASIR_FAILED_PRECONDITION (no query of that layer was heard, or it does not
+ * fit to the keys; the sequence lacks a row); KVASIR_UNIMPLEMENTED (keys that are quantised or
+ * rotated otherwise); KVASIR_RESOURCE_EXHAUSTED.
  */
 KVASIR_API kvasir_code kvasir_llama_select(kvasir_llama* handle, int32_t sequence,
                                            const int32_t* tokens, size_t count,

@@ -162,7 +162,7 @@ kvasir_code LlamaCache::Compact(int32_t sequence, std::span<const uint32_t> toke
 
 kvasir_code LlamaCache::Select(int32_t sequence, std::span<const uint32_t> tokens,
                                const std::string& retention, const QueryWatch& watch,
-                               std::vector<uint32_t>* rows, kvasir_error* error) {
+                               std::span<int32_t> positions, size_t* rows, kvasir_error* error) {
   OwnedSequence to;
   kvasir_code code = OpenCache(session_.get(), model_, retention.c_str(), nullptr, &to, error);
   if (code != KVASIR_OK) return code;
@@ -174,12 +174,10 @@ kvasir_code LlamaCache::Select(int32_t sequence, std::span<const uint32_t> token
   code = QueryOf(watch, layer, &query, error);
   if (code == KVASIR_OK) code = CopyToDaemon(sequence, tokens, to.get(), error);
   if (code != KVASIR_OK) return code;
-  rows->resize(tokens.size());
-  size_t count = 0;
-  code = kvasir_select_rows(to.get(), query.data(), query.size(), rows->data(), rows->size(),
-                            &count, error);
-  rows->resize(code == KVASIR_OK ? count : 0);
-  return code;
+  // Rows are below the tokens' number, which llama.cpp counts with a sign.
+  return kvasir_select_rows(to.get(), query.data(), query.size(),
+                            reinterpret_cast<uint32_t*>(positions.data()), positions.size(), rows,
+                            error);
 }
 
 kvasir_code LlamaCache::QueryOf(const QueryWatch& watch, int64_t layer, std::vector<float>* query,

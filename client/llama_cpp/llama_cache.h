@@ -37,7 +37,7 @@ class LlamaCache {
 
   kvasir_code Select(int32_t sequence, std::span<const uint32_t> tokens,
                      const std::string& retention, const QueryWatch& watch,
-                     std::vector<uint32_t>* rows, kvasir_error* error);
+                     std::span<int32_t> positions, size_t* rows, kvasir_error* error);
 
   const std::string& layout_text() const { return layout_text_; }
   bool is_direct() const { return capture_ != nullptr; }
