@@ -2,9 +2,10 @@
 //
 // One daemon under a user of its own, as configured by default but for a small pool; a victim, an
 // engine at a steady pace of some 800 calls a second; and an attacker under a third user, a new
-// process for each measurement. Each attack is followed by the same number of threads that burn as
-// much processor time as the attacker has just used and never talk to the daemon: the victim beside
-// them is what the victim beside the attack is compared with. Rounds are interleaved; a ratio is
+// process for each measurement. Each attack is followed by threads that burn as much processor time
+// as those of the attacker have just used, each as much as one of them, in the same twentieth of a
+// second and in pieces as long, and never talk to the daemon: the victim beside them is what the
+// victim beside the attack is compared with. Rounds are interleaved; a ratio is
 // that of one round.
 //
 // Not measured: attackers under several users at once, attacks through memory bandwidth and caches,
@@ -38,6 +39,7 @@
 #include "base/status_macros.h"
 #include "bench/isolation_attacks.h"
 #include "bench/isolation_board.h"
+#include "bench/isolation_use.h"
 #include "bench/isolation_victim.h"
 #include "bench/ratio_plot.h"
 #include "bench/report.h"
@@ -102,6 +104,7 @@ struct Window {
   std::array<std::vector<double>, kKinds> us;
   std::array<uint64_t, kKinds> failed{};
   double attacker_cores = 0, daemon_cores = 0, daemon_threads = 0;
+  std::vector<ThreadUse> use;  // of the attacker
   double done_per_s = 0, refused_per_s = 0, calls_per_s = 0;
 
   std::vector<double> All() const {
@@ -125,8 +128,8 @@ class Bench {
       for (size_t i = 1; i < kModes; ++i) {
         const Mode mode = static_cast<Mode>(i);
         if (!options_.only.empty() && options_.only != NameOf(mode)) continue;
-        KVASIR_ASSIGN_OR_RETURN(Window attack, Measure(mode, 0));
-        KVASIR_ASSIGN_OR_RETURN(Window burn, Measure(Mode::kBurn, attack.attacker_cores));
+        KVASIR_ASSIGN_OR_RETURN(Window attack, Measure(mode, {}));
+        KVASIR_ASSIGN_OR_RETURN(Window burn, Measure(Mode::kBurn, attack.use));
         std::fprintf(stderr, "round %lu: %s p99 %.0f us, beside a burner %.0f us\n", round + 1,
                      NameOf(mode), Percentile(attack.All(), 0.99), Percentile(burn.All(), 0.99));
         measured_[mode].emplace_back(std::move(attack), std::move(burn));
@@ -197,7 +200,7 @@ class Bench {
     }
   }
 
-  absl::StatusOr<Window> Measure(Mode mode, double burn) {
+  absl::StatusOr<Window> Measure(Mode mode, const std::vector<ThreadUse>& burn) {
     AttackBoard* const attack = Share<AttackBoard>();
     const pid_t pid = ::fork();
     if (pid == 0) {
@@ -206,16 +209,25 @@ class Bench {
     }
     for (int i = 0; i < 1000 && !attack->ready; ++i) Sleep(10);
     const bool ready = attack->ready;
-    Sleep(300);
+    std::vector<std::map<std::string, Used>> looks{UsedBy(pid)};
+    const auto look_for = [&](uint64_t ms) {
+      const Instant end = SystemClock().Now() + milliseconds(ms);
+      for (Instant next = SystemClock().Now(); next < end;) {
+        std::this_thread::sleep_until(next += ThreadUse::kBin);
+        looks.push_back(UsedBy(pid));
+      }
+    };
+    look_for(300);
     board_->count = 0;
     const uint64_t done = attack->done, refused = attack->refused;
     const double attacker = ProcessSeconds(pid), daemon = ProcessSeconds(daemon_.process().pid());
     const Instant start = SystemClock().Now();
     board_->window = ++window_;
-    Sleep(options_.window_ms);
+    look_for(options_.window_ms);
     board_->window = 0;
     const double s = std::chrono::duration<double>(SystemClock().Now() - start).count();
     Window window;
+    window.use = UseOf(looks);
     window.attacker_cores = (ProcessSeconds(pid) - attacker) / s;
     window.daemon_cores = (ProcessSeconds(daemon_.process().pid()) - daemon) / s;
     window.daemon_threads = ThreadsOf(daemon_.process().pid());

@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <functional>
 #include <memory>
@@ -212,20 +213,23 @@ double ThreadSeconds() {
   return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
-// As many cores as were asked for, in short pieces, as threads burn that wait for answers.
-Work MakeBurn(double cores) {
-  return [cores] {
-    const Instant start = SystemClock().Now();
-    const double before = ThreadSeconds();
-    const volatile double* const sink = &cores;
-    for (;;) {
-      const std::chrono::duration<double> passed = SystemClock().Now() - start;
-      if (ThreadSeconds() - before > cores * passed.count()) {
-        std::this_thread::sleep_for(microseconds(50));
-        continue;
+// A thread that uses a processor as another did, and waits for nothing but time.
+Work MakeBurn(const ThreadUse& use) {
+  return [use] {
+    Instant bin = SystemClock().Now();
+    for (const double busy_s : use.busy_s) {
+      const double before = ThreadSeconds();
+      for (double burnt = 0; burnt < busy_s;) {
+        const double until = std::min(busy_s, burnt + use.piece_s);
+        while ((burnt = ThreadSeconds() - before) < until) {
+        }
+        const std::chrono::duration<double> due(burnt / busy_s * ThreadUse::kBin);
+        std::this_thread::sleep_until(bin + std::chrono::duration_cast<Instant::duration>(due));
       }
-      for (int i = 0; i < 20'000; ++i) (void)*sink;
+      bin += ThreadUse::kBin;
+      std::this_thread::sleep_until(bin);
     }
+    for (;;) ::pause();
   };
 }
 
@@ -245,7 +249,7 @@ Work MakeWork(const AttackOptions& options, uint32_t thread, AttackBoard& board)
     case Mode::kCount:
       break;
   }
-  return MakeBurn(options.burn / options.threads);
+  return MakeBurn(options.burn[thread]);
 }
 
 }  // namespace
@@ -281,7 +285,9 @@ void BeAttacker(const AttackOptions& options, AttackBoard& board) {
   }
   (void)::prctl(PR_SET_PDEATHSIG, SIGKILL);  // a change of user clears it
   std::vector<Work> works;
-  for (uint32_t i = 0; i < options.threads; ++i) works.push_back(MakeWork(options, i, board));
+  const uint32_t count =
+      options.mode == Mode::kBurn ? static_cast<uint32_t>(options.burn.size()) : options.threads;
+  for (uint32_t i = 0; i < count; ++i) works.push_back(MakeWork(options, i, board));
   std::vector<std::thread> threads;
   for (const Work& work : works) threads.emplace_back(work);
   board.ready = true;

@@ -2,8 +2,10 @@
 #ifndef KVASIR_BENCH_ISOLATION_ATTACKS_H_
 #define KVASIR_BENCH_ISOLATION_ATTACKS_H_
 
+#include <chrono>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "bench/isolation_board.h"
 
@@ -20,11 +22,18 @@ enum class Mode : uint32_t {
 };
 const char* NameOf(Mode mode);
 
+// How one thread used a processor.
+struct ThreadUse {
+  static constexpr std::chrono::milliseconds kBin{50};
+  std::vector<double> busy_s;  // in each bin, from when the attack was ready
+  double piece_s = 0;          // at a time, until it waited for something
+};
+
 struct AttackOptions {
   Mode mode = Mode::kBurn;
   std::string control_socket, data_socket;
   uint32_t threads = 4;
-  double burn = 0;  // kBurn: processor time of all threads, in cores
+  std::vector<ThreadUse> burn;  // kBurn: a thread for each, instead of `threads`
 };
 
 // The whole life of an attacker's process: until it is killed.

@@ -41,7 +41,7 @@ struct Config {
     std::string metrics_listen;  // "address:port", "": no endpoint
     bool metrics_allow_remote = false;
     uint32_t worker_threads = 1;
-    uint32_t rpc_threads = 2;
+    uint32_t rpc_threads = 4;
     friend bool operator==(const Server&, const Server&) = default;
   };
 
@@ -81,6 +81,7 @@ struct Config {
     uint32_t rpc_deadline_max_ms = 60'000;
     uint32_t hello_timeout_ms = 2'000;
     uint32_t calls_per_tenant_max = 128;
+    uint32_t tenant_cpu_percent = 0;  // 0: an eighth of the processors
     uint32_t connections_per_tenant_max = 256;
     friend bool operator==(const Limits&, const Limits&) = default;
   };

@@ -86,7 +86,9 @@ std::vector<ConfigKey> ServerKeys() {
        .unit = "threads",
        .min = 1,
        .max = 64,
-       .description = "Threads that answer gRPC calls."},
+       .description =
+           "Threads that run gRPC calls; of one tenant at most two at a time. Calls that "
+           "wait take none."},
   };
 }
 
@@ -195,6 +197,17 @@ std::vector<ConfigKey> LimitKeys() {
            "gRPC calls of one tenant that the daemon has accepted and not answered: those "
            "that wait included. More are refused, and the caller is told when to ask "
            "again."},
+      {.table = "limits",
+       .name = "tenant_cpu_percent",
+       .kind = ConfigKind::kInteger,
+       .value = At<&C::limits, &C::Limits::tenant_cpu_percent>,
+       .unit = "percent",
+       .min = 0,
+       .max = 100'000,
+       .description = "Of one processor: the time that the daemon spends on the calls and commands "
+                      "of one tenant "
+                      "while others ask for anything; what is beyond it waits. Alone a tenant has "
+                      "all. 0: an eighth of the processors."},
       {.table = "limits",
        .name = "connections_per_tenant_max",
        .kind = ConfigKind::kInteger,

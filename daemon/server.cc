@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <chrono>
 #include <optional>
+#include <thread>
 #include <utility>
 
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
@@ -20,6 +21,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "daemon/control/grpc_sleep.h"
 #include "daemon/core_config.h"
 #include "daemon/profiles.h"
 
@@ -34,6 +36,13 @@ constexpr int kLookaheadBytes = 1 << 20;
 // the answer may take.
 constexpr int kKeepaliveMs = 5000;
 constexpr int kShutdownSeconds = 2;  // for calls that are under way
+constexpr int kStreamThreadsMax = 256;
+
+// Of one processor.
+double ShareOf(uint32_t percent) {
+  if (percent > 0) return percent / 100.0;
+  return std::max(1U, std::thread::hardware_concurrency()) / 8.0;
+}
 
 Demand ToDemand(Config::Memory::Lock lock) {
   switch (lock) {
@@ -200,8 +209,11 @@ absl::Status Server::StartThreads() {
   }
   callers_ = std::make_unique<CallerRegistry>(config_.admin.uids,
                                               config_.limits.connections_per_tenant_max);
-  calls_ =
-      std::make_unique<CallSlots>(config_.tenants.size() + 2, config_.limits.calls_per_tenant_max);
+  const size_t slots = config_.tenants.size() + 2;
+  shares_ = std::make_unique<TimeShares>(slots, ShareOf(config_.limits.tenant_cpu_percent));
+  calls_ = std::make_unique<CallExecutor>(
+      CallExecutor::Options{slots, config_.limits.calls_per_tenant_max, config_.server.rpc_threads},
+      shared_->progress, *shares_);
   wake_ = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wake_) return ErrnoStatus(errno, "eventfd");
   shared_->wake_data_server = [fd = wake_.get()] { (void)::eventfd_write(fd, 1); };
@@ -239,27 +251,29 @@ absl::Status Server::StartHandover() {
 
 absl::Status Server::StartGrpc() {
   kv_cache_ = std::make_unique<KvCacheService>(
-      *shared_, *callers_,
-      KvCacheServiceOptions{boot_epoch_, config_.limits.rpc_deadline_max_ms,
-                            [this] { workers_->WakeRefill(); }, config_.tier.load_wait_ms, &audit_,
-                            calls_.get()});
+      *shared_, KvCacheServiceOptions{boot_epoch_, config_.limits.rpc_deadline_max_ms,
+                                      [this] { workers_->WakeRefill(); }, config_.tier.load_wait_ms,
+                                      &audit_});
   admin_ = std::make_unique<AdminService>(
       *shared_, *pool_size_, *callers_, audit_, tier_workers_->places(),
       [this] { return Snapshot(); },
       HostReport{NameOf(ToDemand(config_.memory.lock)), NameOf(ToDemand(config_.memory.huge_pages)),
                  config_.memory.numa_node},
-      boot_epoch_, *calls_);
+      boot_epoch_);
+  const CallGate gate{*calls_, *callers_, audit_};
+  endpoints_.push_back(MakeKvCacheEndpoint(gate, *kv_cache_));
+  endpoints_.push_back(MakeAdminEndpoint(gate, *admin_));
+  endpoints_.push_back(MakeHealthEndpoint());
+  BoundGrpcSleep();
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
-  builder.RegisterService(kv_cache_.get());
-  builder.RegisterService(admin_.get());
-  builder.RegisterService(&health_);
+  for (const auto& endpoint : endpoints_) builder.RegisterService(endpoint.get());
   builder.SetMaxReceiveMessageSize(kMessageBytesMax);
   // A long prompt is one message of half a MiB: it is not to wait for windows of 64 KiB.
   builder.AddChannelArgument(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, kLookaheadBytes);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, kLookaheadBytes);
-  // A call holds a thread until its answer has gone: who never reads answers has few of them, and
-  // is cut off.
+  // A call holds memory until its answer has gone: who never reads answers has few of them, and is
+  // cut off.
   call_bound_ =
       std::make_unique<CallBound>(*callers_, audit_, 2 * config_.limits.calls_per_tenant_max);
   std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> bounds;
@@ -269,18 +283,22 @@ absl::Status Server::StartGrpc() {
                              static_cast<int>(config_.limits.calls_per_tenant_max));
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveMs);
+  // Of streams and reflection alone: all else is run by the executor.
   builder.SetSyncServerOption(grpc::ServerBuilder::MIN_POLLERS, 1);
-  builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS,
-                              static_cast<int>(config_.server.rpc_threads));
+  builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 1);
+  builder.SetResourceQuota(grpc::ResourceQuota("streams").SetMaxThreads(kStreamThreadsMax));
   grpc_ = builder.BuildAndStart();
   if (!grpc_) return Internal("gRPC could not be started");
   RingServer::Options rings;
   rings.wait_max = std::chrono::milliseconds(config_.limits.rpc_deadline_max_ms);
   rings.extents_taken = [this] { workers_->WakeRefill(); };
+  rings.shares = shares_.get();
   KVASIR_ASSIGN_OR_RETURN(rings_, RingServer::Start(*shared_, std::move(rings)));
   DataServerOptions options;
   options.audit = &audit_;
   options.rings = rings_.get();
+  options.shares = shares_.get();
+  options.slot_of = [this](const core::Peer& peer) { return SlotOf(peer); };
   options.unidentified_peers = &unidentified_peers_;
   options.boot_epoch = boot_epoch_;
   options.hello_timeout_ms = config_.limits.hello_timeout_ms;
@@ -319,6 +337,7 @@ Server::~Server() {
                                    ::gpr_time_from_seconds(kShutdownSeconds, GPR_TIMESPAN)));
     grpc_->Wait();
   }
+  calls_.reset();  // no call is left
   pressure_.reset();
   if (workers_) workers_->Stop();
   data_server_.reset();

@@ -19,9 +19,9 @@
 #include "daemon/config.h"
 #include "daemon/control/admin_service.h"
 #include "daemon/control/call_bound.h"
-#include "daemon/control/call_slots.h"
+#include "daemon/control/call_executor.h"
 #include "daemon/control/caller.h"
-#include "daemon/control/health_service.h"
+#include "daemon/control/endpoints.h"
 #include "daemon/control/kv_cache_service.h"
 #include "daemon/handover/handover_worker.h"
 #include "daemon/learned_files.h"
@@ -32,6 +32,7 @@
 #include "daemon/shm/data_server.h"
 #include "daemon/shm/ring_server.h"
 #include "daemon/store/tier_workers.h"
+#include "daemon/time_shares.h"
 #include "daemon/workers.h"
 
 namespace kvasir {
@@ -87,7 +88,9 @@ class Server {
   std::unique_ptr<LearnedFiles> learned_;
   AuditLog audit_;  // before all who write to it
   std::unique_ptr<CallerRegistry> callers_;
-  std::unique_ptr<CallSlots> calls_;  // tenants by place, then strangers, then administrators
+  // By slot: tenants by place, then strangers, then administrators.
+  std::unique_ptr<TimeShares> shares_;
+  std::unique_ptr<CallExecutor> calls_;
   std::unique_ptr<CallBound> call_bound_;
   std::unique_ptr<Workers> workers_;
   std::unique_ptr<TierWorkers> tier_workers_;
@@ -98,7 +101,7 @@ class Server {
   std::unique_ptr<DataServer> data_server_;
   std::unique_ptr<KvCacheService> kv_cache_;
   std::unique_ptr<AdminService> admin_;
-  HealthService health_;
+  std::vector<std::unique_ptr<grpc::Service>> endpoints_;
   std::unique_ptr<grpc::Server> grpc_;
   std::unique_ptr<MetricsEndpoint> metrics_;
 };

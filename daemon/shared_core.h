@@ -23,13 +23,17 @@ class Progress {
   // How much has happened so far. Asked under the core's lock before one looks, it lets nothing
   // slip by that happens before one waits.
   uint64_t seen() const { return happened_.load(std::memory_order_acquire); }
-  // Waits, without the core's lock, until more has happened. False: the deadline passed.
-  bool WaitPast(uint64_t seen, Instant deadline) {
+  // Waits, without the core's lock, until more has happened, or the deadline has passed, or
+  // `interrupted` is set before Interrupt().
+  void WaitPast(uint64_t seen, Instant deadline, const std::atomic<bool>& interrupted) {
     MutexLock lock(mutex_);
-    while (this->seen() == seen) {
-      if (!happens_.WaitUntil(mutex_, deadline) && SystemClock().Now() >= deadline) return false;
+    while (this->seen() == seen && !interrupted && SystemClock().Now() < deadline) {
+      (void)happens_.WaitUntil(mutex_, deadline);
     }
-    return true;
+  }
+  void Interrupt() {
+    { MutexLock lock(mutex_); }  // who has looked at the flag waits by now
+    happens_.NotifyAll();
   }
   // With the core's lock, for the few that wait long.
   bool WaitUntil(Mutex& mutex, Instant deadline) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {

@@ -15,15 +15,12 @@
 
 namespace kvasir {
 
-grpc::Status AdminService::SetPoolSize(grpc::ServerContext* context,
+grpc::Status AdminService::SetPoolSize(const Scope& scope, grpc::ServerContext* context,
                                        const v1::SetPoolSizeRequest* request,
                                        v1::SetPoolSizeResponse* response) {
-  const absl::StatusOr<Scope> scope = ScopeOf(*context);
-  if (!scope.ok()) return ToGrpc(scope.status());
-  scope->call->Pause();
   const grpc::Status set =
-      Audited(*scope, "resize", {{"pool_bytes", std::to_string(request->pool_bytes())}}, [&] {
-        if (!scope->all) {
+      Audited(scope, "resize", {{"pool_bytes", std::to_string(request->pool_bytes())}}, [&] {
+        if (!scope.all) {
           return PermissionDenied("SetPoolSize is for administrators (admin.uids)");
         }
         return pool_size_.Set(request->pool_bytes(), [context] { return context->IsCancelled(); });
@@ -47,15 +44,13 @@ grpc::Status AdminService::SetPoolSize(grpc::ServerContext* context,
   return grpc::Status::OK;
 }
 
-grpc::Status AdminService::SetTenantBudget(grpc::ServerContext* context,
+grpc::Status AdminService::SetTenantBudget(const Scope& scope,
                                            const v1::SetTenantBudgetRequest* request,
                                            v1::SetTenantBudgetResponse* response) {
-  const absl::StatusOr<Scope> scope = ScopeOf(*context);
-  if (!scope.ok()) return ToGrpc(scope.status());
   std::vector<std::pair<std::string_view, std::string>> arguments = {{"target", request->tenant()}};
   for (auto& field : FieldsOf(request->budget())) arguments.push_back(std::move(field));
-  return Audited(*scope, "set_budget", std::move(arguments), [&]() -> absl::Status {
-    if (!scope->all) {
+  return Audited(scope, "set_budget", std::move(arguments), [&]() -> absl::Status {
+    if (!scope.all) {
       return PermissionDenied("SetTenantBudget is for administrators (admin.uids)");
     }
     return SetBudget(*request, response);

@@ -89,16 +89,13 @@ void Fill(const core::DemandReport& report, v1::HitRateCurve* out) {
 
 }  // namespace
 
-grpc::Status AdminService::ListPrefixes(grpc::ServerContext* context,
-                                        const v1::ListPrefixesRequest* request,
+grpc::Status AdminService::ListPrefixes(const Scope& scope, const v1::ListPrefixesRequest* request,
                                         v1::ListPrefixesResponse* response) {
-  const absl::StatusOr<Scope> scope = ScopeOf(*context);
-  if (!scope.ok()) return ToGrpc(scope.status());
   const Instant now = SystemClock().Now();
   MutexLock lock(shared_.mutex);
   response->set_boot_epoch(boot_epoch_);
   for (const core::PrefixReport& report : shared_.core.PrefixReports()) {
-    if (!scope->Sees(report.tenant)) continue;
+    if (!scope.Sees(report.tenant)) continue;
     if (!request->tenant().empty() && request->tenant() != report.tenant) continue;
     v1::PrefixInfo* const info = response->add_prefixes();
     info->set_tenant(report.tenant);
@@ -118,17 +115,15 @@ grpc::Status AdminService::ListPrefixes(grpc::ServerContext* context,
   return grpc::Status::OK;
 }
 
-grpc::Status AdminService::ListPrefixLookups(grpc::ServerContext* context,
+grpc::Status AdminService::ListPrefixLookups(const Scope& scope,
                                              const v1::ListPrefixLookupsRequest* request,
                                              v1::ListPrefixLookupsResponse* response) {
-  const absl::StatusOr<Scope> scope = ScopeOf(*context);
-  if (!scope.ok()) return ToGrpc(scope.status());
   const Instant now = SystemClock().Now();
   bool known = request->tenant().empty();
   MutexLock lock(shared_.mutex);
   response->set_boot_epoch(boot_epoch_);
   for (const core::TenantReport& tenant : shared_.core.TenantReports()) {
-    if (!scope->Sees(tenant.name)) continue;
+    if (!scope.Sees(tenant.name)) continue;
     if (!request->tenant().empty() && request->tenant() != tenant.name) continue;
     known = true;
     const auto lookups = shared_.core.PrefixLookups(tenant.name);
@@ -141,11 +136,9 @@ grpc::Status AdminService::ListPrefixLookups(grpc::ServerContext* context,
   return grpc::Status::OK;
 }
 
-grpc::Status AdminService::GetHitRateCurves(grpc::ServerContext* context,
+grpc::Status AdminService::GetHitRateCurves(const Scope& scope,
                                             const v1::GetHitRateCurvesRequest* request,
                                             v1::GetHitRateCurvesResponse* response) {
-  const absl::StatusOr<Scope> scope = ScopeOf(*context);
-  if (!scope.ok()) return ToGrpc(scope.status());
   std::vector<core::DemandReport> reports;
   {
     MutexLock lock(shared_.mutex);
@@ -153,7 +146,7 @@ grpc::Status AdminService::GetHitRateCurves(grpc::ServerContext* context,
   }
   response->set_boot_epoch(boot_epoch_);
   for (const core::DemandReport& report : reports) {
-    if (!scope->Sees(report.tenant)) continue;
+    if (!scope.Sees(report.tenant)) continue;
     if (!request->tenant().empty() && request->tenant() != report.tenant) continue;
     Fill(report, response->add_curves());
   }
@@ -163,13 +156,10 @@ grpc::Status AdminService::GetHitRateCurves(grpc::ServerContext* context,
   return grpc::Status::OK;
 }
 
-grpc::Status AdminService::DropPrefixes(grpc::ServerContext* context,
-                                        const v1::DropPrefixesRequest* request,
+grpc::Status AdminService::DropPrefixes(const Scope& scope, const v1::DropPrefixesRequest* request,
                                         v1::DropPrefixesResponse* response) {
-  const absl::StatusOr<Scope> scope = ScopeOf(*context);
-  if (!scope.ok()) return ToGrpc(scope.status());
-  return Audited(*scope, "evict", {{"target", request->tenant()}}, [&] {
-    if (!scope->all) {
+  return Audited(scope, "evict", {{"target", request->tenant()}}, [&] {
+    if (!scope.all) {
       return PermissionDenied("DropPrefixes is for administrators (admin.uids)");
     }
     MutexLock lock(shared_.mutex);
@@ -208,18 +198,15 @@ bool AdminService::TakeEvents(const Scope& scope, const std::string& tenant, uin
   return !shared_.stopping;
 }
 
-grpc::Status AdminService::WatchPrefixes(grpc::ServerContext* context,
+grpc::Status AdminService::WatchPrefixes(const Scope& scope, grpc::ServerContext* context,
                                          const v1::WatchPrefixesRequest* request,
                                          grpc::ServerWriter<v1::PrefixEvent>* writer) {
-  const absl::StatusOr<Scope> scope = ScopeOf(*context);
-  if (!scope.ok()) return ToGrpc(scope.status());
-  scope->call->Pause();
   {
     MutexLock lock(watchers_mutex_);
-    if (watchers_[scope->slot] >= kWatchersMax) {
+    if (watchers_[scope.slot] >= kWatchersMax) {
       return ToGrpc(ResourceExhausted("tenant has too many watchers: max={}", kWatchersMax));
     }
-    ++watchers_[scope->slot];
+    ++watchers_[scope.slot];
   }
   struct Leaving {
     ~Leaving() { leave(); }
@@ -227,12 +214,12 @@ grpc::Status AdminService::WatchPrefixes(grpc::ServerContext* context,
   };
   const Leaving leaving{[&] {
     MutexLock lock(watchers_mutex_);
-    --watchers_[scope->slot];
+    --watchers_[scope.slot];
   }};
   uint64_t number = request->from_number();
   for (bool running = true; running && !context->IsCancelled();) {
     std::vector<v1::PrefixEvent> events;
-    running = TakeEvents(*scope, request->tenant(), &number, &events);
+    running = TakeEvents(scope, request->tenant(), &number, &events);
     for (const v1::PrefixEvent& event : events) {
       if (!writer->Write(event)) return grpc::Status::OK;  // nobody reads any more
     }

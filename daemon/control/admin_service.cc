@@ -13,7 +13,6 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "daemon/control/budget_convert.h"
-#include "daemon/control/deadline.h"
 #include "daemon/control/memory_counts.h"
 #include "daemon/control/status_convert.h"
 #include "policies/encoding_spec.h"
@@ -23,7 +22,6 @@ namespace kvasir {
 namespace {
 
 constexpr uint32_t kPageSizeDefault = 1000, kPageSizeMax = 10'000;
-constexpr std::chrono::seconds kRunWaitMax{60};
 constexpr uint32_t kInspectRowsDefault = 4096, kInspectRowsMax = 65'536;
 
 void Fill(const core::SequenceReport& report, v1::SequenceInfo* info) {
@@ -88,19 +86,9 @@ bool LeaseProbeWorks() {
 
 }  // namespace
 
-absl::StatusOr<AdminService::Scope> AdminService::ScopeOf(const grpc::ServerContext& context) {
-  const absl::StatusOr<CallerRegistry::Caller> caller = callers_.CallerOf(context);
-  if (!caller.ok()) {
-    audit_.NoteRefusal({"admin_call", std::nullopt, "", {}}, caller.status());
-    return caller.status();
-  }
-  const core::Peer& peer = caller->peer;
-  KVASIR_ASSIGN_OR_RETURN(CallSlots::Call call, calls_.Enter(caller->slot));
-  Scope scope{callers_.IsAdmin(peer), "", CredentialsOf(peer), caller->slot,
-              std::make_shared<CallSlots::Call>(std::move(call))};
-  if (!scope.call->Run(WaitDeadline(context, kRunWaitMax))) {
-    return DeadlineExceeded("the deadline passed while calls of the same tenant ran");
-  }
+absl::StatusOr<AdminService::Scope> AdminService::ScopeOf(const CallerRegistry::Caller& caller) {
+  const core::Peer& peer = caller.peer;
+  Scope scope{callers_.IsAdmin(peer), "", CredentialsOf(peer), caller.slot};
   if (scope.all) return scope;
   absl::Status unknown;
   {
@@ -122,16 +110,14 @@ grpc::Status AdminService::Audited(const Scope& scope, std::string_view act,
   return ToGrpc(result);
 }
 
-grpc::Status AdminService::GetStats(grpc::ServerContext* context, const v1::GetStatsRequest*,
+grpc::Status AdminService::GetStats(const Scope& scope, const v1::GetStatsRequest*,
                                     v1::GetStatsResponse* response) {
-  const absl::StatusOr<Scope> scope = ScopeOf(*context);
-  if (!scope.ok()) return ToGrpc(scope.status());
   const StatsSnapshot snapshot = snapshot_();
   response->set_boot_epoch(snapshot.boot_epoch);
   response->set_version(snapshot.version);
   response->set_uptime_ms(snapshot.uptime_ms);
   response->set_memory_locked(snapshot.memory_locked);
-  if (scope->all) {
+  if (scope.all) {
     response->set_pool_bytes(snapshot.pool_bytes);
     response->set_pool_free_bytes(snapshot.pool_free_bytes);
     response->set_pool_ready_bytes(snapshot.pool_ready_bytes);
@@ -143,7 +129,7 @@ grpc::Status AdminService::GetStats(grpc::ServerContext* context, const v1::GetS
     response->set_memory_pressure_shrinks(snapshot.memory_pressure_shrinks);
   }
   for (const TenantSnapshot& tenant : snapshot.tenants) {
-    if (!scope->Sees(tenant.tenant)) continue;
+    if (!scope.Sees(tenant.tenant)) continue;
     v1::TenantStats* stats = response->add_tenants();
     stats->set_tenant(tenant.tenant);
     Fill(tenant, stats->mutable_host());
@@ -182,11 +168,9 @@ grpc::Status AdminService::GetStats(grpc::ServerContext* context, const v1::GetS
   return grpc::Status::OK;
 }
 
-grpc::Status AdminService::ListSequences(grpc::ServerContext* context,
+grpc::Status AdminService::ListSequences(const Scope& scope,
                                          const v1::ListSequencesRequest* request,
                                          v1::ListSequencesResponse* response) {
-  const absl::StatusOr<Scope> scope = ScopeOf(*context);
-  if (!scope.ok()) return ToGrpc(scope.status());
   if (request->page_size() > kPageSizeMax) {
     return ToGrpc(InvalidArgument("page_size is out of bounds: value={} max={}",
                                   request->page_size(), kPageSizeMax));
@@ -196,7 +180,7 @@ grpc::Status AdminService::ListSequences(grpc::ServerContext* context,
   MutexLock lock(shared_.mutex);
   response->set_boot_epoch(boot_epoch_);
   for (const core::SequenceReport& report : shared_.core.SequenceReports()) {
-    if (report.identity.id <= request->page_token() || !scope->Sees(report.tenant)) continue;
+    if (report.identity.id <= request->page_token() || !scope.Sees(report.tenant)) continue;
     if (!request->tenant().empty() && request->tenant() != report.tenant) continue;
     if (response->sequences_size() == page) {
       response->set_next_page_token(response->sequences(page - 1).sequence_id());
@@ -207,16 +191,14 @@ grpc::Status AdminService::ListSequences(grpc::ServerContext* context,
   return grpc::Status::OK;
 }
 
-grpc::Status AdminService::ListSnapshots(grpc::ServerContext* context,
+grpc::Status AdminService::ListSnapshots(const Scope& scope,
                                          const v1::ListSnapshotsRequest* request,
                                          v1::ListSnapshotsResponse* response) {
-  const absl::StatusOr<Scope> scope = ScopeOf(*context);
-  if (!scope.ok()) return ToGrpc(scope.status());
   const Instant now = SystemClock().Now();
   MutexLock lock(shared_.mutex);
   response->set_boot_epoch(boot_epoch_);
   for (const core::SnapshotReport& report : shared_.core.SnapshotReports()) {
-    if (!scope->Sees(report.tenant)) continue;
+    if (!scope.Sees(report.tenant)) continue;
     if (!request->tenant().empty() && request->tenant() != report.tenant) continue;
     v1::SnapshotInfo* const info = response->add_snapshots();
     info->set_tenant(report.tenant);
@@ -231,11 +213,9 @@ grpc::Status AdminService::ListSnapshots(grpc::ServerContext* context,
   return grpc::Status::OK;
 }
 
-grpc::Status AdminService::InspectSequence(grpc::ServerContext* context,
+grpc::Status AdminService::InspectSequence(const Scope& scope,
                                            const v1::InspectSequenceRequest* request,
                                            v1::InspectSequenceResponse* response) {
-  const absl::StatusOr<Scope> scope = ScopeOf(*context);
-  if (!scope.ok()) return ToGrpc(scope.status());
   if (request->max_rows() > kInspectRowsMax) {
     return ToGrpc(InvalidArgument("max_rows is out of bounds: value={} max={}", request->max_rows(),
                                   kInspectRowsMax));
@@ -243,7 +223,7 @@ grpc::Status AdminService::InspectSequence(grpc::ServerContext* context,
   const uint32_t max_rows = request->max_rows() == 0 ? kInspectRowsDefault : request->max_rows();
   MutexLock lock(shared_.mutex);
   const absl::StatusOr<core::Inspection> inspection =
-      shared_.core.Inspect(scope->all ? nullptr : &scope->tenant, request->sequence_id(),
+      shared_.core.Inspect(scope.all ? nullptr : &scope.tenant, request->sequence_id(),
                            request->layer(), request->first_row(), max_rows);
   if (!inspection.ok()) return ToGrpc(inspection.status());
   const core::SequenceReport& report = inspection->sequence;
@@ -262,11 +242,8 @@ grpc::Status AdminService::InspectSequence(grpc::ServerContext* context,
   return grpc::Status::OK;
 }
 
-grpc::Status AdminService::ListPolicies(grpc::ServerContext* context,
-                                        const v1::ListPoliciesRequest*,
+grpc::Status AdminService::ListPolicies(const Scope& /*scope*/, const v1::ListPoliciesRequest*,
                                         v1::ListPoliciesResponse* response) {
-  const absl::StatusOr<Scope> scope = ScopeOf(*context);
-  if (!scope.ok()) return ToGrpc(scope.status());
   response->set_boot_epoch(boot_epoch_);
   for (const PolicyInfo& policy : Policies()) FillPolicy(policy, response->add_policies());
   for (const PolicyInfo& rule : StayRules()) FillPolicy(rule, response->add_rules());
@@ -274,12 +251,10 @@ grpc::Status AdminService::ListPolicies(grpc::ServerContext* context,
   return grpc::Status::OK;
 }
 
-grpc::Status AdminService::GetHost(grpc::ServerContext* context, const v1::GetHostRequest*,
+grpc::Status AdminService::GetHost(const Scope& scope, const v1::GetHostRequest*,
                                    v1::GetHostResponse* response) {
-  const absl::StatusOr<Scope> scope = ScopeOf(*context);
-  if (!scope.ok()) return ToGrpc(scope.status());
-  if (!scope->all) {
-    return Audited(*scope, "get_host", {},
+  if (!scope.all) {
+    return Audited(scope, "get_host", {},
                    [] { return PermissionDenied("GetHost is for administrators (admin.uids)"); });
   }
   const HostMemory memory = ReadHostMemory();

@@ -1,4 +1,5 @@
-// AdminService: the gRPC face of KvCore for operators. Administrators see all, tenants their own.
+// AdminService: what operators ask of the daemon by gRPC. Administrators see all, tenants their
+// own.
 #ifndef KVASIR_DAEMON_CONTROL_ADMIN_SERVICE_H_
 #define KVASIR_DAEMON_CONTROL_ADMIN_SERVICE_H_
 
@@ -9,7 +10,6 @@
 #include <vector>
 
 #include "daemon/control/audit_log.h"
-#include "daemon/control/call_slots.h"
 #include "daemon/control/caller.h"
 #include "daemon/metrics.h"
 #include "daemon/pool_size.h"
@@ -27,11 +27,11 @@ struct HostReport {
 };
 
 // Thread-safe. Everything given must outlive it.
-class AdminService final : public v1::Admin::Service {
+class AdminService {
  public:
   AdminService(SharedCore& shared, PoolSize& pool_size, const CallerRegistry& callers,
                AuditLog& audit, const std::vector<TierPlace>& tiers, SnapshotFunction snapshot,
-               HostReport host, uint64_t boot_epoch, CallSlots& calls)
+               HostReport host, uint64_t boot_epoch)
       : shared_(shared),
         pool_size_(pool_size),
         callers_(callers),
@@ -39,58 +39,58 @@ class AdminService final : public v1::Admin::Service {
         tiers_(tiers),
         snapshot_(std::move(snapshot)),
         host_(std::move(host)),
-        boot_epoch_(boot_epoch),
-        calls_(calls) {}
+        boot_epoch_(boot_epoch) {}
 
-  grpc::Status GetStats(grpc::ServerContext* context, const v1::GetStatsRequest* request,
-                        v1::GetStatsResponse* response) override;
-  grpc::Status ListSequences(grpc::ServerContext* context, const v1::ListSequencesRequest* request,
-                             v1::ListSequencesResponse* response) override;
-  grpc::Status ListSnapshots(grpc::ServerContext* context, const v1::ListSnapshotsRequest* request,
-                             v1::ListSnapshotsResponse* response) override;
-  grpc::Status ListPrefixes(grpc::ServerContext* context, const v1::ListPrefixesRequest* request,
-                            v1::ListPrefixesResponse* response) override;
-  grpc::Status ListPrefixLookups(grpc::ServerContext* context,
-                                 const v1::ListPrefixLookupsRequest* request,
-                                 v1::ListPrefixLookupsResponse* response) override;
-  grpc::Status DropPrefixes(grpc::ServerContext* context, const v1::DropPrefixesRequest* request,
-                            v1::DropPrefixesResponse* response) override;
-  grpc::Status SetTenantBudget(grpc::ServerContext* context,
-                               const v1::SetTenantBudgetRequest* request,
-                               v1::SetTenantBudgetResponse* response) override;
-  grpc::Status SetPoolSize(grpc::ServerContext* context, const v1::SetPoolSizeRequest* request,
-                           v1::SetPoolSizeResponse* response) override;
-  grpc::Status DrainPrefixes(grpc::ServerContext* context, const v1::DrainPrefixesRequest* request,
-                             v1::DrainPrefixesResponse* response) override;
-  grpc::Status ListTiers(grpc::ServerContext* context, const v1::ListTiersRequest* request,
-                         v1::ListTiersResponse* response) override;
-  grpc::Status WatchPrefixes(grpc::ServerContext* context, const v1::WatchPrefixesRequest* request,
-                             grpc::ServerWriter<v1::PrefixEvent>* writer) override;
-  grpc::Status GetHitRateCurves(grpc::ServerContext* context,
-                                const v1::GetHitRateCurvesRequest* request,
-                                v1::GetHitRateCurvesResponse* response) override;
-  grpc::Status RecordTrace(grpc::ServerContext* context, const v1::RecordTraceRequest* request,
-                           grpc::ServerWriter<v1::TraceRecord>* writer) override;
-  grpc::Status InspectSequence(grpc::ServerContext* context,
-                               const v1::InspectSequenceRequest* request,
-                               v1::InspectSequenceResponse* response) override;
-  grpc::Status ListPolicies(grpc::ServerContext* context, const v1::ListPoliciesRequest* request,
-                            v1::ListPoliciesResponse* response) override;
-  grpc::Status GetHost(grpc::ServerContext* context, const v1::GetHostRequest* request,
-                       v1::GetHostResponse* response) override;
-
- private:
-  // What the caller may see: everything, or one tenant; it may run then. Errors: kPermissionDenied,
-  // CallSlots::Enter()'s.
+  // What the caller may see: everything, or one tenant.
   struct Scope {
     bool all = false;
     std::string tenant;
     PeerCredentials peer;
     size_t slot = 0;
-    std::shared_ptr<CallSlots::Call> call = {};  // paused by what waits
     bool Sees(const std::string& name) const { return all || name == tenant; }
   };
-  absl::StatusOr<Scope> ScopeOf(const grpc::ServerContext& context);
+  // Errors: kPermissionDenied.
+  absl::StatusOr<Scope> ScopeOf(const CallerRegistry::Caller& caller);
+
+  // Every verb for who has this scope. Those with a context wait, and hold a thread meanwhile.
+  grpc::Status GetStats(const Scope& scope, const v1::GetStatsRequest* request,
+                        v1::GetStatsResponse* response);
+  grpc::Status ListSequences(const Scope& scope, const v1::ListSequencesRequest* request,
+                             v1::ListSequencesResponse* response);
+  grpc::Status ListSnapshots(const Scope& scope, const v1::ListSnapshotsRequest* request,
+                             v1::ListSnapshotsResponse* response);
+  grpc::Status ListPrefixes(const Scope& scope, const v1::ListPrefixesRequest* request,
+                            v1::ListPrefixesResponse* response);
+  grpc::Status ListPrefixLookups(const Scope& scope, const v1::ListPrefixLookupsRequest* request,
+                                 v1::ListPrefixLookupsResponse* response);
+  grpc::Status DropPrefixes(const Scope& scope, const v1::DropPrefixesRequest* request,
+                            v1::DropPrefixesResponse* response);
+  grpc::Status SetTenantBudget(const Scope& scope, const v1::SetTenantBudgetRequest* request,
+                               v1::SetTenantBudgetResponse* response);
+  grpc::Status SetPoolSize(const Scope& scope, grpc::ServerContext* context,
+                           const v1::SetPoolSizeRequest* request,
+                           v1::SetPoolSizeResponse* response);
+  grpc::Status DrainPrefixes(const Scope& scope, grpc::ServerContext* context,
+                             const v1::DrainPrefixesRequest* request,
+                             v1::DrainPrefixesResponse* response);
+  grpc::Status ListTiers(const Scope& scope, const v1::ListTiersRequest* request,
+                         v1::ListTiersResponse* response);
+  grpc::Status WatchPrefixes(const Scope& scope, grpc::ServerContext* context,
+                             const v1::WatchPrefixesRequest* request,
+                             grpc::ServerWriter<v1::PrefixEvent>* writer);
+  grpc::Status GetHitRateCurves(const Scope& scope, const v1::GetHitRateCurvesRequest* request,
+                                v1::GetHitRateCurvesResponse* response);
+  grpc::Status RecordTrace(const Scope& scope, grpc::ServerContext* context,
+                           const v1::RecordTraceRequest* request,
+                           grpc::ServerWriter<v1::TraceRecord>* writer);
+  grpc::Status InspectSequence(const Scope& scope, const v1::InspectSequenceRequest* request,
+                               v1::InspectSequenceResponse* response);
+  grpc::Status ListPolicies(const Scope& scope, const v1::ListPoliciesRequest* request,
+                            v1::ListPoliciesResponse* response);
+  grpc::Status GetHost(const Scope& scope, const v1::GetHostRequest* request,
+                       v1::GetHostResponse* response);
+
+ private:
   // Runs an act that changes something, or refuses it, and writes down what came of it.
   grpc::Status Audited(const Scope& scope, std::string_view act,
                        std::vector<std::pair<std::string_view, std::string>> arguments,
@@ -116,7 +116,6 @@ class AdminService final : public v1::Admin::Service {
   const SnapshotFunction snapshot_;
   const HostReport host_;
   const uint64_t boot_epoch_;
-  CallSlots& calls_;
   Mutex watchers_mutex_;
   std::map<size_t, int> watchers_ ABSL_GUARDED_BY(watchers_mutex_);  // by slot
 };

@@ -49,10 +49,8 @@ void Fill(const core::TierReport& report, v1::TierTenant* out) {
 
 }  // namespace
 
-grpc::Status AdminService::ListTiers(grpc::ServerContext* context, const v1::ListTiersRequest*,
+grpc::Status AdminService::ListTiers(const Scope& scope, const v1::ListTiersRequest*,
                                      v1::ListTiersResponse* response) {
-  const absl::StatusOr<Scope> scope = ScopeOf(*context);
-  if (!scope.ok()) return ToGrpc(scope.status());
   std::vector<core::TierReport> reports;
   {
     MutexLock lock(shared_.mutex);
@@ -61,23 +59,20 @@ grpc::Status AdminService::ListTiers(grpc::ServerContext* context, const v1::Lis
   response->set_boot_epoch(boot_epoch_);
   for (const TierPlace& place : tiers_) {
     v1::TierInfo* const info = response->add_tiers();
-    Fill(place, scope->all, info);
+    Fill(place, scope.all, info);
     for (const core::TierReport& report : reports) {
-      if (report.tier != place.config.name || !scope->Sees(report.tenant)) continue;
+      if (report.tier != place.config.name || !scope.Sees(report.tenant)) continue;
       Fill(report, info->add_tenants());
     }
   }
   return grpc::Status::OK;
 }
 
-grpc::Status AdminService::DrainPrefixes(grpc::ServerContext* context,
+grpc::Status AdminService::DrainPrefixes(const Scope& scope, grpc::ServerContext* context,
                                          const v1::DrainPrefixesRequest* request,
                                          v1::DrainPrefixesResponse* response) {
-  const absl::StatusOr<Scope> scope = ScopeOf(*context);
-  if (!scope.ok()) return ToGrpc(scope.status());
-  scope->call->Pause();
-  return Audited(*scope, "drain", {{"target", request->tenant()}}, [&] {
-    if (!scope->all) {
+  return Audited(scope, "drain", {{"target", request->tenant()}}, [&] {
+    if (!scope.all) {
       return PermissionDenied("DrainPrefixes is for administrators (admin.uids)");
     }
     return Drain(*context, *request, response);

@@ -46,21 +46,18 @@ absl::StatusOr<uint64_t> AdminService::StartRecording(const Scope& scope,
   return shared_.core.traces().Start(tenant, salt);
 }
 
-grpc::Status AdminService::RecordTrace(grpc::ServerContext* context,
+grpc::Status AdminService::RecordTrace(const Scope& scope, grpc::ServerContext* context,
                                        const v1::RecordTraceRequest* request,
                                        grpc::ServerWriter<v1::TraceRecord>* writer) {
-  const absl::StatusOr<Scope> scope = ScopeOf(*context);
-  if (!scope.ok()) return ToGrpc(scope.status());
-  scope->call->Pause();
   absl::StatusOr<uint64_t> recording;
   const grpc::Status started = Audited(
-      *scope, "trace_record",
+      scope, "trace_record",
       {{"target", request->tenant()}, {"seconds", std::to_string(request->seconds())}}, [&] {
         if (request->seconds() > kSecondsMax) {
           return InvalidArgument("seconds is out of bounds: value={} max={}", request->seconds(),
                                  kSecondsMax);
         }
-        recording = StartRecording(*scope, request->tenant());
+        recording = StartRecording(scope, request->tenant());
         return recording.status();
       });
   if (!started.ok()) return started;

@@ -1,6 +1,7 @@
 #include "daemon/control/call_bound.h"
 
 #include <optional>
+#include <string>
 
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/interceptor.h>
@@ -8,6 +9,17 @@
 #include "base/error.h"
 
 namespace kvasir {
+
+namespace {
+
+// The base of all contexts has it, but for itself.
+std::string PeerOf(const grpc::ServerContextBase& context) {
+  if (const auto* one = dynamic_cast<const grpc::ServerContext*>(&context)) return one->peer();
+  const auto* other = dynamic_cast<const grpc::CallbackServerContext*>(&context);
+  return other == nullptr ? "" : other->peer();
+}
+
+}  // namespace
 
 // One call.
 class CallBound::Watch : public grpc::experimental::Interceptor {
@@ -21,14 +33,14 @@ class CallBound::Watch : public grpc::experimental::Interceptor {
     using Hook = grpc::experimental::InterceptionHookPoints;
     // Before it the context does not know its connection.
     if (methods->QueryInterceptionHookPoint(Hook::POST_RECV_INITIAL_METADATA)) {
-      // Every service here is synchronous, so that this is what contexts are.
-      const auto caller = bound_.callers_.CallerOf(static_cast<grpc::ServerContext&>(*context_));
+      const auto caller = bound_.callers_.CallerOf(PeerOf(*context_));
       if (caller.ok() && !bound_.Enter(caller->slot)) {
         bound_.audit_.NoteRefusal(
             {"call", CredentialsOf(caller->peer), "", {}},
-            ResourceExhausted("too many calls of this tenant are under way: max={}",
-                              bound_.calls_max_));
-        context_->TryCancel();
+            ResourceExhausted(
+                "too many calls of this tenant are under way, the connection is closed: max={}",
+                bound_.calls_max_));
+        bound_.callers_.Close(PeerOf(*context_));
       } else if (caller.ok()) {
         slot_ = caller->slot;
       }

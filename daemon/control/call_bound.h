@@ -1,10 +1,11 @@
 // CallBound: how many calls of one tenant are in gRPC at a time, from their beginning until their
 // answer has gone.
 //
-// Each has a thread for so long, also when nobody reads the answer: a peer that only asks would
-// have the daemon start threads without end. What a client is told of the streams that it may use
-// binds those alone that read it. What is beyond the bound is cancelled, which frees its thread.
-// CallSlots refuses with a reason what runs; this one is larger, and the last resort.
+// Each holds memory for so long, and some a thread, also when nobody reads the answer: a peer that
+// only asks would have the daemon grow without end. The connection of what is beyond the bound is
+// closed, and not the call alone: that would cost the daemon more than the peer, and make room for
+// the next one. CallExecutor refuses with a reason what is to run; this one is larger, and the last
+// resort.
 #ifndef KVASIR_DAEMON_CONTROL_CALL_BOUND_H_
 #define KVASIR_DAEMON_CONTROL_CALL_BOUND_H_
 
@@ -25,7 +26,7 @@ namespace kvasir {
 class CallBound {
  public:
   // Refusals go into `audit`. Both must outlive it.
-  CallBound(const CallerRegistry& callers, AuditLog& audit, uint32_t calls_max)
+  CallBound(CallerRegistry& callers, AuditLog& audit, uint32_t calls_max)
       : callers_(callers), audit_(audit), calls_max_(calls_max) {}
 
   // For the server's builder. The factory refers to this bound, which must outlive the server.
@@ -38,11 +39,11 @@ class CallBound {
   bool Enter(size_t slot);
   void Leave(size_t slot);
 
-  const CallerRegistry& callers_;
+  CallerRegistry& callers_;
   AuditLog& audit_;
   const uint32_t calls_max_;
   Mutex mutex_;
-  std::map<size_t, uint32_t> calls_ ABSL_GUARDED_BY(mutex_);  // by slot of CallSlots
+  std::map<size_t, uint32_t> calls_ ABSL_GUARDED_BY(mutex_);  // by slot of CallExecutor
 };
 
 }  // namespace kvasir

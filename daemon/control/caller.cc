@@ -5,7 +5,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
+#include <cstddef>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -19,6 +21,16 @@
 namespace kvasir {
 
 namespace {
+
+// What gRPC calls a connection is its descriptor: "fd:7". -1 for anything else.
+int NumberOf(std::string_view connection) {
+  constexpr std::string_view kPrefix = "fd:";
+  if (!connection.starts_with(kPrefix)) return -1;
+  int fd = -1;
+  const char* const end = connection.data() + connection.size();
+  const auto [stop, error] = std::from_chars(connection.data() + kPrefix.size(), end, fd);
+  return error == std::errc() && stop == end ? fd : -1;
+}
 
 absl::StatusOr<uint64_t> CookieOf(int fd) {
   uint64_t cookie = 0;
@@ -63,28 +75,30 @@ absl::Status CallerRegistry::Register(int fd, const core::Peer& peer, size_t slo
   return absl::OkStatus();
 }
 
-absl::StatusOr<core::Peer> CallerRegistry::PeerOf(const grpc::ServerContext& context) const {
-  KVASIR_ASSIGN_OR_RETURN(Caller caller, CallerOf(context));
-  return std::move(caller.peer);
+const CallerRegistry::Entry* CallerRegistry::Find(const std::string& connection) const {
+  const absl::StatusOr<uint64_t> cookie = CookieOf(NumberOf(connection));
+  const auto found = peers_.find(NumberOf(connection));
+  return found != peers_.end() && cookie.ok() && *cookie == found->second.cookie ? &found->second
+                                                                                 : nullptr;
 }
 
 absl::StatusOr<CallerRegistry::Caller> CallerRegistry::CallerOf(
-    const grpc::ServerContext& context) const {
-  const std::string name = context.peer();
-  constexpr std::string_view kPrefix = "fd:";
-  int fd = -1;
-  if (name.starts_with(kPrefix)) {
-    const char* const end = name.data() + name.size();
-    const auto [stop, error] = std::from_chars(name.data() + kPrefix.size(), end, fd);
-    if (error != std::errc() || stop != end) fd = -1;
-  }
-  const absl::StatusOr<uint64_t> cookie = CookieOf(fd);
+    const std::string& connection) const {
   MutexLock lock(mutex_);
-  const auto found = peers_.find(fd);
-  if (found != peers_.end() && cookie.ok() && *cookie == found->second.cookie) {
-    return found->second.caller;
+  if (const Entry* const entry = Find(connection)) return entry->caller;
+  return Unauthenticated("the connection has no credentials: peer={}", connection);
+}
+
+void CallerRegistry::Close(const std::string& connection) {
+  MutexLock lock(mutex_);
+  if (Find(connection) == nullptr) return;
+  const int fd = NumberOf(connection);
+  (void)::shutdown(fd, SHUT_RDWR);
+  // What it has sent and gRPC has not read yet would be calls, too. A Unix socket holds some 200
+  // KiB.
+  std::array<std::byte, 64 << 10> ignored;
+  for (int i = 0; i < 8 && ::recv(fd, ignored.data(), ignored.size(), MSG_DONTWAIT) > 0; ++i) {
   }
-  return Unauthenticated("the connection has no credentials: peer={}", name);
 }
 
 bool CallerRegistry::IsAdmin(const core::Peer& peer) const {
@@ -97,8 +111,8 @@ size_t CallerRegistry::size_for_test() const {
   return peers_.size();
 }
 
-absl::StatusOr<core::SessionToken> TokenOf(const grpc::ServerContext& context) {
-  const auto range = context.client_metadata().equal_range(kTokenKey);
+absl::StatusOr<core::SessionToken> TokenOf(const CallMetadata& metadata) {
+  const auto range = metadata.equal_range(kTokenKey);
   if (range.first == range.second) return Unauthenticated("the call has no {}", kTokenKey);
   core::SessionToken token;
   size_t bytes = 0;

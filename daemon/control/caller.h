@@ -5,10 +5,11 @@
 
 #include <cstdint>
 #include <map>
+#include <string>
 #include <vector>
 
 #include <absl/status/statusor.h>
-#include <grpcpp/server_context.h>
+#include <grpcpp/support/string_ref.h>
 
 #include "base/mutex.h"
 #include "base/unix_socket.h"
@@ -32,13 +33,15 @@ class CallerRegistry {
   // (limits.connections_per_tenant_max).
   absl::Status Register(int fd, const core::Peer& peer, size_t slot);
 
-  // Errors: kUnauthenticated when the connection is not one that was accepted here.
-  absl::StatusOr<core::Peer> PeerOf(const grpc::ServerContext& context) const;
   struct Caller {
     core::Peer peer;
     size_t slot = 0;
   };
-  absl::StatusOr<Caller> CallerOf(const grpc::ServerContext& context) const;
+  // `connection` is what gRPC calls a call's peer. Errors: kUnauthenticated when it is not one that
+  // was accepted here.
+  absl::StatusOr<Caller> CallerOf(const std::string& connection) const;
+  // Hangs up. Only while a call of it is there, so that its descriptor is open.
+  void Close(const std::string& connection);
   // Whom the configuration names (admin.uids); and root and the daemon's own user, but not those of
   // a container: whoever may start one is its root.
   bool IsAdmin(const core::Peer& peer) const;
@@ -49,6 +52,8 @@ class CallerRegistry {
     uint64_t cookie = 0;  // of the socket; the kernel gives none twice
     Caller caller;
   };
+  // The entry of a connection that is still the one it was, or null.
+  const Entry* Find(const std::string& connection) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ForgetClosed() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::vector<uint32_t> admin_uids_;
@@ -64,7 +69,8 @@ inline PeerCredentials CredentialsOf(const core::Peer& peer) {
 }
 
 // The token that a call carries. Errors: kUnauthenticated when it is missing or not 32 hex digits.
-absl::StatusOr<core::SessionToken> TokenOf(const grpc::ServerContext& context);
+using CallMetadata = std::multimap<grpc::string_ref, grpc::string_ref>;
+absl::StatusOr<core::SessionToken> TokenOf(const CallMetadata& metadata);
 
 // The session of the call's token, if the connection belongs to the same tenant.
 // REQUIRES: the core's lock is held. Errors: kUnauthenticated.

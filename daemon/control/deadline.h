@@ -14,7 +14,8 @@
 namespace kvasir {
 
 // The earlier of the call's deadline and the bound.
-inline Instant WaitDeadline(const grpc::ServerContext& context, std::chrono::milliseconds bound) {
+template <typename Context>  // of gRPC's servers
+Instant WaitDeadline(const Context& context, std::chrono::milliseconds bound) {
   // Not context.deadline(): that is told by the wall clock, which may jump between two looks at it.
   const gpr_timespec left =
       ::gpr_time_sub(::gpr_convert_clock_type(context.raw_deadline(), GPR_CLOCK_MONOTONIC),

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <memory>
 #include <optional>
-#include <thread>
 #include <utility>
 
 #include "base/clock.h"
@@ -98,186 +98,187 @@ void Fill(const core::Sequence& sequence, uint64_t prompt_rows, v1::OpenSequence
 
 }  // namespace
 
-grpc::Status KvCacheService::Run(const grpc::ServerContext& context, const Verb& verb,
-                                 const Instant* wake) {
-  const absl::StatusOr<CallerRegistry::Caller> caller = callers_.CallerOf(context);
-  if (!caller.ok()) {
-    options_.audit->NoteRefusal({"engine_call", std::nullopt, "", {}}, caller.status());
-    return ToGrpc(caller.status());
+void KvCacheService::Run(PendingCall& call, Verb verb,
+                         absl::AnyInvocable<void(const absl::Status&)> at_end) {
+  VerbTrial& trial = call.trial();
+  trial.verb = std::move(verb);
+  trial.at_end = std::move(at_end);
+  trial.token = TokenOf(call.context().client_metadata());
+  trial.deadline = DeadlineOf(call);
+  if (call.lane() == CallExecutor::kShort) return Look(call);
+  // Nobody is to wait for a lock of who is behind all others.
+  call.executor().Run(call.caller().slot, [this, &call] { Look(call); });
+}
+
+Instant KvCacheService::DeadlineOf(const PendingCall& call) const {
+  return WaitDeadline(call.context(), std::chrono::milliseconds(options_.rpc_deadline_max_ms));
+}
+
+absl::Status KvCacheService::Try(PendingCall& call, bool* done, uint64_t* seen) {
+  VerbTrial& trial = call.trial();
+  MutexLock lock(shared_.mutex);
+  shared_.core.set_now(SystemClock().Now());
+  *seen = shared_.progress.seen();
+  KVASIR_RETURN_IF_ERROR(trial.token.status());
+  KVASIR_ASSIGN_OR_RETURN(core::Session* const session,
+                          SessionOf(shared_.core, *trial.token, call.caller().peer));
+  core::Tenant& tenant = session->tenant;
+  trial.tenant = tenant.config.name;
+  const absl::Status status = trial.verb(*session, done);
+  if (shared_.core.HasWork()) shared_.work.NotifyOne();
+  if (shared_.core.TakeTierHint()) shared_.tier_work.NotifyAll();
+  if (!status.ok()) {
+    shared_.core.CountRejected(tenant);
+    shared_.progress.NotifyAll();
+    return status;
   }
-  const core::Peer* const peer = &caller->peer;
-  absl::StatusOr<CallSlots::Call> call = options_.calls->Enter(caller->slot);
-  if (!call.ok()) return ToGrpc(call.status());
-  const absl::StatusOr<core::SessionToken> token = TokenOf(context);
-  std::string tenant_name;
-  const Instant deadline =
-      WaitDeadline(context, std::chrono::milliseconds(options_.rpc_deadline_max_ms));
-  absl::Status status;
-  for (int looks = 0;; ++looks) {
-    bool done = true;
-    uint64_t seen = 0;
-    if (!call->Run(deadline)) {
-      status = DeadlineExceeded("the deadline passed while calls of the same tenant ran");
-      break;
-    }
-    {
-      MutexLock lock(shared_.mutex);
-      shared_.core.set_now(SystemClock().Now());
-      seen = shared_.progress.seen();
-      absl::StatusOr<core::Session*> session =
-          token.ok() ? SessionOf(shared_.core, *token, *peer) : token.status();
-      if (!session.ok()) {
-        status = session.status();
-        break;
-      }
-      core::Tenant& tenant = (*session)->tenant;
-      tenant_name = tenant.config.name;
-      status = verb(**session, &done);
-      if (shared_.core.HasWork()) shared_.work.NotifyOne();
-      if (shared_.core.TakeTierHint()) shared_.tier_work.NotifyAll();
-      if (!status.ok()) {
-        shared_.core.CountRejected(tenant);
-        shared_.progress.NotifyAll();
-        break;
-      }
-      if (done) break;
-      if (shared_.stopping) {
-        status = Unavailable("the daemon is stopping");
-        break;
-      }
-    }
-    call->Pause();
-    // Progress is everybody's: who has looked in vain several times looks less often.
-    if (looks >= kEagerLooks) std::this_thread::sleep_for(kLookPause);
-    const Instant until = wake == nullptr ? deadline : std::min(deadline, *wake);
-    if (!shared_.progress.WaitPast(seen, until) && SystemClock().Now() >= deadline) {
-      status = DeadlineExceeded("the deadline passed while waiting");
-      break;
-    }
+  if (!*done && shared_.stopping) return Unavailable("the daemon is stopping");
+  return status;
+}
+
+void KvCacheService::Look(PendingCall& call) {
+  if (call.cancelled()) return End(call, absl::CancelledError("the caller has gone"));
+  VerbTrial& trial = call.trial();
+  const Instant now = SystemClock().Now();
+  if (trial.looks > 0 && now >= trial.deadline) {
+    return End(call, DeadlineExceeded("the deadline passed while waiting"));
   }
+  bool done = true;
+  uint64_t seen = 0;
+  const absl::Status status = Try(call, &done, &seen);
+  if (!status.ok() || done) return End(call, status);
+  // Progress is everybody's: who has looked in vain several times looks less often.
+  CallExecutor::Wait wait{seen, now, std::min(trial.deadline, trial.wake), &call.cancelled()};
+  if (++trial.looks > kEagerLooks) wait.not_before += kLookPause;
+  if (options_.extents_taken) options_.extents_taken();
+  call.executor().RunAfter(call.caller().slot, wait, [this, &call] { Look(call); });
+}
+
+void KvCacheService::End(PendingCall& call, const absl::Status& status) {
+  VerbTrial& trial = call.trial();
   if (status.code() == absl::StatusCode::kPermissionDenied && shared_.wake_data_server) {
     shared_.wake_data_server();  // the session may have been ended
   }
   if (status.code() == absl::StatusCode::kPermissionDenied ||
       status.code() == absl::StatusCode::kUnauthenticated) {
-    options_.audit->NoteRefusal({"engine_call", CredentialsOf(*peer), tenant_name, {}}, status);
+    options_.audit->NoteRefusal(
+        {"engine_call", CredentialsOf(call.caller().peer), trial.tenant, {}}, status);
   }
   if (options_.extents_taken) options_.extents_taken();
-  return ToGrpc(status);
+  if (trial.at_end) trial.at_end(status);
+  call.End(status);
 }
 
-grpc::Status KvCacheService::RegisterModel(grpc::ServerContext* context,
-                                           const v1::RegisterModelRequest* request,
-                                           v1::RegisterModelResponse* response) {
-  absl::StatusOr<core::ModelDescription> description = ToModelDescription(request->spec());
-  return Run(*context, [&](core::Session& session, bool*) -> absl::Status {
+void KvCacheService::RegisterModel(
+    RpcCall<v1::RegisterModelRequest, v1::RegisterModelResponse>& call) {
+  Run(call,
+      [this, &call, description = ToModelDescription(call.request().spec())](
+          core::Session& session, bool*) -> absl::Status {
+        shared_.mutex.AssertHeld();
+        KVASIR_RETURN_IF_ERROR(description.status());
+        KVASIR_ASSIGN_OR_RETURN(const core::ModelHandle handle,
+                                shared_.core.RegisterModel(session, *description));
+        call.response()->set_boot_epoch(options_.boot_epoch);
+        call.response()->set_model_id(handle.model_id);
+        call.response()->set_slots_per_block(handle.model->slots_per_block());
+        call.response()->set_model_fingerprint(handle.model->fingerprint().data(),
+                                               handle.model->fingerprint().size());
+        call.response()->set_probe_extent(handle.probe_extent.slot);
+        call.response()->set_probe_generation(handle.probe_extent.generation);
+        call.response()->set_probe_offset(handle.probe_offset);
+        return absl::OkStatus();
+      });
+}
+
+void KvCacheService::ProbeLayout(RpcCall<v1::ProbeLayoutRequest, v1::ProbeLayoutResponse>& call) {
+  Run(call, [this, &call](core::Session& session, bool*) -> absl::Status {
     shared_.mutex.AssertHeld();
-    KVASIR_RETURN_IF_ERROR(description.status());
-    KVASIR_ASSIGN_OR_RETURN(const core::ModelHandle handle,
-                            shared_.core.RegisterModel(session, *description));
-    response->set_boot_epoch(options_.boot_epoch);
-    response->set_model_id(handle.model_id);
-    response->set_slots_per_block(handle.model->slots_per_block());
-    response->set_model_fingerprint(handle.model->fingerprint().data(),
-                                    handle.model->fingerprint().size());
-    response->set_probe_extent(handle.probe_extent.slot);
-    response->set_probe_generation(handle.probe_extent.generation);
-    response->set_probe_offset(handle.probe_offset);
+    const uint64_t answer_seed = call.request().seed() ^ options_.boot_epoch;
+    KVASIR_RETURN_IF_ERROR(shared_.core.ProbeLayout(session, call.request().model_id(),
+                                                    call.request().seed(), answer_seed));
+    call.response()->set_boot_epoch(options_.boot_epoch);
+    call.response()->set_seed(answer_seed);
     return absl::OkStatus();
   });
 }
 
-grpc::Status KvCacheService::ProbeLayout(grpc::ServerContext* context,
-                                         const v1::ProbeLayoutRequest* request,
-                                         v1::ProbeLayoutResponse* response) {
-  return Run(*context, [&](core::Session& session, bool*) -> absl::Status {
-    shared_.mutex.AssertHeld();
-    const uint64_t answer_seed = request->seed() ^ options_.boot_epoch;
-    KVASIR_RETURN_IF_ERROR(
-        shared_.core.ProbeLayout(session, request->model_id(), request->seed(), answer_seed));
-    response->set_boot_epoch(options_.boot_epoch);
-    response->set_seed(answer_seed);
-    return absl::OkStatus();
-  });
-}
-
-grpc::Status KvCacheService::OpenSequence(grpc::ServerContext* context,
-                                          const v1::OpenSequenceRequest* request,
-                                          v1::OpenSequenceResponse* response) {
-  absl::StatusOr<std::optional<core::SnapshotId>> snapshot = SnapshotIdOf(request->snapshot_id());
-  const absl::StatusOr<std::optional<core::PrefixKeys>> keys =
-      KeysOf(*context, request->model_id(), request->has_prefix() ? &request->prefix() : nullptr);
-  uint64_t opened = 0;  // id of the sequence, once it is there
-  core::PrefixLoading loading;
+void KvCacheService::OpenSequence(
+    RpcCall<v1::OpenSequenceRequest, v1::OpenSequenceResponse>& call) {
+  struct State {
+    absl::StatusOr<std::optional<core::SnapshotId>> snapshot;
+    absl::StatusOr<std::optional<core::PrefixKeys>> keys;
+    uint64_t opened = 0;  // id of the sequence, once it is there
+    core::PrefixLoading loading = {};
+  };
+  const v1::OpenSequenceRequest& request = call.request();
+  auto state = std::make_shared<State>(
+      State{SnapshotIdOf(request.snapshot_id()),
+            KeysOf(call, request.model_id(), request.has_prefix() ? &request.prefix() : nullptr)});
   // So that a slow tier costs time, but never the call: half of it is left for what follows.
   const Instant now = SystemClock().Now();
-  const Instant deadline =
-      WaitDeadline(*context, std::chrono::milliseconds(options_.rpc_deadline_max_ms));
-  Instant give_up_at =
+  call.trial().wake =
       now + std::min<Instant::duration>(std::chrono::milliseconds(options_.load_wait_ms),
-                                        (deadline - now) / 2);
-  const grpc::Status status = Run(
-      *context,
-      [&](core::Session& session, bool* done) -> absl::Status {
+                                        (DeadlineOf(call) - now) / 2);
+  Run(
+      call,
+      [this, &call, &request, state](core::Session& session, bool* done) -> absl::Status {
         shared_.mutex.AssertHeld();
-        if (SystemClock().Now() >= give_up_at) {
-          loading.gave_up = true;
-          give_up_at = Instant::max();
+        if (SystemClock().Now() >= call.trial().wake) {
+          state->loading.gave_up = true;
+          call.trial().wake = Instant::max();
         }
-        KVASIR_RETURN_IF_ERROR(snapshot.status());
-        KVASIR_RETURN_IF_ERROR(keys.status());
+        KVASIR_RETURN_IF_ERROR(state->snapshot.status());
+        KVASIR_RETURN_IF_ERROR(state->keys.status());
         core::Sequence* sequence = nullptr;
-        if (opened == 0) {
+        if (state->opened == 0) {
           core::OpenRequest open{
-              request->model_id(), request->retention(),     request->prompt_rows(),
-              request->label(),    request->max_rows(),      request->reads_records(),
-              *snapshot,           request->snapshot_rows(), *keys ? &**keys : nullptr};
-          KVASIR_ASSIGN_OR_RETURN(open.least_quality, QualityOf(request->least_quality()));
-          open.loading = &loading;
-          if (!request->lease_id().empty()) {
+              request.model_id(), request.retention(),     request.prompt_rows(),
+              request.label(),    request.max_rows(),      request.reads_records(),
+              *state->snapshot,   request.snapshot_rows(), *state->keys ? &**state->keys : nullptr};
+          KVASIR_ASSIGN_OR_RETURN(open.least_quality, QualityOf(request.least_quality()));
+          open.loading = &state->loading;
+          if (!request.lease_id().empty()) {
             KVASIR_ASSIGN_OR_RETURN(const auto lease,
-                                    SixteenBytesOf("lease_id", request->lease_id()));
+                                    SixteenBytesOf("lease_id", request.lease_id()));
             open.lease = core::PrefixLeaseId{lease};
           }
-          open.hints = HintsOf(request->hints());
+          open.hints = HintsOf(request.hints());
           KVASIR_ASSIGN_OR_RETURN(sequence, shared_.core.OpenSequence(session, open));
           *done = sequence != nullptr;
           if (!*done) return absl::OkStatus();  // its prefix is on its way up from a tier
-          opened = sequence->identity().id;
+          state->opened = sequence->identity().id;
         } else {
-          sequence = shared_.core.OpenedSequence(session, opened);
+          sequence = shared_.core.OpenedSequence(session, state->opened);
           if (sequence == nullptr) return Aborted("the sequence was closed while it was opened");
         }
         *done = !sequence->resuming();
-        response->set_boot_epoch(options_.boot_epoch);
-        if (*done) Fill(*sequence, request->prompt_rows(), response);
+        call.response()->set_boot_epoch(options_.boot_epoch);
+        if (*done) Fill(*sequence, request.prompt_rows(), call.response());
         return absl::OkStatus();
       },
-      &give_up_at);
-  if (!status.ok() && opened != 0) {
-    MutexLock lock(shared_.mutex);
-    shared_.core.GiveUpOpening(opened);
-  }
-  return status;
+      [this, state](const absl::Status& status) {
+        if (status.ok() || state->opened == 0) return;
+        MutexLock lock(shared_.mutex);
+        shared_.core.GiveUpOpening(state->opened);
+      });
 }
 
-grpc::Status KvCacheService::Sync(grpc::ServerContext* context, const v1::SyncRequest* request,
-                                  v1::SyncResponse* response) {
-  return Run(*context, [&](core::Session& session, bool* done) -> absl::Status {
+void KvCacheService::Sync(RpcCall<v1::SyncRequest, v1::SyncResponse>& call) {
+  Run(call, [this, &call](core::Session& session, bool* done) -> absl::Status {
     shared_.mutex.AssertHeld();
-    if (request->needs_size() < 1 || request->needs_size() > kNeedsMax) {
+    if (call.request().needs_size() < 1 || call.request().needs_size() > kNeedsMax) {
       return InvalidArgument("needs count is out of bounds: value={} min=1 max={}",
-                             request->needs_size(), kNeedsMax);
+                             call.request().needs_size(), kNeedsMax);
     }
-    response->Clear();
-    response->set_boot_epoch(options_.boot_epoch);
+    call.response()->Clear();
+    call.response()->set_boot_epoch(options_.boot_epoch);
     const uint32_t session_id = session.id;
-    for (const v1::SyncNeed& wanted : request->needs()) {
+    for (const v1::SyncNeed& wanted : call.request().needs()) {
       core::SyncNeed need{wanted.sequence(), wanted.uid(), wanted.granted_rows(), std::nullopt};
       if (wanted.has_table_row()) need.table_row = wanted.table_row();
       const core::SyncAnswer answer = shared_.core.Sync(session, need);
       if (shared_.core.HasEnded(session_id)) return answer.status;
-      v1::SyncResult* result = response->add_results();
+      v1::SyncResult* result = call.response()->add_results();
       result->set_code(static_cast<int32_t>(answer.status.code()));
       result->set_message(MessageOf(answer.status));
       result->set_granted_rows(answer.granted_rows);
@@ -293,96 +294,87 @@ grpc::Status KvCacheService::Sync(grpc::ServerContext* context, const v1::SyncRe
   });
 }
 
-grpc::Status KvCacheService::Truncate(grpc::ServerContext* context,
-                                      const v1::TruncateRequest* request,
-                                      v1::TruncateResponse* response) {
-  return Run(*context, [&](core::Session& session, bool* done) -> absl::Status {
+void KvCacheService::Truncate(RpcCall<v1::TruncateRequest, v1::TruncateResponse>& call) {
+  Run(call, [this, &call](core::Session& session, bool* done) -> absl::Status {
     shared_.mutex.AssertHeld();
-    const core::TruncateAnswer answer =
-        shared_.core.Truncate(session, request->sequence(), request->uid(), request->rows());
+    const core::TruncateAnswer answer = shared_.core.Truncate(
+        session, call.request().sequence(), call.request().uid(), call.request().rows());
     *done = answer.ready;
-    response->set_boot_epoch(options_.boot_epoch);
-    response->set_uid(answer.uid);
-    response->set_rollback_floor(answer.rollback_floor);
+    call.response()->set_boot_epoch(options_.boot_epoch);
+    call.response()->set_uid(answer.uid);
+    call.response()->set_rollback_floor(answer.rollback_floor);
     return answer.status;
   });
 }
 
-grpc::Status KvCacheService::SelectRows(grpc::ServerContext* context,
-                                        const v1::SelectRowsRequest* request,
-                                        v1::SelectRowsResponse* response) {
-  bool asked = false;
-  return Run(*context, [&](core::Session& session, bool* done) -> absl::Status {
+void KvCacheService::SelectRows(RpcCall<v1::SelectRowsRequest, v1::SelectRowsResponse>& call) {
+  Run(call,
+      [this, &call, asked = false](core::Session& session, bool* done) mutable -> absl::Status {
+        shared_.mutex.AssertHeld();
+        const core::SelectAnswer answer = shared_.core.SelectRows(
+            session, call.request().sequence(), call.request().uid(), &asked);
+        *done = answer.ready;
+        call.response()->set_boot_epoch(options_.boot_epoch);
+        call.response()->set_uid(answer.uid);
+        call.response()->mutable_rows()->Assign(answer.rows.begin(), answer.rows.end());
+        return answer.status;
+      });
+}
+
+void KvCacheService::Retrieve(RpcCall<v1::RetrieveRequest, v1::RetrieveResponse>& call) {
+  Run(call,
+      [this, &call, asked = false](core::Session& session, bool* done) mutable -> absl::Status {
+        shared_.mutex.AssertHeld();
+        const core::RetrieveAnswer answer =
+            shared_.core.Retrieve(session, call.request().sequence(), call.request().uid(),
+                                  call.request().layer(), call.request().mass_blocks(), &asked);
+        *done = answer.ready;
+        call.response()->set_boot_epoch(options_.boot_epoch);
+        for (const core::Sequence::RetrievedBlock& block : answer.blocks) {
+          v1::RetrievedBlock* out = call.response()->add_blocks();
+          out->set_block(block.block);
+          out->set_extent(block.extent.slot);
+          out->set_generation(block.extent.generation);
+          out->set_offset(block.offset);
+        }
+        return answer.status;
+      });
+}
+
+void KvCacheService::SetHints(RpcCall<v1::SetHintsRequest, v1::SetHintsResponse>& call) {
+  Run(call, [this, &call](core::Session& session, bool*) -> absl::Status {
     shared_.mutex.AssertHeld();
-    const core::SelectAnswer answer =
-        shared_.core.SelectRows(session, request->sequence(), request->uid(), &asked);
-    *done = answer.ready;
-    response->set_boot_epoch(options_.boot_epoch);
-    response->set_uid(answer.uid);
-    response->mutable_rows()->Assign(answer.rows.begin(), answer.rows.end());
-    return answer.status;
+    call.response()->set_boot_epoch(options_.boot_epoch);
+    return shared_.core.SetHints(session, call.request().sequence(), call.request().uid(),
+                                 HintsOf(call.request().hints()));
   });
 }
 
-grpc::Status KvCacheService::Retrieve(grpc::ServerContext* context,
-                                      const v1::RetrieveRequest* request,
-                                      v1::RetrieveResponse* response) {
-  bool asked = false;
-  return Run(*context, [&](core::Session& session, bool* done) -> absl::Status {
+void KvCacheService::CloseSequence(
+    RpcCall<v1::CloseSequenceRequest, v1::CloseSequenceResponse>& call) {
+  Run(call, [this, &call](core::Session& session, bool* done) -> absl::Status {
     shared_.mutex.AssertHeld();
-    const core::RetrieveAnswer answer =
-        shared_.core.Retrieve(session, request->sequence(), request->uid(), request->layer(),
-                              request->mass_blocks(), &asked);
-    *done = answer.ready;
-    response->set_boot_epoch(options_.boot_epoch);
-    for (const core::Sequence::RetrievedBlock& block : answer.blocks) {
-      v1::RetrievedBlock* out = response->add_blocks();
-      out->set_block(block.block);
-      out->set_extent(block.extent.slot);
-      out->set_generation(block.extent.generation);
-      out->set_offset(block.offset);
-    }
-    return answer.status;
-  });
-}
-
-grpc::Status KvCacheService::SetHints(grpc::ServerContext* context,
-                                      const v1::SetHintsRequest* request,
-                                      v1::SetHintsResponse* response) {
-  return Run(*context, [&](core::Session& session, bool*) -> absl::Status {
-    shared_.mutex.AssertHeld();
-    response->set_boot_epoch(options_.boot_epoch);
-    return shared_.core.SetHints(session, request->sequence(), request->uid(),
-                                 HintsOf(request->hints()));
-  });
-}
-
-grpc::Status KvCacheService::CloseSequence(grpc::ServerContext* context,
-                                           const v1::CloseSequenceRequest* request,
-                                           v1::CloseSequenceResponse* response) {
-  return Run(*context, [&](core::Session& session, bool* done) -> absl::Status {
-    shared_.mutex.AssertHeld();
-    response->set_boot_epoch(options_.boot_epoch);
-    KVASIR_ASSIGN_OR_RETURN(
-        *done, shared_.core.CloseSequence(session, request->sequence(), request->uid()));
+    call.response()->set_boot_epoch(options_.boot_epoch);
+    KVASIR_ASSIGN_OR_RETURN(*done, shared_.core.CloseSequence(session, call.request().sequence(),
+                                                              call.request().uid()));
     return absl::OkStatus();
   });
 }
 
-grpc::Status KvCacheService::PutTokenTexts(grpc::ServerContext* context,
-                                           const v1::PutTokenTextsRequest* request,
-                                           v1::PutTokenTextsResponse* response) {
-  return Run(*context, [&](core::Session& session, bool*) -> absl::Status {
+void KvCacheService::PutTokenTexts(
+    RpcCall<v1::PutTokenTextsRequest, v1::PutTokenTextsResponse>& call) {
+  Run(call, [this, &call](core::Session& session, bool*) -> absl::Status {
     shared_.mutex.AssertHeld();
     uint64_t bytes = 0;
-    for (const std::string& text : request->texts()) bytes += text.size();
+    for (const std::string& text : call.request().texts()) bytes += text.size();
     if (bytes > kTextsBytesMax) {
       return InvalidArgument("texts are too long for one call: bytes={} max={}", bytes,
                              kTextsBytesMax);
     }
-    response->set_boot_epoch(options_.boot_epoch);
-    return shared_.core.PutTokenTexts(session, request->model_id(), request->first_id(),
-                                      {request->texts().begin(), request->texts().end()});
+    call.response()->set_boot_epoch(options_.boot_epoch);
+    return shared_.core.PutTokenTexts(
+        session, call.request().model_id(), call.request().first_id(),
+        {call.request().texts().begin(), call.request().texts().end()});
   });
 }
 

@@ -1,16 +1,17 @@
-// KvCacheService: the gRPC face of KvCore for engines. Converts, waits, and decides nothing.
+// KvCacheService: what engines ask of KvCore by gRPC. Converts, waits, and decides nothing.
 #ifndef KVASIR_DAEMON_CONTROL_KV_CACHE_SERVICE_H_
 #define KVASIR_DAEMON_CONTROL_KV_CACHE_SERVICE_H_
 
 #include <cstdint>
 #include <functional>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "daemon/control/audit_log.h"
-#include "daemon/control/call_slots.h"
-#include "daemon/control/caller.h"
+#include "daemon/control/rpc_call.h"
 #include "daemon/shared_core.h"
-#include "kvasir/v1/kv_cache.grpc.pb.h"
+#include "kvasir/v1/kv_cache.pb.h"
 
 namespace kvasir {
 
@@ -20,67 +21,53 @@ struct KvCacheServiceOptions {
   std::function<void()> extents_taken;    // the pool's stock may be low
   uint32_t load_wait_ms = 5'000;          // of an open, for a tier
   AuditLog* audit = nullptr;              // of refusals; must outlive the service
-  CallSlots* calls = nullptr;             // must outlive the service
 };
 
-// Thread-safe. `shared` and `callers` must outlive it.
-class KvCacheService final : public v1::KvCache::Service {
+// Thread-safe. `shared` must outlive it. Each verb is begun as a task of the call's executor, and
+// ends the call, at once or later.
+class KvCacheService {
  public:
-  KvCacheService(SharedCore& shared, const CallerRegistry& callers, KvCacheServiceOptions options)
-      : shared_(shared), callers_(callers), options_(std::move(options)) {}
+  KvCacheService(SharedCore& shared, KvCacheServiceOptions options)
+      : shared_(shared), options_(std::move(options)) {}
 
-  grpc::Status RegisterModel(grpc::ServerContext* context, const v1::RegisterModelRequest* request,
-                             v1::RegisterModelResponse* response) override;
-  grpc::Status ProbeLayout(grpc::ServerContext* context, const v1::ProbeLayoutRequest* request,
-                           v1::ProbeLayoutResponse* response) override;
-  grpc::Status OpenSequence(grpc::ServerContext* context, const v1::OpenSequenceRequest* request,
-                            v1::OpenSequenceResponse* response) override;
-  grpc::Status Sync(grpc::ServerContext* context, const v1::SyncRequest* request,
-                    v1::SyncResponse* response) override;
-  grpc::Status Truncate(grpc::ServerContext* context, const v1::TruncateRequest* request,
-                        v1::TruncateResponse* response) override;
-  grpc::Status SelectRows(grpc::ServerContext* context, const v1::SelectRowsRequest* request,
-                          v1::SelectRowsResponse* response) override;
-  grpc::Status Retrieve(grpc::ServerContext* context, const v1::RetrieveRequest* request,
-                        v1::RetrieveResponse* response) override;
-  grpc::Status SaveSequence(grpc::ServerContext* context, const v1::SaveSequenceRequest* request,
-                            v1::SaveSequenceResponse* response) override;
-  grpc::Status MatchPrefix(grpc::ServerContext* context, const v1::MatchPrefixRequest* request,
-                           v1::MatchPrefixResponse* response) override;
-  grpc::Status PublishPrefix(grpc::ServerContext* context, const v1::PublishPrefixRequest* request,
-                             v1::PublishPrefixResponse* response) override;
-  grpc::Status LeasePrefix(grpc::ServerContext* context, const v1::LeasePrefixRequest* request,
-                           v1::LeasePrefixResponse* response) override;
-  grpc::Status ReleaseLease(grpc::ServerContext* context, const v1::ReleaseLeaseRequest* request,
-                            v1::ReleaseLeaseResponse* response) override;
-  grpc::Status DropSnapshot(grpc::ServerContext* context, const v1::DropSnapshotRequest* request,
-                            v1::DropSnapshotResponse* response) override;
-  grpc::Status SetHints(grpc::ServerContext* context, const v1::SetHintsRequest* request,
-                        v1::SetHintsResponse* response) override;
-  grpc::Status CloseSequence(grpc::ServerContext* context, const v1::CloseSequenceRequest* request,
-                             v1::CloseSequenceResponse* response) override;
-  grpc::Status PutTokenTexts(grpc::ServerContext* context, const v1::PutTokenTextsRequest* request,
-                             v1::PutTokenTextsResponse* response) override;
+  void RegisterModel(RpcCall<v1::RegisterModelRequest, v1::RegisterModelResponse>& call);
+  void ProbeLayout(RpcCall<v1::ProbeLayoutRequest, v1::ProbeLayoutResponse>& call);
+  void OpenSequence(RpcCall<v1::OpenSequenceRequest, v1::OpenSequenceResponse>& call);
+  void Sync(RpcCall<v1::SyncRequest, v1::SyncResponse>& call);
+  void Truncate(RpcCall<v1::TruncateRequest, v1::TruncateResponse>& call);
+  void SelectRows(RpcCall<v1::SelectRowsRequest, v1::SelectRowsResponse>& call);
+  void Retrieve(RpcCall<v1::RetrieveRequest, v1::RetrieveResponse>& call);
+  void SaveSequence(RpcCall<v1::SaveSequenceRequest, v1::SaveSequenceResponse>& call);
+  void MatchPrefix(RpcCall<v1::MatchPrefixRequest, v1::MatchPrefixResponse>& call);
+  void PublishPrefix(RpcCall<v1::PublishPrefixRequest, v1::PublishPrefixResponse>& call);
+  void LeasePrefix(RpcCall<v1::LeasePrefixRequest, v1::LeasePrefixResponse>& call);
+  void ReleaseLease(RpcCall<v1::ReleaseLeaseRequest, v1::ReleaseLeaseResponse>& call);
+  void DropSnapshot(RpcCall<v1::DropSnapshotRequest, v1::DropSnapshotResponse>& call);
+  void SetHints(RpcCall<v1::SetHintsRequest, v1::SetHintsResponse>& call);
+  void CloseSequence(RpcCall<v1::CloseSequenceRequest, v1::CloseSequenceResponse>& call);
+  void PutTokenTexts(RpcCall<v1::PutTokenTextsRequest, v1::PutTokenTextsResponse>& call);
 
  private:
-  // Runs `verb(session)` under the lock until it is done or the deadline passes. `verb` returns a
-  // status and sets *done; what is not done waits for progress, or until *wake, which it may
-  // change.
-  using Verb = std::function<absl::Status(core::Session&, bool* done)>;
-  grpc::Status Run(const grpc::ServerContext& context, const Verb& verb,
-                   const Instant* wake = nullptr);
+  // Has `verb(session)` tried under the lock until it is done or the deadline passes, and ends the
+  // call: `verb` returns a status and sets *done; what is not done waits, without a thread, for
+  // progress, or until call.trial().wake. Behind it the call may be gone.
+  using Verb = absl::AnyInvocable<absl::Status(core::Session&, bool* done)>;
+  void Run(PendingCall& call, Verb verb,
+           absl::AnyInvocable<void(const absl::Status&)> at_end = nullptr);
+  void Look(PendingCall& call);
+  absl::Status Try(PendingCall& call, bool* done, uint64_t* seen);
+  void End(PendingCall& call, const absl::Status& status);
+  Instant DeadlineOf(const PendingCall& call) const;
   // The keys of a prefix, hashed without the lock; nothing where there is no prefix. Errors: the
   // caller's, kInvalidArgument naming field and bound.
-  absl::StatusOr<std::optional<core::PrefixKeys>> KeysOf(const grpc::ServerContext& context,
-                                                         uint32_t model_id,
+  absl::StatusOr<std::optional<core::PrefixKeys>> KeysOf(const PendingCall& call, uint32_t model_id,
                                                          const v1::PrefixKey* prefix);
   // Likewise for the members of a lease.
-  absl::StatusOr<core::PrefixKeys> LeaseKeysOf(const grpc::ServerContext& context,
+  absl::StatusOr<core::PrefixKeys> LeaseKeysOf(const PendingCall& call,
                                                const std::vector<core::LeaseMember>& members,
                                                const v1::PrefixKey& prefix);
 
   SharedCore& shared_;
-  const CallerRegistry& callers_;
   const KvCacheServiceOptions options_;
 };
 

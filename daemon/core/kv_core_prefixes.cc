@@ -1,6 +1,7 @@
 // The verbs on prefixes: found by their tokens, gone on from, published.
 #include <algorithm>
 #include <map>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -13,6 +14,7 @@ namespace kvasir::core {
 namespace {
 
 constexpr size_t kLookupsRemembered = 256;  // of each tenant
+constexpr size_t kPieceTokens = 8192;       // between pauses of HashPrefix()
 
 }  // namespace
 
@@ -49,7 +51,8 @@ absl::Status KvCore::AddScopes(Tenant& own, const Model& model, const std::strin
   return absl::OkStatus();
 }
 
-absl::StatusOr<PrefixKeys> HashPrefix(const PrefixScopes& scopes, PrefixRequest request) {
+absl::StatusOr<PrefixKeys> HashPrefix(const PrefixScopes& scopes, PrefixRequest request,
+                                      absl::FunctionRef<void()> pause) {
   if (request.tokens.size() > kPrefixTokensMax) {
     return InvalidArgument("prefix.tokens is too long: tokens={} max={}", request.tokens.size(),
                            kPrefixTokensMax);
@@ -64,7 +67,13 @@ absl::StatusOr<PrefixKeys> HashPrefix(const PrefixScopes& scopes, PrefixRequest 
   for (const auto& [tenant, scope] : scopes.scopes) {
     KVASIR_ASSIGN_OR_RETURN(PrefixChain chain,
                             PrefixChain::Create(scopes.secret, scope, request.extras));
-    chain.Append(request.tokens);
+    std::span<const TokenId> left = request.tokens;
+    while (!left.empty()) {
+      const size_t piece = std::min<size_t>(left.size(), kPieceTokens);
+      chain.Append(left.first(piece));
+      left = left.subspan(piece);
+      pause();
+    }
     keys.chains.emplace_back(tenant, std::move(chain));
   }
   keys.tokens = std::move(request.tokens);

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include <absl/functional/function_ref.h>
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
@@ -83,8 +84,10 @@ struct PrefixKeys {
 };
 
 // Takes no lock and needs none. Errors: kInvalidArgument naming field and bound. Cost: about 100 ns
-// a chunk and scope.
-absl::StatusOr<PrefixKeys> HashPrefix(const PrefixScopes& scopes, PrefixRequest request);
+// a chunk and scope, so that a long prompt takes milliseconds: `pause` is called every 50 us or so,
+// for a thread that lets others go first.
+absl::StatusOr<PrefixKeys> HashPrefix(
+    const PrefixScopes& scopes, PrefixRequest request, absl::FunctionRef<void()> pause = [] {});
 
 // A form in which a prefix was found. `chain` points into the keys that were asked with.
 struct PrefixMatchOf {

@@ -29,7 +29,9 @@ constexpr int kSettleMsMax = 1000;
 constexpr int kEventsMax = 32;
 constexpr int kAcceptsAtOnce = 64;
 constexpr uint32_t kRefusedMax = 1024;  // of one user
-constexpr std::chrono::milliseconds kRefusedTime{100};
+constexpr std::chrono::milliseconds kRefusedTime{1000};
+// What a connection costs threads of gRPC's, about.
+constexpr std::chrono::microseconds kConnectionTime{200};
 constexpr int kLeaseWaitMsMax = 60'000;  // a longer wait is one of several
 
 }  // namespace
@@ -82,13 +84,27 @@ absl::Status DataServer::Watch(int fd, uint32_t events) {
 }
 
 int DataServer::TimeoutMs() const {
-  if (!arrivals_.empty()) return 0;
-  const int timeout = TimeoutOfSessionsMs();
+  int timeout = TimeoutOfSessionsMs();
+  const int arrivals = TimeoutOfArrivalsMs();
+  if (arrivals >= 0) timeout = timeout < 0 ? arrivals : std::min(timeout, arrivals);
   if (refused_.empty()) return timeout;
   const auto left =
       std::chrono::ceil<std::chrono::milliseconds>(refused_.front().close_at - SystemClock().Now());
   const int refused = static_cast<int>(std::max<int64_t>(left.count(), 0));
   return timeout < 0 ? refused : std::min(timeout, refused);
+}
+
+int DataServer::TimeoutOfArrivalsMs() const {
+  if (arrivals_.empty()) return -1;
+  const Instant now = SystemClock().Now();
+  Instant first = Instant::max();
+  for (const auto& [uid, arrivals] : arrivals_) first = std::min(first, ReadyAt(uid, now));
+  return static_cast<int>(std::chrono::ceil<std::chrono::milliseconds>(first - now).count());
+}
+
+Instant DataServer::ReadyAt(uint32_t uid, Instant now) const {
+  const auto slot = slots_.find(uid);
+  return slot == slots_.end() ? now : options_.shares->ReadyAt(slot->second, now);
 }
 
 int DataServer::TimeoutOfSessionsMs() const {
@@ -169,16 +185,35 @@ void DataServer::Accept(const UniqueFd& listener) {
 
 void DataServer::ReceiveArrivals() {
   for (auto at = arrivals_.begin(); at != arrivals_.end();) {
+    const Instant now = SystemClock().Now();
+    if (ReadyAt(at->first, now) > now) {
+      ++at;
+      continue;
+    }
     Arrival arrival = std::move(at->second.front());
     at->second.pop_front();
-    if (arrival.control) {
-      const std::optional<core::Peer> peer = Identify(arrival.socket, "control");
-      if (peer) on_control_(arrival.socket, *peer);
-      if (peer && arrival.socket) CloseLater(std::move(arrival.socket), peer->uid);
-    } else {
-      AcceptData(std::move(arrival.socket));
+    const Instant::duration before = ThreadTime();
+    const std::optional<core::Peer> peer =
+        Identify(arrival.socket, arrival.control ? "control" : "data");
+    if (peer && arrival.control) {
+      on_control_(arrival.socket, *peer);
+      if (arrival.socket) CloseLater(std::move(arrival.socket), peer->uid);
+    } else if (peer) {
+      AcceptData(std::move(arrival.socket), *peer);
     }
-    at = at->second.empty() ? arrivals_.erase(at) : std::next(at);
+    if (peer) {
+      const size_t slot = options_.slot_of(*peer);
+      slots_[at->first] = slot;
+      options_.shares->Charge(
+          slot, now,
+          ThreadTime() - before + (arrival.control ? kConnectionTime : Instant::duration()));
+    }
+    if (!at->second.empty()) {
+      ++at;
+      continue;
+    }
+    slots_.erase(at->first);
+    at = arrivals_.erase(at);
   }
 }
 
@@ -198,29 +233,34 @@ void DataServer::CloseRefused() {
   }
 }
 
-void DataServer::AcceptData(UniqueFd socket) {
-  const std::optional<core::Peer> peer = Identify(socket, "data");
-  if (!peer) return;  // closing it is the answer
-  const std::optional<size_t> place = shared_.PlaceOf(*peer);
+void DataServer::AcceptData(UniqueFd socket, const core::Peer& peer) {
+  const std::optional<size_t> place = shared_.PlaceOf(peer);
   const auto greeting = std::count_if(sessions_.begin(), sessions_.end(), [&](const auto& each) {
     return each.second->session_id() == 0 && each.second->place() == place;
   });
-  if (greeting >= options_.pending_max) return CloseLater(std::move(socket), peer->uid);
+  if (greeting >= options_.pending_max) return CloseLater(std::move(socket), peer.uid);
   const int fd = socket.get();
   const Instant deadline =
       SystemClock().Now() + std::chrono::milliseconds(options_.hello_timeout_ms);
   if (!Watch(fd, EPOLLIN | EPOLLRDHUP).ok()) return;
-  sessions_[fd] = std::make_unique<DataSession>(std::move(socket), *peer, place, deadline);
+  sessions_[fd] = std::make_unique<DataSession>(std::move(socket), peer, place, deadline);
 }
 
 void DataServer::OnReadable(int fd) {
   const auto found = sessions_.find(fd);
   if (found == sessions_.end()) return;
   DataSession& session = *found->second;
+  const size_t slot = options_.slot_of(session.peer());
+  const Instant::duration before = ThreadTime();
   if (session.session_id() == 0) {
     Greet(fd, session);
-    return;
+  } else {
+    Hear(fd, session);
   }
+  options_.shares->Charge(slot, SystemClock().Now(), ThreadTime() - before);
+}
+
+void DataServer::Hear(int fd, DataSession& session) {
   // Engines say nothing after hello: this is a hang-up, or a violation.
   std::array<std::byte, 64> buffer;
   const absl::StatusOr<ReceivedMessage> message = ReceiveMessage(session.socket(), buffer);

@@ -32,7 +32,11 @@ struct DataServerOptions {
   core::SessionLimits session_limits;
   std::function<void()> extents_returned;  // the pool has free bytes again
   AuditLog* audit = nullptr;               // of refusals; must outlive it
-  RingServer* rings = nullptr;             // serves the sessions' commands; must outlive it
+  // What a tenant's connections cost counts as its time, and more of them wait for its share. Whose
+  // share that is, by who connects. Both must outlive it.
+  TimeShares* shares = nullptr;
+  std::function<size_t(const core::Peer&)> slot_of;
+  RingServer* rings = nullptr;  // serves the sessions' commands; must outlive it
   // Counts connections, on either socket, of processes that could not be identified; outlives it.
   std::atomic<uint64_t>* unidentified_peers = nullptr;
 };
@@ -62,13 +66,16 @@ class DataServer {
   void Loop();
   // Takes what knocks, without looking who it is: that costs more, and has its turn.
   void Accept(const UniqueFd& listener);
-  // One connection of each user.
+  // One connection of each user that has not used up its share.
   void ReceiveArrivals();
-  void AcceptData(UniqueFd socket);
+  // From when on the next one of this user may be received.
+  Instant ReadyAt(uint32_t uid, Instant now) const;
+  void AcceptData(UniqueFd socket, const core::Peer& peer);
   void CloseLater(UniqueFd socket, uint32_t uid);
   void CloseRefused();
   void OnReadable(int fd);
   void Greet(int fd, DataSession& session);
+  void Hear(int fd, DataSession& session);
   absl::Status OpenSession(DataSession& session);
   // Nothing: it could not be identified, which has been logged and counted.
   std::optional<core::Peer> Identify(const UniqueFd& socket, const char* which);
@@ -77,6 +84,7 @@ class DataServer {
   void TakeLeave();
   int TimeoutMs() const;
   int TimeoutOfSessionsMs() const;
+  int TimeoutOfArrivalsMs() const;  // -1: there are none
 
   SharedCore& shared_;
   const DataServerOptions options_;
@@ -88,6 +96,7 @@ class DataServer {
     bool control = false;
   };
   std::map<uint32_t, std::deque<Arrival>> arrivals_;  // by uid, none empty
+  std::map<uint32_t, size_t> slots_;  // of who came last with this uid, while it has arrivals
   // Refused, and closed some time later: who is closed at once knocks again at once, and fills the
   // listener's queue for everybody.
   struct Refused {

@@ -1,5 +1,6 @@
 // PromptHasher: hashes the long prompts of ring commands on a thread of its own, so that the one
-// that serves all rings is not kept by them. Tenants in turn, a prompt each.
+// that serves all rings is not kept by them. Tenants in turn, a prompt each, within their shares of
+// time.
 #ifndef KVASIR_DAEMON_SHM_PROMPT_HASHER_H_
 #define KVASIR_DAEMON_SHM_PROMPT_HASHER_H_
 
@@ -7,6 +8,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -17,6 +19,7 @@
 #include "daemon/core/session.h"
 #include "daemon/shared_core.h"
 #include "daemon/shm/ring_command.h"
+#include "daemon/time_shares.h"
 
 namespace kvasir {
 
@@ -31,8 +34,8 @@ class PromptHasher {
     absl::Status status;  // what Prepare() said
   };
 
-  // `done` is called after each, without any lock. `shared` must outlive it.
-  PromptHasher(SharedCore& shared, std::function<void()> done);
+  // `done` is called after each, without any lock. `shared` and `shares` must outlive it.
+  PromptHasher(SharedCore& shared, TimeShares& shares, std::function<void()> done);
   ~PromptHasher();
   PromptHasher(const PromptHasher&) = delete;
   PromptHasher& operator=(const PromptHasher&) = delete;
@@ -44,8 +47,11 @@ class PromptHasher {
 
  private:
   void Loop();
+  // The next one whose tenant may have it, or until when there is none.
+  std::optional<Task> Take(Instant* until) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   SharedCore& shared_;
+  TimeShares& shares_;
   const std::function<void()> done_;
   Mutex mutex_;
   CondVar work_;

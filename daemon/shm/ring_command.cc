@@ -3,6 +3,7 @@
 #include <cstring>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "base/error.h"
@@ -71,7 +72,8 @@ absl::Status RingCommand::Prepare(SharedCore& shared, const core::SessionToken& 
   }
   request.rows_max = parts.record->rows_max;
   keys_ = std::make_unique<std::optional<core::PrefixKeys>>();
-  KVASIR_ASSIGN_OR_RETURN(*keys_, core::HashPrefix(scopes, std::move(request)));
+  KVASIR_ASSIGN_OR_RETURN(*keys_,
+                          core::HashPrefix(scopes, std::move(request), std::this_thread::yield));
   return absl::OkStatus();
 }
 

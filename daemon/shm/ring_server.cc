@@ -42,7 +42,8 @@ absl::StatusOr<std::unique_ptr<RingServer>> RingServer::Start(SharedCore& shared
     shared.progress.set_event(server->wake_.get());
   }
   server->hasher_ = std::make_unique<PromptHasher>(
-      shared, [wake = server->wake_.get()] { (void)::eventfd_write(wake, 1); });
+      shared, *server->options_.shares,
+      [wake = server->wake_.get()] { (void)::eventfd_write(wake, 1); });
   server->thread_ = std::thread([raw = server.get()] { raw->Loop(); });
   return server;
 }
@@ -86,10 +87,14 @@ void RingServer::Remove(uint32_t session_id) {
 }
 
 int RingServer::TimeoutMs() {
-  if (!tenants_.empty()) return 0;
-  if (waiting_.empty()) return -1;
+  if (tenants_.empty() && waiting_.empty()) return -1;
   const Instant now = SystemClock().Now();
   std::chrono::milliseconds left = std::chrono::milliseconds::max();
+  for (const size_t place : tenants_) {
+    const Instant ready = options_.shares->ReadyAt(place, now);
+    if (ready <= now) return 0;
+    left = std::min(left, std::chrono::ceil<std::chrono::milliseconds>(ready - now));
+  }
   for (const uint32_t id : waiting_) {
     for (const RingCommand& command : clients_.at(id)->waiting) {
       left = std::min(left, std::chrono::ceil<std::chrono::milliseconds>(command.deadline() - now));
@@ -148,17 +153,26 @@ void RingServer::GiveTurn(Client& client) {
 }
 
 void RingServer::ServeTurns() {
+  Instant now = SystemClock().Now();
   for (size_t i = tenants_.size(); i > 0; --i) {
     const size_t place = tenants_.front();
     tenants_.pop_front();
     std::deque<uint32_t>& turns = turns_[place];
     if (turns.empty()) continue;  // those that had a turn have gone
+    if (options_.shares->ReadyAt(place, now) > now) {
+      tenants_.push_back(place);
+      continue;
+    }
     Client& client = *clients_.at(turns.front());
     turns.pop_front();
     if (!turns.empty()) tenants_.push_back(place);
     client.has_turn = false;
     if (std::exchange(client.looks, false)) RunWaiting(client);
     if (std::exchange(client.rings, false)) Serve(client);
+    // By the clock on the wall, which is cheap; what the thread was not on a processor for is left
+    // out by the bound.
+    const Instant before = std::exchange(now, SystemClock().Now());
+    options_.shares->Charge(place, now, std::min<Instant::duration>(now - before, 2 * kTurnTime));
   }
 }
 

@@ -4,9 +4,10 @@
 // however many there are: it is looked at when its doorbell rings. Tenants have their turns one
 // after the other, and in each of those one session of the tenant has one of its own
 // (ring/submission_consumer.h): so a tenant waits for one session of each other tenant at most,
-// however many those have. A command that has to wait stays with its session until somebody makes
-// progress or its deadline is over; how many those are is bounded by the session's completion ring.
-// Wrong values end the session.
+// however many those have, and one that has used up its share of time (daemon/time_shares.h) has
+// none before that has come in. A command that has to wait stays with its session until somebody
+// makes progress or its deadline is over; how many those are is bounded by the session's completion
+// ring. Wrong values end the session.
 //
 // Below it is the same core as below gRPC: a command does what the call of its name does.
 #ifndef KVASIR_DAEMON_SHM_RING_SERVER_H_
@@ -33,6 +34,7 @@
 #include "daemon/shm/prompt_hasher.h"
 #include "daemon/shm/ring_command.h"
 #include "daemon/shm/ring_ends.h"
+#include "daemon/time_shares.h"
 
 namespace kvasir {
 
@@ -42,6 +44,7 @@ class RingServer {
   struct Options {
     std::chrono::milliseconds wait_max{60'000};  // of a command, whatever it asks for
     std::function<void()> extents_taken;         // the pool's stock may have shrunk
+    TimeShares* shares = nullptr;                // by the tenants' places; must outlive the server
   };
 
   // `shared` must outlive it. Errors: the kernel's.

@@ -46,10 +46,10 @@ class Teller final : public v1::Admin::Service {
       hung_up = true;
       while (!open) std::this_thread::yield();
     }
-    const absl::StatusOr<core::Peer> peer = callers_.PeerOf(*context);
-    if (gated) told = peer.ok() ? std::optional(peer->uid) : std::nullopt;
-    if (!peer.ok()) return {grpc::StatusCode::UNAUTHENTICATED, MessageOf(peer.status())};
-    response->set_version(std::to_string(peer->uid));
+    const absl::StatusOr<CallerRegistry::Caller> caller = callers_.CallerOf(context->peer());
+    if (gated) told = caller.ok() ? std::optional(caller->peer.uid) : std::nullopt;
+    if (!caller.ok()) return {grpc::StatusCode::UNAUTHENTICATED, MessageOf(caller.status())};
+    response->set_version(std::to_string(caller->peer.uid));
     return grpc::Status::OK;
   }
 
