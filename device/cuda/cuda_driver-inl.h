@@ -8,25 +8,24 @@
 namespace kvasir::device {
 
 // name, version of the driver that first had it in this form.
-#define KVASIR_CUDA_CALLS(X)                                                                       \
-  X(cuInit, 2000)                                                                                  \
-  X(cuDriverGetVersion, 2020) X(cuGetErrorName, 6000) X(cuDeviceGetCount, 2000) X(                 \
-      cuDeviceGet, 2000) X(cuDeviceGetName, 2000) X(cuDeviceGetUuid, 11040)                        \
-      X(cuDeviceGetAttribute, 2000) X(cuDeviceTotalMem, 3020) X(cuDevicePrimaryCtxRetain, 7000) X( \
-          cuDevicePrimaryCtxRelease, 11000) X(cuCtxSetCurrent,                                     \
-                                              4000) X(cuCtxGetStreamPriorityRange, 5050)           \
-          X(cuMemGetInfo, 3020) X(cuMemGetAllocationGranularity, 10020) X(cuMemCreate, 10020) X(   \
-              cuMemRelease, 10020) X(cuMemAddressReserve, 10020) X(cuMemAddressFree, 10020)        \
-              X(cuMemMap, 10020) X(cuMemUnmap, 10020) X(cuMemSetAccess, 10020) X(                  \
-                  cuMemExportToShareableHandle, 10020) X(cuMemImportFromShareableHandle, 10020)    \
-                  X(cuMemGetAllocationPropertiesFromHandle, 10020) X(cuMemHostRegister, 6050)      \
-                      X(cuMemHostUnregister, 4000) X(cuMemcpyAsync, 4000) X(cuMemcpy2DAsync, 3020) \
-                          X(cuMemsetD8Async, 3020) X(cuStreamCreateWithPriority, 5050)             \
-                              X(cuStreamDestroy, 4000) X(cuStreamSynchronize, 2000)                \
-                                  X(cuStreamWaitEvent, 3020) X(cuStreamWaitValue64, 11070)         \
-                                      X(cuStreamWriteValue64, 11070) X(cuEventCreate, 2000)        \
-                                          X(cuEventDestroy, 4000) X(cuEventRecord, 2000)           \
-                                              X(cuEventQuery, 2000) X(cuEventSynchronize, 2000)
+// clang-format off
+#define KVASIR_CUDA_CALLS(X) \
+  X(cuInit, 2000) X(cuDriverGetVersion, 2020) X(cuGetErrorName, 6000) \
+  X(cuDeviceGetCount, 2000) X(cuDeviceGet, 2000) X(cuDeviceGetName, 2000) \
+  X(cuDeviceGetUuid, 11040) X(cuDeviceGetAttribute, 2000) X(cuDeviceTotalMem, 3020) \
+  X(cuDevicePrimaryCtxRetain, 7000) X(cuDevicePrimaryCtxRelease, 11000) \
+  X(cuCtxSetCurrent, 4000) X(cuCtxGetStreamPriorityRange, 5050) X(cuMemGetInfo, 3020) \
+  X(cuMemGetAllocationGranularity, 10020) X(cuMemCreate, 10020) X(cuMemRelease, 10020) \
+  X(cuMemAddressReserve, 10020) X(cuMemAddressFree, 10020) X(cuMemMap, 10020) \
+  X(cuMemUnmap, 10020) X(cuMemSetAccess, 10020) X(cuMemExportToShareableHandle, 10020) \
+  X(cuMemImportFromShareableHandle, 10020) X(cuMemGetAllocationPropertiesFromHandle, 10020) \
+  X(cuMemHostRegister, 6050) X(cuMemHostUnregister, 4000) X(cuMemcpyAsync, 4000) \
+  X(cuMemcpy2DAsync, 3020) X(cuMemsetD8Async, 3020) X(cuStreamCreateWithPriority, 5050) \
+  X(cuStreamDestroy, 4000) X(cuStreamSynchronize, 2000) X(cuStreamWaitEvent, 3020) \
+  X(cuStreamWaitValue64, 11070) X(cuStreamWriteValue64, 11070) X(cuEventCreate, 2000) \
+  X(cuEventDestroy, 4000) X(cuEventRecord, 2000) X(cuEventQuery, 2000) \
+  X(cuEventSynchronize, 2000)
+// clang-format on
 
 struct CudaDriver {
 #define KVASIR_CUDA_MEMBER(name, version) PFN_##name##_v##version name = nullptr;
