@@ -116,7 +116,8 @@ class DeviceStream {
   // kFailedPrecondition (registered read-only).
   virtual absl::Status WriteWord(DeviceWord& word, uint64_t value) = 0;
   // What is put in from now on begins once word - at_least, as a signed number, is not negative.
-  // No processor is needed in between. A word of a dead peer never comes: see ReleaseWaits().
+  // No processor is needed in between. A word of a dead peer never comes: see ReleaseWaits(). Its
+  // memory stays registered until the stream has passed it.
   virtual absl::Status WaitWord(DeviceWord& word, uint64_t at_least) = 0;
   // Writes, with the processor, into each word that this stream may still wait for what it waits
   // for. For when its writer has died. Cost: one store and one wake for each WaitWord in work.

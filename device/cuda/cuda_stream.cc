@@ -50,6 +50,8 @@ class CudaStream final : public DeviceStream {
     if (!state_.Enter().ok()) return;  // a broken context keeps its streams
     (void)state_.Check(state_.driver.cuStreamSynchronize(stream_), "cuStreamSynchronize");
     (void)state_.driver.cuStreamDestroy(stream_);
+    for (const PendingWait& wait : waits_) (void)state_.driver.cuEventDestroy(wait.passed);
+    for (const CUevent event : spare_) (void)state_.driver.cuEventDestroy(event);
   }
 
   absl::Status Copy(std::span<const CopyPiece> pieces) override {
@@ -114,35 +116,52 @@ class CudaStream final : public DeviceStream {
   absl::Status WaitWord(DeviceWord& word, uint64_t at_least) override {
     KVASIR_RETURN_IF_ERROR(state_.ranges.CheckWord("WaitWord", word));
     KVASIR_RETURN_IF_ERROR(state_.Enter());
-    KVASIR_RETURN_IF_ERROR(
+    ForgetWhatHasCome();
+    CUevent passed = nullptr;
+    if (spare_.empty()) {
+      KVASIR_RETURN_IF_ERROR(state_.Check(
+          state_.driver.cuEventCreate(&passed, CU_EVENT_DISABLE_TIMING), "cuEventCreate"));
+    } else {
+      passed = spare_.back();
+      spare_.pop_back();
+    }
+    const absl::Status waits =
         state_.Check(state_.driver.cuStreamWaitValue64(stream_, AddressOf(word), at_least,
                                                        CU_STREAM_WAIT_VALUE_GEQ),
-                     "cuStreamWaitValue64"));
-    // What has come by itself needs no release.
-    std::erase_if(waits_, [](const PendingWait& wait) {
-      return HasReached(wait.word->load(std::memory_order_relaxed), wait.at_least);
-    });
-    waits_.push_back({&word, at_least});
-    return absl::OkStatus();
+                     "cuStreamWaitValue64");
+    if (!waits.ok()) {
+      spare_.push_back(passed);
+      return waits;
+    }
+    waits_.push_back({&word, at_least, passed});
+    return state_.Check(state_.driver.cuEventRecord(passed, stream_), "cuEventRecord");
   }
   void ReleaseWaits() override {
+    if (!state_.Enter().ok()) return;
+    ForgetWhatHasCome();
     for (const PendingWait& wait : waits_) RaiseWord(*wait.word, wait.at_least);
-    waits_.clear();
   }
 
   absl::Status Synchronize() override {
     KVASIR_RETURN_IF_ERROR(state_.Enter());
-    KVASIR_RETURN_IF_ERROR(
-        state_.Check(state_.driver.cuStreamSynchronize(stream_), "cuStreamSynchronize"));
-    waits_.clear();
-    return absl::OkStatus();
+    return state_.Check(state_.driver.cuStreamSynchronize(stream_), "cuStreamSynchronize");
   }
 
  private:
   struct PendingWait {
     DeviceWord* word = nullptr;
     uint64_t at_least = 0;
+    CUevent passed = nullptr;  // behind it in the stream
   };
+
+  // The memory of a word may go once the stream has passed it: so that is asked of an event, and
+  // never of the word.
+  void ForgetWhatHasCome() {
+    while (!waits_.empty() && state_.driver.cuEventQuery(waits_.front().passed) == CUDA_SUCCESS) {
+      spare_.push_back(waits_.front().passed);
+      waits_.pop_front();
+    }
+  }
 
   static CUdeviceptr AddressOf(const DeviceWord& word) {
     return ToCuda(reinterpret_cast<const std::byte*>(&word));
@@ -170,7 +189,8 @@ class CudaStream final : public DeviceStream {
 
   CudaState& state_;
   const CUstream stream_;
-  std::deque<PendingWait> waits_;
+  std::deque<PendingWait> waits_;  // in the order of the stream
+  std::vector<CUevent> spare_;
 };
 
 }  // namespace

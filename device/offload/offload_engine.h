@@ -119,10 +119,11 @@ class OffloadEngine {
   const OffloadOptions options_;
   // Held while copies are put in streams, and by nobody who waits for one.
   mutable Mutex mutex_;
-  std::vector<Lane> lanes_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::shared_ptr<DeviceEvent>> spare_events_ ABSL_GUARDED_BY(mutex_);
   std::deque<Request> queue_ ABSL_GUARDED_BY(mutex_);
   std::deque<Request> in_flight_ ABSL_GUARDED_BY(mutex_);
+  // Behind the events: streams end first, and wait for their work.
+  std::vector<Lane> lanes_ ABSL_GUARDED_BY(mutex_);
   std::vector<OffloadResult> ended_ ABSL_GUARDED_BY(mutex_);
   absl::Status lost_ ABSL_GUARDED_BY(mutex_);
   uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;

@@ -1,5 +1,6 @@
 // What the offload engine promises, on each kind of device.
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/device/device_fixture.h"
@@ -59,6 +60,22 @@ TEST_P(OffloadConformance, GroupsGoAndComeBackExactlyInBothOrders) {
     for (const OffloadResult& result : Finish()) EXPECT_TRUE(result.status.ok()) << result.status;
     for (uint32_t i = 0; i < 6; ++i) EXPECT_TRUE(world_->Has(6 + i, i + 1)) << i;
   }
+}
+
+TEST_P(OffloadConformance, NoStridedCopyLeadsFromOneRegisteredMemoryIntoAnother) {
+  const SharedPages other(*device_, world_->group_bytes());
+  std::vector<BlockPair> in = {{world_->group(0), 0, 0}, {other.data(), 1, 1}};
+  // As a run: ascending on both sides.
+  if (in[0].host_group > in[1].host_group) std::swap(in[0].host_group, in[1].host_group);
+  FillPattern(in[0].host_group, world_->group_bytes(), 1);
+  FillPattern(in[1].host_group, world_->group_bytes(), 2);
+  Submit({.blocks = in});
+  for (const OffloadResult& result : Finish()) EXPECT_TRUE(result.status.ok()) << result.status;
+  Submit({.direction = CopyDirection::kToHost,
+          .blocks = {{world_->group(2), 0}, {world_->group(3), 1}}});
+  for (const OffloadResult& result : Finish()) EXPECT_TRUE(result.status.ok()) << result.status;
+  EXPECT_TRUE(world_->Has(2, 1));
+  EXPECT_TRUE(world_->Has(3, 2));
 }
 
 TEST_P(OffloadConformance, AStepIsAWordThatAStreamCanWaitFor) {
