@@ -50,4 +50,30 @@ absl::Status Execute(const RecordDecoding& decoding) {
   return Wait(DecodeRecords(decoding, Stream()));
 }
 
+absl::Status Execute(const RowConversion& conversion) {
+  return Wait(ConvertRows(conversion, Stream()));
+}
+absl::Status Execute(const KeyDots& dots) { return Wait(DotKeys(dots, Stream())); }
+absl::Status Execute(const ScorePooling& pooling) { return Wait(PoolScores(pooling, Stream())); }
+
+absl::Status Execute(const KeyMass& mass) {
+  KeyMass with = mass;
+  with.scratch = reinterpret_cast<float*>(Allocate(MassScratch(mass) * sizeof(float)));
+  absl::Status status = Wait(MassOfWindow(with, Stream()));
+  Free(reinterpret_cast<std::byte*>(with.scratch));
+  return status;
+}
+
+absl::Status Execute(const ScoreSelection& selection) {
+  const absl::StatusOr<uint64_t> bytes = TopKScratch(selection);
+  if (!bytes.ok()) {
+    return bytes.status();
+  }
+  ScoreSelection with = selection;
+  with.scratch = Allocate(*bytes);
+  absl::Status status = Wait(TopK(with, Stream()));
+  Free(with.scratch);
+  return status;
+}
+
 }  // namespace kvasir::kernels::cuda::machine

@@ -10,11 +10,16 @@
 
 #include <gtest/gtest.h>
 
+#include "kernels/cuda/convert_rows.h"
 #include "kernels/cuda/copy_rows.h"
+#include "kernels/cuda/dot_keys.h"
 #include "kernels/cuda/int_records.h"
 #include "kernels/cuda/move_planes.h"
+#include "kernels/cuda/pool_scores.h"
 #include "kernels/cuda/rope_table.h"
 #include "kernels/cuda/rotate_rows.h"
+#include "kernels/cuda/top_k.h"
+#include "kernels/cuda/window_mass.h"
 
 namespace kvasir::kernels::cuda::machine {
 
@@ -34,6 +39,11 @@ absl::Status Execute(const PlaneMove& move);
 absl::Status Execute(const RowRotation& rotation);
 absl::Status Execute(const RecordEncoding& encoding);
 absl::Status Execute(const RecordDecoding& decoding);
+absl::Status Execute(const RowConversion& conversion);
+absl::Status Execute(const KeyDots& dots);
+absl::Status Execute(const KeyMass& mass);  // scratch is the machine's
+absl::Status Execute(const ScorePooling& pooling);
+absl::Status Execute(const ScoreSelection& selection);  // likewise
 
 // Values in the machine's memory.
 template <class T>
