@@ -2,9 +2,9 @@
 //
 // Source: GemFilter (arXiv:2409.17422, algorithm 1): the last query of a prompt, summed over the
 // query heads of each group, against every key of one layer. Asynchronous, thread-safe, as
-// copy_rows.h. Cost: one pass over the keys, 32 threads a key. Sums are of fused products, 32
-// partial sums of every 256th block of eight elements, then pairwise: the same on every GPU;
-// against the CPU off by rounding.
+// copy_rows.h. Cost: one pass over the keys, 32 threads a key. A thread's products are fused with
+// its sum, and the sums of 32 threads are added pairwise: the same on every GPU, off by rounding
+// against the CPU.
 #ifndef KVASIR_KERNELS_CUDA_DOT_KEYS_H_
 #define KVASIR_KERNELS_CUDA_DOT_KEYS_H_
 
