@@ -6,8 +6,10 @@
 #include <cuda_runtime_api.h>
 
 #include "base/error.h"
+#include "bench/gpu_copies.h"
 #include "bench/gpu_kernels.h"
 #include "bench/report.h"
+#include "device/cuda/cuda_devices.h"
 #include "kernels/cuda/cuda_status.h"
 
 #include <CLI/CLI.hpp>
@@ -40,6 +42,12 @@ int Main(int argc, char** argv) {
   if (status.ok()) {
     PrintMachine();
     status = RunKernelRows(rounds, report);
+    const auto devices = device::OpenCudaDevices();
+    if (devices.ok()) {
+      status.Update(RunCopyRows(report, *devices->front(), {.rounds = rounds}));
+    } else {
+      status.Update(devices.status());
+    }
   }
   if (!report.rows().empty()) {
     std::fputs(report.ToTable().c_str(), stdout);
