@@ -13,7 +13,7 @@ add_library(kv_flags INTERFACE)
 set(KVASIR_WARNINGS "-Wall;-Wextra;-Wconversion;-Wshadow;-Wnon-virtual-dtor")
 target_compile_options(kv_flags INTERFACE
   "$<BUILD_INTERFACE:$<$<COMPILE_LANGUAGE:CXX>:${KVASIR_WARNINGS}>>"
-  "$<BUILD_INTERFACE:$<$<BOOL:${KVASIR_WERROR}>:-Werror>>"
+  "$<BUILD_INTERFACE:$<$<AND:$<BOOL:${KVASIR_WERROR}>,$<COMPILE_LANGUAGE:C,CXX>>:-Werror>>"
   "$<BUILD_INTERFACE:$<$<COMPILE_LANG_AND_ID:CXX,Clang>:-Wthread-safety>>")
 target_compile_features(kv_flags INTERFACE cxx_std_20)
 target_include_directories(kv_flags INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
@@ -80,10 +80,13 @@ function(kv_executable name)
   target_link_libraries(${name} PRIVATE kv_flags ${A_DEPS})
 endfunction()
 
-# kv_test(<file without .cc> LABELS fast|slow;unit|integration|... DEPS ... [TIMEOUT s])
+# kv_test(<file without .cc> LABELS fast|slow;unit|integration|... DEPS ... [NAME program] [TIMEOUT s])
 function(kv_test file)
-  cmake_parse_arguments(A "" "TIMEOUT" "LABELS;DEPS" ${ARGN})
+  cmake_parse_arguments(A "" "NAME;TIMEOUT" "LABELS;DEPS" ${ARGN})
   get_filename_component(name ${file} NAME)
+  if(A_NAME)
+    set(name ${A_NAME})
+  endif()
   add_executable(${name} ${file}.cc)
   target_link_libraries(${name} PRIVATE kv_flags ${A_DEPS} GTest::gmock_main)
   add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})

@@ -11,13 +11,16 @@
 #include <cstring>
 
 #include "kernels/attention.h"
+#include "kernels/host_device.h"
 
 namespace kvasir::kernels {
 
 // Bytes of one element.
-constexpr size_t ElementBytes(RowType type) { return type == RowType::kF32 ? 4 : 2; }
+KVASIR_HOST_DEVICE constexpr size_t ElementBytes(RowType type) {
+  return type == RowType::kF32 ? 4 : 2;
+}
 
-inline float F16ToFloat(uint16_t half) {
+KVASIR_HOST_DEVICE inline float F16ToFloat(uint16_t half) {
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000U) << 16U;
   const uint32_t magnitude = half & 0x7FFFU;
   if (magnitude >= 0x7C00U) {  // infinity and NaN keep their mantissa bits
@@ -28,7 +31,7 @@ inline float F16ToFloat(uint16_t half) {
   return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(scaled));
 }
 
-inline uint16_t FloatToF16(float value) {
+KVASIR_HOST_DEVICE inline uint16_t FloatToF16(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   const auto sign = static_cast<uint16_t>((bits >> 16U) & 0x8000U);
   const uint32_t magnitude = bits & 0x7FFFFFFFU;
@@ -45,11 +48,11 @@ inline uint16_t FloatToF16(float value) {
   return static_cast<uint16_t>(sign | half);
 }
 
-inline float Bf16ToFloat(uint16_t brain) {
+KVASIR_HOST_DEVICE inline float Bf16ToFloat(uint16_t brain) {
   return std::bit_cast<float>(static_cast<uint32_t>(brain) << 16U);
 }
 
-inline uint16_t FloatToBf16(float value) {
+KVASIR_HOST_DEVICE inline uint16_t FloatToBf16(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   if ((bits & 0x7FFFFFFFU) > 0x7F800000U) {
     return static_cast<uint16_t>((bits >> 16U) | 0x40U);
@@ -58,7 +61,7 @@ inline uint16_t FloatToBf16(float value) {
 }
 
 // Element `index` of the row at `row`; any alignment.
-inline float LoadElement(RowType type, const std::byte* row, size_t index) {
+KVASIR_HOST_DEVICE inline float LoadElement(RowType type, const std::byte* row, size_t index) {
   if (type == RowType::kF32) {
     float value = 0;
     std::memcpy(&value, row + index * 4, sizeof value);
@@ -69,7 +72,8 @@ inline float LoadElement(RowType type, const std::byte* row, size_t index) {
   return type == RowType::kF16 ? F16ToFloat(bits) : Bf16ToFloat(bits);
 }
 
-inline void StoreElement(RowType type, std::byte* row, size_t index, float value) {
+KVASIR_HOST_DEVICE inline void StoreElement(RowType type, std::byte* row, size_t index,
+                                            float value) {
   if (type == RowType::kF32) {
     std::memcpy(row + index * 4, &value, sizeof value);
     return;

@@ -2,22 +2,16 @@
 // scores that agree with it so far. No order of the input makes it slow.
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <numeric>
 
 #include "base/check.h"
+#include "kernels/score_order.h"
 #include "kernels/scores.h"
 
 namespace kvasir::kernels {
 namespace {
 
 constexpr uint32_t kDigitBits = 11;
-
-// Unsigned integers in the order of the floats; -0 is 0.
-uint32_t OrderOf(float score) {
-  const uint32_t bits = std::bit_cast<uint32_t>(score + 0.0F);
-  return (bits >> 31U) != 0 ? ~bits : bits | 0x80000000U;
-}
 
 // The `rank`-th largest (from 1) of what `candidates` holds. Leaves in `rank` how many of the
 // scores equal to it belong to the largest.

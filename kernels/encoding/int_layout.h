@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "kernels/encoding/record.h"
+#include "kernels/host_device.h"
 #include "kernels/row_convert.h"
 
 namespace kvasir::kernels {
@@ -25,7 +26,7 @@ constexpr size_t kIntGroupsMax = kRecordDimsMax / kIntGroupDims;
 // Values: word c of piece o holds, at element i, the code of row o * per_word + i, channel c: lanes
 // are channels, and the scale of a row goes into its weight.
 struct IntLayout {
-  explicit IntLayout(const RecordShape& shape)
+  KVASIR_HOST_DEVICE explicit IntLayout(const RecordShape& shape)
       : key(shape.plane == RecordPlane::kKey),
         bits(shape.codec == Codec::kInt8 ? 8 : 4),
         rows(shape.rows),
@@ -37,19 +38,19 @@ struct IntLayout {
         strips(rows / kIntRunRows),
         stretch(dims / (per_word / strips)) {}
 
-  size_t ZerosAt() const { return scales * 2; }
-  size_t CodesAt() const { return scales * 4; }
-  size_t Bytes() const { return CodesAt() + rows * dims * bits / 8; }
+  KVASIR_HOST_DEVICE size_t ZerosAt() const { return scales * 2; }
+  KVASIR_HOST_DEVICE size_t CodesAt() const { return scales * 4; }
+  KVASIR_HOST_DEVICE size_t Bytes() const { return CodesAt() + rows * dims * bits / 8; }
 
   // The scale and zero of an element of the record.
-  size_t ScaleOf(size_t row, size_t dim) const {
+  KVASIR_HOST_DEVICE size_t ScaleOf(size_t row, size_t dim) const {
     return key ? dim : dim / kIntGroupDims * rows + row;
   }
   // Its word, counted from the first, and how far its code is shifted there.
-  size_t WordOf(size_t row, size_t dim) const {
+  KVASIR_HOST_DEVICE size_t WordOf(size_t row, size_t dim) const {
     return key ? dim % stretch * kIntRunRows + row % kIntRunRows : row / per_word * dims + dim;
   }
-  size_t ShiftOf(size_t row, size_t dim) const {
+  KVASIR_HOST_DEVICE size_t ShiftOf(size_t row, size_t dim) const {
     return bits * (key ? dim / stretch * strips + row / kIntRunRows : row % per_word);
   }
 
@@ -63,7 +64,7 @@ struct IntLayout {
   size_t stretch;   // words hold the channels p, p + stretch, ...
 };
 
-inline uint16_t LoadHalf(const std::byte* from, size_t index) {
+KVASIR_HOST_DEVICE inline uint16_t LoadHalf(const std::byte* from, size_t index) {
   uint16_t bits = 0;
   std::memcpy(&bits, from + index * sizeof bits, sizeof bits);
   return bits;

@@ -1,0 +1,25 @@
+// CUDA devices by virtual memory management. One binary runs with and without a GPU: the runtime is
+// linked statically, the driver is looked up when the process runs. Includes no CUDA header.
+#ifndef KVASIR_DEVICE_CUDA_CUDA_DEVICES_H_
+#define KVASIR_DEVICE_CUDA_CUDA_DEVICES_H_
+
+#include <memory>
+#include <vector>
+
+#include <absl/status/statusor.h>
+
+#include "device/device.h"
+
+namespace kvasir::device {
+
+// Every GPU that this process sees and that can do what device.h promises; at least one.
+// Errors: kUnimplemented: this build has no CUDA. kUnavailable naming the CUDA error: no driver,
+// one that is too old, no GPU. kFailedPrecondition naming what every GPU lacks. Memory of two
+// owners: extents are created and released, never kept; each is zeroed when it is created, since
+// CUDA documents no contents of fresh memory. Cost: some 100 ms and some hundred MiB of each GPU
+// for its context.
+absl::StatusOr<std::vector<std::unique_ptr<Device>>> OpenCudaDevices();
+
+}  // namespace kvasir::device
+
+#endif  // KVASIR_DEVICE_CUDA_CUDA_DEVICES_H_
