@@ -50,10 +50,12 @@ KVASIR_HOST_DEVICE inline Eight LoadEighths(const std::byte* at, uint32_t count)
     std::memcpy(words, at, sizeof words);
 #endif
   } else {
-    for (uint32_t i = 0; i < 8 && i < count; ++i) {
-      words[i / 4] |= static_cast<uint32_t>(at[i]) << (i % 4 * 8);
+    KVASIR_DEVICE_UNROLL
+    for (uint32_t i = 0; i < 8; ++i) {
+      words[i / 4] |= i < count ? static_cast<uint32_t>(at[i]) << (i % 4 * 8) : 0U;
     }
   }
+  KVASIR_DEVICE_UNROLL
   for (uint32_t i = 0; i < 8; ++i) {
     eight.x[i] = E4m3ToFloat(static_cast<uint8_t>(words[i / 4] >> (i % 4 * 8) & 0xFFU));
   }
@@ -62,6 +64,7 @@ KVASIR_HOST_DEVICE inline Eight LoadEighths(const std::byte* at, uint32_t count)
 
 KVASIR_HOST_DEVICE inline void StoreEighths(std::byte* at, uint32_t count, const Eight& eight) {
   uint32_t words[2] = {};
+  KVASIR_DEVICE_UNROLL
   for (uint32_t i = 0; i < 8; ++i) {
     words[i / 4] |= static_cast<uint32_t>(ToE4m3(eight.x[i])) << (i % 4 * 8);
   }
@@ -73,8 +76,11 @@ KVASIR_HOST_DEVICE inline void StoreEighths(std::byte* at, uint32_t count, const
 #endif
     return;
   }
-  for (uint32_t i = 0; i < 8 && i < count; ++i) {
-    at[i] = static_cast<std::byte>(words[i / 4] >> (i % 4 * 8) & 0xFFU);
+  KVASIR_DEVICE_UNROLL
+  for (uint32_t i = 0; i < 8; ++i) {
+    if (i < count) {
+      at[i] = static_cast<std::byte>(words[i / 4] >> (i % 4 * 8) & 0xFFU);
+    }
   }
 }
 
@@ -94,8 +100,9 @@ KVASIR_HOST_DEVICE inline void ConvertThread(const RowConversion& conversion, El
   std::byte* to = conversion.to.At(row) + at * BytesOf(to_type);
   Eight eight = from_type == ElementType::kE4M3 ? LoadEighths(from, count)
                                                 : LoadEight(RowTypeOf(from_type), from, count);
-  for (float& x : eight.x) {
-    x *= conversion.scale;
+  KVASIR_DEVICE_UNROLL
+  for (uint32_t i = 0; i < 8; ++i) {
+    eight.x[i] *= conversion.scale;
   }
   if (to_type == ElementType::kE4M3) {
     StoreEighths(to, count, eight);

@@ -36,16 +36,18 @@ struct Piece {
 };
 
 KVASIR_HOST_DEVICE inline void MovePieces(Piece (&pieces)[kCopyDepth]) {
-  for (Piece& piece : pieces) {
-    if (piece.IsWhole()) {
-      piece.unit = LoadUnit(piece.from);
+  KVASIR_DEVICE_UNROLL
+  for (uint32_t i = 0; i < kCopyDepth; ++i) {
+    if (pieces[i].IsWhole()) {
+      pieces[i].unit = LoadUnit(pieces[i].from);
     }
   }
-  for (const Piece& piece : pieces) {
-    if (piece.IsWhole()) {
-      StoreUnit(piece.to, piece.unit);
-    } else if (piece.bytes > 0) {
-      CopyBytes(piece.from, piece.to, piece.bytes);
+  KVASIR_DEVICE_UNROLL
+  for (uint32_t i = 0; i < kCopyDepth; ++i) {
+    if (pieces[i].IsWhole()) {
+      StoreUnit(pieces[i].to, pieces[i].unit);
+    } else if (pieces[i].bytes > 0) {
+      CopyBytes(pieces[i].from, pieces[i].to, pieces[i].bytes);
     }
   }
 }
@@ -59,6 +61,7 @@ KVASIR_HOST_DEVICE inline void CopyRowsThread(const RowCopy& copy, uint64_t bloc
   const uint64_t first_row = first / units;
   const auto first_unit = static_cast<uint32_t>(first - first_row * units);
   Piece pieces[kCopyDepth];
+  KVASIR_DEVICE_UNROLL
   for (uint32_t i = 0; i < kCopyDepth; ++i) {
     const uint32_t at = i * kThreads + thread;
     if (first + at >= total) {

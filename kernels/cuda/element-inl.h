@@ -92,18 +92,21 @@ KVASIR_HOST_DEVICE inline Eight LoadEight(RowType type, const std::byte* at, uin
     const Unit first = LoadUnit(at);
     if (type == RowType::kF32) {
       const Unit second = LoadUnit(at + kUnit);
+      KVASIR_DEVICE_UNROLL
       for (uint32_t i = 0; i < 4; ++i) {
         eight.x[i] = std::bit_cast<float>(first.words[i]);
         eight.x[i + 4] = std::bit_cast<float>(second.words[i]);
       }
       return eight;
     }
+    KVASIR_DEVICE_UNROLL
     for (uint32_t i = 0; i < 4; ++i) {
       eight.x[2 * i] = HalfBits(type, static_cast<uint16_t>(first.words[i] & 0xFFFFU));
       eight.x[2 * i + 1] = HalfBits(type, static_cast<uint16_t>(first.words[i] >> 16U));
     }
     return eight;
   }
+  KVASIR_DEVICE_UNROLL
   for (uint32_t i = 0; i < 8; ++i) {
     eight.x[i] = i < count ? LoadElement(type, at, i) : 0.0F;
   }
@@ -116,12 +119,14 @@ KVASIR_HOST_DEVICE inline void StoreEight(RowType type, std::byte* at, uint32_t 
     Unit first = {};
     if (type == RowType::kF32) {
       Unit second = {};
+      KVASIR_DEVICE_UNROLL
       for (uint32_t i = 0; i < 4; ++i) {
         first.words[i] = std::bit_cast<uint32_t>(eight.x[i]);
         second.words[i] = std::bit_cast<uint32_t>(eight.x[i + 4]);
       }
       StoreUnit(at + kUnit, second);
     } else {
+      KVASIR_DEVICE_UNROLL
       for (uint32_t i = 0; i < 4; ++i) {
         first.words[i] = ToHalfBits(type, eight.x[2 * i]) |
                          static_cast<uint32_t>(ToHalfBits(type, eight.x[2 * i + 1])) << 16U;
@@ -130,6 +135,7 @@ KVASIR_HOST_DEVICE inline void StoreEight(RowType type, std::byte* at, uint32_t 
     StoreUnit(at, first);
     return;
   }
+  KVASIR_DEVICE_UNROLL
   for (uint32_t i = 0; i < 8; ++i) {
     if (i < count) {
       StoreElement(type, at, i, eight.x[i]);

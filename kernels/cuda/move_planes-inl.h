@@ -26,6 +26,7 @@ KVASIR_HOST_DEVICE inline void MovePlanesThread(const PlaneMove& move, uint64_t 
   std::byte* in_pool = plane.pool + move.blocks[group] * plane.stride;
   const bool to_pool = move.direction == Direction::kToPools;
   Piece pieces[kCopyDepth];
+  KVASIR_DEVICE_UNROLL
   for (uint32_t i = 0; i < kCopyDepth; ++i) {
     const uint64_t unit = (block - pair * tiles) * kCopyUnits + i * kThreads + thread;
     const uint64_t byte = unit * kUnit;

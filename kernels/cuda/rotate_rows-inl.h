@@ -82,6 +82,7 @@ KVASIR_HOST_DEVICE inline void RotateRowsThread(const RowRotation& rotation, Row
   const bool interleaved = shape.pairing == RopePairing::kInterleaved;
   Turn turn[kChunkPairs] = {};
   if (turns) {
+    KVASIR_DEVICE_UNROLL
     for (uint32_t i = 0; i < kChunkPairs; ++i) {
       if (chunk * kChunkPairs + i < rotation.table.pairs) {
         turn[i] = TurnOf(rotation.table, delta, chunk * kChunkPairs + i);
@@ -102,11 +103,13 @@ KVASIR_HOST_DEVICE inline void RotateRowsThread(const RowRotation& rotation, Row
     Eight a = LoadEight(type, from + first, runs.first_count);
     Eight b = LoadEight(type, from + second, runs.second_count);
     if (interleaved) {
+      KVASIR_DEVICE_UNROLL
       for (uint32_t i = 0; i < kChunkPairs / 2; ++i) {
         TurnPair(turn[i], a.x[2 * i], a.x[2 * i + 1]);
         TurnPair(turn[i + kChunkPairs / 2], b.x[2 * i], b.x[2 * i + 1]);
       }
     } else {
+      KVASIR_DEVICE_UNROLL
       for (uint32_t i = 0; i < kChunkPairs; ++i) {
         TurnPair(turn[i], a.x[i], b.x[i]);
       }

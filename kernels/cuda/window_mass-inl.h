@@ -57,7 +57,9 @@ KVASIR_HOST_DEVICE inline void ScoreKey(const KeyMass& mass, RowType type, uint6
   float sums[kTileQueries] = {};
   for (uint32_t at = 0; at < dim; at += 8) {
     const Eight eight = LoadEight(type, key + uint64_t{at} * ElementBytes(type), dim - at);
+    KVASIR_DEVICE_UNROLL
     for (uint32_t query = 0; query < kTileQueries; ++query) {
+      KVASIR_DEVICE_UNROLL
       for (uint32_t i = 0; i < 8; ++i) {
         if (at + i < dim) {
           sums[query] = std::fma(shared[query * dim + at + i], eight.x[i], sums[query]);
@@ -66,6 +68,7 @@ KVASIR_HOST_DEVICE inline void ScoreKey(const KeyMass& mass, RowType type, uint6
     }
   }
   const auto first = static_cast<uint32_t>(block % QueryTiles(mass)) * kTileQueries;
+  KVASIR_DEVICE_UNROLL
   for (uint32_t query = 0; query < kTileQueries; ++query) {
     if (first + query < MassQueries(mass)) {
       const float score = sums[query] * mass.scale;
