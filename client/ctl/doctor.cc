@@ -1,6 +1,7 @@
 #include "client/ctl/doctor.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/bytes.h"
 #include "base/error.h"
@@ -141,17 +142,6 @@ Diagnosis OpenFiles(const HostFacts& facts, const DaemonFacts& daemon) {
           well ? "" : fmt::format("LimitNOFILE={} in the unit: extents are files", 65536)};
 }
 
-Diagnosis Gpu(const HostFacts& facts) {
-  if (facts.gpu_devices == 0) {
-    return {Health::kOk, "GPU", "none: host memory only", ""};
-  }
-  const std::string text =
-      fmt::format("{} NVIDIA device{}, driver library {}", facts.gpu_devices,
-                  facts.gpu_devices == 1 ? "" : "s", facts.cuda_driver ? "loads" : "is missing");
-  if (facts.cuda_driver) return {Health::kOk, "GPU", text, ""};
-  return {Health::kWarn, "GPU", text, "install the driver's libcuda.so.1 (Debian: libcuda1)"};
-}
-
 std::string_view Word(Health health) {
   return health == Health::kOk ? "ok" : health == Health::kWarn ? "warn" : "fail";
 }
@@ -168,16 +158,17 @@ std::string Badge(Health health, bool color) {
 std::vector<Diagnosis> Diagnose(const HostFacts& facts, const DaemonFacts& daemon) {
   const bool running = daemon.stats.ok();
   const uint64_t pool_bytes = running ? daemon.stats->pool_bytes() : kDefaultPoolBytes;
-  return {DaemonAnswers(daemon),
-          SocketRights(facts),
-          LockedMemory(facts, daemon, pool_bytes),
-          Memory(facts, running, pool_bytes),
-          ControlGroup(facts, daemon, pool_bytes),
-          HugePages(facts),
-          Seals(facts),
-          Leases(facts),
-          OpenFiles(facts, daemon),
-          Gpu(facts)};
+  std::vector<Diagnosis> list = {DaemonAnswers(daemon),
+                                 SocketRights(facts),
+                                 LockedMemory(facts, daemon, pool_bytes),
+                                 Memory(facts, running, pool_bytes),
+                                 ControlGroup(facts, daemon, pool_bytes),
+                                 HugePages(facts),
+                                 Seals(facts),
+                                 Leases(facts),
+                                 OpenFiles(facts, daemon)};
+  for (Diagnosis& entry : DiagnoseGpus(facts.gpu)) list.push_back(std::move(entry));
+  return list;
 }
 
 Health WorstOf(const std::vector<Diagnosis>& list) {

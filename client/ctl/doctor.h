@@ -31,9 +31,12 @@ struct DaemonFacts {
   absl::StatusOr<v1::GetHostResponse> host;
 };
 
-// One entry a point, in a fixed order. Pure. Sizes are judged by the daemon's pool where it
-// answers, else by the default pool of 1 GiB.
+// One entry a point, in a fixed order, GPUs last. Pure. Sizes are judged by the daemon's pool where
+// it answers, else by the default pool of 1 GiB.
 std::vector<Diagnosis> Diagnose(const HostFacts& facts, const DaemonFacts& daemon);
+
+// Only of the GPUs: one entry each where CUDA shows them; else one named "GPU" that says why not.
+std::vector<Diagnosis> DiagnoseGpus(const GpuFacts& facts);
 
 // The worst of all.
 Health WorstOf(const std::vector<Diagnosis>& list);

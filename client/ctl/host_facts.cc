@@ -15,14 +15,10 @@
 #include "base/bytes.h"
 #include "base/posix.h"
 
-#include <dlfcn.h>
-
 namespace kvasir::ctl {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr uint32_t kGpusMax = 64;
 
 uint64_t LimitOf(__rlimit_resource resource) {
   rlimit limit{};
@@ -102,13 +98,6 @@ bool HasLeaseProbe() {
   return busy && idle;
 }
 
-bool CanLoadCudaDriver() {
-  void* library = ::dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
-  if (library == nullptr) return false;
-  ::dlclose(library);
-  return true;
-}
-
 }  // namespace
 
 HostFacts GatherHostFacts(const std::string& socket_path, const std::string& root) {
@@ -123,11 +112,7 @@ HostFacts GatherHostFacts(const std::string& socket_path, const std::string& roo
   facts.lease_probe = HasLeaseProbe();
   facts.socket_path = socket_path;
   facts.socket = StateOfSocket(socket_path);
-  while (facts.gpu_devices < kGpusMax &&
-         fs::exists(root + "/dev/nvidia" + std::to_string(facts.gpu_devices))) {
-    ++facts.gpu_devices;
-  }
-  facts.cuda_driver = CanLoadCudaDriver();
+  facts.gpu = GatherGpuFacts(root);
   return facts;
 }
 

@@ -7,6 +7,8 @@
 #include <limits>
 #include <string>
 
+#include "client/ctl/gpu_facts.h"
+
 namespace kvasir::ctl {
 
 inline constexpr uint64_t kUnlimited = std::numeric_limits<uint64_t>::max();
@@ -27,12 +29,12 @@ struct HostFacts {
   bool lease_probe = false;        // the kernel says whether a file is open elsewhere
   SocketState socket = SocketState::kMissing;
   std::string socket_path;
-  uint32_t gpu_devices = 0;  // /dev/nvidia0, /dev/nvidia1, ...
-  bool cuda_driver = false;  // libcuda.so.1 can be loaded
+  GpuFacts gpu;
 };
 
 // Reads /proc, /sys and /dev under `root` ("" = the real ones), asks the kernel with two scratch
-// memfds, and looks at the socket without connecting. What cannot be read stays at its default.
+// memfds and CUDA for its GPUs, and looks at the socket without connecting. What cannot be read
+// stays at its default.
 HostFacts GatherHostFacts(const std::string& socket_path, const std::string& root = "");
 
 }  // namespace kvasir::ctl

@@ -7,7 +7,7 @@
 #include "base/status_macros.h"
 #include "device/cuda/cuda_state-inl.h"
 
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 namespace kvasir::device {
 
@@ -36,15 +36,6 @@ absl::Status CudaState::Check(CUresult result, const char* call) {
 }
 
 namespace {
-
-CUmemAllocationProp PropertiesOf(CUdevice device) {
-  CUmemAllocationProp properties = {};
-  properties.type = CU_MEM_ALLOCATION_TYPE_PINNED;
-  properties.requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
-  properties.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
-  properties.location.id = device;
-  return properties;
-}
 
 // Undoes, in reverse, as much of making a mapping as has been done.
 class Mapping {
@@ -264,78 +255,16 @@ class CudaDevice final : public Device {
   const std::unique_ptr<CudaState> state_;
 };
 
-std::string UuidText(const CUuuid& uuid) {
-  std::string text = "GPU-";
-  for (int i = 0; i < 16; ++i) {
-    if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
-    text += fmt::format("{:02x}", static_cast<unsigned char>(uuid.bytes[i]));
+absl::StatusOr<std::unique_ptr<Device>> Open(const CudaDriver& driver, int index) {
+  KVASIR_ASSIGN_OR_RETURN(const CudaGpu gpu, LookAt(driver, index));
+  if (!gpu.missing.empty()) {
+    return FailedPrecondition("a GPU lacks {}: name={}", fmt::join(gpu.missing, ", "),
+                              gpu.facts.name);
   }
-  return text;
-}
-
-absl::StatusOr<int> AttributeOf(const CudaDriver& driver, CUdevice device,
-                                CUdevice_attribute attribute) {
-  int value = 0;
-  KVASIR_RETURN_IF_ERROR(CudaError(driver, driver.cuDeviceGetAttribute(&value, attribute, device),
-                                   "cuDeviceGetAttribute"));
-  return value;
-}
-
-absl::Status CheckAbilities(const CudaDriver& driver, CUdevice device, const std::string& name) {
-  struct Ability {
-    CUdevice_attribute attribute;
-    const char* text;
-  };
-  constexpr Ability kNeeded[] = {
-      {CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED, "virtual memory management"},
-      {CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED, "memory as descriptors"},
-      {CU_DEVICE_ATTRIBUTE_UNIFIED_ADDRESSING, "unified addressing"},
-      {CU_DEVICE_ATTRIBUTE_CAN_USE_HOST_POINTER_FOR_REGISTERED_MEM, "host pointers"},
-      {CU_DEVICE_ATTRIBUTE_CAN_USE_64_BIT_STREAM_MEM_OPS, "64-bit stream memory operations"}};
-  for (const Ability& ability : kNeeded) {
-    KVASIR_ASSIGN_OR_RETURN(const int value, AttributeOf(driver, device, ability.attribute));
-    if (value == 0) return FailedPrecondition("a GPU lacks {}: name={}", ability.text, name);
-  }
-  return absl::OkStatus();
-}
-
-absl::StatusOr<std::unique_ptr<Device>> Open(const CudaDriver& driver, int index,
-                                             const std::string& version) {
   CUdevice number = 0;
   KVASIR_RETURN_IF_ERROR(CudaError(driver, driver.cuDeviceGet(&number, index), "cuDeviceGet"));
   auto state = std::make_unique<CudaState>(driver, number);
-  DeviceFacts& facts = state->facts;
-  char name[256] = {};
-  KVASIR_RETURN_IF_ERROR(
-      CudaError(driver, driver.cuDeviceGetName(name, sizeof(name) - 1, number), "cuDeviceGetName"));
-  facts.name = name;
-  facts.kind = DeviceKind::kCuda;
-  facts.driver = version;
-  KVASIR_RETURN_IF_ERROR(CheckAbilities(driver, number, facts.name));
-  CUuuid uuid = {};
-  KVASIR_RETURN_IF_ERROR(
-      CudaError(driver, driver.cuDeviceGetUuid(&uuid, number), "cuDeviceGetUuid"));
-  facts.uuid = UuidText(uuid);
-  size_t bytes = 0;
-  KVASIR_RETURN_IF_ERROR(
-      CudaError(driver, driver.cuDeviceTotalMem(&bytes, number), "cuDeviceTotalMem"));
-  facts.total_bytes = bytes;
-  const CUmemAllocationProp properties = PropertiesOf(number);
-  KVASIR_RETURN_IF_ERROR(CudaError(
-      driver,
-      driver.cuMemGetAllocationGranularity(&bytes, &properties, CU_MEM_ALLOC_GRANULARITY_MINIMUM),
-      "cuMemGetAllocationGranularity"));
-  facts.granularity_bytes = bytes;
-  KVASIR_ASSIGN_OR_RETURN(
-      facts.compute_major,
-      AttributeOf(driver, number, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR));
-  KVASIR_ASSIGN_OR_RETURN(
-      facts.compute_minor,
-      AttributeOf(driver, number, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR));
-  KVASIR_ASSIGN_OR_RETURN(
-      const int read_only,
-      AttributeOf(driver, number, CU_DEVICE_ATTRIBUTE_READ_ONLY_HOST_REGISTER_SUPPORTED));
-  facts.read_only_registration = read_only != 0;
+  state->facts = gpu.facts;
   KVASIR_RETURN_IF_ERROR(CudaError(driver, driver.cuDevicePrimaryCtxRetain(&state->context, number),
                                    "cuDevicePrimaryCtxRetain"));
   KVASIR_RETURN_IF_ERROR(state->Enter());
@@ -350,17 +279,11 @@ absl::StatusOr<std::unique_ptr<Device>> Open(const CudaDriver& driver, int index
 
 absl::StatusOr<std::vector<std::unique_ptr<Device>>> OpenCudaDevices() {
   KVASIR_ASSIGN_OR_RETURN(const CudaDriver driver, LoadCudaDriver());
-  KVASIR_RETURN_IF_ERROR(CudaError(driver, driver.cuInit(0), "cuInit"));
-  int version = 0, count = 0;
-  KVASIR_RETURN_IF_ERROR(
-      CudaError(driver, driver.cuDriverGetVersion(&version), "cuDriverGetVersion"));
-  KVASIR_RETURN_IF_ERROR(CudaError(driver, driver.cuDeviceGetCount(&count), "cuDeviceGetCount"));
-  if (count == 0) return Unavailable("cuDeviceGetCount: no GPU is seen: count=0");
+  KVASIR_ASSIGN_OR_RETURN(const int count, CountGpus(driver));
   std::vector<std::unique_ptr<Device>> devices;
   absl::Status refused;
   for (int index = 0; index < count; ++index) {
-    absl::StatusOr<std::unique_ptr<Device>> device =
-        Open(driver, index, fmt::format("{}.{}", version / 1000, version % 1000 / 10));
+    absl::StatusOr<std::unique_ptr<Device>> device = Open(driver, index);
     if (device.ok()) {
       devices.push_back(*std::move(device));
     } else {

@@ -4,6 +4,7 @@
 #define KVASIR_DEVICE_CUDA_CUDA_DEVICES_H_
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include <absl/status/statusor.h>
@@ -19,6 +20,19 @@ namespace kvasir::device {
 // CUDA documents no contents of fresh memory. Cost: some 100 ms and some hundred MiB of each GPU
 // for its context.
 absl::StatusOr<std::vector<std::unique_ptr<Device>>> OpenCudaDevices();
+
+// What a GPU is, and what it lacks of what device.h promises.
+struct CudaGpu {
+  DeviceFacts facts;                 // granularity_bytes: 0 where something is missing
+  std::vector<std::string> missing;  // "virtual memory management"; none: OpenCudaDevices() has it
+};
+
+// Every GPU that this process sees. Errors as above, but for kFailedPrecondition. Cost: some 10 ms
+// to wake the driver; makes no context.
+absl::StatusOr<std::vector<CudaGpu>> LookAtCudaGpus();
+
+// Of the toolkit that this build is made with: "13.0"; "" in a build without CUDA.
+std::string CudaRuntimeVersion();
 
 }  // namespace kvasir::device
 

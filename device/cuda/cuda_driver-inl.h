@@ -5,6 +5,8 @@
 #include <cuda.h>
 #include <cudaTypedefs.h>
 
+#include "device/cuda/cuda_devices.h"
+
 namespace kvasir::device {
 
 // name, version of the driver that first had it in this form.
@@ -44,5 +46,14 @@ absl::Status CudaError(const CudaDriver& driver, CUresult result, const char* ca
 
 // The context is broken for good.
 bool IsFatal(CUresult result);
+
+// Memory of the device that can be passed on as a descriptor.
+CUmemAllocationProp PropertiesOf(CUdevice device);
+
+// Wakes the driver. Errors: those of OpenCudaDevices(); never 0.
+absl::StatusOr<int> CountGpus(const CudaDriver& driver);
+
+// What is known of a GPU before it has a context; `index` < CountGpus().
+absl::StatusOr<CudaGpu> LookAt(const CudaDriver& driver, int index);
 
 }  // namespace kvasir::device

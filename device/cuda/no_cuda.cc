@@ -4,8 +4,18 @@
 
 namespace kvasir::device {
 
-absl::StatusOr<std::vector<std::unique_ptr<Device>>> OpenCudaDevices() {
+namespace {
+
+absl::Status NoCuda() {
   return Unimplemented("this build has no CUDA: configure it with KVASIR_WITH_CUDA=ON");
 }
+
+}  // namespace
+
+absl::StatusOr<std::vector<std::unique_ptr<Device>>> OpenCudaDevices() { return NoCuda(); }
+
+absl::StatusOr<std::vector<CudaGpu>> LookAtCudaGpus() { return NoCuda(); }
+
+std::string CudaRuntimeVersion() { return ""; }
 
 }  // namespace kvasir::device

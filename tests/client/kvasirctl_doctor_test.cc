@@ -31,8 +31,7 @@ HostFacts GoodHost() {
           .lease_probe = true,
           .socket = SocketState::kUsable,
           .socket_path = "/run/c.sock",
-          .gpu_devices = 1,
-          .cuda_driver = true};
+          .gpu = {}};
 }
 
 DaemonFacts NoDaemon() { return {Unavailable("no daemon"), Unavailable("no daemon")}; }
@@ -82,7 +81,7 @@ TEST(DoctorTest, EveryIllPointHasAnAdvice) {
   host.leases_enabled = false;
   host.lease_probe = false;
   host.socket = SocketState::kNoAccess;
-  host.cuda_driver = false;
+  host.gpu.pci_devices = 1;
   const auto list = Diagnose(host, NoDaemon());
   const std::pair<const char*, Health> expected[] = {
       {"control socket", Health::kFail}, {"locked memory", Health::kWarn},
@@ -167,8 +166,6 @@ TEST_F(HostFactsTest, ReadsMemoryGroupsAndDevicesOfAHost) {
   Write("/sys/fs/cgroup/system.slice/memory.max", "1048576\n");
   Write("/sys/fs/cgroup/system.slice/kvasird.service/memory.max", "max\n");
   Write("/proc/sys/fs/leases-enable", "1\n");
-  Write("/dev/nvidia0", "");
-  Write("/dev/nvidia1", "");
   const HostFacts facts = GatherHostFacts(root_ + "/none.sock", root_);
   EXPECT_EQ(facts.memory_total_bytes, 64 * kMiB);
   EXPECT_EQ(facts.memory_available_bytes, kMiB);
@@ -177,7 +174,6 @@ TEST_F(HostFactsTest, ReadsMemoryGroupsAndDevicesOfAHost) {
   EXPECT_EQ(facts.huge_page_bytes, 2 * kMiB);
   EXPECT_EQ(facts.cgroup_limit_bytes, kMiB);  // of the slice above
   EXPECT_TRUE(facts.leases_enabled);
-  EXPECT_EQ(facts.gpu_devices, 2u);
   EXPECT_EQ(facts.socket, SocketState::kMissing);
 }
 
@@ -198,7 +194,6 @@ TEST_F(HostFactsTest, AHostThatSaysNothingLeavesEverythingUnknown) {
   const HostFacts facts = GatherHostFacts(root_ + "/c.sock", root_);
   EXPECT_EQ(facts.memory_total_bytes, 0u);
   EXPECT_EQ(facts.cgroup_limit_bytes, 0u);
-  EXPECT_EQ(facts.gpu_devices, 0u);
   EXPECT_FALSE(facts.leases_enabled);
 }
 
