@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <filesystem>
+#include <fstream>
 #include <random>
 #include <string>
 #include <thread>
@@ -20,6 +22,7 @@
 #include "tests/support/daemon_fixture.h"
 #include "tests/support/daemon_process.h"
 #include "tests/support/environment.h"
+#include "tests/support/eventually.h"
 
 namespace kvasir::testing {
 namespace {
@@ -181,6 +184,19 @@ class DaemonCrashTest : public DaemonFixture {
     return absl::OkStatus();
   }
 
+  // A signal is sent before every thread has met it.
+  static bool HasStopped(pid_t pid) {
+    for (const auto& thread :
+         std::filesystem::directory_iterator("/proc/" + std::to_string(pid) + "/task")) {
+      std::ifstream status(thread.path() / "status");
+      std::string line;
+      while (std::getline(status, line) && !line.starts_with("State:")) {
+      }
+      if (line.find("T (stopped)") == std::string::npos) return false;
+    }
+    return true;
+  }
+
   const ModelSpec spec_ = TinySpec(1);
   DaemonProcess daemon_{folder_.path()};
 };
@@ -216,6 +232,7 @@ TEST_F(DaemonCrashTest, AStoppedDaemonIsADeadlineNotAHang) {
   ASSERT_TRUE(stream.ok()) << MessageOf(stream.status());
   for (int i = 0; i < 50; ++i) ASSERT_TRUE(Step(stream->sequence).ok());
   daemon_.process().Signal(SIGSTOP);
+  ASSERT_TRUE(Eventually([&] { return HasStopped(daemon_.process().pid()); }));
   EXPECT_EQ(StepUntilError(stream->sequence).code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_EQ(ConnectWithin(std::chrono::milliseconds(100)).status().code(),
             absl::StatusCode::kDeadlineExceeded);
