@@ -51,43 +51,42 @@ class AdminEndpoint final : public RawAdmin {
 
   grpc::Status SetPoolSize(grpc::ServerContext* context, const v1::SetPoolSizeRequest* request,
                            v1::SetPoolSizeResponse* response) override {
-    const Admitted admitted = Admit(*context);
-    if (!admitted.scope.ok()) return ToGrpc(admitted.scope.status());
-    return service_.SetPoolSize(*admitted.scope, context, request, response);
+    return Admit(*context, [&](const AdminService::Scope& scope) {
+      return service_.SetPoolSize(scope, context, request, response);
+    });
   }
   grpc::Status DrainPrefixes(grpc::ServerContext* context, const v1::DrainPrefixesRequest* request,
                              v1::DrainPrefixesResponse* response) override {
-    const Admitted admitted = Admit(*context);
-    if (!admitted.scope.ok()) return ToGrpc(admitted.scope.status());
-    return service_.DrainPrefixes(*admitted.scope, context, request, response);
+    return Admit(*context, [&](const AdminService::Scope& scope) {
+      return service_.DrainPrefixes(scope, context, request, response);
+    });
   }
   grpc::Status WatchPrefixes(grpc::ServerContext* context, const v1::WatchPrefixesRequest* request,
                              grpc::ServerWriter<v1::PrefixEvent>* writer) override {
-    const Admitted admitted = Admit(*context);
-    if (!admitted.scope.ok()) return ToGrpc(admitted.scope.status());
-    return service_.WatchPrefixes(*admitted.scope, context, request, writer);
+    return Admit(*context, [&](const AdminService::Scope& scope) {
+      return service_.WatchPrefixes(scope, context, request, writer);
+    });
   }
   grpc::Status RecordTrace(grpc::ServerContext* context, const v1::RecordTraceRequest* request,
                            grpc::ServerWriter<v1::TraceRecord>* writer) override {
-    const Admitted admitted = Admit(*context);
-    if (!admitted.scope.ok()) return ToGrpc(admitted.scope.status());
-    return service_.RecordTrace(*admitted.scope, context, request, writer);
+    return Admit(*context, [&](const AdminService::Scope& scope) {
+      return service_.RecordTrace(scope, context, request, writer);
+    });
   }
 
  private:
-  struct Admitted {
-    std::optional<CallExecutor::Place> place;  // for as long as the call lasts
-    absl::StatusOr<AdminService::Scope> scope;
-  };
-  Admitted Admit(const grpc::ServerContext& context) {
+  // For as long as the verb takes it is one of the caller's calls.
+  template <typename Verb>
+  grpc::Status Admit(const grpc::ServerContext& context, const Verb& verb) {
     const absl::StatusOr<CallerRegistry::Caller> caller = gate_.callers.CallerOf(context.peer());
     if (!caller.ok()) {
       gate_.audit.NoteRefusal({"admin_call", std::nullopt, "", {}}, caller.status());
-      return {std::nullopt, caller.status()};
+      return ToGrpc(caller.status());
     }
-    absl::StatusOr<CallExecutor::Place> place = gate_.executor.Enter(caller->slot);
-    if (!place.ok()) return {std::nullopt, place.status()};
-    return {*std::move(place), service_.ScopeOf(*caller)};
+    const absl::StatusOr<CallExecutor::Place> place = gate_.executor.Enter(caller->slot);
+    if (!place.ok()) return ToGrpc(place.status());
+    const absl::StatusOr<AdminService::Scope> scope = service_.ScopeOf(*caller);
+    return scope.ok() ? verb(*scope) : ToGrpc(scope.status());
   }
 
   const CallGate gate_;

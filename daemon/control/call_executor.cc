@@ -65,22 +65,22 @@ void CallExecutor::Leave(size_t caller) {
   --callers_[caller].inside;
 }
 
-void CallExecutor::GiveTurn(size_t caller, Lane lane) {
-  Caller::Tasks& tasks = callers_[caller].tasks[lane];
+void CallExecutor::GiveTurn(size_t caller, Length length) {
+  Caller::Tasks& tasks = callers_[caller].tasks[length];
   if (tasks.has_turn || tasks.ready.empty() || tasks.running >= kRunning) return;
   tasks.has_turn = true;
-  turns_[lane].push_back(caller);
-  work_[lane].NotifyOne();
+  turns_[length].push_back(caller);
+  work_[length].NotifyOne();
 }
 
-void CallExecutor::RunLocked(size_t caller, Task task, Lane lane) {
-  callers_[caller].tasks[lane].ready.push_back(std::move(task));
-  GiveTurn(caller, lane);
+void CallExecutor::RunLocked(size_t caller, Task task, Length length) {
+  callers_[caller].tasks[length].ready.push_back(std::move(task));
+  GiveTurn(caller, length);
 }
 
-void CallExecutor::Run(size_t caller, Task task, Lane lane) {
+void CallExecutor::Run(size_t caller, Task task, Length length) {
   MutexLock lock(mutex_);
-  RunLocked(caller, std::move(task), lane);
+  RunLocked(caller, std::move(task), length);
 }
 
 void CallExecutor::RunAfter(size_t caller, const Wait& wait, Task task) {
@@ -108,10 +108,11 @@ void CallExecutor::NoteCancelled(const std::atomic<bool>* cancelled) {
   }
 }
 
-std::optional<std::pair<size_t, CallExecutor::Task>> CallExecutor::Take(Lane lane, Instant* until) {
+std::optional<std::pair<size_t, CallExecutor::Task>> CallExecutor::Take(Length length,
+                                                                        Instant* until) {
   *until = Instant::max();
   const Instant now = SystemClock().Now();
-  std::deque<size_t>& turns = turns_[lane];
+  std::deque<size_t>& turns = turns_[length];
   for (size_t i = turns.size(); i > 0; --i) {
     const size_t caller = turns.front();
     turns.pop_front();
@@ -121,28 +122,28 @@ std::optional<std::pair<size_t, CallExecutor::Task>> CallExecutor::Take(Lane lan
       turns.push_back(caller);
       continue;
     }
-    Caller::Tasks& tasks = callers_[caller].tasks[lane];
+    Caller::Tasks& tasks = callers_[caller].tasks[length];
     Task task = std::move(tasks.ready.front());
     tasks.ready.pop_front();
     ++tasks.running;
     tasks.has_turn = false;
-    GiveTurn(caller, lane);
+    GiveTurn(caller, length);
     return std::make_pair(caller, std::move(task));
   }
   return std::nullopt;
 }
 
-void CallExecutor::Loop(Lane lane) {
+void CallExecutor::Loop(Length length) {
   for (;;) {
     std::optional<std::pair<size_t, Task>> next;
     {
       MutexLock lock(mutex_);
-      for (Instant until; !(next = Take(lane, &until));) {
+      for (Instant until; !(next = Take(length, &until));) {
         if (stop_) return;
         if (until == Instant::max()) {
-          work_[lane].Wait(mutex_);
+          work_[length].Wait(mutex_);
         } else {
-          (void)work_[lane].WaitUntil(mutex_, until);
+          (void)work_[length].WaitUntil(mutex_, until);
         }
       }
     }
@@ -151,8 +152,8 @@ void CallExecutor::Loop(Lane lane) {
     next->second = nullptr;
     shares_.Charge(next->first, SystemClock().Now(), ThreadTime() - before);
     MutexLock lock(mutex_);
-    --callers_[next->first].tasks[lane].running;
-    GiveTurn(next->first, lane);
+    --callers_[next->first].tasks[length].running;
+    GiveTurn(next->first, length);
   }
 }
 

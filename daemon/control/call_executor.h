@@ -74,9 +74,9 @@ class CallExecutor {
   // kResourceExhausted (limits.calls_per_tenant_max), with a Shortage.
   absl::StatusOr<Place> Enter(size_t caller);
 
-  // How long a task may take: kShort for what others may wait for.
-  enum Lane : uint8_t { kShort, kLong };
-  void Run(size_t caller, Task task, Lane lane = kShort);
+  // Of a task: kShort for what others may wait for.
+  enum Length : uint8_t { kShort, kLong };
+  void Run(size_t caller, Task task, Length length = kShort);
 
   // Runs it when there was progress since `seen` and it is `not_before`, or when it is `at_latest`,
   // or when `cancelled` is set, whichever comes first.
@@ -102,7 +102,7 @@ class CallExecutor {
       uint32_t running = 0;
       bool has_turn = false;  // it is in turns
     };
-    std::array<Tasks, 2> tasks;  // by lane
+    std::array<Tasks, 2> tasks;  // by length
   };
   struct Waiting {
     size_t caller = 0;
@@ -111,22 +111,22 @@ class CallExecutor {
   };
 
   void Leave(size_t caller);
-  void Loop(Lane lane);
+  void Loop(Length length);
   void Watch();
   // The next task whose caller may run it, or until when there is none.
-  std::optional<std::pair<size_t, Task>> Take(Lane lane, Instant* until)
+  std::optional<std::pair<size_t, Task>> Take(Length length, Instant* until)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void GiveTurn(size_t caller, Lane lane) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void RunLocked(size_t caller, Task task, Lane lane = kShort)
+  void GiveTurn(size_t caller, Length length) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RunLocked(size_t caller, Task task, Length length = kShort)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Options options_;
   Progress& progress_;
   TimeShares& shares_;
   mutable Mutex mutex_;          // behind the core's, before Progress's
-  std::array<CondVar, 2> work_;  // by lane
+  std::array<CondVar, 2> work_;  // by length
   std::vector<Caller> callers_ ABSL_GUARDED_BY(mutex_);
-  // By lane: callers with tasks that may run.
+  // By length: callers with tasks that may run.
   std::array<std::deque<size_t>, 2> turns_ ABSL_GUARDED_BY(mutex_);
   std::list<Waiting> waiting_ ABSL_GUARDED_BY(mutex_);
   CondVar waits_;                                    // there is one that waits, or stop_

@@ -105,7 +105,7 @@ void KvCacheService::Run(PendingCall& call, Verb verb,
   trial.at_end = std::move(at_end);
   trial.token = TokenOf(call.context().client_metadata());
   trial.deadline = DeadlineOf(call);
-  if (call.lane() == CallExecutor::kShort) return Look(call);
+  if (call.length() == CallExecutor::kShort) return Look(call);
   // Nobody is to wait for a lock of who is behind all others.
   call.executor().Run(call.caller().slot, [this, &call] { Look(call); });
 }

@@ -35,7 +35,7 @@ class PendingCall : public grpc::ServerUnaryReactor {
   CallExecutor& executor() const { return executor_; }
   const std::atomic<bool>& cancelled() const { return cancelled_; }
   // In which it begins: a long message takes long to decode, and may take long to understand.
-  CallExecutor::Lane lane() const { return lane_; }
+  CallExecutor::Length length() const { return length_; }
   // Of what KvCacheService tries.
   VerbTrial& trial() { return trial_; }
 
@@ -47,7 +47,7 @@ class PendingCall : public grpc::ServerUnaryReactor {
   PendingCall(grpc::CallbackServerContext& context, CallExecutor& executor, size_t request_bytes)
       : context_(context),
         executor_(executor),
-        lane_(request_bytes > kLongBytes ? CallExecutor::kLong : CallExecutor::kShort) {}
+        length_(request_bytes > kLongBytes ? CallExecutor::kLong : CallExecutor::kShort) {}
   ~PendingCall() override = default;
 
   // From here on it counts as one of the caller's. Errors: CallExecutor::Enter()'s.
@@ -71,7 +71,7 @@ class PendingCall : public grpc::ServerUnaryReactor {
 
   grpc::CallbackServerContext& context_;
   CallExecutor& executor_;
-  const CallExecutor::Lane lane_;
+  const CallExecutor::Length length_;
   CallerRegistry::Caller caller_;
   std::optional<CallExecutor::Place> place_;
   std::atomic<bool> cancelled_ = false;
@@ -107,7 +107,7 @@ class RpcCall final : public PendingCall {
     }
     executor.Run(
         slot, [call, handler = std::move(handler)]() mutable { call->Begin(handler); },
-        call->lane());
+        call->length());
     return call;
   }
 

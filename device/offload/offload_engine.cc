@@ -33,7 +33,7 @@ absl::StatusOr<std::unique_ptr<OffloadEngine>> OffloadEngine::Create(
     for (uint32_t i = 0; i < options.streams_per_direction; ++i) {
       KVASIR_ASSIGN_OR_RETURN(std::unique_ptr<DeviceStream> stream,
                               device.MakeStream(StreamPriority::kLowest));
-      engine->lanes_.push_back({direction, std::move(stream)});
+      engine->streams_.push_back({direction, std::move(stream)});
     }
   }
   return engine;
@@ -77,7 +77,7 @@ absl::StatusOr<uint64_t> OffloadEngine::Submit(const GroupLayout& layout, Offloa
                     .cancelled = false,
                     .failed = {},
                     .event = nullptr,
-                    .lane = 0});
+                    .stream = 0});
   PumpLocked();
   return id;
 }
@@ -109,16 +109,16 @@ std::vector<OffloadResult> OffloadEngine::Poll() {
   return std::exchange(ended_, {});
 }
 
-uint32_t OffloadEngine::EmptiestLaneLocked(CopyDirection direction) const {
+uint32_t OffloadEngine::EmptiestStreamLocked(CopyDirection direction) const {
   uint32_t best = direction == CopyDirection::kToDevice ? 0 : options_.streams_per_direction;
-  for (uint32_t i = best + 1; i < lanes_.size() && lanes_[i].direction == direction; ++i) {
-    if (lanes_[i].bytes < lanes_[best].bytes) best = i;
+  for (uint32_t i = best + 1; i < streams_.size() && streams_[i].direction == direction; ++i) {
+    if (streams_[i].bytes < streams_[best].bytes) best = i;
   }
   return best;
 }
 
 absl::Status OffloadEngine::IssueStepsLocked(Request& request) {
-  DeviceStream& stream = *lanes_[request.lane].stream;
+  DeviceStream& stream = *streams_[request.stream].stream;
   const OffloadRequest& what = request.what;
   const bool by_layer = what.order == StepOrder::kByLayer;
   const uint64_t steps = by_layer ? request.layout->parts() : what.blocks.size();
@@ -135,8 +135,8 @@ absl::Status OffloadEngine::IssueStepsLocked(Request& request) {
 }
 
 void OffloadEngine::IssueLocked(Request request) {
-  request.lane = EmptiestLaneLocked(request.what.direction);
-  Lane& lane = lanes_[request.lane];
+  request.stream = EmptiestStreamLocked(request.what.direction);
+  DirectedStream& directed = streams_[request.stream];
   if (!spare_events_.empty()) {
     request.event = std::move(spare_events_.back());
     spare_events_.pop_back();
@@ -149,17 +149,17 @@ void OffloadEngine::IssueLocked(Request request) {
     request.event = *std::move(event);
   }
   request.failed = IssueStepsLocked(request);
-  const absl::Status recorded = lane.stream->Record(request.event);
+  const absl::Status recorded = directed.stream->Record(request.event);
   if (!recorded.ok()) {
     // Nobody could tell when its copies are done: it ends once the stream is empty, or lost.
     if (request.failed.ok()) request.failed = recorded;
-    (void)lane.stream->Synchronize();
+    (void)directed.stream->Synchronize();
     EndLocked(request, request.failed);
     return;
   }
   ++counts_.in_flight;
   counts_.in_flight_bytes += request.bytes;
-  lane.bytes += request.bytes;
+  directed.bytes += request.bytes;
   in_flight_.push_back(std::move(request));
 }
 
@@ -196,7 +196,7 @@ void OffloadEngine::ReapLocked() {
     }
     --counts_.in_flight;
     counts_.in_flight_bytes -= request->bytes;
-    lanes_[request->lane].bytes -= request->bytes;
+    streams_[request->stream].bytes -= request->bytes;
     absl::Status status = done.ok() ? request->failed : done.status();
     if (status.ok() && request->cancelled) {
       status = MakeError(absl::StatusCode::kCancelled, "cancelled after it was issued");
@@ -225,10 +225,10 @@ OffloadCounts OffloadEngine::counts() const {
 
 absl::Status OffloadEngine::CheckBooks() const {
   MutexLock lock(mutex_);
-  uint64_t queued = 0, in_flight = 0, in_lanes = 0;
+  uint64_t queued = 0, in_flight = 0, in_streams = 0;
   for (const Request& request : queue_) queued += request.bytes;
   for (const Request& request : in_flight_) in_flight += request.bytes;
-  for (const Lane& lane : lanes_) in_lanes += lane.bytes;
+  for (const DirectedStream& directed : streams_) in_streams += directed.bytes;
   const OffloadCounts& c = counts_;
   const uint64_t ended = c.done + c.cancelled + c.failed;
   if (c.queued != queue_.size() || c.in_flight != in_flight_.size() ||
@@ -236,13 +236,13 @@ absl::Status OffloadEngine::CheckBooks() const {
     return Internal("offloads do not add up: submitted={} queued={} in_flight={} ended={}",
                     c.submitted, c.queued, c.in_flight, ended);
   }
-  if (queued != c.queued_bytes || in_flight != c.in_flight_bytes || in_lanes != in_flight ||
+  if (queued != c.queued_bytes || in_flight != c.in_flight_bytes || in_streams != in_flight ||
       c.submitted_bytes != queued + in_flight + c.ended_bytes ||
       in_flight > options_.in_flight_bytes_max) {
     return Internal(
-        "bytes of offloads do not add up: submitted={} queued={} in_flight={} in_lanes={} "
+        "bytes of offloads do not add up: submitted={} queued={} in_flight={} in_streams={} "
         "ended={} in_flight_bytes_max={}",
-        c.submitted_bytes, queued, in_flight, in_lanes, c.ended_bytes,
+        c.submitted_bytes, queued, in_flight, in_streams, c.ended_bytes,
         options_.in_flight_bytes_max);
   }
   return absl::OkStatus();

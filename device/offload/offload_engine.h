@@ -97,9 +97,9 @@ class OffloadEngine {
     bool cancelled = false;
     absl::Status failed;                 // a step could not be issued
     std::shared_ptr<DeviceEvent> event;  // issued: behind its last copy
-    uint32_t lane = 0;                   // issued: which stream
+    uint32_t stream = 0;                 // issued: which of streams_
   };
-  struct Lane {
+  struct DirectedStream {
     CopyDirection direction;
     std::unique_ptr<DeviceStream> stream;
     uint64_t bytes = 0;  // in flight
@@ -107,7 +107,8 @@ class OffloadEngine {
 
   OffloadEngine(Device& device, const OffloadOptions& options)
       : device_(device), options_(options) {}
-  uint32_t EmptiestLaneLocked(CopyDirection direction) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  uint32_t EmptiestStreamLocked(CopyDirection direction) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status IssueStepsLocked(Request& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void IssueLocked(Request request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void PumpLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -123,7 +124,7 @@ class OffloadEngine {
   std::deque<Request> queue_ ABSL_GUARDED_BY(mutex_);
   std::deque<Request> in_flight_ ABSL_GUARDED_BY(mutex_);
   // Behind the events: streams end first, and wait for their work.
-  std::vector<Lane> lanes_ ABSL_GUARDED_BY(mutex_);
+  std::vector<DirectedStream> streams_ ABSL_GUARDED_BY(mutex_);
   std::vector<OffloadResult> ended_ ABSL_GUARDED_BY(mutex_);
   absl::Status lost_ ABSL_GUARDED_BY(mutex_);
   uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
