@@ -10,7 +10,6 @@
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
-#include <thread>
 
 #include <absl/base/thread_annotations.h>
 
@@ -22,34 +21,25 @@ class ABSL_LOCKABLE Mutex {
   Mutex(const Mutex&) = delete;
   Mutex& operator=(const Mutex&) = delete;
   void Lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() {
-    if (mutex_.try_lock()) return;
-    waiting_.fetch_add(1, std::memory_order_relaxed);
-    mutex_.lock();
-    waiting_.fetch_sub(1, std::memory_order_relaxed);
-    came_.fetch_add(1, std::memory_order_relaxed);
+    if (!mutex_.try_lock()) LockLater();
   }
   // For who locks again and again: where somebody waits, lets it go first. The mutex itself is
-  // unfair: who has just unlocked it is on a processor, and who is woken is not yet. Waits no
-  // longer than it takes to be scheduled, about `most`. Not with the mutex.
+  // unfair: who has just unlocked it is on a processor, and who is woken is not yet. Sleeps until
+  // one that waited has it, for `most` at the longest; a yield instead may give the processor to
+  // another process for a whole slice of some milliseconds. Not with the mutex.
   void LetOthers(std::chrono::microseconds most = std::chrono::microseconds(200))
-      ABSL_LOCKS_EXCLUDED(this) {
-    if (waiting_.load(std::memory_order_relaxed) == 0) return;
-    const uint32_t came = came_.load(std::memory_order_relaxed);
-    const auto until = std::chrono::steady_clock::now() + most;
-    while (waiting_.load(std::memory_order_relaxed) > 0 &&
-           came_.load(std::memory_order_relaxed) == came &&
-           std::chrono::steady_clock::now() < until) {
-      std::this_thread::yield();
-    }
-  }
+      ABSL_LOCKS_EXCLUDED(this);
   void Unlock() ABSL_UNLOCK_FUNCTION() { mutex_.unlock(); }
   void AssertHeld() const ABSL_ASSERT_EXCLUSIVE_LOCK() {}
 
  private:
   friend class CondVar;
+  void LockLater() ABSL_NO_THREAD_SAFETY_ANALYSIS;
+
   std::mutex mutex_;
   // How many wait, and how many have waited and got it: hints, without an order.
   std::atomic<uint32_t> waiting_ = 0, came_ = 0;
+  std::atomic<uint32_t> letting_ = 0;  // how many sleep on came_
 };
 
 class ABSL_SCOPED_LOCKABLE MutexLock {

@@ -78,6 +78,15 @@ absl::StatusOr<PeerCredentials> GetPeerCredentials(const UniqueFd& socket) {
   return PeerCredentials{static_cast<uint32_t>(credentials.pid), credentials.uid, credentials.gid};
 }
 
+absl::StatusOr<uint64_t> SocketCookieOf(int fd) {
+  uint64_t cookie = 0;
+  socklen_t size = sizeof(cookie);
+  if (::getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) != 0) {
+    return ErrnoStatus(errno, "getsockopt SO_COOKIE");
+  }
+  return cookie;
+}
+
 absl::Status SendMessage(const UniqueFd& socket, std::span<const std::byte> message,
                          std::span<const int> fds) {
   if (fds.size() > kFdsMax) return InvalidArgument("too many descriptors: count={}", fds.size());

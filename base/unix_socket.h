@@ -30,6 +30,9 @@ struct PeerCredentials {
 // Who connected, by the kernel's word (SO_PEERCRED): the credentials at connect time.
 absl::StatusOr<PeerCredentials> GetPeerCredentials(const UniqueFd& socket);
 
+// Which socket it is: the kernel gives no number twice. Errors: ErrnoStatus() for what is none.
+absl::StatusOr<uint64_t> SocketCookieOf(int fd);
+
 // Sends one message with file descriptors; never blocks, never raises SIGPIPE.
 // Errors: kUnavailable (hung up), kDeadlineExceeded (the peer does not read).
 absl::Status SendMessage(const UniqueFd& socket, std::span<const std::byte> message,

@@ -217,10 +217,10 @@ double ThreadSeconds() {
 Work MakeBurn(const ThreadUse& use) {
   return [use] {
     Instant bin = SystemClock().Now();
-    for (const double busy_s : use.busy_s) {
+    for (const auto& [busy_s, piece_s] : use.bins) {
       const double before = ThreadSeconds();
       for (double burnt = 0; burnt < busy_s;) {
-        const double until = std::min(busy_s, burnt + use.piece_s);
+        const double until = std::min(busy_s, burnt + piece_s);
         while ((burnt = ThreadSeconds() - before) < until) {
         }
         const std::chrono::duration<double> due(burnt / busy_s * ThreadUse::kBin);

@@ -24,9 +24,12 @@ const char* NameOf(Mode mode);
 
 // How one thread used a processor.
 struct ThreadUse {
-  static constexpr std::chrono::milliseconds kBin{50};
-  std::vector<double> busy_s;  // in each bin, from when the attack was ready
-  double piece_s = 0;          // at a time, until it waited for something
+  static constexpr std::chrono::milliseconds kBin{5};  // a tick of the scheduler is 4 ms at most
+  struct Bin {
+    double busy_s = 0;
+    double piece_s = 0;  // at a time, until it waited for something
+  };
+  std::vector<Bin> bins;  // from when the attack was ready
 };
 
 struct AttackOptions {

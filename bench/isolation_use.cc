@@ -30,16 +30,16 @@ std::map<std::string, Used> UsedBy(pid_t pid) {
 
 std::vector<ThreadUse> UseOf(const std::vector<std::map<std::string, Used>>& looks) {
   std::vector<ThreadUse> use;
-  for (const auto& [thread, last] : looks.back()) {
+  for (const auto& [thread, used] : looks.back()) {
     Used was;
     ThreadUse one;
     for (size_t i = 0; i < looks.size(); ++i) {
       const auto now = looks[i].find(thread);
       const Used is = now == looks[i].end() ? was : now->second;
-      if (i > 0) one.busy_s.push_back(1e-9 * (is.ns - was.ns));
+      const double busy_s = 1e-9 * (is.ns - was.ns);
+      if (i > 0) one.bins.push_back({busy_s, busy_s / std::max(1.0, is.waits - was.waits)});
       was = is;
     }
-    one.piece_s = 1e-9 * last.ns / std::max(1.0, last.waits);
     use.push_back(std::move(one));
   }
   return use;

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/thread_slice.h"
 #include "daemon/config.h"
 #include "daemon/server.h"
 #include "policies/degrade_ladder.h"
@@ -69,6 +70,7 @@ int Run(const Config& config, const std::string& path) {
   ::sigaddset(&signals, SIGHUP);
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // before any thread starts
   ::signal(SIGPIPE, SIG_IGN);
+  SetThreadSlice(ThreadSlice::kShort);  // before any thread starts: calls are short, and waited for
   absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(config, TakeInherited());
   if (!server.ok()) {
     spdlog::critical("kvasird cannot start: {}", MessageOf(server.status()));

@@ -214,6 +214,7 @@ absl::Status Server::StartThreads() {
   calls_ = std::make_unique<CallExecutor>(
       CallExecutor::Options{slots, config_.limits.calls_per_tenant_max, config_.server.rpc_threads},
       shared_->progress, *shares_);
+  read_gate_ = std::make_unique<ReadGate>(*shares_);
   wake_ = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wake_) return ErrnoStatus(errno, "eventfd");
   shared_->wake_data_server = [fd = wake_.get()] { (void)::eventfd_write(fd, 1); };
@@ -308,8 +309,9 @@ absl::Status Server::StartGrpc() {
       data_server_,
       DataServer::Start(std::move(data_listener_), std::move(control_listener_), wake_.get(),
                         *shared_, options, [this](UniqueFd& socket, const core::Peer& peer) {
-                          const absl::Status known =
-                              callers_->Register(socket.get(), peer, SlotOf(peer));
+                          const size_t slot = SlotOf(peer);
+                          absl::Status known = callers_->Register(socket.get(), peer, slot);
+                          if (known.ok()) known = read_gate_->Add(socket.get(), slot);
                           if (!known.ok()) {
                             audit_.NoteRefusal({"connection", CredentialsOf(peer), "", {}}, known);
                             return;

@@ -23,6 +23,7 @@
 #include "daemon/control/caller.h"
 #include "daemon/control/endpoints.h"
 #include "daemon/control/kv_cache_service.h"
+#include "daemon/control/read_gate.h"
 #include "daemon/handover/handover_worker.h"
 #include "daemon/learned_files.h"
 #include "daemon/memory_pressure.h"
@@ -90,6 +91,7 @@ class Server {
   std::unique_ptr<CallerRegistry> callers_;
   // By slot: tenants by place, then strangers, then administrators.
   std::unique_ptr<TimeShares> shares_;
+  std::unique_ptr<ReadGate> read_gate_;
   std::unique_ptr<CallExecutor> calls_;
   std::unique_ptr<CallBound> call_bound_;
   std::unique_ptr<Workers> workers_;

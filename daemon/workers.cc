@@ -3,6 +3,8 @@
 #include <memory>
 #include <utility>
 
+#include "base/thread_slice.h"
+
 namespace kvasir {
 
 Workers::Workers(SharedCore& shared, HostPool& pool, uint32_t copy_threads)
@@ -28,6 +30,7 @@ void Workers::Stop() {
 }
 
 void Workers::CopyLoop() {
+  SetThreadSlice(ThreadSlice::kOrdinary);  // engines compute beside it
   std::unique_ptr<core::SequenceJob> job;
   for (;;) {
     {
@@ -61,6 +64,7 @@ void Workers::WakeRefill() {
 }
 
 void Workers::RefillLoop() {
+  SetThreadSlice(ThreadSlice::kOrdinary);
   for (;;) {
     {
       MutexLock lock(refill_mutex_);

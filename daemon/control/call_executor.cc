@@ -9,13 +9,14 @@
 #include "base/check.h"
 #include "base/error.h"
 #include "base/shortage.h"
+#include "base/thread_slice.h"
 
 namespace kvasir {
 namespace {
 
 constexpr std::chrono::milliseconds kRetry{100};
-// What a call costs threads of gRPC's, about.
-constexpr std::chrono::microseconds kCallTime{40};
+// What a call costs threads of gRPC's, about: what a flood of the shortest calls had them use.
+constexpr std::chrono::microseconds kCallTime{80};
 constexpr int kNiceOfLong = 10;
 
 }  // namespace
@@ -25,6 +26,7 @@ CallExecutor::CallExecutor(Options options, Progress& progress, TimeShares& shar
   for (uint32_t i = 0; i < options_.threads; ++i) threads_.emplace_back([this] { Loop(kShort); });
   for (uint32_t i = 0; i < std::max(1U, options_.threads / 2); ++i) {
     threads_.emplace_back([this] {
+      SetThreadSlice(ThreadSlice::kOrdinary);
       (void)::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kNiceOfLong);
       Loop(kLong);
     });

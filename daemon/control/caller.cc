@@ -32,15 +32,6 @@ int NumberOf(std::string_view connection) {
   return error == std::errc() && stop == end ? fd : -1;
 }
 
-absl::StatusOr<uint64_t> CookieOf(int fd) {
-  uint64_t cookie = 0;
-  socklen_t size = sizeof(cookie);
-  if (::getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) != 0) {
-    return ErrnoStatus(errno, "getsockopt SO_COOKIE");
-  }
-  return cookie;
-}
-
 }  // namespace
 
 CallerRegistry::CallerRegistry(std::vector<uint32_t> admin_uids, uint32_t connections_max)
@@ -49,7 +40,7 @@ CallerRegistry::CallerRegistry(std::vector<uint32_t> admin_uids, uint32_t connec
 void CallerRegistry::ForgetClosed() {
   std::erase_if(peers_, [this](const auto& entry) {
     mutex_.AssertHeld();
-    const absl::StatusOr<uint64_t> now = CookieOf(entry.first);
+    const absl::StatusOr<uint64_t> now = SocketCookieOf(entry.first);
     if (now.ok() && *now == entry.second.cookie) return false;
     --connections_[entry.second.caller.slot];
     return true;
@@ -58,7 +49,7 @@ void CallerRegistry::ForgetClosed() {
 }
 
 absl::Status CallerRegistry::Register(int fd, const core::Peer& peer, size_t slot) {
-  KVASIR_ASSIGN_OR_RETURN(const uint64_t cookie, CookieOf(fd));
+  KVASIR_ASSIGN_OR_RETURN(const uint64_t cookie, SocketCookieOf(fd));
   MutexLock lock(mutex_);
   const auto before = peers_.find(fd);  // of a connection that is closed
   if (before != peers_.end()) {
@@ -76,7 +67,7 @@ absl::Status CallerRegistry::Register(int fd, const core::Peer& peer, size_t slo
 }
 
 const CallerRegistry::Entry* CallerRegistry::Find(const std::string& connection) const {
-  const absl::StatusOr<uint64_t> cookie = CookieOf(NumberOf(connection));
+  const absl::StatusOr<uint64_t> cookie = SocketCookieOf(NumberOf(connection));
   const auto found = peers_.find(NumberOf(connection));
   return found != peers_.end() && cookie.ok() && *cookie == found->second.cookie ? &found->second
                                                                                  : nullptr;

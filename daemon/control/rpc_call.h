@@ -21,6 +21,7 @@
 #include "daemon/control/audit_log.h"
 #include "daemon/control/call_executor.h"
 #include "daemon/control/caller.h"
+#include "daemon/control/paced_reader.h"
 #include "daemon/control/status_convert.h"
 #include "daemon/control/verb_trial.h"
 
@@ -134,7 +135,7 @@ class RpcCall final : public PendingCall {
   void Begin(Handler& handler) {
     if (cancelled()) return End(grpc::Status::CANCELLED);
     const grpc::Status decoded =
-        grpc::SerializationTraits<Request>::Deserialize(&request_bytes_, &request_);
+        grpc::GenericDeserialize<PacedReader, Request>(&request_bytes_, &request_);
     if (!decoded.ok()) return End(decoded);
     handler(*this);
   }

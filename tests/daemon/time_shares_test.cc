@@ -24,6 +24,8 @@ TEST_F(TimeSharesTest, AloneItGetsAll) {
     now_ += milliseconds(5);
     shares_.Charge(0, now_, milliseconds(5));
     ASSERT_EQ(shares_.ReadyAt(0, now_), now_) << i;
+    ASSERT_TRUE(shares_.IsAlone(0, now_));
+    ASSERT_FALSE(shares_.IsAlone(1, now_));
   }
 }
 
