@@ -38,7 +38,7 @@ const (
 	prefixSeed, smallSeed       = 1, 2
 	streams                     = 2
 	blob                        = 2 * mib // of the prompt's values
-	arenaBytes                  = 2560 * mib
+	arenaBytes                  = 1792 * mib
 	namespace, token            = "demo", "demo-token"
 )
 

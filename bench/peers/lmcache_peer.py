@@ -19,7 +19,7 @@ ENVIRONMENT = {"LMCACHE_DISABLE_BANNER": "1", "LMCACHE_LOG_LEVEL": "ERROR", "LMC
 # The environment's own script names the folder that pip made it in.
 PROGRAM = "import sys; from lmcache.cli.main import main; sys.argv[0] = 'lmcache'; main()"
 BLOCK_TOKENS, HALF = 16, SLICE // 2
-POOL_GB, SMALL_POOL_GB = 2.5, 0.25
+POOL_GB, SMALL_POOL_GB = 2, 0.25
 # Eviction is behind the stores; one that finds no room is lost without an error. So it begins early.
 EVICTION = ["--eviction-policy", "LRU", "--eviction-trigger-watermark", "0.5", "--eviction-ratio", "0.3",
             "--l1-read-ttl-seconds", "2"]
