@@ -20,8 +20,9 @@ ENVIRONMENT = {"LMCACHE_DISABLE_BANNER": "1", "LMCACHE_LOG_LEVEL": "ERROR", "LMC
 PROGRAM = "import sys; from lmcache.cli.main import main; sys.argv[0] = 'lmcache'; main()"
 BLOCK_TOKENS, HALF = 16, SLICE // 2
 POOL_GB, SMALL_POOL_GB = 2, 0.25
-# Eviction is behind the stores; one that finds no room is lost without an error. So it begins early.
-EVICTION = ["--eviction-policy", "LRU", "--eviction-trigger-watermark", "0.5", "--eviction-ratio", "0.3",
+# Eviction is behind the stores; one that finds no room is lost without an error. So it begins early, and
+# in steps that are small enough to leave the prompt and what was stored last.
+EVICTION = ["--eviction-policy", "LRU", "--eviction-trigger-watermark", "0.65", "--eviction-ratio", "0.1",
             "--l1-read-ttl-seconds", "2"]
 TRIES = 10
 
@@ -138,7 +139,12 @@ class LmCache:
         self.prompt.store(0)
 
     def prefix(self):
-        return self.prompt.fetch(0)
+        try:
+            return self.prompt.fetch(0)
+        except RuntimeError as error:
+            print(f"lmcache: stored again: {error}", file=sys.stderr)
+            self.prompt.store(0)
+            return self.prompt.fetch(0)
 
     def small(self, number):
         return self.blocks.fetch(number)

@@ -88,6 +88,7 @@ TEST_F(CallExecutorTest, WhereNobodyWaitsATaskRunsOnTheThreadThatBringsIt) {
   executor_.Run(0, [&] {
     running = true;
     Until([&] { return go.load(); });
+    ++ran_;
   });
   Until([&] { return running.load(); });
   ran_on = std::thread::id();
@@ -95,6 +96,7 @@ TEST_F(CallExecutorTest, WhereNobodyWaitsATaskRunsOnTheThreadThatBringsIt) {
   Until([&] { return ran_on.load() != std::thread::id(); });
   EXPECT_NE(ran_on.load(), here) << "a task runs: this thread may be the last that is free";
   go = true;
+  Until([&] { return ran_ == 1; });
 }
 
 TEST_F(CallExecutorTest, OneThreadAtMostOfThoseThatBringTasksIsBusy) {
