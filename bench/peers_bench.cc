@@ -374,7 +374,9 @@ int Main(int argc, char** argv) {
   NoticeInterrupts();
   const absl::Status status =
       options.join.empty() ? Bench(options).Run() : RunJoined(options.join, options.at);
-  if (!status.ok()) std::fprintf(stderr, "bench_peers: %s\n", MessageOf(status).c_str());
+  // What an interrupt ends first is one of those that are compared.
+  const std::string why = Interrupted() ? "interrupted" : MessageOf(status);
+  if (!status.ok()) std::fprintf(stderr, "bench_peers: %s\n", why.c_str());
   return status.ok() ? 0 : 1;
 }
 
