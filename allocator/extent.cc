@@ -54,7 +54,8 @@ absl::StatusOr<std::unique_ptr<Extent>> Extent::Create(const Options& options, u
   }
   if (options.numa_node >= 0) {
     const unsigned long mask = 1UL << static_cast<unsigned>(options.numa_node);
-    if (::mbind(map.data(), map.bytes(), MPOL_BIND, &mask, sizeof(mask) * 8, 0) != 0) {
+    // The kernel takes one bit less than it is told of.
+    if (::mbind(map.data(), map.bytes(), MPOL_BIND, &mask, sizeof(mask) * 8 + 1, 0) != 0) {
       return ErrnoStatus(errno, fmt::format("mbind to node {}", options.numa_node));
     }
   }

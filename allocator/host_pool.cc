@@ -8,11 +8,10 @@
 #include <utility>
 
 #include "allocator/host_memory.h"
+#include "allocator/numa_node.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/status_macros.h"
-
-#include <numa.h>
 
 namespace kvasir {
 namespace {
@@ -62,11 +61,7 @@ absl::Status LockingIsRefused(uint64_t pool_bytes) {
 absl::Status CheckHost(const HostPoolOptions& options) {
   const uint64_t adopted = std::min(options.adopted_bytes, options.pool_bytes);
   KVASIR_RETURN_IF_ERROR(CheckRoom(options.pool_bytes, options.pool_bytes - adopted));
-  if (options.numa_node >= 0 &&
-      (::numa_available() < 0 || options.numa_node > ::numa_max_node() || options.numa_node > 63)) {
-    return FailedPrecondition("the host has no such NUMA node: memory.numa_node={} max_node={}",
-                              options.numa_node, ::numa_available() < 0 ? -1 : ::numa_max_node());
-  }
+  if (options.numa_node >= 0) KVASIR_RETURN_IF_ERROR(CheckNumaNode(options.numa_node));
   const std::string shmem = ReadKernelFile("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
   const bool off = shmem.empty() || shmem.find("[never]") != std::string::npos ||
                    shmem.find("[deny]") != std::string::npos;

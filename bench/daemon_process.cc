@@ -39,13 +39,16 @@ absl::StatusOr<std::unique_ptr<DaemonProcess>> DaemonProcess::Start(uint64_t poo
   if (::mkdtemp(folder.data()) == nullptr) return ErrnoStatus(errno, "mkdtemp");
   daemon->folder_ = folder;
   const std::string config = folder + "/kvasird.toml", log = folder + "/kvasird.log";
+  // All of the pool is the tenant's: where root runs a bench, it could borrow nothing. And the pool
+  // stays as large as it is, however much memory the others of a bench take.
   std::ofstream(config) << fmt::format(
       "[server]\ncontrol_socket = \"{0}/control.sock\"\ndata_socket = \"{0}/data.sock\"\n"
       "[memory]\npool_bytes = {1}\nready_bytes = {2}\nhuge_pages = \"{6}\"\n"
+      "pressure = \"off\"\n"
       "[limits]\nrows_max = 262144\n"
       "[retention]\nprofile_dir = \"{4}\"\n"
       "[tier]\ndisk_path = \"{5}\"\ndisk_bytes = \"1GiB\"\n"
-      "[[tenant]]\nname = \"bench\"\nuids = [{3}]\n",
+      "[[tenant]]\nname = \"bench\"\nuids = [{3}]\nreserved_bytes = {1}\n",
       folder, pool_bytes, ready_bytes, ::geteuid(), profile_dir, disk_path, huge_pages);
   const std::string program =
       (std::filesystem::read_symlink("/proc/self/exe").parent_path() / "kvasird").string();

@@ -32,6 +32,14 @@ inline constexpr uint64_t kSmallLayers = 4, kSmallBlocks = 192;
 inline constexpr uint64_t kSmallBytes = kSmallLayers * kSliceBytes;
 static_assert(kSmallBytes == 256 * kKiB);
 
+// What a round asks for: another layer in each, so that it does not lie in a cache; and some
+// blocks, one by one.
+inline constexpr uint32_t kSmallCalls = 48;
+constexpr uint64_t LayerOf(uint32_t round) { return (round * 7 + 3) % kLayers; }
+constexpr uint64_t SmallOf(uint32_t round, uint32_t call) {
+  return (round * kSmallCalls + call * 29) % kSmallBlocks;
+}
+
 // The bytes that all of them hold.
 struct PeerData {
   const std::byte* prefix = nullptr;  // kPrefixBytes

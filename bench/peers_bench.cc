@@ -5,10 +5,7 @@
 // same time. In each round each row is measured once with each of them, in changing order, the
 // caches filled with other bytes before. A row's value is the median over the rounds; its ratio is
 // our time / theirs, with the interval of the ratios within rounds. One round before them warms up.
-#include <unistd.h>
-
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -22,10 +19,11 @@
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "base/posix.h"
 #include "base/status_macros.h"
 #include "bench/kernel_data.h"
 #include "bench/peer.h"
+#include "bench/peer_driver.h"
+#include "bench/peer_join.h"
 #include "bench/ratio_plot.h"
 #include "bench/report.h"
 #include "bench/statistics.h"
@@ -38,23 +36,18 @@
 namespace kvasir::bench {
 namespace {
 
-constexpr uint32_t kSmallCalls = 48, kLookCalls = 400;
+constexpr uint32_t kLookCalls = 400;
 constexpr uint64_t kFlushBytes = 96 * kMiB;  // three times the last cache of this kind of machine
 constexpr uint32_t kIndexBlocks = 100'000;
-const std::string kOurs = "kvasir";
-// Redis without hiredis: figures beside those of the row with it.
-const std::string kInPlace = "redis_in_place";
+const std::string kOurs = "kvasir", kInPlace = kRedisInPlace;
 
 struct Options {
   std::string json = "build/bench/peers.json";
   uint32_t rounds = 9;
   bool huge_pages = false;
-  std::string join, at;  // of a process that attaches
+  std::vector<std::string> others;  // NAME=COMMAND of a driver
+  std::string join, at;             // of a process that attaches
 };
-
-double Milliseconds(Instant since) {
-  return std::chrono::duration<double, std::milli>(SystemClock().Now() - since).count();
-}
 
 // Bytes that differ from word to word.
 PlainMemory MakeData(size_t bytes, uint64_t seed) {
@@ -66,64 +59,6 @@ PlainMemory MakeData(size_t bytes, uint64_t seed) {
   return memory;
 }
 
-using Start = absl::StatusOr<std::unique_ptr<Peer>> (*)(const PeerData&);
-using Join = absl::StatusOr<std::unique_ptr<Peer>> (*)(const std::string&);
-struct Kind {
-  const char* name;
-  Start start;
-  Join join;
-};
-constexpr Kind kKinds[] = {
-    {"kvasir", StartKvasir, JoinKvasir},
-    {"read_limit", StartReadLimit, nullptr},
-    {"memcpy", StartMemcpy, nullptr},
-    {"redis", StartRedis, JoinRedis},
-    {"redis_in_place", nullptr, [](const std::string& at) { return JoinRedisInPlace(at, {}); }},
-    {"memcached", StartMemcached, JoinMemcached},
-    {"boost_shm", StartBoost, JoinBoost},
-};
-
-// A fetch by a process that has just started: how long connecting and the fetch took, and of that
-// what came before the first byte and what went into page tables, as one line of JSON.
-absl::Status RunJoined(const Options& options) {
-  for (const Kind& kind : kKinds) {
-    if (kind.name != options.join || kind.join == nullptr) continue;
-    Instant start = SystemClock().Now();
-    KVASIR_ASSIGN_OR_RETURN(const std::unique_ptr<Peer> peer, kind.join(options.at));
-    const double connect = Milliseconds(start);
-    start = SystemClock().Now();
-    KVASIR_ASSIGN_OR_RETURN(const uint64_t sum, peer->FetchPrefix());
-    const double first = Milliseconds(start), open = peer->open_ms();
-    KVASIR_RETURN_IF_ERROR(peer->Between());
-    start = SystemClock().Now();
-    KVASIR_RETURN_IF_ERROR(peer->FetchPrefix().status());
-    const double second = Milliseconds(start);
-    // What the first read of all bytes took longer than the second.
-    const double populate = first - open - (second - peer->open_ms());
-    const nlohmann::json found = {{"connect", connect},
-                                  {"open", open},
-                                  {"first", first},
-                                  {"sum", sum},
-                                  {"populate", populate}};
-    fmt::print("{}\n", found.dump());
-    return absl::OkStatus();
-  }
-  return InvalidArgument("nothing of that name can be joined: name={}", options.join);
-}
-
-absl::StatusOr<nlohmann::json> Joined(const std::string& name, const std::string& address) {
-  const std::string command =
-      fmt::format("/proc/{}/exe --join {} --at '{}'", ::getpid(), name, address);
-  FILE* const pipe = ::popen(command.c_str(), "r");
-  if (pipe == nullptr) return ErrnoStatus(errno, "popen");
-  char text[4096];
-  const size_t bytes = std::fread(text, 1, sizeof(text), pipe);
-  const int status = ::pclose(pipe);
-  nlohmann::json found = nlohmann::json::parse(text, text + bytes, nullptr, false);
-  if (status == 0 && !found.is_discarded()) return found;
-  return Internal("a process that attaches has failed: name={} status={}", name, status);
-}
-
 class Bench {
  public:
   explicit Bench(const Options& options) : options_(options) {}
@@ -132,12 +67,13 @@ class Bench {
     const PlainMemory prefix = MakeData(kPrefixBytes, 1);
     const PlainMemory small = MakeData(kSmallBlocks * kSmallBytes, 2);
     data_ = {prefix.get(), small.get(), options_.huge_pages};
-    for (const Kind& kind : kKinds) {
+    for (const PeerKind& kind : kPeerKinds) {
       if (kind.start == nullptr) continue;
       fmt::print(stderr, "starting {}\n", kind.name);
       KVASIR_ASSIGN_OR_RETURN(peers_[kind.name], kind.start(data_));
     }
     KVASIR_ASSIGN_OR_RETURN(peers_[kInPlace], JoinRedisInPlace(peers_["redis"]->address(), data_));
+    KVASIR_RETURN_IF_ERROR(StartOthers());
     const std::vector<std::pair<std::string, Measure>> measures = {
         {"prefix fetch", [this](Peer& peer, const auto&) { return FetchPrefix(peer); }},
         {"prefix attach", [this](Peer& peer, const auto& name) { return Attach(peer, name); }},
@@ -149,6 +85,7 @@ class Bench {
     };
     std::vector<std::string> names;
     for (const auto& [name, peer] : peers_) names.push_back(name);
+    for (const auto& [name, other] : others_) names.push_back(name);
     for (uint32_t round = 0; round <= options_.rounds; ++round) {
       fmt::print(stderr, "round {} of {}\n", round, options_.rounds);
       round_ = round;
@@ -156,8 +93,11 @@ class Bench {
         std::shuffle(names.begin(), names.end(), random_);
         for (const std::string& name : names) {
           flushed_ += ReadOnce(flush_.get(), kFlushBytes);
-          const absl::StatusOr<double> took = measure(*peers_[name], name);
-          KVASIR_RETURN_IF_ERROR(peers_[name]->Between());
+          if (Interrupted()) return MakeError(absl::StatusCode::kCancelled, "interrupted");
+          const auto peer = peers_.find(name);
+          const absl::StatusOr<double> took =
+              peer == peers_.end() ? Other(name, row) : measure(*peer->second, name);
+          if (peer != peers_.end()) KVASIR_RETURN_IF_ERROR(peer->second->Between());
           if (took.status().code() == absl::StatusCode::kUnimplemented) continue;
           KVASIR_RETURN_IF_ERROR(took.status());
           if (round > 0) measured_[row][name].push_back(*took);  // round 0 warms up
@@ -169,6 +109,49 @@ class Bench {
 
  private:
   using Measure = std::function<absl::StatusOr<double>(Peer&, const std::string&)>;
+
+  absl::Status StartOthers() {
+    for (const std::string& other : options_.others) {
+      const size_t end = other.find('=');
+      const std::string name = other.substr(0, end);
+      if (end == std::string::npos || peers_.count(name) > 0) {
+        return InvalidArgument("--other wants NAME=COMMAND of a new name: {}", other);
+      }
+      fmt::print(stderr, "starting {}\n", name);
+      absl::StatusOr<std::unique_ptr<DriverPeer>> started =
+          DriverPeer::Start(other.substr(end + 1), data_);
+      if (Interrupted()) return MakeError(absl::StatusCode::kCancelled, "interrupted");
+      if (started.ok()) {
+        fmt::print(stderr, "{}: {}\n", name, (*started)->about());
+        others_[name] = *std::move(started);
+      } else {
+        LeaveOut(name, started.status());
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  // What goes wrong there is not the others' fault.
+  absl::StatusOr<double> Other(const std::string& name, const std::string& row) {
+    const auto other = others_.find(name);
+    const auto none = MakeError(absl::StatusCode::kUnimplemented, "");
+    if (other == others_.end()) return none;
+    const absl::StatusOr<double> took = other->second->Measure(row, round_);
+    const absl::StatusCode code = took.status().code();
+    if (took.ok() || code == absl::StatusCode::kUnimplemented ||
+        code == absl::StatusCode::kCancelled) {
+      return took;
+    }
+    LeaveOut(name, took.status());
+    return none;
+  }
+
+  void LeaveOut(const std::string& name, const absl::Status& why) {
+    left_out_ += fmt::format("{} is left out: {}\n", name, MessageOf(why));
+    fmt::print(stderr, "{} is left out: {}\n", name, MessageOf(why));
+    others_.erase(name);
+    for (auto& [row, by_name] : measured_) by_name.erase(name);
+  }
 
   static absl::Status CheckSum(uint64_t sum, uint64_t expected) {
     if (sum == Peer::kNoSum || sum == expected) return absl::OkStatus();
@@ -204,9 +187,8 @@ class Bench {
     return found["first"].get<double>();
   }
 
-  // Another layer in each round, so that it does not lie in a cache.
   absl::StatusOr<double> FetchLayer(Peer& peer) {
-    const uint64_t layer = (round_ * 7 + 3) % kLayers;
+    const uint64_t layer = LayerOf(round_);
     const Instant start = SystemClock().Now();
     KVASIR_ASSIGN_OR_RETURN(const uint64_t sum, peer.FetchLayer(layer));
     const double took = Milliseconds(start);
@@ -218,7 +200,7 @@ class Bench {
   absl::StatusOr<double> FetchSmall(Peer& peer) {
     std::vector<double> samples;
     for (uint32_t call = 0; call < kSmallCalls; ++call) {
-      const uint64_t block = (round_ * kSmallCalls + call * 29) % kSmallBlocks;
+      const uint64_t block = SmallOf(round_, call);
       const Instant start = SystemClock().Now();
       KVASIR_ASSIGN_OR_RETURN(const uint64_t sum, peer.FetchSmall(block));
       samples.push_back(Milliseconds(start));
@@ -254,6 +236,8 @@ class Bench {
         {"prefix fetch/read_limit", "ratio <= 1.1"},  {"prefix fetch/redis", "ratio <= 0.125"},
         {"prefix fetch/memcached", "ratio <= 0.143"}, {"prefix attach/read_limit", "ratio <= 1.35"},
         {"layer fetch/redis", "ratio <= 0.05"},       {"store/memcpy", "ratio <= 1.2"},
+        {"block fetch/mooncake", "ratio <= 0.1"},     {"block fetch/lmcache", "ratio <= 0.1"},
+        {"block fetch/kvblockd", "ratio <= 0.1"},
     };
     const auto goal = kGoals.find(row + "/" + reference);
     return goal == kGoals.end() ? "" : goal->second;
@@ -269,6 +253,8 @@ class Bench {
           added.extra["in_place"] = MedianOf(by_name.at(kInPlace)).median;
           added.extra["ratio_in_place"] = in_place.median;
         }
+        const auto other = others_.find(reference);
+        if (other != others_.end()) added.extra["reference_client"] = other->second->about();
         report_.Add(std::move(added));
       }
     }
@@ -284,7 +270,8 @@ class Bench {
     fmt::print("{}", report_.ToTable());
     fmt::print(
         "not measured: other hosts, many clients at once, values of several sizes, persistence, "
-        "what an engine does with the rows; Mooncake, LMCache and kvblockd\n");
+        "what an engine does with the rows{}\n{}",
+        options_.others.empty() ? "; Mooncake, LMCache and kvblockd (--all)" : "", left_out_);
     const absl::Status drawn =
         DrawRatios(report_, "Kvasir's time / time of the reference", options_.json);
     if (!drawn.ok()) fmt::print(stderr, "no plot: {}\n", MessageOf(drawn));
@@ -358,6 +345,8 @@ class Bench {
 
   const Options options_;
   std::map<std::string, std::unique_ptr<Peer>> peers_;
+  std::map<std::string, std::unique_ptr<DriverPeer>> others_;
+  std::string left_out_;
   PeerData data_;
   uint64_t flushed_ = 0, found_ = 0;
   uint32_t round_ = 0;
@@ -376,11 +365,18 @@ int Main(int argc, char** argv) {
   app.add_option("--rounds", options.rounds, "rounds of all rows")->check(CLI::Range(5, 1000));
   app.add_flag("--huge-pages", options.huge_pages,
                "memory.huge_pages = \"try\", which the host must allow (docs/operations.md)");
+  app.add_option("--other", options.others,
+                 "a peer whose client is a program, as NAME=COMMAND; ./dev bench peers --all gives "
+                 "those of bench/peers");
   app.add_option("--join", options.join, "")->group("");
   app.add_option("--at", options.at, "")->group("");
   CLI11_PARSE(app, argc, argv);
-  const absl::Status status = options.join.empty() ? Bench(options).Run() : RunJoined(options);
-  if (!status.ok()) std::fprintf(stderr, "bench_peers: %s\n", MessageOf(status).c_str());
+  NoticeInterrupts();
+  const absl::Status status =
+      options.join.empty() ? Bench(options).Run() : RunJoined(options.join, options.at);
+  // What an interrupt ends first is one of those that are compared.
+  const std::string why = Interrupted() ? "interrupted" : MessageOf(status);
+  if (!status.ok()) std::fprintf(stderr, "bench_peers: %s\n", why.c_str());
   return status.ok() ? 0 : 1;
 }
 

@@ -47,13 +47,18 @@ struct Options {
   uint32_t calls = 1000;  // of a round; twenty times as many where nobody sleeps
   bool pin = true;
   std::vector<int> respond;  // of a responder
+  std::string empty_server;  // of the empty gRPC server: its path
 };
+
+enum class Grpc : uint8_t { kNone, kVerb, kEmpty, kEmptyPrepared };
 
 struct Case {
   std::string name;
   std::optional<PathSetting> setting;  // nothing: gRPC
   std::string reference;               // another case
   std::string goal;
+  Grpc grpc = Grpc::kNone;
+  bool again = false;  // what another case of this name has measured, beside another reference
 };
 
 std::vector<Case> Cases() {
@@ -73,7 +78,11 @@ std::vector<Case> Cases() {
       {"ring/daemon_asleep", of(Path::kRing, true, kEngineSpin), "futex/responder_asleep",
        "ratio <= 1.5"},
       {"ring/both_asleep", of(Path::kRing, true, nanoseconds(0)), "futex/both_asleep", ""},
-      {"grpc/unary", std::nullopt, "ring/daemon_asleep", ""},
+      {"grpc/empty", std::nullopt, "futex/both_asleep", "", Grpc::kEmpty},
+      {"grpc/empty_with_deadline_and_token", std::nullopt, "grpc/empty", "", Grpc::kEmptyPrepared},
+      {"grpc/unary", std::nullopt, "grpc/empty", "ratio <= 1.2", Grpc::kVerb},
+      {"grpc/unary", std::nullopt, "grpc/empty_with_deadline_and_token", "", Grpc::kVerb, true},
+      {"grpc/unary", std::nullopt, "ring/daemon_asleep", "", Grpc::kVerb, true},
   };
 }
 
@@ -106,12 +115,15 @@ class Bench {
   absl::Status Run() {
     // The daemon's threads go where the others' responders are, gRPC's own may be anywhere.
     KVASIR_ASSIGN_OR_RETURN(grpc_, GrpcExchange::Start(responder_cpu_));
+    KVASIR_ASSIGN_OR_RETURN(empty_grpc_, EmptyGrpcExchange::Start(responder_cpu_));
     PinTo(caller_cpu_);
     std::vector<Case> cases = Cases();
     std::mt19937 random(1);
     for (uint32_t round = 0; round < options_.rounds; ++round) {
       std::shuffle(cases.begin(), cases.end(), random);
-      for (const Case& one : cases) KVASIR_RETURN_IF_ERROR(RunRound(one));
+      for (const Case& one : cases) {
+        if (!one.again) KVASIR_RETURN_IF_ERROR(RunRound(one));
+      }
     }
     for (const Case& one : Cases()) AddRow(one);
     fmt::print("{}", report_.ToTable());
@@ -124,7 +136,10 @@ class Bench {
  private:
   absl::Status RunRound(const Case& one) {
     if (!one.setting) {
-      return Time(one, options_.calls, true, [this] { return grpc_->Call(); });
+      return Time(one, options_.calls, true, [this, &one] {
+        if (one.grpc == Grpc::kVerb) return grpc_->Call();
+        return one.grpc == Grpc::kEmpty ? empty_grpc_->CallBare() : empty_grpc_->CallPrepared();
+      });
     }
     KVASIR_ASSIGN_OR_RETURN(const std::unique_ptr<Exchange> exchange,
                             Exchange::Start(*one.setting, responder_cpu_));
@@ -186,6 +201,7 @@ class Bench {
   const Options options_;
   int caller_cpu_ = -1, responder_cpu_ = -1;
   std::unique_ptr<GrpcExchange> grpc_;
+  std::unique_ptr<EmptyGrpcExchange> empty_grpc_;
   std::map<std::string, Measured> measured_;
   Report report_;
 };
@@ -212,9 +228,12 @@ int Main(int argc, char** argv) {
       ->check(CLI::Range(100, 1'000'000));
   app.add_flag("!--no-pin", options.pin, "leave both processes where the scheduler puts them");
   app.add_option("--respond", options.respond, "")->group("");
+  app.add_option(EmptyGrpcExchange::kOption, options.empty_server, "")->group("");
   CLI11_PARSE(app, argc, argv);
-  const absl::Status status =
-      options.respond.empty() ? Bench(options).Run() : RunResponder(options.respond);
+  const absl::Status status = !options.empty_server.empty()
+                                  ? EmptyGrpcExchange::Serve(options.empty_server)
+                              : options.respond.empty() ? Bench(options).Run()
+                                                        : RunResponder(options.respond);
   if (!status.ok()) std::fprintf(stderr, "bench_ring: %s\n", MessageOf(status).c_str());
   return status.ok() ? 0 : 1;
 }

@@ -1,11 +1,22 @@
 #include "bench/ring_grpc.h"
 
+#include <errno.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <system_error>
+#include <unistd.h>
+
 #include <array>
 #include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <span>
 #include <string>
+#include <thread>
+
+#include <grpcpp/create_channel.h>
+#include <grpcpp/server_builder.h>
 
 #include "base/bytes.h"
 #include "base/error.h"
@@ -14,6 +25,10 @@
 
 #include <fmt/format.h>
 #include <sched.h>
+#include <spawn.h>
+#include <stdlib.h>
+
+extern char** environ;
 
 namespace kvasir::bench {
 namespace {
@@ -55,6 +70,16 @@ absl::StatusOr<std::string> Greet(const UniqueFd& socket) {
   return hex;
 }
 
+class EmptyService final : public v1::KvCache::WithCallbackMethod_Sync<v1::KvCache::Service> {
+ public:
+  grpc::ServerUnaryReactor* Sync(grpc::CallbackServerContext* context, const v1::SyncRequest*,
+                                 v1::SyncResponse*) override {
+    grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+    reactor->Finish(grpc::Status::OK);
+    return reactor;
+  }
+};
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<GrpcExchange>> GrpcExchange::Start(int cpu) {
@@ -82,6 +107,70 @@ absl::Status GrpcExchange::Call() {
     return absl::OkStatus();
   }
   return Internal("the daemon answered in another way: results={}", response.results_size());
+}
+
+absl::Status EmptyGrpcExchange::Serve(const std::string& path) {
+  (void)::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  EmptyService service;
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort("unix:" + path, grpc::InsecureServerCredentials());
+  builder.RegisterService(&service);
+  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  if (!server) return Internal("gRPC could not be started: path={}", path);
+  server->Wait();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<EmptyGrpcExchange>> EmptyGrpcExchange::Start(int cpu) {
+  std::unique_ptr<EmptyGrpcExchange> exchange(new EmptyGrpcExchange);
+  std::string folder = (std::filesystem::temp_directory_path() / "kvasir-grpc-XXXXXX").string();
+  if (::mkdtemp(folder.data()) == nullptr) return ErrnoStatus(errno, "mkdtemp");
+  exchange->folder_ = folder;
+  std::string program = "/proc/self/exe", option = kOption, path = folder + "/socket";
+  char* const arguments[] = {program.data(), option.data(), path.data(), nullptr};
+  const int error =
+      ::posix_spawn(&exchange->pid_, program.c_str(), nullptr, nullptr, arguments, environ);
+  if (error != 0) return ErrnoStatus(error, "posix_spawn of an empty server");
+  grpc::ChannelArguments channel;
+  channel.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  exchange->stub_ = v1::KvCache::NewStub(
+      grpc::CreateCustomChannel("unix:" + path, grpc::InsecureChannelCredentials(), channel));
+  exchange->channel_ = std::make_unique<ControlChannel>(path, std::string(32, '0'),
+                                                        std::chrono::milliseconds(kDeadlineMs));
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  while (!std::filesystem::exists(path)) {
+    if (std::chrono::steady_clock::now() > deadline) {
+      return Unavailable("the empty server did not start: path={}", path);
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  KVASIR_RETURN_IF_ERROR(exchange->CallBare());
+  KVASIR_RETURN_IF_ERROR(exchange->CallPrepared());
+  if (cpu >= 0) PinProcess(exchange->pid_, cpu);
+  return exchange;
+}
+
+EmptyGrpcExchange::~EmptyGrpcExchange() {
+  if (pid_ > 0) {
+    (void)::kill(pid_, SIGKILL);
+    while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
+    }
+  }
+  std::error_code ignored;
+  if (!folder_.empty()) std::filesystem::remove_all(folder_, ignored);
+}
+
+absl::Status EmptyGrpcExchange::CallBare() {
+  grpc::ClientContext context;
+  context.set_wait_for_ready(true);
+  v1::SyncResponse response;
+  const grpc::Status status = stub_->Sync(&context, v1::SyncRequest(), &response);
+  return status.ok() ? absl::OkStatus() : Internal("an empty call: {}", status.error_message());
+}
+
+absl::Status EmptyGrpcExchange::CallPrepared() {
+  v1::SyncResponse response;
+  return channel_->Call(&v1::KvCache::Stub::Sync, v1::SyncRequest(), &response);
 }
 
 }  // namespace kvasir::bench

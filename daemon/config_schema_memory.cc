@@ -50,7 +50,8 @@ std::vector<ConfigKey> MemoryKeys() {
        .unit = "node",
        .min = -1,
        .max = 1023,
-       .description = "Node that the pool's memory comes from. -1: any."},
+       .description = "Node that the pool's memory comes from, and on whose processors the daemon "
+                      "runs. -1: any."},
       {.table = "memory",
        .name = "huge_pages",
        .kind = ConfigKind::kChoice,

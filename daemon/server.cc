@@ -17,6 +17,7 @@
 #include <grpcpp/server_builder.h>
 #include <grpcpp/server_posix.h>
 
+#include "allocator/numa_node.h"
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -98,6 +99,11 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config, Inhe
   KVASIR_ASSIGN_OR_RETURN(server->tiers_, OpenTiers(config.tier));
   KVASIR_RETURN_IF_ERROR(server->TakeOverFrom(std::move(inherited.kept)));
   KVASIR_RETURN_IF_ERROR(server->MakePool());
+  if (config.memory.numa_node >= 0) {
+    // Before the threads, which take it over. A node of memory alone has no processors.
+    const absl::Status near = RunOnNumaNode(config.memory.numa_node);
+    if (!near.ok()) spdlog::warn("threads run on any node: {}", MessageOf(near));
+  }
   KVASIR_RETURN_IF_ERROR(server->StartThreads());
   KVASIR_RETURN_IF_ERROR(server->StartGrpc());
   if (!config.server.metrics_listen.empty()) {

@@ -32,6 +32,8 @@ class TimeShares {
 
   // So much processor time was spent on this caller until `now`.
   void Charge(size_t caller, Instant now, Instant::duration spent);
+  // Nobody else has asked for anything for kPresent.
+  bool IsAlone(size_t caller, Instant now) const { return AloneAt(caller) <= now; }
   // From when on more may be spent on it; `now` where it is at once.
   Instant ReadyAt(size_t caller, Instant now) const;
   // Nobody else has asked for anything for a while.

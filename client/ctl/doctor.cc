@@ -114,6 +114,23 @@ Diagnosis HugePages(const HostFacts& facts) {
           "optional: for memory.huge_pages reserve them with sysctl vm.nr_hugepages"};
 }
 
+Diagnosis NumaNodes(const HostFacts& facts, const DaemonFacts& daemon) {
+  if (facts.numa_nodes <= 1) {
+    return {Health::kOk, "NUMA", facts.numa_nodes == 1 ? "one node" : "not known", ""};
+  }
+  if (IsHidden(daemon)) return Hidden("NUMA", daemon);
+  const std::string nodes = fmt::format("{} nodes", facts.numa_nodes);
+  if (!daemon.host.ok()) return {Health::kOk, "NUMA", nodes, ""};
+  if (daemon.host->numa_node() >= 0) {
+    return {
+        Health::kOk, "NUMA",
+        fmt::format("{}, the daemon and its pool are on node {}", nodes, daemon.host->numa_node()),
+        ""};
+  }
+  return {Health::kOk, "NUMA", nodes + ", the pool is on any of them",
+          "optional: memory.numa_node, and a daemon for each node that engines run on"};
+}
+
 Diagnosis Seals(const HostFacts& facts) {
   if (facts.future_write_seal) {
     return {Health::kOk, "memfd seals", "F_SEAL_FUTURE_WRITE works", ""};
@@ -164,6 +181,7 @@ std::vector<Diagnosis> Diagnose(const HostFacts& facts, const DaemonFacts& daemo
                                  Memory(facts, running, pool_bytes),
                                  ControlGroup(facts, daemon, pool_bytes),
                                  HugePages(facts),
+                                 NumaNodes(facts, daemon),
                                  Seals(facts),
                                  Leases(facts),
                                  OpenFiles(facts, daemon)};

@@ -20,6 +20,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr uint32_t kNodesMax = 1024;  // of the kernel
+
 uint64_t LimitOf(__rlimit_resource resource) {
   rlimit limit{};
   if (::getrlimit(resource, &limit) != 0) return 0;
@@ -37,6 +39,23 @@ void ReadMeminfo(const std::string& root, HostFacts* facts) {
     if (name == "HugePages_Free:") facts->huge_pages_free = value;
     if (name == "Hugepagesize:") facts->huge_page_bytes = value * kKiB;
   }
+}
+
+// Of a list as "0-1,3".
+uint32_t CountNodes(const std::string& root) {
+  std::ifstream file(root + "/sys/devices/system/node/online");
+  uint32_t nodes = 0;
+  for (uint32_t first = 0; file >> first;) {
+    uint32_t last = first;
+    char next = static_cast<char>(file.get());
+    if (next == '-') {
+      file >> last;
+      next = static_cast<char>(file.get());
+    }
+    if (last >= first && last < kNodesMax) nodes += last - first + 1;
+    if (next != ',') break;
+  }
+  return nodes;
 }
 
 // The smallest memory.max on the way from the process's control group to the top (version 2), or
@@ -105,6 +124,7 @@ HostFacts GatherHostFacts(const std::string& socket_path, const std::string& roo
   facts.memlock_limit_bytes = LimitOf(RLIMIT_MEMLOCK);
   facts.open_files_limit = LimitOf(RLIMIT_NOFILE);
   ReadMeminfo(root, &facts);
+  facts.numa_nodes = CountNodes(root);
   facts.cgroup_limit_bytes = CgroupLimit(root);
   facts.future_write_seal = HasFutureWriteSeal();
   std::ifstream leases(root + "/proc/sys/fs/leases-enable");

@@ -24,6 +24,7 @@ struct HostFacts {
   uint64_t huge_pages_total = 0;    // reserved, of huge_page_bytes each
   uint64_t huge_pages_free = 0;
   uint64_t huge_page_bytes = 0;
+  uint32_t numa_nodes = 0;         // with memory or processors
   bool future_write_seal = false;  // memfds can be sealed against new writers (Linux 5.1)
   bool leases_enabled = false;     // fs.leases-enable
   bool lease_probe = false;        // the kernel says whether a file is open elsewhere

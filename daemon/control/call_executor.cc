@@ -85,6 +85,20 @@ void CallExecutor::Run(size_t caller, Task task, Length length) {
   RunLocked(caller, std::move(task), length);
 }
 
+void CallExecutor::RunHere(size_t caller, Task task) {
+  {
+    MutexLock lock(mutex_);
+    const bool idle = short_running_ == 0 && turns_[kShort].empty();
+    if (stop_ || !idle || !shares_.IsAlone(caller, SystemClock().Now())) {
+      RunLocked(caller, std::move(task));
+      return;
+    }
+    ++short_running_;
+    ++callers_[caller].tasks[kShort].running;
+  }
+  RunTaken(caller, std::move(task), kShort);
+}
+
 void CallExecutor::RunAfter(size_t caller, const Wait& wait, Task task) {
   MutexLock lock(mutex_);
   const bool progressed = progress_.seen() != wait.seen;
@@ -128,6 +142,7 @@ std::optional<std::pair<size_t, CallExecutor::Task>> CallExecutor::Take(Length l
     Task task = std::move(tasks.ready.front());
     tasks.ready.pop_front();
     ++tasks.running;
+    if (length == kShort) ++short_running_;
     tasks.has_turn = false;
     GiveTurn(caller, length);
     return std::make_pair(caller, std::move(task));
@@ -149,14 +164,19 @@ void CallExecutor::Loop(Length length) {
         }
       }
     }
-    const Instant::duration before = ThreadTime();
-    next->second();
-    next->second = nullptr;
-    shares_.Charge(next->first, SystemClock().Now(), ThreadTime() - before);
-    MutexLock lock(mutex_);
-    --callers_[next->first].tasks[length].running;
-    GiveTurn(next->first, length);
+    RunTaken(next->first, std::move(next->second), length);
   }
+}
+
+void CallExecutor::RunTaken(size_t caller, Task task, Length length) {
+  const Instant::duration before = ThreadTime();
+  task();
+  task = nullptr;
+  shares_.Charge(caller, SystemClock().Now(), ThreadTime() - before);
+  MutexLock lock(mutex_);
+  if (length == kShort) --short_running_;
+  --callers_[caller].tasks[length].running;
+  GiveTurn(caller, length);
 }
 
 void CallExecutor::Watch() {

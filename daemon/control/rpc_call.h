@@ -1,7 +1,8 @@
 // RpcCall: one gRPC call, from when its message is here until its answer has gone.
 //
 // It has no thread: what is to be done for it are tasks of a CallExecutor. Also the request is
-// decoded there, as a turn of its caller, since a long one takes milliseconds.
+// decoded there, as a turn of its caller, since a long one takes milliseconds. The first task of a
+// short one runs at once, on gRPC's thread, while there is nobody whom that could keep waiting.
 #ifndef KVASIR_DAEMON_CONTROL_RPC_CALL_H_
 #define KVASIR_DAEMON_CONTROL_RPC_CALL_H_
 
@@ -106,9 +107,17 @@ class RpcCall final : public PendingCall {
       executor.Run(slot, [call, entered] { call->End(ToGrpc(entered)); });
       return call;
     }
-    executor.Run(
-        slot, [call, handler = std::move(handler)]() mutable { call->Begin(handler); },
-        call->length());
+    const CallExecutor::Length length = call->length();
+    CallExecutor::Task begin = [call, handler = std::move(handler)]() mutable {
+      call->Begin(handler);
+    };
+    // gRPC has two threads for all connections: on them, what is quickly decoded. It may end the
+    // call, which gRPC then keeps until it has been given.
+    if (request->Length() <= kHereBytes) {
+      executor.RunHere(slot, std::move(begin));
+    } else {
+      executor.Run(slot, std::move(begin), length);
+    }
     return call;
   }
 
@@ -131,6 +140,8 @@ class RpcCall final : public PendingCall {
       : PendingCall(context, executor, request.Length()),
         request_bytes_(request),
         response_bytes_(response) {}
+
+  static constexpr size_t kHereBytes = 4 << 10;
 
   void Begin(Handler& handler) {
     if (cancelled()) return End(grpc::Status::CANCELLED);

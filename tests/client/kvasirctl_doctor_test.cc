@@ -26,6 +26,7 @@ HostFacts GoodHost() {
           .huge_pages_total = 8,
           .huge_pages_free = 8,
           .huge_page_bytes = 2 * kMiB,
+          .numa_nodes = 1,
           .future_write_seal = true,
           .leases_enabled = true,
           .lease_probe = true,
@@ -130,6 +131,20 @@ TEST(DoctorTest, APoolThatIsTakenAlreadyNeedsNoFreeMemory) {
   EXPECT_EQ(Find(Diagnose(host, NoDaemon()), "memory").health, Health::kWarn);
 }
 
+TEST(DoctorTest, SaysWhichNodeTheDaemonIsOnWhereThereAreSeveral) {
+  HostFacts host = GoodHost();
+  DaemonFacts daemon = GoodDaemon();
+  daemon.host->set_numa_node(-1);
+  EXPECT_EQ(Find(Diagnose(host, daemon), "NUMA").finding, "one node");
+  host.numa_nodes = 2;
+  EXPECT_EQ(Find(Diagnose(host, NoDaemon()), "NUMA").finding, "2 nodes");
+  EXPECT_EQ(Find(Diagnose(host, daemon), "NUMA").finding, "2 nodes, the pool is on any of them");
+  EXPECT_THAT(Find(Diagnose(host, daemon), "NUMA").advice, HasSubstr("memory.numa_node"));
+  daemon.host->set_numa_node(1);
+  EXPECT_EQ(Find(Diagnose(host, daemon), "NUMA").finding,
+            "2 nodes, the daemon and its pool are on node 1");
+}
+
 TEST(DoctorTest, PicturesAreForPeopleAndPrograms) {
   const std::vector<Diagnosis> list = {{Health::kOk, "a", "fine", ""},
                                        {Health::kFail, "b", "bad\x1b[2J", "mend it"}};
@@ -175,6 +190,15 @@ TEST_F(HostFactsTest, ReadsMemoryGroupsAndDevicesOfAHost) {
   EXPECT_EQ(facts.cgroup_limit_bytes, kMiB);  // of the slice above
   EXPECT_TRUE(facts.leases_enabled);
   EXPECT_EQ(facts.socket, SocketState::kMissing);
+}
+
+TEST_F(HostFactsTest, CountsNodesOfAList) {
+  Write("/sys/devices/system/node/online", "0-1,3\n");
+  EXPECT_EQ(GatherHostFacts("", root_).numa_nodes, 3U);
+  Write("/sys/devices/system/node/online", "0\n");
+  EXPECT_EQ(GatherHostFacts("", root_).numa_nodes, 1U);
+  Write("/sys/devices/system/node/online", "0-4294967295\n");
+  EXPECT_EQ(GatherHostFacts("", root_).numa_nodes, 0U);
 }
 
 TEST_F(HostFactsTest, ReadsTheLimitOfAVersion1Group) {

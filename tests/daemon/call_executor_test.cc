@@ -77,6 +77,58 @@ TEST_F(CallExecutorTest, SoManyRunAndOthersDoNotWaitForThem) {
   EXPECT_EQ(most, CallExecutor::kRunning);
 }
 
+TEST_F(CallExecutorTest, WhereNobodyWaitsATaskRunsOnTheThreadThatBringsIt) {
+  const std::thread::id here = std::this_thread::get_id();
+  std::atomic<std::thread::id> ran_on{};
+  const auto note = [&] { ran_on = std::this_thread::get_id(); };
+  executor_.RunHere(0, note);
+  EXPECT_EQ(ran_on.load(), here);
+
+  std::atomic<bool> go = false, running = false;
+  executor_.Run(0, [&] {
+    running = true;
+    Until([&] { return go.load(); });
+    ++ran_;
+  });
+  Until([&] { return running.load(); });
+  ran_on = std::thread::id();
+  executor_.RunHere(0, note);
+  Until([&] { return ran_on.load() != std::thread::id(); });
+  EXPECT_NE(ran_on.load(), here) << "a task runs: this thread may be the last that is free";
+  go = true;
+  Until([&] { return ran_ == 1; });
+}
+
+TEST_F(CallExecutorTest, OneThreadAtMostOfThoseThatBringTasksIsBusy) {
+  std::atomic<bool> go = false, running = false;
+  std::thread first([&] {
+    executor_.RunHere(0, [&] {
+      running = true;
+      Until([&] { return go.load(); });
+    });
+  });
+  Until([&] { return running.load(); });
+  // Returns, though its task does not end before the first's does.
+  executor_.RunHere(0, [&] {
+    Until([&] { return go.load(); });
+    ++ran_;
+  });
+  executor_.RunHere(1, [&] { ++ran_; });
+  Until([&] { return ran_ == 1; });
+  go = true;
+  Until([&] { return ran_ == 2; });
+  first.join();
+}
+
+TEST_F(CallExecutorTest, BesideAnotherCallerTurnsAreAsEver) {
+  const std::thread::id here = std::this_thread::get_id();
+  shares_.Charge(1, In(seconds(600)), milliseconds(1));  // as if it were still there then
+  std::atomic<std::thread::id> ran_on{};
+  executor_.RunHere(0, [&] { ran_on = std::this_thread::get_id(); });
+  Until([&] { return ran_on.load() != std::thread::id(); });
+  EXPECT_NE(ran_on.load(), here);
+}
+
 TEST_F(CallExecutorTest, WhatIsShortDoesNotWaitForWhatIsLong) {
   std::atomic<bool> go = false;
   for (uint32_t caller = 0; caller < 3; ++caller) {

@@ -29,6 +29,17 @@ TEST_F(TimeSharesTest, AloneItGetsAll) {
   }
 }
 
+TEST_F(TimeSharesTest, AloneIsWhoeverNobodyElseIsBeside) {
+  EXPECT_TRUE(shares_.IsAlone(0, now_));
+  shares_.Charge(0, now_, milliseconds(1));
+  EXPECT_TRUE(shares_.IsAlone(0, now_));
+  EXPECT_FALSE(shares_.IsAlone(1, now_));
+  shares_.Charge(1, now_, milliseconds(1));
+  EXPECT_FALSE(shares_.IsAlone(0, now_));
+  EXPECT_FALSE(shares_.IsAlone(1, now_));
+  EXPECT_TRUE(shares_.IsAlone(0, now_ + TimeShares::kPresent));
+}
+
 TEST_F(TimeSharesTest, BesideOthersItGetsItsShare) {
   Instant::duration spent{};
   const Instant start = now_;
