@@ -18,8 +18,11 @@
 
 #include "base/mapped_region.h"
 #include "base/posix.h"
+#include "device/device.h"
 
 namespace kvasir {
+
+class DeviceMemory;
 
 enum class ExtentUse {
   kRecent,  // one session writes it: sealed against resizing
@@ -28,6 +31,14 @@ enum class ExtentUse {
 
 // Who still has an extent open or mapped, by the kernel's word.
 enum class ProbeResult { kFree, kHeld, kUnsupported };
+
+// The half of a pair that lies on a device.
+struct DeviceRows {
+  std::unique_ptr<device::DeviceExtent> memory;
+  DeviceMemory* device = nullptr;  // that it was taken from; outlives it
+  uint64_t group_bytes = 0;        // of a group in `memory`
+  uint64_t trailer_bytes = 0;      // of a group in the extent itself
+};
 
 class Extent {
  public:
@@ -82,6 +93,18 @@ class Extent {
   // False: it could not be done, and faults do it later.
   bool TouchFrozen(bool lock);
 
+  // Makes a pair of it, or takes it apart. REQUIRES: as many groups fit in either half.
+  void AttachRows(DeviceRows rows) { rows_ = std::move(rows); }
+  DeviceRows DetachRows() { return std::exchange(rows_, {}); }
+  const DeviceRows* device_rows() const { return rows_.memory == nullptr ? nullptr : &rows_; }
+  // What groups are cut from: addresses of the device in a pair.
+  std::byte* rows() const {
+    return rows_.memory == nullptr ? map_.data() : rows_.memory->address();
+  }
+  uint64_t rows_bytes() const {
+    return rows_.memory == nullptr ? map_.bytes() : rows_.memory->bytes();
+  }
+
   uint64_t id() const { return id_; }
   uint64_t bytes() const { return map_.bytes(); }
   std::byte* data() const { return map_.data(); }
@@ -99,6 +122,7 @@ class Extent {
   uint64_t id_;
   UniqueFd fd_;
   MappedRegion map_;
+  DeviceRows rows_;
   ExtentUse use_ = ExtentUse::kRecent;
   bool frozen_ = false;
   void* owner_tag_ = nullptr;

@@ -73,7 +73,7 @@ void GroupAllocator::Drop() {
     }
     std::unique_ptr<Extent> extent = std::move(books_[i]->extent);
     books_.erase(books_.begin() + static_cast<ptrdiff_t>(i));
-    charged_bytes_ -= extent->bytes();
+    charged_bytes_ -= extent->rows_bytes();
     source_.ReturnExtent(std::move(extent));
   }
 }
@@ -160,7 +160,7 @@ absl::Status GroupAllocator::AddExtent() {
       groups /= 2;
       continue;
     }
-    charged_bytes_ += (*extent)->bytes();
+    charged_bytes_ += (*extent)->rows_bytes();
     books_.push_back(std::make_unique<Books>(*std::move(extent), groups));
     PushAll(*books_.back());
     next_extent_bytes_ = std::min(next_extent_bytes_ * 2, options_.extent_bytes);

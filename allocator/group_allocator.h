@@ -28,7 +28,14 @@ struct Group {
   Extent* extent = nullptr;
   uint64_t offset = 0;  // of the group in the extent
 
-  std::byte* data() const { return extent->data() + offset; }
+  // Of a pair (extent.h) an address of the device, which the processor may not follow.
+  std::byte* data() const { return extent->rows() + offset; }
+  // Where its trailer begins, which the processor always reads: `pos_off` as in its geometry.
+  std::byte* trailer(uint64_t pos_off) const {
+    const DeviceRows* const rows = extent->device_rows();
+    if (rows == nullptr) return extent->data() + offset + pos_off;
+    return extent->data() + offset / rows->group_bytes * rows->trailer_bytes;
+  }
   explicit operator bool() const { return extent != nullptr; }
   friend bool operator==(const Group&, const Group&) = default;
 };

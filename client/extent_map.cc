@@ -4,6 +4,7 @@
 #include <array>
 #include <chrono>
 #include <span>
+#include <string_view>
 #include <utility>
 
 #include "base/error.h"
@@ -23,12 +24,46 @@ ExtentMap::Retired::~Retired() {
 
 ExtentMap::~ExtentMap() {
   MutexLock lock(mutex_);
-  for (auto& [slot, entry] : entries_) newest_->maps.push_back(std::move(entry.map));
+  for (auto& [slot, entry] : entries_) newest_->entries.push_back(std::move(entry));
 }
 
 std::shared_ptr<const void> ExtentMap::Hold() const {
   MutexLock lock(mutex_);
   return newest_;
+}
+
+void ExtentMap::Put(uint32_t slot, Entry entry) {
+  Entry& there = entries_[slot];
+  if (!there.map.empty() && newest_.use_count() > 1) {
+    const auto next = std::make_shared<Retired>();
+    newest_->entries.push_back(std::move(there));
+    newest_->next = next;
+    newest_ = next;
+  }
+  there = std::move(entry);
+}
+
+absl::Status ExtentMap::PutPair(const shm::DeviceExtentNotice& notice, std::vector<UniqueFd> fds) {
+  const std::string_view uuid(notice.device_uuid);  // has its zero
+  const auto device = std::find_if(devices_.begin(), devices_.end(),
+                                   [&](device::Device* one) { return one->facts().uuid == uuid; });
+  if (device == devices_.end()) {
+    return FailedPrecondition(
+        "rows lie on a device that is not among ConnectOptions::devices: uuid={} devices={}", uuid,
+        devices_.size());
+  }
+  const bool kept = notice.extent_kind == static_cast<uint32_t>(shm::ExtentKind::kKept);
+  Entry entry;
+  entry.access = kept ? Access::kReadOnly : Access::kReadWrite;
+  entry.generation = notice.generation;
+  entry.device = *device;
+  entry.group_bytes = notice.group_bytes;
+  entry.trailer_bytes = notice.trailer_bytes;
+  KVASIR_ASSIGN_OR_RETURN(entry.map, MappedRegion::Map(fds[0], notice.bytes, entry.access));
+  KVASIR_ASSIGN_OR_RETURN(
+      entry.rows, (*device)->ImportExtent(std::move(fds[1]), notice.rows_bytes, entry.access));
+  Put(notice.slot, std::move(entry));
+  return absl::OkStatus();
 }
 
 absl::Status ExtentMap::ReceiveOne(Instant deadline) {
@@ -38,51 +73,89 @@ absl::Status ExtentMap::ReceiveOne(Instant deadline) {
       const bool readable,
       WaitReadable(socket_.get(), static_cast<int>(std::max<int64_t>(0, left.count()))));
   if (!readable) return DeadlineExceeded("no word from the daemon on the data socket");
-  std::array<std::byte, sizeof(shm::ExtentNotice) + 1> buffer{};
+  std::array<std::byte, sizeof(shm::DeviceExtentNotice) + 1> buffer{};
   KVASIR_ASSIGN_OR_RETURN(ReceivedMessage message, ReceiveMessage(socket_, buffer));
-  KVASIR_ASSIGN_OR_RETURN(const shm::ExtentNotice notice,
-                          shm::ParseExtentNotice({std::span(buffer).first(message.bytes),
-                                                  message.truncated, message.fds.size()}));
-  const bool kept = notice.extent_kind == static_cast<uint32_t>(shm::ExtentKind::kKept);
-  const Access access = kept ? Access::kReadOnly : Access::kReadWrite;
-  KVASIR_ASSIGN_OR_RETURN(MappedRegion map,
-                          MappedRegion::Map(message.fds[0], notice.bytes, access));
-  Entry& entry = entries_[notice.slot];
-  if (!entry.map.empty() && newest_.use_count() > 1) {
-    const auto next = std::make_shared<Retired>();
-    newest_->maps.push_back(std::move(entry.map));
-    newest_->next = next;
-    newest_ = next;
+  const shm::DataMessage data{std::span(buffer).first(message.bytes), message.truncated,
+                              message.fds.size()};
+  if (shm::IsDeviceExtentNotice(data)) {
+    KVASIR_ASSIGN_OR_RETURN(const shm::DeviceExtentNotice notice,
+                            shm::ParseDeviceExtentNotice(data));
+    return PutPair(notice, std::move(message.fds));
   }
-  entry = {std::move(map), notice.generation, access};
+  KVASIR_ASSIGN_OR_RETURN(const shm::ExtentNotice notice, shm::ParseExtentNotice(data));
+  const bool kept = notice.extent_kind == static_cast<uint32_t>(shm::ExtentKind::kKept);
+  Entry entry;
+  entry.access = kept ? Access::kReadOnly : Access::kReadWrite;
+  entry.generation = notice.generation;
+  KVASIR_ASSIGN_OR_RETURN(entry.map, MappedRegion::Map(message.fds[0], notice.bytes, entry.access));
+  Put(notice.slot, std::move(entry));
   return absl::OkStatus();
+}
+
+absl::StatusOr<const ExtentMap::Entry*> ExtentMap::EntryOf(uint32_t slot, uint32_t generation,
+                                                           Instant deadline) {
+  for (;;) {
+    const auto found = entries_.find(slot);
+    if (found != entries_.end() && found->second.generation == generation) return &found->second;
+    KVASIR_RETURN_IF_ERROR(ReceiveOne(deadline));
+  }
 }
 
 absl::StatusOr<std::byte*> ExtentMap::At(uint32_t slot, uint32_t generation, uint64_t offset,
                                          uint64_t bytes, Instant deadline, Access access) {
   MutexLock lock(mutex_);
-  for (;;) {
-    const auto found = entries_.find(slot);
-    if (found != entries_.end() && found->second.generation == generation) {
-      const MappedRegion& map = found->second.map;
-      if (offset > map.bytes() || bytes > map.bytes() - offset) {
-        return DataLoss("block lies outside its extent: offset={} bytes={} extent_bytes={}", offset,
-                        bytes, map.bytes());
+  KVASIR_ASSIGN_OR_RETURN(const Entry* const entry, EntryOf(slot, generation, deadline));
+  if (entry->rows != nullptr) {
+    return DataLoss("block of host memory lies in an extent of a device: extent={} offset={}", slot,
+                    offset);
+  }
+  if (offset > entry->map.bytes() || bytes > entry->map.bytes() - offset) {
+    return DataLoss("block lies outside its extent: offset={} bytes={} extent_bytes={}", offset,
+                    bytes, entry->map.bytes());
+  }
+  if (access == Access::kReadWrite && entry->access != Access::kReadWrite) {
+    return DataLoss("block to be written lies in an extent of kept rows: extent={} offset={}", slot,
+                    offset);
+  }
+  return entry->map.data() + offset;
+}
+
+absl::StatusOr<GroupPlace> ExtentMap::GroupAt(uint32_t slot, uint32_t generation, uint64_t offset,
+                                              const shm::GroupGeometry& geometry, Instant deadline,
+                                              Access access) {
+  {
+    MutexLock lock(mutex_);
+    KVASIR_ASSIGN_OR_RETURN(const Entry* const entry, EntryOf(slot, generation, deadline));
+    if (entry->rows != nullptr) {
+      // That both halves hold equally many groups has been judged (ParseDeviceExtentNotice).
+      if (entry->group_bytes != geometry.pos_off ||
+          entry->trailer_bytes != geometry.bytes - geometry.pos_off ||
+          offset % entry->group_bytes != 0 || offset >= entry->rows->bytes()) {
+        return DataLoss(
+            "block is no group of its extent: extent={} offset={} group_bytes={} rows_bytes={} "
+            "wanted_bytes={}",
+            slot, offset, entry->group_bytes, entry->rows->bytes(), geometry.pos_off);
       }
-      if (access == Access::kReadWrite && found->second.access != Access::kReadWrite) {
+      if (access == Access::kReadWrite && entry->access != Access::kReadWrite) {
         return DataLoss("block to be written lies in an extent of kept rows: extent={} offset={}",
                         slot, offset);
       }
-      return map.data() + offset;
+      return GroupPlace{entry->rows->address() + offset,
+                        entry->map.data() + offset / entry->group_bytes * entry->trailer_bytes,
+                        entry->device};
     }
-    KVASIR_RETURN_IF_ERROR(ReceiveOne(deadline));
   }
+  KVASIR_ASSIGN_OR_RETURN(std::byte* const base,
+                          At(slot, generation, offset, geometry.bytes, deadline, access));
+  return GroupPlace{base, base + geometry.pos_off, nullptr};
 }
 
 uint64_t ExtentMap::mapped_bytes() const {
   MutexLock lock(mutex_);
   uint64_t bytes = 0;
-  for (const auto& [slot, entry] : entries_) bytes += entry.map.bytes();
+  for (const auto& [slot, entry] : entries_) {
+    bytes += entry.map.bytes() + (entry.rows == nullptr ? 0 : entry.rows->bytes());
+  }
   return bytes;
 }
 

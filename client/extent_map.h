@@ -1,4 +1,5 @@
-// ExtentMap: the extents that the daemon has handed to this process, mapped, by slot.
+// ExtentMap: the extents that the daemon has handed to this process, mapped, by slot. Rows of a
+// pair are imported by the device that has them.
 #ifndef KVASIR_CLIENT_EXTENT_MAP_H_
 #define KVASIR_CLIENT_EXTENT_MAP_H_
 
@@ -6,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include <absl/status/status.h>
@@ -15,15 +17,27 @@
 #include "base/mapped_region.h"
 #include "base/mutex.h"
 #include "base/unix_socket.h"
+#include "device/device.h"
+#include "proto/shm/group_geometry.h"
+#include "proto/shm/layout.h"
 
 namespace kvasir {
+
+// Where a group lies. Planes of a pair are addresses of its device.
+struct GroupPlace {
+  std::byte* planes = nullptr;
+  std::byte* trailer = nullptr;      // what lies at pos_off of its geometry
+  device::Device* device = nullptr;  // null: host memory
+};
 
 // Thread-safe. A mapping lives until another extent takes its slot, at most as long as the map, and
 // longer where somebody holds it.
 class ExtentMap {
  public:
-  // Reads extent notices from `socket`, which must outlive it.
-  explicit ExtentMap(const UniqueFd& socket) : socket_(socket) {}
+  // Reads extent notices from `socket`. It and the devices, each of another uuid, must outlive it
+  // and what is held of it.
+  explicit ExtentMap(const UniqueFd& socket, std::vector<device::Device*> devices = {})
+      : socket_(socket), devices_(std::move(devices)) {}
   ~ExtentMap();
   ExtentMap(const ExtentMap&) = delete;
   ExtentMap& operator=(const ExtentMap&) = delete;
@@ -39,24 +53,41 @@ class ExtentMap {
   absl::StatusOr<std::byte*> At(uint32_t slot, uint32_t generation, uint64_t offset, uint64_t bytes,
                                 Instant deadline, Access access = Access::kReadOnly);
 
-  uint64_t mapped_bytes() const;
+  // The group of this geometry at `offset`, in host memory or of a pair. Errors: as At();
+  // kFailedPrecondition where the rows lie on a device that this process has not got.
+  absl::StatusOr<GroupPlace> GroupAt(uint32_t slot, uint32_t generation, uint64_t offset,
+                                     const shm::GroupGeometry& geometry, Instant deadline,
+                                     Access access = Access::kReadOnly);
+
+  uint64_t mapped_bytes() const;  // of host memory and of devices
 
  private:
   struct Entry {
     MappedRegion map;
     uint32_t generation = 0;
     Access access = Access::kReadOnly;
+    // Of a pair; null: all is in `map`.
+    std::unique_ptr<device::DeviceExtent> rows = {};
+    device::Device* device = nullptr;
+    uint64_t group_bytes = 0, trailer_bytes = 0;
   };
   // Mappings that went out of use while this was the newest of its kind. Each holds the next one,
   // so that the holder of one holds all that went out of use since.
   struct Retired {
     ~Retired();
-    std::vector<MappedRegion> maps;
+    std::vector<Entry> entries;
     std::shared_ptr<Retired> next;
   };
   absl::Status ReceiveOne(Instant deadline) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The slot's entry, once its notice is there.
+  absl::StatusOr<const Entry*> EntryOf(uint32_t slot, uint32_t generation, Instant deadline)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Put(uint32_t slot, Entry entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status PutPair(const shm::DeviceExtentNotice& notice, std::vector<UniqueFd> fds)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const UniqueFd& socket_;
+  const std::vector<device::Device*> devices_;
   mutable Mutex mutex_;
   std::map<uint32_t, Entry> entries_ ABSL_GUARDED_BY(mutex_);
   // Shared with holds.

@@ -38,6 +38,9 @@ struct ModelSpec {
   // Rows of prefill in a second; 0: unknown. A prefix that would take longer to read back from a
   // disk or another host is then not offered.
   double prefill_rows_per_s = 0;
+  // In whose memory its rows lie: the name of a [[gpu]] of the daemon's; "": in host memory. Needs
+  // ConnectOptions::devices.
+  std::string pool;
 };
 
 // BLAKE2b-256 of a file's bytes: the weights digest of a model in one file.

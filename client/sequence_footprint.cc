@@ -25,8 +25,9 @@ absl::StatusOr<Sequence::Footprint> SequenceState::MeasureFootprint() {
   footprint.version = table_.version;
   footprint.held_bytes = unseen_bytes_;
   for (const LaneViews& lane : lanes_) {
-    std::set<std::pair<const std::byte*, uint64_t>> groups;  // base of the positions identifies one
-    for (const std::byte* base : lane.block_base) groups.emplace(base, lane.recent_block.bytes);
+    std::set<std::pair<const std::byte*, uint64_t>>
+        groups;  // the address of the positions is one's name
+    for (const std::byte* base : lane.trailers) groups.emplace(base, lane.recent_block.bytes);
     footprint.held_bytes += lane.report_geometry.bytes;
     for (const shm::VersionDesc& desc : board_.v) {
       if (desc.version == 0 || desc.version < table_.version) continue;
@@ -39,10 +40,10 @@ absl::StatusOr<Sequence::Footprint> SequenceState::MeasureFootprint() {
         const shm::RunEntry run = runs[r];
         KVASIR_ASSIGN_OR_RETURN(const shm::GroupGeometry* const geometry, GeometryOf(lane, run));
         KVASIR_ASSIGN_OR_RETURN(
-            const std::byte* const base,
-            session_->extents->At(run.extent, run.generation, run.group_off, geometry->bytes,
-                                  session_->DeadlineFromNow()));
-        groups.emplace(base, geometry->bytes);
+            const GroupPlace place,
+            session_->extents->GroupAt(run.extent, run.generation, run.group_off, *geometry,
+                                       session_->DeadlineFromNow()));
+        groups.emplace(place.trailer, geometry->bytes);
       }
     }
     for (const auto& [base, bytes] : groups) footprint.held_bytes += bytes;

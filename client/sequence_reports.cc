@@ -236,14 +236,14 @@ void SequenceState::AddStepMass(LaneViews& lane, uint64_t rows) {
     for (uint64_t i = 0; i < count; ++i) sums[i] = sums[i] * fade + step[i];
   };
   const uint64_t slots = model_.slots_per_block;
+  const uint64_t mass_off = lane.recent_block.mass_off - lane.recent_block.pos_off;
   const uint64_t kept = std::min(lane.kept_rows, shape.kept_rows_max);
   for (uint32_t set = 0; set < shape.mass_sets; ++set) {
     add(lane.report + lane.report_geometry.MassOffset(set),
         lane.kept_mass.data() + set * lane.kept_rows, kept);
     const float* const step = lane.recent_mass.data() + set * lane.recent_mass_rows;
     for (uint64_t block = 0; block * slots < lane.recent_mass_rows; ++block) {
-      add(lane.block_base[block] + lane.recent_block.mass_off + 4 * set * slots,
-          step + block * slots, slots);
+      add(lane.trailers[block] + mass_off + 4 * set * slots, step + block * slots, slots);
     }
   }
 }

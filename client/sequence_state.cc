@@ -95,14 +95,14 @@ absl::Status SequenceState::LoadRuns(LaneViews& lane, const shm::LaneSpan& span)
   for (uint32_t r = 0; r < span.runs; ++r) {
     const shm::RunEntry run = runs[r];  // what is judged is what is used
     KVASIR_ASSIGN_OR_RETURN(const shm::GroupGeometry* const geometry, GeometryOf(lane, run));
-    KVASIR_ASSIGN_OR_RETURN(const std::byte* const base,
-                            session_->extents->At(run.extent, run.generation, run.group_off,
-                                                  geometry->bytes, session_->DeadlineFromNow()));
+    KVASIR_ASSIGN_OR_RETURN(const GroupPlace place,
+                            session_->extents->GroupAt(run.extent, run.generation, run.group_off,
+                                                       *geometry, session_->DeadlineFromNow()));
     if (geometry == &lane.record_block) {
-      AddRecord(lane, run, base);
+      AddRecord(lane, run, place);
       if ((run.flags & shm::kRunWindowed) != 0) continue;  // no kept rows
     } else {
-      AddKept(lane, run, *geometry, base);
+      AddKept(lane, run, *geometry, place);
     }
     kept_rows += run.rows;
   }
@@ -112,48 +112,50 @@ absl::Status SequenceState::LoadRuns(LaneViews& lane, const shm::LaneSpan& span)
 }
 
 void SequenceState::AddKept(LaneViews& lane, const shm::RunEntry& run,
-                            const shm::GroupGeometry& geometry, const std::byte* base) {
+                            const shm::GroupGeometry& geometry, const GroupPlace& place) {
+  const uint64_t tok_off = geometry.tok_off - geometry.pos_off;
   for (size_t l = 0; l < lane.layers.size(); ++l) {
     const shm::LayerRowBytes bytes = geometry.row_bytes[l];
     KeptRunView view;
-    view.k = base + geometry.k_off[l] + uint64_t{run.first_slot} * bytes.k;
-    view.v = base + geometry.v_off[l] + uint64_t{run.first_slot} * bytes.v;
+    view.k = place.planes + geometry.k_off[l] + uint64_t{run.first_slot} * bytes.k;
+    view.v = place.planes + geometry.v_off[l] + uint64_t{run.first_slot} * bytes.v;
     view.rows = run.rows;
     view.k_stride = bytes.k;
     view.v_stride = bytes.v;
     view.query_offset = run.query_offset;
     view.query_max = run.query_max;
     const uint64_t at = uint64_t{lane.first_column[l]} * geometry.slots + run.first_slot;
-    view.positions = reinterpret_cast<const uint32_t*>(base + geometry.pos_off) + at;
-    view.tokens = reinterpret_cast<const uint32_t*>(base + geometry.tok_off) + at;
+    view.positions = reinterpret_cast<const uint32_t*>(place.trailer) + at;
+    view.tokens = reinterpret_cast<const uint32_t*>(place.trailer + tok_off) + at;
     view.v_bits = geometry.v_bits;
     view.head_stride = lane.heads_keep_own ? geometry.slots : 0;
     lane.kept[l].push_back(view);
   }
 }
 
-void SequenceState::AddRecord(LaneViews& lane, const shm::RunEntry& run, const std::byte* base) {
+void SequenceState::AddRecord(LaneViews& lane, const shm::RunEntry& run, const GroupPlace& place) {
   const shm::GroupGeometry& geometry = lane.record_block;
+  const uint64_t tok_off = geometry.tok_off - geometry.pos_off;
   for (size_t l = 0; l < lane.layers.size(); ++l) {
     RecordView view;
-    view.k = base + geometry.k_off[l];
-    view.v = base + geometry.v_off[l];
+    view.k = place.planes + geometry.k_off[l];
+    view.v = place.planes + geometry.v_off[l];
     view.first_slot = run.first_slot;
     view.rows = run.rows;
     view.windowed = (run.flags & shm::kRunWindowed) != 0;
     view.first_row = run.first_row;
     view.query_offset = run.query_offset;
     view.query_max = run.query_max;
-    view.positions = reinterpret_cast<const uint32_t*>(base + geometry.pos_off) + run.first_slot;
-    view.tokens = reinterpret_cast<const uint32_t*>(base + geometry.tok_off) + run.first_slot;
+    view.positions = reinterpret_cast<const uint32_t*>(place.trailer) + run.first_slot;
+    view.tokens = reinterpret_cast<const uint32_t*>(place.trailer + tok_off) + run.first_slot;
     lane.records[l].push_back(view);
   }
 }
 
 void SequenceState::ShiftRecent(LaneViews& lane, uint64_t first_block) {
-  const uint64_t gone = std::min<uint64_t>(first_block - lane.first_block, lane.block_base.size());
+  const uint64_t gone = std::min<uint64_t>(first_block - lane.first_block, lane.trailers.size());
   const auto count = static_cast<ptrdiff_t>(gone);
-  lane.block_base.erase(lane.block_base.begin(), lane.block_base.begin() + count);
+  lane.trailers.erase(lane.trailers.begin(), lane.trailers.begin() + count);
   for (auto& views : lane.recent) views.erase(views.begin(), views.begin() + count);
   lane.first_block = first_block;
 }
@@ -175,22 +177,22 @@ absl::Status SequenceState::ExtendRecent() {
       return DataLoss("more rows are granted than the directory has: id={} granted={} dir_cap={}",
                       id_, granted, dir_cap);
     }
-    for (uint64_t block = lane.first_block + lane.block_base.size(); block < blocks; ++block) {
+    for (uint64_t block = lane.first_block + lane.trailers.size(); block < blocks; ++block) {
       const shm::RecentRef ref = dir[i * dir_cap + block % dir_cap];
       if (ref.group_off % kPageBytes != 0) {
         return DataLoss("recent block is misaligned: id={} off={}", id_, ref.group_off);
       }
       KVASIR_ASSIGN_OR_RETURN(
-          std::byte* const base,
-          session_->extents->At(ref.extent, ref.generation, ref.group_off, lane.recent_block.bytes,
-                                session_->DeadlineFromNow(), Access::kReadWrite));
-      lane.block_base.push_back(base);
+          const GroupPlace place,
+          session_->extents->GroupAt(ref.extent, ref.generation, ref.group_off, lane.recent_block,
+                                     session_->DeadlineFromNow(), Access::kReadWrite));
+      lane.trailers.push_back(place.trailer);
       for (size_t l = 0; l < lane.layers.size(); ++l) {
         lane.recent[l].push_back(
-            {base + lane.recent_block.k_off[l], base + lane.recent_block.v_off[l]});
+            {place.planes + lane.recent_block.k_off[l], place.planes + lane.recent_block.v_off[l]});
       }
       if (lane.recent_block.trailer.mass_sets > 0) {  // may have been another sequence's
-        std::memset(base + lane.recent_block.mass_off, 0,
+        std::memset(place.trailer + lane.recent_block.mass_off - lane.recent_block.pos_off, 0,
                     size_t{4} * lane.recent_block.trailer.mass_sets * model_.slots_per_block);
       }
     }
@@ -292,11 +294,11 @@ absl::Status SequenceState::Commit(std::span<const uint32_t> ids) {
         ids.size(), begun_);
   }
   LaneViews& first = lanes_.front();  // ids go into the first lane's trailers
+  const uint64_t tok_off = first.recent_block.tok_off - first.recent_block.pos_off;
   const uint64_t slots = model_.slots_per_block;
   for (size_t i = 0; i < ids.size(); ++i) {
     const uint64_t row = rows_ + i;
-    std::memcpy(first.block_base[row / slots - first.first_block] + first.recent_block.tok_off +
-                    4 * (row % slots),
+    std::memcpy(first.trailers[row / slots - first.first_block] + tok_off + 4 * (row % slots),
                 &ids[i], 4);
   }
   for (LaneViews& lane : lanes_) AddStepMass(lane, ids.size());
@@ -348,8 +350,8 @@ absl::Status SequenceState::StartOver(uint64_t rows, uint32_t uid) {
   for (LaneViews& lane : lanes_) {
     const uint64_t blocks = granted / model_.slots_per_block;
     const uint64_t left = blocks - std::min(blocks, lane.first_block);
-    if (lane.block_base.size() <= left) continue;
-    lane.block_base.resize(left);
+    if (lane.trailers.size() <= left) continue;
+    lane.trailers.resize(left);
     for (auto& views : lane.recent) views.resize(left);
   }
   granted_ = changed ? 0 : std::min(granted_, granted);  // 0: the directory is read anew

@@ -69,7 +69,7 @@ class SequenceState {
     uint64_t recent_mass_rows = 0;                     // from recent_base on
     std::vector<std::vector<KeptRunView>> kept;        // [layer of the lane]
     std::vector<std::vector<RecentBlockView>> recent;  // [layer of the lane]
-    std::vector<std::byte*> block_base;                // group addresses, from first_block on
+    std::vector<std::byte*> trailers;                  // of the blocks, from first_block on
     uint64_t first_block = 0;
     uint64_t kept_rows = 0, window = 0, recent_first = 0;
     std::vector<uint64_t> sticky;
@@ -90,8 +90,8 @@ class SequenceState {
   absl::Status LoadTable();
   absl::Status LoadRuns(LaneViews& lane, const shm::LaneSpan& span);
   static void AddKept(LaneViews& lane, const shm::RunEntry& run, const shm::GroupGeometry& geometry,
-                      const std::byte* base);
-  static void AddRecord(LaneViews& lane, const shm::RunEntry& run, const std::byte* base);
+                      const GroupPlace& place);
+  static void AddRecord(LaneViews& lane, const shm::RunEntry& run, const GroupPlace& place);
   absl::Status OpenRecords(LaneViews& lane, const v1::LaneRecords& opened);
   // Makes the lane's `bytes` of rows those of kept groups.
   absl::Status OpenValueCodes(const LaneViews& lane, const v1::LaneValueCodes& opened,

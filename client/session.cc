@@ -7,6 +7,7 @@
 
 #include "base/shortage.h"
 #include "base/status_macros.h"
+#include "client/device_rows.h"
 #include "client/ring_calls.h"
 #include "client/sequence_state.h"
 #include "client/session_state.h"
@@ -123,6 +124,16 @@ absl::Status WriteOrCheckProbe(std::byte* base, const shm::GroupGeometry& geomet
   return absl::OkStatus();
 }
 
+// Likewise, wherever the group lies: on a device by way of a copy.
+absl::Status Probe(const GroupPlace& place, const shm::GroupGeometry& geometry, uint64_t seed,
+                   bool write) {
+  if (place.device == nullptr) return WriteOrCheckProbe(place.planes, geometry, seed, write);
+  std::vector<std::byte> copy(geometry.pos_off);
+  if (!write) KVASIR_RETURN_IF_ERROR(ReadDevice(*place.device, place.planes, copy));
+  KVASIR_RETURN_IF_ERROR(WriteOrCheckProbe(copy.data(), geometry, seed, write));
+  return write ? WriteDevice(*place.device, copy, place.planes) : absl::OkStatus();
+}
+
 void Fill(const PrefixOptions& prefix, v1::PrefixKey* out) {
   out->mutable_tokens()->Add(prefix.tokens.begin(), prefix.tokens.end());
   for (const TokenDigest& one : prefix.digests) {
@@ -168,33 +179,35 @@ absl::StatusOr<std::unique_ptr<Session>> Session::Connect(const ConnectOptions& 
   ::sodium_bin2hex(hex.data(), hex.size(), welcome.token, sizeof(welcome.token));
   state->channel =
       std::make_unique<ControlChannel>(options.control_socket, hex.data(), options.deadline);
-  state->extents = std::make_unique<ExtentMap>(state->socket);
+  state->extents = std::make_unique<ExtentMap>(state->socket, options.devices);
   return std::unique_ptr<Session>(new Session(std::move(state)));
 }
 
 absl::StatusOr<ModelHandle> Session::RegisterModel(const ModelSpec& spec) {
   v1::RegisterModelRequest request;
   Fill(spec, request.mutable_spec());
+  request.set_pool(spec.pool);
   v1::RegisterModelResponse response;
   KVASIR_RETURN_IF_ERROR(
       state_->channel->Call(&v1::KvCache::Stub::RegisterModel, request, &response));
   ClientModel model = ModelOf(spec, response.slots_per_block());
   const shm::GroupGeometry geometry =
       shm::MakeGroupGeometry(model.row_bytes, model.slots_per_block);
-  KVASIR_ASSIGN_OR_RETURN(std::byte* const probe,
-                          state_->extents->At(response.probe_extent(), response.probe_generation(),
-                                              response.probe_offset(), geometry.bytes,
-                                              state_->DeadlineFromNow(), Access::kReadWrite));
+  KVASIR_ASSIGN_OR_RETURN(
+      const GroupPlace place,
+      state_->extents->GroupAt(response.probe_extent(), response.probe_generation(),
+                               response.probe_offset(), geometry, state_->DeadlineFromNow(),
+                               Access::kReadWrite));
   v1::ProbeLayoutRequest probe_request;
   probe_request.set_model_id(response.model_id());
   uint64_t seed = 0;
   KVASIR_RETURN_IF_ERROR(FillRandom(&seed, sizeof(seed)));
   probe_request.set_seed(seed);
-  KVASIR_RETURN_IF_ERROR(WriteOrCheckProbe(probe, geometry, seed, true));
+  KVASIR_RETURN_IF_ERROR(Probe(place, geometry, seed, true));
   v1::ProbeLayoutResponse probe_response;
   KVASIR_RETURN_IF_ERROR(
       state_->channel->Call(&v1::KvCache::Stub::ProbeLayout, probe_request, &probe_response));
-  KVASIR_RETURN_IF_ERROR(WriteOrCheckProbe(probe, geometry, probe_response.seed(), false));
+  KVASIR_RETURN_IF_ERROR(Probe(place, geometry, probe_response.seed(), false));
   MutexLock lock(state_->mutex);
   state_->models[response.model_id()] = std::move(model);
   return ModelHandle{response.model_id(), response.slots_per_block(), response.model_fingerprint()};

@@ -27,6 +27,7 @@
 #include "client/prefix.h"
 #include "client/prefix_lease.h"
 #include "client/sequence.h"
+#include "device/device.h"
 
 namespace kvasir {
 
@@ -36,6 +37,10 @@ struct ConnectOptions {
   std::chrono::milliseconds deadline{10'000};  // of every call and every wait
   // What is called at block borders goes through shared memory, else by gRPC as all the rest.
   bool use_ring = true;
+  // Devices of this process, for models whose rows lie in a device's memory
+  // (ModelSpec::pool): extents are imported by the one with the daemon's uuid. They outlive the
+  // session and what it gave.
+  std::vector<device::Device*> devices = {};
   // How long a call looks for its answer before it sleeps; nothing: as the daemon says.
   std::optional<std::chrono::nanoseconds> spin = {};
 };

@@ -49,6 +49,13 @@ std::vector<std::string> ConfigWarnings(const Config& config) {
   if (server.metrics_allow_remote && !server.metrics_listen.empty()) {
     out.push_back("server.metrics_allow_remote: anybody who reaches the port can read metrics");
   }
+  for (const Config::Gpu& gpu : config.gpus) {
+    if (gpu.device != "host") continue;
+    out.push_back(fmt::format(
+        "gpu.device is host: memory that stands in for a device's, beside memory.pool_bytes: "
+        "gpu={}",
+        gpu.name));
+  }
   if (config.memory.lock == Config::Memory::Lock::kOff) {
     out.push_back("memory.lock is off: the pool may be swapped out");
   }

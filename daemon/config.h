@@ -27,6 +27,7 @@ namespace kvasir {
 inline constexpr int kConfigErrorsMax = 50;
 inline constexpr uint64_t kConfigFileBytesMax = kMiB;
 inline constexpr uint64_t kConfigTenantsMax = 1024;
+inline constexpr uint64_t kConfigGpusMax = 64;
 inline constexpr uint64_t kConfigRungsMax = 8;     // of a ladder, as text
 inline constexpr uint64_t kConfigCgroupsMax = 64;  // of one tenant
 
@@ -121,6 +122,25 @@ struct Config {
     friend bool operator==(const Admin&, const Admin&) = default;
   };
 
+  // A device whose memory the daemon owns a part of.
+  struct Gpu {
+    std::string name;
+    std::string device;  // "cuda:0", "GPU-<uuid>", or "host": host memory that behaves like one
+    uint64_t pool_bytes = kGiB;
+    uint64_t extent_bytes = 32 * kMiB;
+    uint64_t recent_extent_bytes = 4 * kMiB;
+    friend bool operator==(const Gpu&, const Gpu&) = default;
+  };
+
+  // What a tenant may have of one of them.
+  struct TenantGpu {
+    std::string name;  // of the Gpu
+    uint64_t reserved_bytes = 0;
+    uint64_t limit_bytes = 0;
+    uint32_t weight = 1;
+    friend bool operator==(const TenantGpu&, const TenantGpu&) = default;
+  };
+
   // As parsed, limit_bytes and retention are never empty: what is left out is filled in from
   // memory.pool_bytes and retention.default.
   struct Tenant {
@@ -143,6 +163,7 @@ struct Config {
     std::vector<std::string> cgroups = {};  // patterns, as CheckCgroupPattern() says
     uint64_t reserved_bytes = 0;
     uint32_t weight = 1;
+    std::vector<TenantGpu> gpus = {};  // as parsed one for each of `gpus`, in their order
     friend bool operator==(const Tenant&, const Tenant&) = default;
   };
 
@@ -153,6 +174,7 @@ struct Config {
   Prefix prefix;
   Tier tier;
   Admin admin;
+  std::vector<Gpu> gpus;
   std::vector<Tenant> tenants;
   friend bool operator==(const Config&, const Config&) = default;
 };

@@ -28,6 +28,7 @@ class Checker {
     CheckMemory();
     CheckTier();
     CheckTenants();
+    CheckGpus();
   }
 
  private:
@@ -160,6 +161,47 @@ class Checker {
                                   "min_bytes={} (memory.recent_extent_bytes)",
                                   prefix, tenant.limit_bytes, config_.memory.recent_extent_bytes));
       }
+    }
+  }
+
+  void CheckGpus() {
+    std::set<std::string> names, devices;
+    for (size_t i = 0; i < config_.gpus.size(); ++i) {
+      const Config::Gpu& gpu = config_.gpus[i];
+      const std::string prefix = fmt::format("gpu[{}].", i);
+      if (!names.insert(gpu.name).second) {
+        findings_.Add(
+            LineOf(prefix + "name"),
+            fmt::format("duplicate gpu: key={}name given=\"{}\" bound=unique", prefix, gpu.name));
+      }
+      if (gpu.device != "host" && !devices.insert(gpu.device).second) {
+        findings_.Add(LineOf(prefix + "device"),
+                      fmt::format("a device of two pools: key={}device given=\"{}\" bound=unique",
+                                  prefix, gpu.device));
+      }
+      RequireAtMost(prefix + "extent_bytes", gpu.extent_bytes, prefix + "pool_bytes",
+                    gpu.pool_bytes);
+      RequireAtMost(prefix + "recent_extent_bytes", gpu.recent_extent_bytes,
+                    prefix + "extent_bytes", gpu.extent_bytes);
+      CheckTenantsOf(gpu, i, prefix);
+    }
+  }
+
+  void CheckTenantsOf(const Config::Gpu& gpu, size_t index, const std::string& prefix) {
+    uint64_t reserved = 0;
+    for (size_t i = 0; i < config_.tenants.size(); ++i) {
+      const Config::TenantGpu& tenant = config_.tenants[i].gpus[index];
+      const std::string key = fmt::format("tenant[{}].gpu.{}.", i, gpu.name);
+      RequireAtMost(key + "reserved_bytes", tenant.reserved_bytes, key + "limit_bytes",
+                    tenant.limit_bytes);
+      RequireAtMost(key + "limit_bytes", tenant.limit_bytes, prefix + "pool_bytes", gpu.pool_bytes);
+      reserved += tenant.reserved_bytes;
+      if (reserved <= gpu.pool_bytes) continue;
+      findings_.Add(LineOf(key + "reserved_bytes"),
+                    fmt::format("tenants reserve more than there is: key={}reserved_bytes "
+                                "together_bytes={} max_bytes={} ({}pool_bytes)",
+                                key, reserved, gpu.pool_bytes, prefix));
+      reserved = 0;  // said once
     }
   }
 

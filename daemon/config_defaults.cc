@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "base/bytes.h"
 
@@ -26,6 +28,18 @@ void FillCounts(const Config& config, const ConfigLines& lines, const std::strin
   fill("models_max", tenant->sessions_max * limits.models_per_session_max, &tenant->models_max);
   fill("snapshots_max", limits.snapshots_per_tenant_max, &tenant->snapshots_max);
   fill("prefixes_max", config.prefix.per_tenant_max, &tenant->prefixes_max);
+}
+
+// One entry for each pool, in their order.
+void FillGpus(const Config& config, Config::Tenant* tenant) {
+  std::vector<Config::TenantGpu> gpus;
+  for (const Config::Gpu& gpu : config.gpus) {
+    const auto said = std::find_if(tenant->gpus.begin(), tenant->gpus.end(),
+                                   [&](const auto& one) { return one.name == gpu.name; });
+    gpus.push_back(said != tenant->gpus.end() ? *said
+                                              : Config::TenantGpu{gpu.name, 0, gpu.pool_bytes, 1});
+  }
+  tenant->gpus = std::move(gpus);
 }
 
 }  // namespace
@@ -63,6 +77,7 @@ void FillConfigDefaults(const ConfigLines& lines, Config* config) {
       tenant.remote_bytes = config->tier.redis_tenant_bytes;
     }
     FillCounts(*config, lines, prefix, &tenant);
+    FillGpus(*config, &tenant);
   }
 }
 

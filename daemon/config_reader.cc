@@ -9,8 +9,8 @@
 
 #include "base/error.h"
 #include "daemon/config_defaults.h"
+#include "daemon/config_forms.h"
 #include "daemon/config_schema.h"
-#include "daemon/core/tenant_rules.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -59,10 +59,11 @@ class Reader {
       : findings_(*findings), checks_(checks) {}
 
   void Read(const toml::table& root) {
+    if (const toml::node* const gpus = root.get("gpu")) ReadGpus(*gpus);  // tenants name them
     for (const auto& [key, node] : root) {
       if (key.str() == "tenant") {
         ReadTenants(node);
-      } else {
+      } else if (key.str() != "gpu") {
         ReadTable(std::string(key.str()), LineOf(key.source()), node);
       }
     }
@@ -86,53 +87,110 @@ class Reader {
     if (known.empty()) {
       findings_.Add(line,
                     fmt::format("unknown {}: key={} "
-                                "known=server,memory,limits,retention,prefix,tier,admin,tenant",
+                                "known=server,memory,limits,retention,prefix,tier,admin,gpu,tenant",
                                 node.is_table() ? "table" : "key", table));
     } else if (!node.is_table()) {
       findings_.Add(
           line, fmt::format("wrong type: key={} given={} expected=a table", table, Shown(node)));
     } else {
-      Config::Tenant unused;
+      ConfigEntry unused;
       ReadKeys(table, table + ".", *node.as_table(), &unused);
     }
   }
 
-  void ReadTenants(const toml::node& node) {
+  // Calls `read(prefix of its keys, the entry)` for each entry of an array of tables, which all
+  // have a name.
+  template <typename ReadOne>
+  void ReadEntries(const std::string& table, const std::string& path, size_t max,
+                   const toml::node& node, const ReadOne& read) {
     const uint32_t line = LineOf(node.source());
     const toml::array* list = node.as_array();
     if (list == nullptr || !(list->empty() || list->is_homogeneous(toml::node_type::table))) {
-      findings_.Add(line, fmt::format("wrong type: key=tenant given={} expected=[[tenant]] tables",
-                                      Shown(node)));
+      findings_.Add(line, fmt::format("wrong type: key={} given={} expected=[[{}]] tables", path,
+                                      Shown(node), table));
       return;
     }
-    if (list->size() > kConfigTenantsMax) {
-      findings_.Add(line, fmt::format("too many tenants: key=tenant given={} max={}", list->size(),
-                                      kConfigTenantsMax));
+    if (list->size() > max) {
+      findings_.Add(line, fmt::format("too many {}s: key={} given={} max={}", table, path,
+                                      list->size(), max));
       return;
     }
+    size_t at = 0;
     for (const toml::node& entry : *list) {
-      const std::string prefix = fmt::format("tenant[{}].", config_.tenants.size());
-      Config::Tenant tenant;
-      ReadKeys("tenant", prefix, *entry.as_table(), &tenant);
+      const std::string prefix = fmt::format("{}[{}].", path, at++);
+      read(prefix, *entry.as_table());
       if (!entry.as_table()->contains("name")) {
         findings_.Add(LineOf(entry.source()), fmt::format("missing key: key={}name", prefix));
       }
-      config_.tenants.push_back(std::move(tenant));
     }
   }
 
+  void ReadTenants(const toml::node& node) {
+    ReadEntries("tenant", "tenant", kConfigTenantsMax, node,
+                [&](const std::string& prefix, const toml::table& table) {
+                  ConfigEntry entry;
+                  ReadKeys("tenant", prefix, table, &entry);
+                  config_.tenants.push_back(std::move(entry.tenant));
+                });
+  }
+
+  void ReadGpus(const toml::node& node) {
+    ReadEntries("gpu", "gpu", kConfigGpusMax, node,
+                [&](const std::string& prefix, const toml::table& table) {
+                  ConfigEntry entry;
+                  ReadKeys("gpu", prefix, table, &entry);
+                  if (!table.contains("device")) {
+                    findings_.Add(LineOf(table.source()),
+                                  fmt::format("missing key: key={}device", prefix));
+                  }
+                  config_.gpus.push_back(std::move(entry.gpu));
+                });
+  }
+
+  // Its lines are found by the pool's name: "tenant[0].gpu.gpu0.weight".
+  void ReadTenantGpus(const std::string& path, const toml::node& node, Config::Tenant* tenant) {
+    ReadEntries("tenant.gpu", path, kConfigGpusMax, node,
+                [&](const std::string& prefix, const toml::table& table) {
+                  ConfigEntry entry;
+                  ReadKeys("tenant.gpu", prefix, table, &entry);
+                  const std::string& name = entry.tenant_gpu.name;
+                  const auto is_it = [&name](const auto& one) { return one.name == name; };
+                  const auto gpu = std::find_if(config_.gpus.begin(), config_.gpus.end(), is_it);
+                  const bool twice = std::any_of(tenant->gpus.begin(), tenant->gpus.end(), is_it);
+                  if (!name.empty() && (gpu == config_.gpus.end() || twice)) {
+                    findings_.Add(lines_[prefix + "name"],
+                                  fmt::format("{}: key={}name given=\"{}\" bound=the name of a "
+                                              "[[gpu]], once",
+                                              twice ? "gpu twice" : "unknown gpu", prefix, name));
+                    return;
+                  }
+                  if (gpu == config_.gpus.end()) return;
+                  if (!table.contains("limit_bytes"))
+                    entry.tenant_gpu.limit_bytes = gpu->pool_bytes;
+                  for (const auto& [key, unused] : table) {
+                    lines_[fmt::format("{}.{}.{}", path, name, key.str())] =
+                        lines_[prefix + std::string(key.str())];
+                  }
+                  tenant->gpus.push_back(std::move(entry.tenant_gpu));
+                });
+  }
+
   void ReadKeys(const std::string& table, const std::string& prefix, const toml::table& from,
-                Config::Tenant* tenant) {
+                ConfigEntry* entry) {
     for (const auto& [name, node] : from) {
       const std::string path = prefix + std::string(name.str());
       const uint32_t line = LineOf(name.source());
+      if (table == "tenant" && name.str() == "gpu") {
+        ReadTenantGpus(path, node, &entry->tenant);
+        continue;
+      }
       const ConfigKey* key = FindConfigKey(table, name.str());
       if (key == nullptr) {
         findings_.Add(line, fmt::format("unknown key: key={} known={}", path, KnownKeys(table)));
         continue;
       }
       lines_[path] = line;
-      ReadValue(Place{*key, path, line}, node, key->value(config_, *tenant));
+      ReadValue(Place{*key, path, line}, node, key->value(config_, *entry));
     }
   }
 
@@ -282,7 +340,7 @@ class Reader {
                     fmt::format("length={} min={} max={}", length, place.key.min, place.key.max));
     }
     if (HasControlBytes(given)) return Refuse(place, "control byte", node, "bound=printable text");
-    if (const auto problem = FormProblem(place.key.kind, given)) {
+    if (const auto problem = FormProblem(place.key.kind, given, checks_)) {
       return Refuse(place, problem->first, node, problem->second);
     }
     *std::get<std::string*>(value) = given;
@@ -302,40 +360,6 @@ class Reader {
           if constexpr (std::is_same_v<Field, std::string>) *field = given;
         },
         value);
-  }
-
-  // What is wrong with the form of a string, and the rule; nothing if it is well.
-  std::optional<std::pair<std::string, std::string>> FormProblem(ConfigKind kind,
-                                                                 const std::string& text) const {
-    constexpr std::string_view kNameBytes = "abcdefghijklmnopqrstuvwxyz0123456789_.-";
-    switch (kind) {
-      case ConfigKind::kSocket:
-        if (text.front() == '/' && text.back() != '/') return std::nullopt;
-        return std::pair("not an absolute path of a file",
-                         "bound=starts with / and ends in a name");
-      case ConfigKind::kFolder:
-        if (text.empty() || text.front() == '/') return std::nullopt;
-        return std::pair("not an absolute path", "bound=empty, or starts with /");
-      case ConfigKind::kName:
-        if (text.find_first_not_of(kNameBytes) == std::string::npos) return std::nullopt;
-        return std::pair("character out of bounds", "bound=a-z 0-9 _ . -");
-      case ConfigKind::kListen:
-        if (text.empty() || ParseListenAddress(text).has_value()) return std::nullopt;
-        return std::pair("not a numeric address and port", "expected=127.0.0.1:9464 or [::1]:9464");
-      case ConfigKind::kRetention:
-      case ConfigKind::kLadder: {
-        const absl::Status status = checks_.retention ? checks_.retention(text) : absl::OkStatus();
-        if (status.ok()) return std::nullopt;
-        return std::pair("bad retention", "reason=" + MessageOf(status));
-      }
-      case ConfigKind::kCgroups: {
-        const absl::Status status = core::CheckCgroupPattern(text);
-        if (status.ok()) return std::nullopt;
-        return std::pair("bad cgroup pattern", "reason=" + MessageOf(status));
-      }
-      default:
-        return std::nullopt;
-    }
   }
 
   ConfigFindings& findings_;

@@ -225,13 +225,18 @@ std::vector<ConfigKey> LimitKeys() {
 std::span<const ConfigKey> ConfigSchema() {
   static const std::vector<ConfigKey> rows = [] {
     std::vector<ConfigKey> all;
-    for (auto keys : {schema::ServerKeys(), schema::MemoryKeys(), schema::LimitKeys(),
-                      schema::TierKeys(), schema::PeopleKeys()}) {
+    for (auto keys :
+         {schema::ServerKeys(), schema::MemoryKeys(), schema::LimitKeys(), schema::TierKeys(),
+          schema::PeopleKeys(), schema::GpuKeys(), schema::TenantGpuKeys()}) {
       all.insert(all.end(), keys.begin(), keys.end());
     }
     return all;
   }();
   return rows;
+}
+
+bool IsConfigArray(std::string_view table) {
+  return table == "gpu" || table == "tenant" || table == "tenant.gpu";
 }
 
 const ConfigKey* FindConfigKey(std::string_view table, std::string_view name) {

@@ -24,6 +24,13 @@ using ConfigValue =
                  LogFormat*, Config::Memory::Lock*, Config::Memory::HugePages*,
                  Config::Memory::Pressure*, Config::Memory::Handover*, std::vector<std::string>*>;
 
+// The entry of an array of tables that a key is of.
+struct ConfigEntry {
+  Config::Tenant tenant;
+  Config::Gpu gpu;
+  Config::TenantGpu tenant_gpu;
+};
+
 // How the text of a value is read and checked, beyond the type of its field.
 enum class ConfigKind {
   kInteger,    // TOML integer
@@ -40,13 +47,14 @@ enum class ConfigKind {
   kIds,        // array of integers, uids or gids as `unit` says
   kCgroups,    // array of patterns, as CheckCgroupPattern() says
   kLadder,     // array of specs in policy grammar
+  kDevice,     // "host", "cuda:<number>" or "GPU-<uuid>"
 };
 
 struct ConfigKey {
-  std::string_view table;  // "server", ...; "tenant" is an array of tables
+  std::string_view table;  // "server", ...; "gpu", "tenant", "tenant.gpu" are arrays of tables
   std::string_view name;
   ConfigKind kind;
-  ConfigValue (*value)(Config& config, Config::Tenant& tenant);
+  ConfigValue (*value)(Config& config, ConfigEntry& entry);
   std::string_view unit = {};  // "bytes", "ms", "rows", ...; "" for what has none
   int64_t min = 0;             // bounds of integers, inclusive; of strings: the length
   int64_t max = 0;
@@ -59,8 +67,11 @@ struct ConfigKey {
   std::string_view sample_note = {};   // and why
 };
 
-// All keys, in the order of the sample file: tables are contiguous, "tenant" comes last.
+// All keys, in the order of the sample file: tables are contiguous, arrays of tables come last.
 std::span<const ConfigKey> ConfigSchema();
+
+// Whether the table is one of an array of tables.
+bool IsConfigArray(std::string_view table);
 
 // The row of a key, or null.
 const ConfigKey* FindConfigKey(std::string_view table, std::string_view name);

@@ -11,13 +11,23 @@
 namespace kvasir::schema {
 
 template <auto kTable, auto kField>
-ConfigValue At(Config& config, Config::Tenant&) {
+ConfigValue At(Config& config, ConfigEntry&) {
   return &((config.*kTable).*kField);
 }
 
 template <auto kField>
-ConfigValue Of(Config&, Config::Tenant& tenant) {
-  return &(tenant.*kField);
+ConfigValue Of(Config&, ConfigEntry& entry) {
+  return &(entry.tenant.*kField);
+}
+
+template <auto kField>
+ConfigValue OfGpu(Config&, ConfigEntry& entry) {
+  return &(entry.gpu.*kField);
+}
+
+template <auto kField>
+ConfigValue OfTenantGpu(Config&, ConfigEntry& entry) {
+  return &(entry.tenant_gpu.*kField);
 }
 
 using C = Config;
@@ -32,8 +42,10 @@ inline constexpr int64_t kTenantSequencesMax = 65536 * 1024;
 inline constexpr int64_t kTenantModelsMax = 65536 * 256;
 inline constexpr int64_t kSpecMax = 4096;  // characters of a retention spec
 
+std::vector<ConfigKey> GpuKeys();
 std::vector<ConfigKey> MemoryKeys();
 std::vector<ConfigKey> PeopleKeys();
+std::vector<ConfigKey> TenantGpuKeys();
 std::vector<ConfigKey> TierKeys();
 
 }  // namespace kvasir::schema

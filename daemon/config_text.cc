@@ -68,8 +68,8 @@ std::string Bounds(const ConfigKey& key) {
 std::string Default(const ConfigKey& key) {
   if (!key.default_note.empty()) return std::string(key.default_note);
   Config config;
-  Config::Tenant tenant;
-  return FormatConfigValue(key, key.value(config, tenant));
+  ConfigEntry entry;
+  return FormatConfigValue(key, key.value(config, entry));
 }
 
 std::string KeyComment(const ConfigKey& key) {
@@ -81,12 +81,33 @@ std::string KeyComment(const ConfigKey& key) {
   return fmt::format("{}{}", Comment(key.description), Comment(fmt::format("({})", facts)));
 }
 
+// One entry of an array of tables, each line behind `mark`.
+std::string EntryAsToml(std::string_view table, std::string_view mark, ConfigEntry entry) {
+  Config unused;
+  std::string out = fmt::format("{}[[{}]]\n", mark, table);
+  for (const ConfigKey& key : ConfigSchema()) {
+    if (key.table != table) continue;
+    out += fmt::format("{}{} = {}\n", mark, key.name,
+                       FormatConfigValue(key, key.value(unused, entry)));
+  }
+  return out;
+}
+
+// Its keys and what they mean, as comments.
+std::string KeysAsSample(std::string_view table) {
+  std::string out;
+  for (const ConfigKey& key : ConfigSchema()) {
+    if (key.table == table) out += fmt::format("#\n# {}:\n{}", key.name, KeyComment(key));
+  }
+  return out;
+}
+
 std::string TablesAsToml(Config config, bool comments) {
   std::string out;
   std::string_view table;
-  Config::Tenant unused;
+  ConfigEntry unused;
   for (const ConfigKey& key : ConfigSchema()) {
-    if (key.table == "tenant") continue;
+    if (IsConfigArray(key.table)) continue;
     if (key.table != table) {
       table = key.table;
       out += fmt::format("{}[{}]\n", out.empty() ? "" : "\n", table);
@@ -131,23 +152,32 @@ std::string FormatConfigValue(const ConfigKey& key, const ConfigValue& value) {
 
 std::string EffectiveConfigToml(const Config& config) {
   std::string out = TablesAsToml(config, /*comments=*/false);
-  Config unused;
-  for (Config::Tenant tenant : config.tenants) {
-    out += "\n[[tenant]]\n";
-    for (const ConfigKey& key : ConfigSchema()) {
-      if (key.table != "tenant") continue;
-      out += fmt::format("{} = {}\n", key.name, FormatConfigValue(key, key.value(unused, tenant)));
+  ConfigEntry entry;
+  for (const Config::Gpu& gpu : config.gpus) {
+    entry.gpu = gpu;
+    out += "\n" + EntryAsToml("gpu", "", entry);
+  }
+  for (const Config::Tenant& tenant : config.tenants) {
+    entry.tenant = tenant;
+    out += "\n" + EntryAsToml("tenant", "", entry);
+    for (const Config::TenantGpu& gpu : tenant.gpus) {
+      entry.tenant_gpu = gpu;
+      out += "\n" + EntryAsToml("tenant.gpu", "", entry);
     }
   }
   return out;
 }
 
 std::string SampleConfigToml() {
-  Config config;
-  Config::Tenant tenant{.name = "team-a",
-                        .uids = {1000},
-                        .limit_bytes = config.memory.pool_bytes,
-                        .retention = config.retention.default_spec};
+  const Config config;
+  ConfigEntry entry;
+  entry.tenant = {.name = "team-a",
+                  .uids = {1000},
+                  .limit_bytes = config.memory.pool_bytes,
+                  .retention = config.retention.default_spec};
+  entry.gpu.name = entry.tenant_gpu.name = "gpu0";
+  entry.gpu.device = "cuda:0";
+  entry.tenant_gpu.limit_bytes = entry.gpu.pool_bytes;
   std::string out =
       "# Configuration of kvasird: every key, at its default where no other value is reasoned.\n"
       "# Sizes are whole bytes, or text with a unit: \"512MiB\" (B, KiB, MiB, GiB, TiB).\n"
@@ -155,17 +185,21 @@ std::string SampleConfigToml() {
       "# Check a changed file with: kvasird --config=FILE --check-config\n\n";
   out += TablesAsToml(config, /*comments=*/true);
   out +=
+      "\n# A device whose memory the daemon owns a part of: one [[gpu]] table for each. Keys of "
+      "it:\n" +
+      KeysAsSample("gpu") +
       "\n# A tenant is who pays for memory; tenants never see each other's. One [[tenant]] table "
       "for\n"
-      "# each. With none and no server.default_tenant nobody can connect. Keys of a tenant:\n";
-  std::string example = "#\n# [[tenant]]\n";
-  for (const ConfigKey& key : ConfigSchema()) {
-    if (key.table != "tenant") continue;
-    out += fmt::format("#\n# {}:\n{}", key.name, KeyComment(key));
-    example +=
-        fmt::format("# {} = {}\n", key.name, FormatConfigValue(key, key.value(config, tenant)));
+      "# each. With none and no server.default_tenant nobody can connect. Keys of a tenant:\n" +
+      KeysAsSample("tenant") +
+      "\n# Of each device a tenant may have all, or what a [[tenant.gpu]] table behind its "
+      "[[tenant]] "
+      "says:\n" +
+      KeysAsSample("tenant.gpu") + "\n";
+  for (const std::string_view table : {"gpu", "tenant", "tenant.gpu"}) {
+    out += (table == "gpu" ? "" : "#\n") + EntryAsToml(table, "# ", entry);
   }
-  return out + example;
+  return out;
 }
 
 std::string ConfigReferenceMarkdown() {

@@ -12,6 +12,9 @@ core::Budget BudgetOf(const Config::Tenant& tenant) {
   budget.remote_bytes = tenant.remote_bytes;
   budget.counts = {tenant.sessions_max, tenant.sequences_max, tenant.models_max,
                    tenant.snapshots_max, tenant.prefixes_max};
+  for (const Config::TenantGpu& gpu : tenant.gpus) {
+    budget.devices.push_back({gpu.name, gpu.reserved_bytes, gpu.limit_bytes, gpu.weight});
+  }
   return budget;
 }
 
@@ -27,6 +30,7 @@ void KeepBudget(const Config::Tenant& from, Config::Tenant* to) {
   to->models_max = from.models_max;
   to->snapshots_max = from.snapshots_max;
   to->prefixes_max = from.prefixes_max;
+  to->gpus = from.gpus;
 }
 
 core::CoreConfig CoreConfigOf(const Config& config) {
@@ -36,7 +40,8 @@ core::CoreConfig CoreConfigOf(const Config& config) {
     core.tenants.push_back({tenant.name, tenant.uids, tenant.limit_bytes, tenant.retention,
                             tenant.is_public, tenant.disk_bytes, tenant.degrade,
                             tenant.reserved_bytes, tenant.weight, tenant.gids, tenant.cgroups,
-                            budget.disk_reserved_bytes, budget.remote_bytes, budget.counts});
+                            budget.disk_reserved_bytes, budget.remote_bytes, budget.counts,
+                            budget.devices});
   }
   core.default_tenant = config.server.default_tenant;
   core.take_back_ms = config.memory.take_back_ms;

@@ -59,6 +59,45 @@ inline constexpr Metric<StatsSnapshot> kDaemonMetrics[] = {
      [](const StatsSnapshot& s) { return static_cast<double>(s.audit_suppressed); }},
 };
 
+// Labels: pool="name", device="uuid".
+inline constexpr Metric<DevicePoolSnapshot> kDevicePoolMetrics[] = {
+    {"kvasir_device_pool_bytes", MetricKind::kGauge, "Size of the pool of a device.",
+     [](const DevicePoolSnapshot& d) { return static_cast<double>(d.pool_bytes); }},
+    {"kvasir_device_pool_charged_bytes", MetricKind::kGauge,
+     "Bytes of extents of the device that tenants own, rounding to its granularity included.",
+     [](const DevicePoolSnapshot& d) { return static_cast<double>(d.charged_bytes); }},
+    {"kvasir_device_pool_waste_bytes", MetricKind::kGauge,
+     "Of the charged bytes, what rounding to the granularity takes.",
+     [](const DevicePoolSnapshot& d) { return static_cast<double>(d.waste_bytes); }},
+    {"kvasir_device_pool_granularity_bytes", MetricKind::kGauge,
+     "An extent of the device takes a multiple of it.",
+     [](const DevicePoolSnapshot& d) { return static_cast<double>(d.granularity_bytes); }},
+    {"kvasir_device_free_bytes", MetricKind::kGauge,
+     "Free memory of the whole device, others' use included; 0 of a device that is lost.",
+     [](const DevicePoolSnapshot& d) { return static_cast<double>(d.device_free_bytes); }},
+    {"kvasir_device_lost", MetricKind::kGauge, "1 if the device was lost, else 0.",
+     [](const DevicePoolSnapshot& d) { return d.lost.empty() ? 0.0 : 1.0; }},
+};
+
+// Labels: tenant="name", pool="name".
+inline constexpr Metric<TenantDeviceSnapshot> kTenantDeviceMetrics[] = {
+    {"kvasir_tenant_device_held_bytes", MetricKind::kGauge,
+     "Rows of the tenant's block groups in the device's memory.",
+     [](const TenantDeviceSnapshot& d) { return static_cast<double>(d.held_bytes); }},
+    {"kvasir_tenant_device_charged_bytes", MetricKind::kGauge,
+     "Bytes of the device's extents that the tenant owns.",
+     [](const TenantDeviceSnapshot& d) { return static_cast<double>(d.charged_bytes); }},
+    {"kvasir_tenant_device_waste_bytes", MetricKind::kGauge,
+     "Of these, what rounding to the granularity takes.",
+     [](const TenantDeviceSnapshot& d) { return static_cast<double>(d.waste_bytes); }},
+    {"kvasir_tenant_device_own_bytes", MetricKind::kGauge,
+     "Of the pool of the device, what it may have however much the others want.",
+     [](const TenantDeviceSnapshot& d) { return static_cast<double>(d.own_bytes); }},
+    {"kvasir_tenant_device_limit_bytes", MetricKind::kGauge,
+     "Most bytes of the device's extents that it may own.",
+     [](const TenantDeviceSnapshot& d) { return static_cast<double>(d.limit_bytes); }},
+};
+
 // A gauge with labels tenant="name" and times="0.125" to "8".
 inline constexpr char kHitRatioName[] = "kvasir_prefix_hit_ratio_at";
 inline constexpr char kHitRatioHelp[] =

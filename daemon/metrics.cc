@@ -100,6 +100,29 @@ void AddTiers(const StatsSnapshot& snapshot, std::vector<prometheus::MetricFamil
   out->push_back(std::move(left_out));
 }
 
+void AddDevices(const StatsSnapshot& snapshot, std::vector<prometheus::MetricFamily>* out) {
+  for (const auto& metric : kDevicePoolMetrics) {
+    prometheus::MetricFamily family = NewFamily(metric);
+    for (const DevicePoolSnapshot& pool : snapshot.device_pools) {
+      prometheus::ClientMetric sample = NewSample(metric, pool);
+      sample.label = {{"pool", pool.pool}, {"device", pool.device_uuid}};
+      family.metric.push_back(std::move(sample));
+    }
+    out->push_back(std::move(family));
+  }
+  for (const auto& metric : kTenantDeviceMetrics) {
+    prometheus::MetricFamily family = NewFamily(metric);
+    for (const TenantSnapshot& tenant : snapshot.tenants) {
+      for (const TenantDeviceSnapshot& device : tenant.devices) {
+        prometheus::ClientMetric sample = NewSample(metric, device);
+        sample.label = {{"tenant", tenant.tenant}, {"pool", device.pool}};
+        family.metric.push_back(std::move(sample));
+      }
+    }
+    out->push_back(std::move(family));
+  }
+}
+
 class SnapshotCollectable final : public prometheus::Collectable {
  public:
   explicit SnapshotCollectable(SnapshotFunction snapshot) : snapshot_(std::move(snapshot)) {}
@@ -150,6 +173,7 @@ std::vector<prometheus::MetricFamily> CollectMetrics(const StatsSnapshot& snapsh
   }
   out.push_back(HitRatios(snapshot));
   AddTiers(snapshot, &out);
+  AddDevices(snapshot, &out);
   return out;
 }
 

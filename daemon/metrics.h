@@ -22,6 +22,29 @@
 
 namespace kvasir {
 
+// What one tenant has of the pool of one device.
+struct TenantDeviceSnapshot {
+  std::string pool;
+  uint64_t held_bytes = 0;
+  uint64_t charged_bytes = 0;
+  uint64_t waste_bytes = 0;  // of charged_bytes, what rounding to the granularity takes
+  uint64_t own_bytes = 0;
+  uint64_t limit_bytes = 0;
+};
+
+struct DevicePoolSnapshot {
+  std::string pool, device_name, device_uuid;
+  uint64_t pool_bytes = 0;
+  uint64_t charged_bytes = 0;
+  uint64_t idle_bytes = 0;
+  uint64_t waste_bytes = 0;
+  uint64_t granularity_bytes = 0;
+  uint64_t extents = 0;
+  uint64_t device_free_bytes = 0;  // of the whole device; 0 of one that is lost
+  uint64_t device_total_bytes = 0;
+  std::string lost;  // why it is; "": it is there
+};
+
 // The same counts as GetStatsResponse of proto/kvasir/v1/admin.proto.
 struct TenantSnapshot {
   std::string tenant;
@@ -70,6 +93,7 @@ struct TenantSnapshot {
   uint64_t suspensions_asked = 0;
   uint32_t calls = 0;  // under way
   uint64_t calls_refused = 0;
+  std::vector<TenantDeviceSnapshot> devices = {};  // by pool
 };
 
 // What one tenant has in one tier.
@@ -109,6 +133,7 @@ struct StatsSnapshot {
   uint64_t unidentified_peers = 0;
   std::vector<TenantSnapshot> tenants;
   std::vector<TierSnapshot> tiers;
+  std::vector<DevicePoolSnapshot> device_pools = {};
   uint64_t audit_acts = 0;
   uint64_t audit_refusals = 0;
   uint64_t audit_suppressed = 0;

@@ -24,6 +24,7 @@
 #include "base/status_macros.h"
 #include "daemon/control/grpc_sleep.h"
 #include "daemon/core_config.h"
+#include "daemon/gpus.h"
 #include "daemon/profiles.h"
 
 #include <grpc/support/time.h>
@@ -196,6 +197,8 @@ absl::Status Server::StartThreads() {
     core.tiers.push_back(adopted);
   }
   core.prefix_secret = secret_;
+  KVASIR_ASSIGN_OR_RETURN(devices_, OpenGpus(config_.gpus));
+  for (const auto& device : devices_) core.devices.push_back(device.get());
   shared_ = std::make_unique<SharedCore>(std::move(core), *pool_);
   core::Adoption adoption = std::move(taken_.adoption);
   KVASIR_RETURN_IF_ERROR(StartHandover());

@@ -14,6 +14,7 @@
 #include <absl/status/statusor.h>
 #include <grpcpp/server.h>
 
+#include "allocator/device_memory.h"
 #include "allocator/host_pool.h"
 #include "base/clock.h"
 #include "daemon/config.h"
@@ -60,6 +61,7 @@ class Server {
   StatsSnapshot Snapshot();
   uint64_t boot_epoch() const { return boot_epoch_; }
   SharedCore& shared_for_test() { return *shared_; }
+  DeviceMemory& device_for_test(size_t pool) { return *devices_[pool]; }
 
  private:
   size_t SlotOf(const core::Peer& peer) const;  // in calls_
@@ -85,6 +87,7 @@ class Server {
   TakenOver taken_;               // until the core and the worker have it
   ChainHasher::Secret secret_{};
   std::unique_ptr<HostPool> pool_;
+  std::vector<std::unique_ptr<DeviceMemory>> devices_;  // by `gpus` of the configuration
   std::unique_ptr<SharedCore> shared_;
   std::unique_ptr<LearnedFiles> learned_;
   AuditLog audit_;  // before all who write to it

@@ -3,9 +3,36 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/error.h"
 #include "daemon/server.h"
 
 namespace kvasir {
+namespace {
+
+DevicePoolSnapshot SnapshotOf(DeviceMemory& memory) {
+  const device::DevicePoolCounts counts = memory.pool().counts();
+  const device::DeviceFacts& facts = memory.facts();
+  DevicePoolSnapshot snapshot;
+  snapshot.pool = memory.name();
+  snapshot.device_name = facts.name;
+  snapshot.device_uuid = facts.uuid;
+  snapshot.pool_bytes = counts.pool_bytes;
+  snapshot.charged_bytes = counts.charged_bytes;
+  snapshot.idle_bytes = counts.idle_bytes;
+  snapshot.waste_bytes = counts.waste_bytes;
+  snapshot.granularity_bytes = facts.granularity_bytes;
+  snapshot.extents = counts.extents;
+  snapshot.device_total_bytes = facts.total_bytes;
+  const absl::StatusOr<uint64_t> free = memory.device().FreeBytes();
+  if (free.ok()) {
+    snapshot.device_free_bytes = *free;
+  } else {
+    snapshot.lost = MessageOf(free.status());
+  }
+  return snapshot;
+}
+
+}  // namespace
 
 StatsSnapshot Server::Snapshot() {
   StatsSnapshot snapshot;
@@ -32,6 +59,7 @@ StatsSnapshot Server::Snapshot() {
   snapshot.pool_configured_bytes = config_.memory.pool_bytes;
   snapshot.memory_pressure_shrinks = pool_size_->pressure_shrinks();
   snapshot.unidentified_peers = unidentified_peers_.load(std::memory_order_relaxed);
+  for (const auto& memory : devices_) snapshot.device_pools.push_back(SnapshotOf(*memory));
   const AuditCounts audit = audit_.counts();
   snapshot.audit_acts = audit.acts;
   snapshot.audit_refusals = audit.refusals;
@@ -79,6 +107,10 @@ StatsSnapshot Server::Snapshot() {
     added.bytes_taken_back = tenant.counters.bytes_taken_back;
     added.budget = tenant.budget;
     added.models = tenant.models;
+    for (const core::DeviceReport& device : tenant.devices) {
+      added.devices.push_back({device.pool, device.held_bytes, device.charged_bytes,
+                               device.waste_bytes, device.own_bytes, device.budget.limit_bytes});
+    }
     added.foretold = tenant.foretold;
     added.foretold_tau = tenant.foretold_tau;
     added.typical_response_rows = tenant.typical_response_rows;

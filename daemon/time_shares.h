@@ -36,8 +36,6 @@ class TimeShares {
   bool IsAlone(size_t caller, Instant now) const { return AloneAt(caller) <= now; }
   // From when on more may be spent on it; `now` where it is at once.
   Instant ReadyAt(size_t caller, Instant now) const;
-  // Nobody else has asked for anything for a while.
-  bool IsAlone(size_t caller, Instant now) const { return AloneAt(caller) <= now; }
 
  private:
   using Ticks = Instant::rep;

@@ -68,6 +68,9 @@ void AddBudgetOptions(CLI::App& sub, CommandLine* line, BudgetSizes* sizes) {
   size("--disk-reserved-bytes", &sizes->disk_reserved, "Of the disk tier, always its own");
   size("--disk-bytes", &sizes->disk, "Of the disk tier, never more");
   size("--remote-bytes", &sizes->remote, "On the servers, that this host may know of");
+  sub.add_option("--pool", line->device_pool,
+                 "The device's pool that --reserved-bytes, --limit-bytes and --weight are of, e.g. "
+                 "gpu0; without: the host's");
   const auto number = [&](const char* name, std::optional<uint32_t>* value, uint32_t min,
                           uint32_t max, const char* help) {
     sub.add_option(name, *value, help)->check(DigitsOnly)->check(CLI::Range(min, max));

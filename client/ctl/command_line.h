@@ -56,6 +56,7 @@ struct CommandLine {
   TopSort sort = TopSort::kShare;            // top
   // tenants set: what is left out stays as it is.
   bool set_budget = false;
+  std::string device_pool;  // whose budget the next three are; "": the host pool's
   std::optional<uint64_t> reserved_bytes, limit_bytes;
   std::optional<uint32_t> weight;
   std::optional<uint64_t> disk_reserved_bytes, disk_bytes, remote_bytes;

@@ -79,9 +79,17 @@ absl::StatusOr<v1::SetTenantBudgetResponse> SetBudget(const CommandLine& line,
   v1::SetTenantBudgetRequest request;
   request.set_tenant(line.tenant);
   v1::Budget& budget = *request.mutable_budget();
-  if (line.reserved_bytes) budget.set_reserved_bytes(*line.reserved_bytes);
-  if (line.limit_bytes) budget.set_limit_bytes(*line.limit_bytes);
-  if (line.weight) budget.set_weight(*line.weight);
+  const auto set = [&line](auto& of) {
+    if (line.reserved_bytes) of.set_reserved_bytes(*line.reserved_bytes);
+    if (line.limit_bytes) of.set_limit_bytes(*line.limit_bytes);
+    if (line.weight) of.set_weight(*line.weight);
+  };
+  if (line.device_pool.empty()) {
+    set(budget);
+  } else {
+    budget.add_devices()->set_pool(line.device_pool);
+    set(*budget.mutable_devices(0));
+  }
   if (line.disk_reserved_bytes) budget.set_disk_reserved_bytes(*line.disk_reserved_bytes);
   if (line.disk_bytes) budget.set_disk_bytes(*line.disk_bytes);
   if (line.remote_bytes) budget.set_remote_bytes(*line.remote_bytes);
@@ -159,7 +167,7 @@ absl::StatusOr<Outcome> Execute(const CommandLine& line, AdminClient& daemon) {
     case Command::kTenants: {
       if (line.set_budget) {
         text = TextOf(line, SetBudget(line, daemon), [&line](const auto& response) {
-          return RenderBudget(line.tenant, response);
+          return RenderBudget(line.tenant, line.device_pool, response);
         });
         break;
       }

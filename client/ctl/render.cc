@@ -78,8 +78,8 @@ std::string RenderStats(const v1::GetStatsResponse& stats) {
   totals.AddRow({"  charged", HumanBytes(stats.charged_bytes())});
   totals.AddRow({"  held", HumanBytes(stats.held_bytes())});
   totals.AddRow({"late faults", fmt::format("{}", stats.late_faults())});
-  if (stats.tenants().empty()) return totals.Render();
-  return totals.Render() + "\n" + RenderTenants(stats);
+  const std::string text = totals.Render() + RenderDevicePools(stats);
+  return stats.tenants().empty() ? text : text + "\n" + RenderTenants(stats);
 }
 
 std::string RenderTenants(const v1::GetStatsResponse& stats) {
@@ -133,7 +133,14 @@ std::string RenderSequences(const v1::ListSequencesResponse& sequences) {
   return table.empty() ? "no open sequences\n" : table.Render();
 }
 
-std::string RenderBudget(const std::string& tenant, const v1::SetTenantBudgetResponse& response) {
+std::string RenderBudget(const std::string& tenant, const std::string& device_pool,
+                         const v1::SetTenantBudgetResponse& response) {
+  for (const v1::DeviceBudget& device : response.budget().devices()) {
+    if (device.pool() != device_pool) continue;
+    return fmt::format("{} on {}: {} reserved, weight {}, at most {}\n", EscapeForTerminal(tenant),
+                       EscapeForTerminal(device.pool()), HumanBytes(device.reserved_bytes()),
+                       device.weight(), HumanBytes(device.limit_bytes()));
+  }
   const v1::MemoryCounts& host = response.host();
   return fmt::format("{}: {} reserved, weight {}, at most {}: {} its own, {} charged\n",
                      EscapeForTerminal(tenant), HumanBytes(host.reserved_bytes()), host.weight(),

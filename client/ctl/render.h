@@ -17,13 +17,17 @@ std::string RenderTenantsJson(const v1::GetStatsResponse& stats);
 
 std::string RenderStats(const v1::GetStatsResponse& stats);
 std::string RenderTenants(const v1::GetStatsResponse& stats);
+// Pools of devices, and what each tenant has of them; "" where there are none.
+std::string RenderDevicePools(const v1::GetStatsResponse& stats);
 std::string RenderSequences(const v1::ListSequencesResponse& sequences);
 std::string RenderPrefixes(const v1::ListPrefixesResponse& prefixes);
 std::string RenderLookups(const v1::ListPrefixLookupsResponse& lookups);
 std::string RenderCurves(const v1::GetHitRateCurvesResponse& curves);
 std::string RenderTiers(const v1::ListTiersResponse& tiers);
 std::string RenderDrain(const v1::DrainPrefixesResponse& response);
-std::string RenderBudget(const std::string& tenant, const v1::SetTenantBudgetResponse& response);
+// `device_pool`: whose budget was set; "": the host pool's.
+std::string RenderBudget(const std::string& tenant, const std::string& device_pool,
+                         const v1::SetTenantBudgetResponse& response);
 std::string RenderResize(const v1::SetPoolSizeResponse& response);
 std::string RenderEvent(const v1::PrefixEvent& event);
 std::string RenderJsonLine(const google::protobuf::Message& message);

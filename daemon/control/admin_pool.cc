@@ -70,7 +70,7 @@ absl::Status AdminService::SetBudget(const v1::SetTenantBudgetRequest& request,
   const std::optional<core::TenantReport> before = report_of();
   if (!before) return NotFound("unknown tenant: tenant={}", request.tenant());
   core::Budget budget = before->budget;
-  Apply(request.budget(), &budget);
+  KVASIR_RETURN_IF_ERROR(Apply(request.budget(), &budget));
   KVASIR_RETURN_IF_ERROR(shared_.core.SetBudgets({{request.tenant(), budget}}));
   if (shared_.core.TakeTierHint()) shared_.tier_work.NotifyAll();
   response->set_boot_epoch(boot_epoch_);

@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "daemon/control/budget_convert.h"
+#include "daemon/control/device_counts.h"
 #include "daemon/control/memory_counts.h"
 #include "daemon/control/status_convert.h"
 #include "policies/encoding_spec.h"
@@ -127,6 +128,9 @@ grpc::Status AdminService::GetStats(const Scope& scope, const v1::GetStatsReques
     response->set_pool_wanted_bytes(snapshot.pool_wanted_bytes);
     response->set_pool_configured_bytes(snapshot.pool_configured_bytes);
     response->set_memory_pressure_shrinks(snapshot.memory_pressure_shrinks);
+    for (const DevicePoolSnapshot& pool : snapshot.device_pools) {
+      FillPool(pool, response->add_device_pools());
+    }
   }
   for (const TenantSnapshot& tenant : snapshot.tenants) {
     if (!scope.Sees(tenant.tenant)) continue;
@@ -164,6 +168,9 @@ grpc::Status AdminService::GetStats(const Scope& scope, const v1::GetStatsReques
     stats->set_suspensions_asked(tenant.suspensions_asked);
     stats->set_calls(tenant.calls);
     stats->set_calls_refused(tenant.calls_refused);
+    for (const TenantDeviceSnapshot& device : tenant.devices) {
+      FillDevice(device, stats->add_devices());
+    }
   }
   return grpc::Status::OK;
 }

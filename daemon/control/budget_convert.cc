@@ -1,5 +1,9 @@
 #include "daemon/control/budget_convert.h"
 
+#include <algorithm>
+
+#include "base/error.h"
+
 namespace kvasir {
 
 void Fill(const core::Budget& budget, v1::Budget* out) {
@@ -14,9 +18,26 @@ void Fill(const core::Budget& budget, v1::Budget* out) {
   out->set_models_max(budget.counts.models);
   out->set_snapshots_max(budget.counts.snapshots);
   out->set_prefixes_max(budget.counts.prefixes);
+  for (const core::DeviceBudget& device : budget.devices) {
+    v1::DeviceBudget* const added = out->add_devices();
+    added->set_pool(device.pool);
+    added->set_reserved_bytes(device.reserved_bytes);
+    added->set_limit_bytes(device.limit_bytes);
+    added->set_weight(device.weight);
+  }
 }
 
-void Apply(const v1::Budget& change, core::Budget* budget) {
+absl::Status Apply(const v1::Budget& change, core::Budget* budget) {
+  for (const v1::DeviceBudget& device : change.devices()) {
+    const auto found = std::find_if(budget->devices.begin(), budget->devices.end(),
+                                    [&](const auto& one) { return one.pool == device.pool(); });
+    if (found == budget->devices.end()) {
+      return NotFound("unknown pool of a device: budget.devices.pool={}", device.pool());
+    }
+    if (device.has_reserved_bytes()) found->reserved_bytes = device.reserved_bytes();
+    if (device.has_limit_bytes()) found->limit_bytes = device.limit_bytes();
+    if (device.has_weight()) found->weight = device.weight();
+  }
   if (change.has_reserved_bytes()) budget->reserved_bytes = change.reserved_bytes();
   if (change.has_limit_bytes()) budget->limit_bytes = change.limit_bytes();
   if (change.has_weight()) budget->weight = change.weight();
@@ -28,6 +49,7 @@ void Apply(const v1::Budget& change, core::Budget* budget) {
   if (change.has_models_max()) budget->counts.models = change.models_max();
   if (change.has_snapshots_max()) budget->counts.snapshots = change.snapshots_max();
   if (change.has_prefixes_max()) budget->counts.prefixes = change.prefixes_max();
+  return absl::OkStatus();
 }
 
 std::vector<std::pair<std::string_view, std::string>> FieldsOf(const v1::Budget& change) {
@@ -46,6 +68,12 @@ std::vector<std::pair<std::string_view, std::string>> FieldsOf(const v1::Budget&
   add(change.has_models_max(), "models_max", change.models_max());
   add(change.has_snapshots_max(), "snapshots_max", change.snapshots_max());
   add(change.has_prefixes_max(), "prefixes_max", change.prefixes_max());
+  for (const v1::DeviceBudget& device : change.devices()) {
+    fields.emplace_back("pool", device.pool());
+    add(device.has_reserved_bytes(), "pool_reserved_bytes", device.reserved_bytes());
+    add(device.has_limit_bytes(), "pool_limit_bytes", device.limit_bytes());
+    add(device.has_weight(), "pool_weight", device.weight());
+  }
   return fields;
 }
 

@@ -176,8 +176,9 @@ void KvCacheService::RegisterModel(
           core::Session& session, bool*) -> absl::Status {
         shared_.mutex.AssertHeld();
         KVASIR_RETURN_IF_ERROR(description.status());
-        KVASIR_ASSIGN_OR_RETURN(const core::ModelHandle handle,
-                                shared_.core.RegisterModel(session, *description));
+        KVASIR_ASSIGN_OR_RETURN(
+            const core::ModelHandle handle,
+            shared_.core.RegisterModel(session, *description, call.request().pool()));
         call.response()->set_boot_epoch(options_.boot_epoch);
         call.response()->set_model_id(handle.model_id);
         call.response()->set_slots_per_block(handle.model->slots_per_block());

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 #include <limits>
+#include <string>
+#include <vector>
 
 namespace kvasir::core {
 
@@ -19,6 +21,15 @@ struct CountLimits {
   friend bool operator==(const CountLimits&, const CountLimits&) = default;
 };
 
+// Of the pool of one device, bytes of extents.
+struct DeviceBudget {
+  std::string pool = {};
+  uint64_t reserved_bytes = 0;  // kept free for it: device memory cannot be taken back
+  uint64_t limit_bytes = 0;     // never more
+  uint32_t weight = 1;          // of its part of what nobody has reserved
+  friend bool operator==(const DeviceBudget&, const DeviceBudget&) = default;
+};
+
 struct Budget {
   // Of the host pool, bytes of extents.
   uint64_t reserved_bytes = 0;  // always its own; lent to others while it does not use them
@@ -30,6 +41,7 @@ struct Budget {
   // Of a tier that other hosts share: what this host knows of there.
   uint64_t remote_bytes = std::numeric_limits<uint64_t>::max();
   CountLimits counts = {};
+  std::vector<DeviceBudget> devices = {};  // in the order of the pools; none: it may have nothing
   friend bool operator==(const Budget&, const Budget&) = default;
 };
 

@@ -120,7 +120,7 @@ std::vector<int64_t> Deltas(const GroupFill& fill, const LaneRope& rope) {
   return deltas;
 }
 
-// Calls `entry(offset, value)` for every word of the trailer that a slot fills.
+// Calls `entry(offset in the trailer, value)` for every word of it that a slot fills.
 template <typename Entry>
 void ForTrailer(const KeptGroup& group, const Entry& entry) {
   const shm::GroupGeometry& geometry = group.geometry();
@@ -128,8 +128,8 @@ void ForTrailer(const KeptGroup& group, const Entry& entry) {
     for (uint32_t i = 0; i < group.rows(); ++i) {
       const KeptSlot& slot = group.Slot(column, i);
       const uint64_t at = 4 * (uint64_t{column} * geometry.slots + i);
-      entry(geometry.pos_off + at, static_cast<uint32_t>(slot.row));
-      entry(geometry.tok_off + at, slot.token);
+      entry(at, static_cast<uint32_t>(slot.row));
+      entry(geometry.tok_off - geometry.pos_off + at, slot.token);
     }
   }
 }
@@ -137,12 +137,12 @@ void ForTrailer(const KeptGroup& group, const Entry& entry) {
 }  // namespace
 
 void WriteTrailer(const KeptGroup& group) {
-  std::byte* const base = group.group().data();
+  std::byte* const base = group.group().trailer(group.geometry().pos_off);
   ForTrailer(group, [&](uint64_t at, uint32_t value) { std::memcpy(base + at, &value, 4); });
 }
 
 bool HasTrailer(const KeptGroup& group) {
-  const std::byte* const base = group.group().data();
+  const std::byte* const base = group.group().trailer(group.geometry().pos_off);
   bool has = true;
   ForTrailer(group,
              [&](uint64_t at, uint32_t value) { has &= std::memcmp(base + at, &value, 4) == 0; });

@@ -16,6 +16,7 @@ namespace kvasir::core {
 namespace {
 
 constexpr uint64_t kTextBytesMax = 64;
+constexpr uint64_t kPoolNameBytesMax = 64;
 constexpr uint64_t kTextsBytesMax = 64ULL << 20;  // of one model, each entry with its node
 constexpr uint64_t kTextNodeBytes = 96;
 
@@ -26,6 +27,20 @@ constexpr uint64_t kLeastChunkBytes = 64 << 10;
 uint32_t PrefixBlocksFor(uint64_t limit_bytes) {
   return static_cast<uint32_t>(
       std::clamp<uint64_t>(limit_bytes / kLeastChunkBytes, 1024, uint64_t{1} << 22));
+}
+
+// Nothing: host memory.
+absl::StatusOr<std::optional<size_t>> DeviceOf(const CoreConfig& config, const std::string& pool) {
+  if (pool.empty()) return std::nullopt;
+  if (pool.size() > kPoolNameBytesMax) {
+    return InvalidArgument("pool is too long: bytes={} max={}", pool.size(), kPoolNameBytesMax);
+  }
+  std::string known;
+  for (size_t i = 0; i < config.devices.size(); ++i) {
+    if (config.devices[i]->name() == pool) return i;
+    known += (i > 0 ? "," : "") + config.devices[i]->name();
+  }
+  return NotFound("unknown pool of a device: pool={} known={}", pool, known);
 }
 
 }  // namespace
@@ -47,6 +62,9 @@ KvCore::KvCore(CoreConfig config, HostPool& pool)
       pool_(pool),
       lending_(pool_, now_),
       tenant_rules_(RulesOf(config_)) {
+  for (const DeviceMemory* device : config_.devices) {
+    device_shares_.emplace_back(device->options().pool_bytes, now_);
+  }
   for (const TenantConfig& tenant : config_.tenants) {
     PrefixCache::Options prefixes;
     prefixes.eviction = config_.eviction;
@@ -58,6 +76,7 @@ KvCore::KvCore(CoreConfig config, HostPool& pool)
         TenantKey(config_.prefix_secret, tenant.name),
         PrefixCache(prefixes, prefix_events_, now_, tenant.name)));
     lending_.Add(tenants_.back()->account);
+    AddDevices(*tenants_.back());
     for (const TierConfig& tier : config_.tiers) {
       const uint64_t bytes = tier.adopted  ? tenant.limit_bytes
                              : tier.shared ? tenant.remote_bytes
@@ -75,6 +94,16 @@ KvCore::KvCore(CoreConfig config, HostPool& pool)
   }
   for (const TierConfig& tier : config_.tiers) {
     tiers_.emplace_back().capacity_bytes = tier.capacity_bytes;
+  }
+}
+
+void KvCore::AddDevices(Tenant& tenant) {
+  for (size_t i = 0; i < config_.devices.size(); ++i) {
+    const std::vector<DeviceBudget>& budgets = tenant.config.devices;
+    tenant.devices.push_back(std::make_unique<TenantDevice>(
+        tenants_.size(), i < budgets.size() ? budgets[i] : DeviceBudget{config_.devices[i]->name()},
+        *config_.devices[i], device_shares_[i], tenant.account));
+    device_shares_[i].Add(tenant.devices.back()->account);
   }
 }
 
@@ -189,7 +218,7 @@ void KvCore::DestroyIfIdle(uint32_t session_id) {
   }
   Tenant& tenant = session.tenant;
   for (auto& [id, model] : session.models) {
-    if (model->probe) session.recent.For(model->probe_geometry.bytes).Free(model->probe);
+    if (model->probe) session.RecentOf(*model).For(model->probe_geometry).Free(model->probe);
   }
   if (session.peer.overrides_permissions) --tenant.overriding_sessions;
   tenant.account.set_may_borrow(tenant.overriding_sessions == 0);
@@ -197,6 +226,7 @@ void KvCore::DestroyIfIdle(uint32_t session_id) {
   sessions_.erase(session_id);
   --tenant.sessions;
   if (tenant.sessions == 0) tenant.ReturnExtents();
+  (void)tenant.SettleDevices();  // before the account, which gets their trailers
   (void)tenant.account.Settle();
   Degrade(tenant);  // what it has used may be given up
 }
@@ -221,7 +251,8 @@ void KvCore::EndForViolation(uint32_t session_id, const absl::Status& what) {
   if (found != sessions_.end() && !found->second->ended) Violation(*found->second, what);
 }
 
-absl::StatusOr<ModelHandle> KvCore::RegisterModel(Session& session, ModelDescription description) {
+absl::StatusOr<ModelHandle> KvCore::RegisterModel(Session& session, ModelDescription description,
+                                                  const std::string& pool) {
   if (session.models.size() >= session.limits.models_max) {
     return ResourceExhausted("session has too many models: limits.models_per_session_max={}",
                              session.limits.models_max);
@@ -234,12 +265,13 @@ absl::StatusOr<ModelHandle> KvCore::RegisterModel(Session& session, ModelDescrip
                           tenant.config.name, tenant.models, models_max),
         {"tenant.models_max", 1, "own sessions", kCountRetry});
   }
+  KVASIR_ASSIGN_OR_RETURN(const std::optional<size_t> device, DeviceOf(config_, pool));
   KVASIR_ASSIGN_OR_RETURN(Model model, Model::Create(std::move(description)));
-  auto registered =
-      std::make_unique<RegisteredModel>(RegisteredModel{std::move(model), {}, false, {}, {}, 0});
+  auto registered = std::make_unique<RegisteredModel>(
+      RegisteredModel{std::move(model), device, {}, false, {}, {}, 0});
   registered->probe_geometry =
       shm::MakeGroupGeometry(registered->model.row_bytes(), registered->model.slots_per_block());
-  GroupAllocator& allocator = session.recent.For(registered->probe_geometry.bytes);
+  GroupAllocator& allocator = session.RecentOf(*registered).For(registered->probe_geometry);
   KVASIR_ASSIGN_OR_RETURN(const Group probe, allocator.Allocate());
   const absl::StatusOr<ExtentTable::Ref> ref = session.extents.RefOf(*probe.extent);
   if (!ref.ok()) {
@@ -262,7 +294,13 @@ absl::Status KvCore::ProbeLayout(Session& session, uint32_t model_id, uint64_t s
   if (!registered.probe)
     return FailedPrecondition("model is in use already: model_id={}", model_id);
   const shm::GroupGeometry& geometry = registered.probe_geometry;
-  std::byte* const base = registered.probe.data();
+  // Of a device a copy, which goes back.
+  std::vector<std::byte> copy(registered.device ? PlaneBytes(geometry) : 0);
+  std::byte* const base = registered.device ? copy.data() : registered.probe.data();
+  if (registered.device) {
+    KVASIR_RETURN_IF_ERROR(
+        config_.devices[*registered.device]->Read(registered.probe.data(), copy));
+  }
   for (uint32_t layer = 0; layer < geometry.k_off.size(); ++layer) {
     for (uint32_t plane = 0; plane < 2; ++plane) {
       const uint64_t off = plane == 0 ? geometry.k_off[layer] : geometry.v_off[layer];
@@ -280,6 +318,10 @@ absl::Status KvCore::ProbeLayout(Session& session, uint32_t model_id, uint64_t s
         }
       }
     }
+  }
+  if (registered.device) {
+    KVASIR_RETURN_IF_ERROR(
+        config_.devices[*registered.device]->Write(copy, registered.probe.data()));
   }
   registered.probed = true;
   return absl::OkStatus();
@@ -325,6 +367,7 @@ bool KvCore::Settle() {
   for (const auto& tenant : tenants_) {
     // What only an engine that has gone could still have mapped a moment ago.
     if (tenant->sessions == 0) tenant->ReturnExtents();
+    held |= tenant->SettleDevices();
     held |= tenant->account.Settle();
   }
   return held;

@@ -58,7 +58,9 @@ class KvCore {
 
   // Errors: kUnauthenticated.
   absl::StatusOr<Session*> FindSession(const SessionToken& token);
-  absl::StatusOr<ModelHandle> RegisterModel(Session& session, ModelDescription description);
+  // Its rows will lie in the memory of the device `pool`; "": in host memory. Errors: kNotFound.
+  absl::StatusOr<ModelHandle> RegisterModel(Session& session, ModelDescription description,
+                                            const std::string& pool = "");
   // Reads the client's pattern of `seed` in the first half of the probe group's slots, writes
   // `answer_seed`'s into the second half. Errors: kFailedPrecondition naming the first wrong byte.
   absl::Status ProbeLayout(Session& session, uint32_t model_id, uint64_t seed,
@@ -163,8 +165,7 @@ class KvCore {
   DrainState DrainStateOf(const std::string& tenant) const;
   std::vector<TierReport> TierReports() const;  // by tier, then by tenant
 
-  // Gives up the cached prefixes of a tenant, or of all (""), that nobody uses; how many it were.
-  // Errors: kNotFound.
+  // Gives up cached prefixes of a tenant, or all (""), that nobody uses; how many. kNotFound.
   absl::StatusOr<uint64_t> DropPrefixes(const std::string& tenant);
 
   // What the eviction policy of a tenant has learned; "": nothing, or nobody has this name.
@@ -176,17 +177,14 @@ class KvCore {
   // free no extent. Each call does a part; true: call again.
   bool GiveUpCached(uint64_t charged_max);
 
-  // The time, for what is learned from traffic and for leases. Called before other verbs; never
-  // goes back.
+  // The time, for what is learned and for leases. Set before other verbs; never goes back.
   void set_now(Instant now) { now_ = now; }
   const PrefixEvents& prefix_events() const { return prefix_events_; }
   TraceRecorder& traces() { return traces_; }
 
-  // Destroys extents that nobody holds any more; true if some are still held. Called from time to
-  // time.
+  // Destroys extents that nobody holds any more; true if some are still held: call it again then.
   bool Settle();
-  // Takes lent memory back for its owners, a step for each call. True while somebody wants memory:
-  // call again soon, and wake who waits.
+  // A step of taking lent memory back. True while somebody wants it: call again, wake who waits.
   bool TakeBack();
   // From now on, all or none. Errors: kNotFound, kInvalidArgument naming tenant, field and bound.
   absl::Status SetBudgets(const std::map<std::string, Budget>& budgets);
@@ -342,6 +340,7 @@ class KvCore {
   // The profile of the model's weights; null: there is none.
   absl::StatusOr<std::shared_ptr<const ModelProfile>> ProfileOf(const Model& model) const;
   void DestroyIfIdle(uint32_t session_id);
+  void AddDevices(Tenant& tenant);
   // Degrade before evict (kv_core_degrade.cc). Between the watermarks: gives up what is worth least
   // of a tenant with a ladder, or has it brought a rung down first; one at a time.
   void Degrade(Tenant& tenant);
@@ -373,6 +372,7 @@ class KvCore {
   Instant now_;  // set_now()
   TraceRecorder traces_{now_};
   Lending lending_;
+  std::deque<DeviceShares> device_shares_;  // by pool
   std::vector<std::unique_ptr<Tenant>> tenants_;
   const TenantRules tenant_rules_;  // by place in tenants_
   std::map<uint32_t, std::unique_ptr<Session>> sessions_;

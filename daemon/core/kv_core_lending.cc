@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/status_macros.h"
 #include "daemon/core/kv_core.h"
 #include "policies/fairness/fair_shares.h"
 
@@ -22,6 +23,30 @@ constexpr uint64_t kLimitBytesMax = uint64_t{64} << 40;
 // That a process has to let go of what it does not need any more, before it is taken from it: a
 // step that began before the session ended may still read it.
 constexpr std::chrono::milliseconds kLetGoTime{100};
+
+// REQUIRES: as many pools as entries, which is the daemon's own doing.
+absl::Status CheckDeviceBudgets(const std::string& tenant, const Budget& budget,
+                                const std::vector<DeviceMemory*>& devices) {
+  if (budget.devices.size() != devices.size()) {
+    return InvalidArgument("one budget for each pool: tenant={} budgets={} pools={}", tenant,
+                           budget.devices.size(), devices.size());
+  }
+  for (size_t i = 0; i < devices.size(); ++i) {
+    const DeviceBudget& one = budget.devices[i];
+    const uint64_t pool_bytes = devices[i]->options().pool_bytes;
+    if (one.limit_bytes > pool_bytes || one.reserved_bytes > one.limit_bytes) {
+      return InvalidArgument(
+          "out of bounds: tenant={} pool={} reserved_bytes={} limit_bytes={} pool_bytes={} "
+          "bound=reserved_bytes <= limit_bytes <= pool_bytes",
+          tenant, one.pool, one.reserved_bytes, one.limit_bytes, pool_bytes);
+    }
+    if (one.weight == 0 || one.weight > fairness::kWeightMax) {
+      return InvalidArgument("weight out of bounds: tenant={} pool={} weight={} min=1 max={}",
+                             tenant, one.pool, one.weight, fairness::kWeightMax);
+    }
+  }
+  return absl::OkStatus();
+}
 
 }  // namespace
 
@@ -77,6 +102,7 @@ absl::Status KvCore::SetBudgets(const std::map<std::string, Budget>& budgets) {
       return InvalidArgument("weight out of bounds: tenant={} weight={} min=1 max={}", found->first,
                              budget.weight, fairness::kWeightMax);
     }
+    KVASIR_RETURN_IF_ERROR(CheckDeviceBudgets(found->first, budget, config_.devices));
     reserved += budget.reserved_bytes;
     if (budget.disk_reserved_bytes > kLimitBytesMax) {
       return InvalidArgument("reservation out of bounds: tenant={} disk_reserved_bytes={} max={}",
@@ -95,11 +121,28 @@ absl::Status KvCore::SetBudgets(const std::map<std::string, Budget>& budgets) {
         "tenants reserve more than there is: disk_reserved_bytes={} (of all) disk_bytes={}",
         disk_reserved, disk_bytes);
   }
+  for (size_t device = 0; device < config_.devices.size(); ++device) {
+    uint64_t of_device = 0;
+    for (const auto& tenant : tenants_) {
+      const auto found = budgets.find(tenant->config.name);
+      of_device += found == budgets.end() ? tenant->devices[device]->account.budget().reserved_bytes
+                                          : found->second.devices[device].reserved_bytes;
+    }
+    const DeviceMemory& memory = *config_.devices[device];
+    if (of_device > memory.options().pool_bytes) {
+      return InvalidArgument(
+          "tenants reserve more than there is: pool={} reserved_bytes={} (of all) pool_bytes={}",
+          memory.name(), of_device, memory.options().pool_bytes);
+    }
+  }
   for (const auto& tenant : tenants_) {
     const auto found = budgets.find(tenant->config.name);
     if (found == budgets.end()) continue;
     const Budget& budget = found->second;
     tenant->account.set_budget(budget);
+    for (size_t device = 0; device < tenant->devices.size(); ++device) {
+      tenant->devices[device]->account.set_budget(budget.devices[device]);
+    }
     tenant->prefixes.set_entries_max(budget.counts.prefixes);
     for (size_t tier = 0; tier < config_.tiers.size(); ++tier) {
       if (config_.tiers[tier].adopted) continue;

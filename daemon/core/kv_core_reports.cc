@@ -1,4 +1,6 @@
 // What people ask of the core: statistics and inspection.
+#include <map>
+#include <memory>
 #include <set>
 #include <utility>
 #include <vector>
@@ -21,6 +23,38 @@ uint64_t BytesOfAll(const Entries& entries) {
   }
   for (const KeptGroup* group : shared) bytes += group->geometry().bytes;
   return bytes;
+}
+
+// Of each device: extents and charge, and what is held is no more than that.
+absl::Status CheckDevices(const Tenant& tenant,
+                          const std::map<uint32_t, std::unique_ptr<Session>>& sessions) {
+  for (size_t i = 0; i < tenant.devices.size(); ++i) {
+    const TenantDevice& device = *tenant.devices[i];
+    uint64_t owned = device.kept.rows_bytes() + device.account.quarantined_rows_bytes();
+    uint64_t held = device.kept.held_bytes();
+    for (const auto& [id, session] : sessions) {
+      const auto recent = session->device_recent.find(i);
+      if (&session->tenant != &tenant || recent == session->device_recent.end()) continue;
+      owned += recent->second.rows_bytes();
+      held += recent->second.held_bytes();
+    }
+    const DeviceAccount& account = device.account;
+    if (owned != account.charged_bytes() - account.waste_bytes() || held > owned) {
+      return Internal(
+          "tenant's extents of a device and its charge differ: tenant={} pool={} extents={} "
+          "charged={} waste={} held={}",
+          account.tenant(), account.memory().name(), owned, account.charged_bytes(),
+          account.waste_bytes(), held);
+    }
+    KVASIR_RETURN_IF_ERROR(account.memory().pool().CheckConservation());
+  }
+  return absl::OkStatus();
+}
+
+DeviceReport DeviceReportOf(const TenantDevice& device) {
+  const DeviceAccount& account = device.account;
+  return {account.memory().name(), device.kept.held_bytes(), account.charged_bytes(),
+          account.waste_bytes(),   account.own_bytes(),      account.budget()};
 }
 
 }  // namespace
@@ -79,9 +113,15 @@ std::vector<TenantReport> KvCore::TenantReports() const {
     report.frozen_bytes = tenant->kept.frozen_bytes() + tenant->outside.frozen_bytes();
     report.handover_prefixes = tenant->notes.records();
     report.prefix_leases = leases_.CountOf(*tenant);
+    for (const auto& device : tenant->devices) {
+      report.devices.push_back(DeviceReportOf(*device));
+    }
     for (const auto& [id, session] : sessions_) {
       if (&session->tenant != tenant.get()) continue;
       report.held_bytes += session->recent.held_bytes();
+      for (const auto& [device, recent] : session->device_recent) {
+        report.devices[device].held_bytes += recent.held_bytes();
+      }
       for (const auto& sequence : session->sequences) {
         if (sequence == nullptr) continue;
         const SequenceSummary summary = sequence->Summary();
@@ -166,11 +206,11 @@ uint64_t KvCore::NamedBytes(const Tenant& tenant) const {
   }
   for (const auto& [id, condensing] : condensings_) {
     condensing->AddHoldings(&groups, &snapshots);
-    if (&condensing->tenant() == &tenant) bytes += condensing->sequence()->own_bytes();
+    if (&condensing->tenant() == &tenant) bytes += condensing->sequence()->own_host_bytes();
   }
   for (const auto& [id, place] : sequence_places_) {
     const Sequence& sequence = *place.session->sequences[place.slot];
-    if (&place.session->tenant == &tenant) bytes += sequence.own_bytes();
+    if (&place.session->tenant == &tenant) bytes += sequence.own_host_bytes();
     sequence.AddHoldings(&groups, &snapshots);
   }
   std::set<const BlockList*> blocks;  // one whose groups were moved shares them with the one before
@@ -188,7 +228,7 @@ uint64_t KvCore::NamedBytes(const Tenant& tenant) const {
   for (const auto& [id, session] : sessions_) {
     if (&session->tenant != &tenant) continue;
     for (const auto& [model_id, model] : session->models) {
-      if (model->probe) bytes += model->probe_geometry.bytes;
+      if (model->probe && !model->device) bytes += model->probe_geometry.bytes;
     }
   }
   return bytes;
@@ -199,6 +239,8 @@ absl::Status KvCore::CheckConservation() const {
   for (const auto& tenant : tenants_) {
     uint64_t owned = tenant->kept.charged_bytes() + tenant->outside.charged_bytes() +
                      tenant->account.quarantined_bytes() + tenant->account.taken_back_bytes();
+    KVASIR_RETURN_IF_ERROR(CheckDevices(*tenant, sessions_));
+    for (const auto& device : tenant->devices) owned += device->account.trailer_bytes();
     uint64_t held = tenant->kept.held_bytes() + tenant->outside.held_bytes();
     for (const auto& [id, session] : sessions_) {
       if (&session->tenant != tenant.get()) continue;

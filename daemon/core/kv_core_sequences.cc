@@ -41,6 +41,11 @@ absl::StatusOr<Sequence*> KvCore::OpenSequence(Session& session, const OpenReque
                               request.model_id);
   }
   const Model& model = registered.model;
+  if (registered.device && (request.snapshot || request.prefix != nullptr || request.lease)) {
+    return FailedPrecondition(
+        "rows in the memory of a device are not shared: no snapshot, prefix or lease: pool={}",
+        config_.devices[*registered.device]->name());
+  }
   if (request.label.size() > kLabelBytesMax) {
     return InvalidArgument("label is too long: bytes={} max={}", request.label.size(),
                            kLabelBytesMax);
@@ -106,6 +111,9 @@ absl::StatusOr<Sequence*> KvCore::OpenSequence(Session& session, const OpenReque
   context.model = &model;
   context.tenant = &session.tenant;
   context.recent = &session.recent;
+  context.recent_rows = &session.RecentOf(registered);
+  context.kept_rows = &session.KeptOf(registered);
+  if (registered.device) context.device = config_.devices[*registered.device];
   context.extents = &session.extents;
   context.arena = &session.arena;
   context.d = session.memory.d;
@@ -130,7 +138,7 @@ absl::StatusOr<Sequence*> KvCore::OpenSequence(Session& session, const OpenReque
   if (shares) SharePrefix(**free, request, lanes_spec, start.asked_form, start.found);
   CollectJob(**free);
   if (registered.probe) {
-    session.recent.For(registered.probe_geometry.bytes).Free(registered.probe);
+    session.RecentOf(registered).For(registered.probe_geometry).Free(registered.probe);
     registered.probe = {};
   }
   return free->get();

@@ -56,8 +56,9 @@ struct CoreConfig {
   uint32_t write_down_low_percent = 60;
   uint32_t leases_per_session_max = 64;
   uint32_t lease_ms_max = 60'000;
-  uint32_t take_back_ms = 150;    // that sessions have when lent memory is wanted back
-  uint32_t starving_ms = 30'000;  // sequences whose requests are older are suspended last
+  uint32_t take_back_ms = 150;              // that sessions have when lent memory is wanted back
+  uint32_t starving_ms = 30'000;            // sequences whose requests are older are suspended last
+  std::vector<DeviceMemory*> devices = {};  // pools of devices; all outlive the core
 };
 
 // Whose peers are, by place in `config.tenants`.
@@ -250,6 +251,14 @@ struct SequenceReport {
   bool suspend_wanted = false;
 };
 
+// What a tenant has of one device's pool.
+struct DeviceReport {
+  std::string pool;
+  uint64_t held_bytes = 0, charged_bytes = 0, waste_bytes = 0;
+  uint64_t own_bytes = 0;  // of the pool, however much the others want
+  DeviceBudget budget;
+};
+
 struct TenantReport {
   std::string name;
   uint64_t held_bytes = 0, charged_bytes = 0, limit_bytes = 0;
@@ -271,6 +280,7 @@ struct TenantReport {
   uint64_t frozen_bytes = 0;       // of extents that were taken over
   uint64_t handover_prefixes = 0;  // that are written down for the next process
   uint64_t prefix_leases = 0;      // that its sessions have taken
+  std::vector<DeviceReport> devices;
   TenantCounters counters;
 };
 

@@ -23,6 +23,7 @@ Sequence::Sequence(const SequenceContext& context, Identity identity)
 absl::StatusOr<std::unique_ptr<Sequence>> Sequence::Open(const SequenceContext& context,
                                                          Identity identity, PolicyLanes lanes) {
   std::unique_ptr<Sequence> sequence(new Sequence(context, std::move(identity)));
+  KVASIR_RETURN_IF_ERROR(sequence->CheckDevice(lanes));
   KVASIR_RETURN_IF_ERROR(sequence->MakeSelection(lanes.selection));
   const std::optional<InfLlmConfig> retrieval = lanes.retrieval;
   const std::optional<EncodingSpec> encoding = lanes.encoding;
@@ -105,34 +106,6 @@ absl::Status Sequence::Look() {
     adoption_waits_ = saving_;
     if (!saving_) Adopt();
   }
-  return absl::OkStatus();
-}
-
-absl::Status Sequence::TakeTokens(uint64_t rows) {
-  const Lane& lane = lanes_.front();  // the engine writes ids in the first lane's trailers
-  const uint64_t slots = lane.recent_block.slots;
-  std::vector<TokenId> ids;
-  ids.reserve(rows - rows_);
-  while (rows_ + ids.size() < rows) {
-    const uint64_t row = rows_ + ids.size();
-    const Group& group = lane.recent[row / slots - lane.base_block];
-    const uint64_t count = std::min(rows - row, slots - row % slots);
-    const size_t at = ids.size();
-    ids.resize(at + count);
-    std::memcpy(&ids[at], group.data() + lane.recent_block.tok_off + 4 * (row % slots), 4 * count);
-  }
-  const uint32_t vocabulary = context_.model->description().vocabulary_size;
-  for (const TokenId id : ids) {  // the private copy is judged
-    if (id >= vocabulary) {
-      return InvalidArgument("token id beyond the vocabulary: sequence={} token={} max={}",
-                             identity_.id, id, vocabulary - 1);
-    }
-  }
-  tokens_.insert(tokens_.end(), ids.begin(), ids.end());
-  for (Lane& each : lanes_) each.policy->Append(ids);
-  if (chain_) chain_->Append(ids);
-  rows_ = rows;
-  context_.board->consumed = rows;
   return absl::OkStatus();
 }
 
@@ -303,6 +276,10 @@ void Sequence::Finish(SequenceJob& job) {
     saving_ = resuming_ = false;
     resumed_from_.reset();
     return;
+  }
+  if (!job.status.ok()) {  // rows that were to be kept are not there
+    failure_ = job.status;
+    return CancelJob();
   }
   for (BlockSealing& sealing : job.sealings) {
     if (!sealing.status.ok()) {

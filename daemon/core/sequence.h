@@ -66,7 +66,10 @@ struct Lane {
 struct SequenceContext {
   const Model* model = nullptr;
   Tenant* tenant = nullptr;
-  AllocatorSet* recent = nullptr;
+  AllocatorSet* recent = nullptr;      // of what is reported
+  GroupSource* recent_rows = nullptr;  // of what the engine writes
+  GroupSource* kept_rows = nullptr;    // of what the daemon writes
+  DeviceMemory* device = nullptr;      // that they are of; null: host memory
   ExtentTable* extents = nullptr;
   TableArena* arena = nullptr;
   std::byte* d = nullptr;  // the D segment
@@ -95,6 +98,7 @@ struct SequenceJob {
   std::shared_ptr<const Snapshot> snapshot;  // keeps the groups that are copied from or to
   // How many of each are done.
   size_t scored = 0, sealed = 0, filled = 0, copied = 0, written = 0;
+  absl::Status status;  // of what a device did; the job ends with the first error
 };
 
 // Does a part of the job that is short beside a whole one: a layer that is scored, a block that is
@@ -256,6 +260,7 @@ class Sequence {
   // holds, as others may; bytes that are its own.
   void AddHoldings(GroupSet* groups, std::set<const Snapshot*>* snapshots) const;
   uint64_t own_bytes() const;
+  uint64_t own_host_bytes() const;  // of those, such in host memory
   std::vector<uint32_t> LaneOfLayer() const;
   // REQUIRES: layer < model().layers().
   std::vector<RowReport> Inspect(uint32_t layer, uint64_t first_row, uint32_t max_rows) const;
@@ -266,6 +271,9 @@ class Sequence {
   absl::Status MakeSelection(const std::optional<GemFilterSpec>& selection);
   // Errors: kInvalidArgument where the policy asks for more reports than a sequence may have.
   absl::Status MakeLanes(PolicyLanes lanes);
+  // Whether all that the lanes need can be done where the rows lie. Errors: kFailedPrecondition
+  // naming what a device cannot do.
+  absl::Status CheckDevice(const PolicyLanes& lanes) const;
   absl::Status MakeRecords(const std::optional<EncodingSpec>& encoding);
   // Where kept rows of the lane go, by its shapes and records.
   void SetKeptSizes(Lane& lane) const;

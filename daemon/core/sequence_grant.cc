@@ -1,4 +1,5 @@
-// Recent blocks of a sequence: granted ahead of the engine, taken back behind a truncation.
+// Recent blocks of a sequence: granted ahead of the engine, their token ids taken, taken back
+// behind a truncation.
 #include <algorithm>
 #include <cstring>
 
@@ -79,6 +80,37 @@ absl::Status Sequence::Grant(uint64_t rows) {
     context_.board->granted.store(granted_, std::memory_order_release);
   }
   return granted_ >= rows ? absl::OkStatus() : status;
+}
+
+absl::Status Sequence::TakeTokens(uint64_t rows) {
+  const Lane& lane = lanes_.front();  // the engine writes ids in the first lane's trailers
+  const uint64_t slots = lane.recent_block.slots;
+  std::vector<TokenId> ids;
+  ids.reserve(rows - rows_);
+  while (rows_ + ids.size() < rows) {
+    const uint64_t row = rows_ + ids.size();
+    const std::byte* const trailer =
+        lane.recent[row / slots - lane.base_block].trailer(lane.recent_block.pos_off);
+    const uint64_t count = std::min(rows - row, slots - row % slots);
+    const size_t at = ids.size();
+    ids.resize(at + count);
+    std::memcpy(&ids[at],
+                trailer + lane.recent_block.tok_off - lane.recent_block.pos_off + 4 * (row % slots),
+                4 * count);
+  }
+  const uint32_t vocabulary = context_.model->description().vocabulary_size;
+  for (const TokenId id : ids) {  // the private copy is judged
+    if (id >= vocabulary) {
+      return InvalidArgument("token id beyond the vocabulary: sequence={} token={} max={}",
+                             identity_.id, id, vocabulary - 1);
+    }
+  }
+  tokens_.insert(tokens_.end(), ids.begin(), ids.end());
+  for (Lane& each : lanes_) each.policy->Append(ids);
+  if (chain_) chain_->Append(ids);
+  rows_ = rows;
+  context_.board->consumed = rows;
+  return absl::OkStatus();
 }
 
 void Sequence::ReturnBlocksBehind(uint64_t rows) {

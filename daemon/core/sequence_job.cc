@@ -1,6 +1,7 @@
 // What a worker does for a sequence, part by part.
 #include <cstring>
 
+#include "daemon/core/device_copy.h"
 #include "daemon/core/sequence.h"
 
 namespace kvasir::core {
@@ -18,7 +19,10 @@ bool RunPart(SequenceJob& job) {
     RunSealing(job.sealings[job.sealed++]);
   } else if (job.filled < job.items.size()) {
     const SequenceJob::Item& item = job.items[job.filled++];
-    FillGroup(item.fill, *item.rope);
+    job.status = item.fill.group->group().extent->device_rows() == nullptr
+                     ? (FillGroup(item.fill, *item.rope), absl::OkStatus())
+                     : FillOnDevice(item.fill, *item.rope);
+    if (!job.status.ok()) return false;
   } else if (job.copied < job.copies.size()) {
     const BlockCopy& copy = job.copies[job.copied++];
     std::memcpy(copy.to, copy.from, copy.bytes);

@@ -18,12 +18,12 @@ absl::Status Sequence::MakeRecords(const std::optional<EncodingSpec>& encoding) 
 }
 
 void Sequence::SetKeptSizes(Lane& lane) const {
-  AllocatorSet& kept = context_.tenant->kept;
+  GroupSource& kept = *context_.kept_rows;
   const KeptShapes& shapes = *lane.kept_shapes;
-  lane.kept_sizes = {&shapes.block, &kept.For(shapes.block.bytes), &shapes.small,
-                     &kept.For(shapes.small.bytes)};
+  lane.kept_sizes = {&shapes.block, &kept.For(shapes.block), &shapes.small,
+                     &kept.For(shapes.small)};
   if (lane.records == nullptr) return;
-  lane.record_allocator = &kept.For(lane.records->geometry.bytes);
+  lane.record_allocator = &kept.For(lane.records->geometry);
   if (lane.policy->encodable().rows != EncodableRows::kKept) return;
   lane.kept_sizes.block = &lane.records->geometry;
   lane.kept_sizes.block_allocator = lane.record_allocator;

@@ -48,6 +48,13 @@ uint64_t Sequence::own_bytes() const {
   return bytes;
 }
 
+uint64_t Sequence::own_host_bytes() const {
+  if (context_.device == nullptr) return own_bytes();
+  uint64_t bytes = 0;
+  for (const Lane& lane : lanes_) bytes += lane.report_geometry.bytes;
+  return bytes;
+}
+
 std::vector<uint32_t> Sequence::LaneOfLayer() const {
   std::vector<uint32_t> lane_of_layer(context_.model->layers());
   for (size_t i = 0; i < lanes_.size(); ++i) {

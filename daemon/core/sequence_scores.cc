@@ -96,7 +96,7 @@ absl::Status Sequence::MakeLanes(PolicyLanes lanes) {
     KVASIR_ASSIGN_OR_RETURN(KeptShapes shapes,
                             KeptShapesFor(model, lane.layers, *lane.policy, lanes.encoding));
     lane.kept_shapes = std::make_shared<const KeptShapes>(std::move(shapes));
-    lane.recent_allocator = &context_.recent->For(lane.recent_block.bytes);
+    lane.recent_allocator = &context_.recent_rows->For(lane.recent_block);
     SetKeptSizes(lane);
   }
   return absl::OkStatus();

@@ -28,6 +28,10 @@ absl::Status Sequence::CheckSavable() const {
     return FailedPrecondition("a sequence that has failed cannot be saved: {}",
                               MessageOf(failure_));
   }
+  if (context_.device != nullptr) {
+    return FailedPrecondition("a sequence in the memory of a device cannot be saved: device={}",
+                              context_.device->name());
+  }
   if (retrieval_ != nullptr) {
     return FailedPrecondition("a sequence that retrieves blocks cannot be saved: retention={}",
                               identity_.retention);

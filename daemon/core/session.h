@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,8 @@ struct Peer {
 
 struct RegisteredModel {
   Model model;
+  // In whose memory its rows lie, by pool; nothing: host memory.
+  std::optional<size_t> device = {};
   // Group for the layout probe; freed when the first sequence is opened, since until then the
   // client reads the daemon's pattern in it.
   Group probe;
@@ -56,6 +59,19 @@ struct Session {
         recent(ExtentUse::kRecent, first_extent_bytes, extent_bytes, owner.account),
         sequences(session_limits.sequences_max) {}
 
+  // Where the model's rows come from that the engine writes.
+  GroupSource& RecentOf(const RegisteredModel& registered) {
+    if (!registered.device) return recent;
+    return device_recent
+        .try_emplace(*registered.device, ExtentUse::kRecent,
+                     tenant.devices[*registered.device]->account)
+        .first->second;
+  }
+  GroupSource& KeptOf(const RegisteredModel& registered) {
+    if (!registered.device) return tenant.kept;
+    return tenant.devices[*registered.device]->kept;
+  }
+
   shm::SeqBoard* Board(uint32_t slot) const {
     return reinterpret_cast<shm::SeqBoard*>(memory.d + sizes.seq_off) + slot;
   }
@@ -72,7 +88,8 @@ struct Session {
   const SegmentSizes sizes;
   TableArena arena;
   ExtentTable extents;
-  AllocatorSet recent;  // destroyed after models and sequences
+  AllocatorSet recent;                               // destroyed after models and sequences
+  std::map<size_t, DeviceAllocators> device_recent;  // by pool; likewise
   std::map<uint32_t, std::unique_ptr<RegisteredModel>> models;
   std::vector<std::unique_ptr<Sequence>> sequences;  // by slot
   uint32_t next_model_id = 1;

@@ -33,7 +33,18 @@ bool Tenant::MakeRoom() {
   return true;
 }
 
+bool Tenant::SettleDevices() {
+  bool held = false;
+  for (const std::unique_ptr<TenantDevice>& device : devices) {
+    // Kept rows of a device are of open sequences alone.
+    if (sessions == 0 && device->kept.held_bytes() == 0) device->kept.Clear();
+    held |= device->account.Settle();
+  }
+  return held;
+}
+
 void Tenant::ReturnExtents() {
+  (void)SettleDevices();
   if (kept.held_bytes() + outside.held_bytes() > 0) {
     (void)ReturnIdle();
     return;

@@ -1,4 +1,4 @@
-// Tenant: who pays. Its account, its extents for kept rows, its snapshots, its counters.
+// Tenant: who pays. Its accounts, its extents for kept rows, its snapshots, its counters.
 #ifndef KVASIR_DAEMON_CORE_TENANT_H_
 #define KVASIR_DAEMON_CORE_TENANT_H_
 
@@ -13,6 +13,7 @@
 
 #include "allocator/group_allocator.h"
 #include "daemon/core/account.h"
+#include "daemon/core/device_account.h"
 #include "daemon/core/handover_notes.h"
 #include "daemon/core/prefix_cache.h"
 #include "daemon/core/prefix_demand.h"
@@ -37,10 +38,11 @@ struct TenantConfig {
   uint64_t disk_reserved_bytes = 0;
   uint64_t remote_bytes = std::numeric_limits<uint64_t>::max();
   CountLimits counts = {};
+  std::vector<DeviceBudget> devices = {};  // in the order of the pools
 
   Budget budget() const {
     return {reserved_bytes, limit_bytes,  weight, disk_reserved_bytes,
-            stored_bytes,   remote_bytes, counts};
+            stored_bytes,   remote_bytes, counts, devices};
   }
 };
 
@@ -64,7 +66,7 @@ struct TenantCounters {
 };
 
 // Group allocators by group size, made when first asked for. Not thread-safe.
-class AllocatorSet {
+class AllocatorSet final : public GroupSource {
  public:
   AllocatorSet(ExtentUse use, uint64_t first_extent_bytes, uint64_t extent_bytes,
                ExtentSource& source)
@@ -81,6 +83,7 @@ class AllocatorSet {
     }
     return *slot;
   }
+  GroupAllocator& For(const shm::GroupGeometry& geometry) override { return For(geometry.bytes); }
   uint64_t held_bytes() const {
     uint64_t bytes = 0;
     for (const auto& [size, allocator] : by_bytes_) bytes += allocator->held_bytes();
@@ -170,6 +173,8 @@ struct Tenant {
   uint64_t kept_bytes() const { return kept.held_bytes() + outside.held_bytes(); }
   // Gives up every snapshot and prefix.
   void DropCached();
+  // Gives back of devices what nobody holds any more; true if some is still held.
+  bool SettleDevices();
 
   const ChainKey key;  // of the tenant in the keys of tiers
   const TenantConfig config;
@@ -177,6 +182,8 @@ struct Tenant {
   AllocatorSet kept;
   // What no engine maps: sealed blocks, until they are looked up, and recent blocks of snapshots.
   AllocatorSet outside;
+  // By pool. Before the account goes, whose host memory their trailers are.
+  std::vector<std::unique_ptr<TenantDevice>> devices;
   // After the sets that their groups are of, and before the snapshots, which name blocks of theirs.
   std::vector<std::unique_ptr<PrefixStore>> stores;  // one for each tier
   SnapshotStore snapshots;

@@ -31,6 +31,7 @@ class DataSession final : public core::ExtentSender {
   absl::Status MakeSegments(const core::SessionLimits& limits, uint64_t boot_epoch);
   core::SessionMemory memory() const { return {d_.map.data(), e_.map.data()}; }
   absl::Status SendWelcome(const core::SessionToken& token, uint64_t boot_epoch);
+  // Of a pair a DeviceExtentNotice, with what `notice` says.
   absl::Status SendExtent(const shm::ExtentNotice& notice, const Extent& extent) override;
 
   // The daemon's ends of the command ring; after MakeSegments().

@@ -32,13 +32,32 @@ class HostExtent final : public DeviceExtent {
         bytes_(bytes),
         access_(access),
         map_(std::move(map)),
-        fd_(std::move(fd)) {}
+        fd_(std::move(fd)),
+        shown_(map_.data()) {}
+
+  // Makes it known to streams; else it is none yet. Errors: kResourceExhausted.
+  absl::Status Show(bool hides) {
+    if (hides) {
+      void* const shown = ::mmap(nullptr, map_.bytes(), PROT_NONE,
+                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      if (shown == MAP_FAILED) return ErrnoStatus(errno, "mmap");
+      shown_ = static_cast<std::byte*>(shown);
+      state_.Hide(shown_, map_.bytes(), map_.data());
+    }
+    KVASIR_RETURN_IF_ERROR(state_.ranges.Add(shown_, map_.bytes(), access_, false));
+    known_ = true;
+    return absl::OkStatus();
+  }
 
   ~HostExtent() override {
     const uint64_t charged = map_.bytes();
-    state_.ranges.Remove(map_.data());
+    if (known_) state_.ranges.Remove(shown_);
+    if (shown_ != map_.data()) {
+      state_.Unhide(shown_);
+      (void)::munmap(shown_, charged);
+    }
     map_ = MappedRegion();
-    if (!fd_) return;
+    if (!fd_ || !known_) return;  // who could not make it uncharges it
     absl::StatusOr<UniqueFd> probe = Reopen(fd_, O_RDONLY);
     fd_.reset();
     if (probe.ok()) {
@@ -49,7 +68,7 @@ class HostExtent final : public DeviceExtent {
   }
 
   uint64_t id() const override { return id_; }
-  std::byte* address() const override { return map_.data(); }
+  std::byte* address() const override { return shown_; }
   uint64_t bytes() const override { return bytes_; }
   uint64_t charged_bytes() const override { return map_.bytes(); }
   Access access() const override { return access_; }
@@ -67,6 +86,8 @@ class HostExtent final : public DeviceExtent {
   const Access access_;
   MappedRegion map_;
   UniqueFd fd_;
+  std::byte* shown_;
+  bool known_ = false;
 };
 
 class Registration final : public HostRegistration {
@@ -122,7 +143,8 @@ absl::StatusOr<std::unique_ptr<HostDevice>> HostDevice::Create(const HostDeviceO
   return std::unique_ptr<HostDevice>(new HostDevice(options));
 }
 
-HostDevice::HostDevice(const HostDeviceOptions& options) : state_(new HostState) {
+HostDevice::HostDevice(const HostDeviceOptions& options)
+    : state_(new HostState), hides_extents_(options.hides_extents) {
   DeviceFacts& facts = state_->facts;
   facts.name = options.name;
   facts.uuid = options.uuid;
@@ -159,9 +181,10 @@ absl::StatusOr<std::unique_ptr<DeviceExtent>> HostDevice::CreateExtent(uint64_t 
     KVASIR_ASSIGN_OR_RETURN(UniqueFd fd, MakeFile(charged, id));
     KVASIR_ASSIGN_OR_RETURN(MappedRegion map, MappedRegion::Map(fd, charged, Access::kReadWrite));
     KVASIR_RETURN_IF_ERROR(Populate(map));
-    KVASIR_RETURN_IF_ERROR(state_->ranges.Add(map.data(), charged, Access::kReadWrite, false));
-    return std::make_unique<HostExtent>(*state_, id, bytes, Access::kReadWrite, std::move(map),
-                                        std::move(fd));
+    auto extent = std::make_unique<HostExtent>(*state_, id, bytes, Access::kReadWrite,
+                                               std::move(map), std::move(fd));
+    KVASIR_RETURN_IF_ERROR(extent->Show(hides_extents_));
+    return extent;
   }();
   if (!made.ok()) state_->Uncharge(charged);
   return made;
@@ -185,8 +208,9 @@ absl::StatusOr<std::unique_ptr<DeviceExtent>> HostDevice::ImportExtent(UniqueFd 
                            kSeals);
   }
   KVASIR_ASSIGN_OR_RETURN(MappedRegion map, MappedRegion::Map(fd, charged, access));
-  KVASIR_RETURN_IF_ERROR(state_->ranges.Add(map.data(), charged, access, false));
-  return std::make_unique<HostExtent>(*state_, 0, bytes, access, std::move(map), UniqueFd());
+  auto extent = std::make_unique<HostExtent>(*state_, 0, bytes, access, std::move(map), UniqueFd());
+  KVASIR_RETURN_IF_ERROR(extent->Show(hides_extents_));
+  return extent;
 }
 
 absl::StatusOr<std::unique_ptr<DeviceStream>> HostDevice::MakeStream(StreamPriority /*priority*/) {

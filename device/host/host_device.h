@@ -25,6 +25,9 @@ struct HostDeviceOptions {
   uint64_t granularity_bytes = 2ULL << 20;  // a multiple of the page; 2 MiB: as GPUs have it
   std::string name = "host memory";
   std::string uuid = "host-0";
+  // As on a GPU, addresses of extents are for streams alone: who follows one ends by SIGSEGV. For
+  // finding code that would not work there.
+  bool hides_extents = false;
 };
 
 class HostDevice final : public Device {
@@ -59,6 +62,7 @@ class HostDevice final : public Device {
   explicit HostDevice(const HostDeviceOptions& options);
 
   std::unique_ptr<HostState> state_;
+  const bool hides_extents_;
 };
 
 }  // namespace kvasir::device

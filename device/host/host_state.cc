@@ -81,6 +81,27 @@ void HostState::Reap() {
   for (Left& left : held) left_.push_back(std::move(left));
 }
 
+void HostState::Hide(const std::byte* shown, uint64_t bytes, std::byte* real) {
+  MutexLock lock(mutex_);
+  hidden_[reinterpret_cast<uint64_t>(shown)] = {bytes, real};
+}
+
+void HostState::Unhide(const std::byte* shown) {
+  MutexLock lock(mutex_);
+  hidden_.erase(reinterpret_cast<uint64_t>(shown));
+}
+
+std::byte* HostState::Real(const std::byte* shown) {
+  const auto at = reinterpret_cast<uint64_t>(shown);
+  MutexLock lock(mutex_);
+  auto found = hidden_.upper_bound(at);
+  if (found != hidden_.begin()) {
+    --found;
+    if (at - found->first < found->second.bytes) return found->second.real + (at - found->first);
+  }
+  return const_cast<std::byte*>(shown);
+}
+
 bool HostState::TakeCopyFault() {
   uint64_t before = copies_before_fault.load();
   while (before > 0) {

@@ -3,7 +3,9 @@
 #define KVASIR_DEVICE_HOST_HOST_STATE_H_
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
+#include <map>
 #include <shared_mutex>
 #include <string>
 #include <vector>
@@ -34,6 +36,12 @@ class HostState {
   void Leave(UniqueFd probe, uint64_t bytes) ABSL_LOCKS_EXCLUDED(mutex_);
   uint64_t FreeBytes() ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // Extents that are hidden: where they are shown, and where they are.
+  void Hide(const std::byte* shown, uint64_t bytes, std::byte* real) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Unhide(const std::byte* shown) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Where the byte is that is shown there; itself where nothing is hidden.
+  std::byte* Real(const std::byte* shown) ABSL_LOCKS_EXCLUDED(mutex_);
+
   // Whether this one fails, by what a test asked for.
   bool TakeCopyFault();
 
@@ -55,6 +63,11 @@ class HostState {
   std::string reason_ ABSL_GUARDED_BY(mutex_);
   uint64_t used_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<Left> left_ ABSL_GUARDED_BY(mutex_);
+  struct Hidden {
+    uint64_t bytes = 0;
+    std::byte* real = nullptr;
+  };
+  std::map<uint64_t, Hidden> hidden_ ABSL_GUARDED_BY(mutex_);  // by where they are shown
 };
 
 }  // namespace kvasir::device

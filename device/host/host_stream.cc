@@ -87,8 +87,13 @@ absl::Status HostStream::Copy(std::span<const CopyPiece> pieces) {
   KVASIR_RETURN_IF_ERROR(state_.ranges.Check(pieces));
   if (state_.TakeCopyFault()) return Internal("Copy: refused, as a test asked for");
   if (pieces.empty()) return state_.Health();
+  std::vector<CopyPiece> real(pieces.begin(), pieces.end());
+  for (CopyPiece& piece : real) {
+    piece.dst = state_.Real(piece.dst);
+    piece.src = state_.Real(piece.src);
+  }
   return Enqueue({.touch =
-                      [copy = std::vector<CopyPiece>(pieces.begin(), pieces.end())] {
+                      [copy = std::move(real)] {
                         for (const CopyPiece& piece : copy) {
                           std::memmove(piece.dst, piece.src, piece.bytes);
                         }
@@ -100,8 +105,13 @@ absl::Status HostStream::CopyStrided(std::span<const StridedPiece> pieces) {
   KVASIR_RETURN_IF_ERROR(state_.ranges.Check(pieces));
   if (state_.TakeCopyFault()) return Internal("CopyStrided: refused, as a test asked for");
   if (pieces.empty()) return state_.Health();
+  std::vector<StridedPiece> real(pieces.begin(), pieces.end());
+  for (StridedPiece& piece : real) {
+    piece.dst = state_.Real(piece.dst);
+    piece.src = state_.Real(piece.src);
+  }
   return Enqueue({.touch =
-                      [copy = std::vector<StridedPiece>(pieces.begin(), pieces.end())] {
+                      [copy = std::move(real)] {
                         for (const StridedPiece& piece : copy) {
                           for (uint64_t row = 0; row < piece.rows; ++row) {
                             std::memmove(piece.dst + row * piece.dst_stride,
@@ -116,7 +126,7 @@ absl::Status HostStream::Zero(const DeviceExtent& extent) {
   if (extent.access() == Access::kReadOnly) {
     return FailedPrecondition("Zero: extent is mapped read-only: id={}", extent.id());
   }
-  return Enqueue({.touch = [data = extent.address(),
+  return Enqueue({.touch = [data = state_.Real(extent.address()),
                             bytes = extent.charged_bytes()] { std::memset(data, 0, bytes); },
                   .wait = {}});
 }

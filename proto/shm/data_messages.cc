@@ -3,6 +3,7 @@
 #include <cstring>
 #include <string>
 
+#include "base/bytes.h"
 #include "base/error.h"
 #include "proto/shm/layout_hash.h"
 
@@ -34,6 +35,11 @@ absl::Status ErrorOf(const Refusal& refusal) {
   const bool known = refusal.code > 0 && refusal.code <= kCodeMax;
   return MakeError(known ? static_cast<absl::StatusCode>(refusal.code) : absl::StatusCode::kUnknown,
                    text);
+}
+
+bool IsExtentKind(uint32_t kind) {
+  return kind == static_cast<uint32_t>(ExtentKind::kRecent) ||
+         kind == static_cast<uint32_t>(ExtentKind::kKept);
 }
 
 // Whether `count` pieces of `size` bytes from `offset` on end at `end` or before.
@@ -81,10 +87,39 @@ absl::StatusOr<ExtentNotice> ParseExtentNotice(const DataMessage& message) {
                     message.fds);
   }
   const auto notice = CopyOf<ExtentNotice>(message.bytes);
-  if (notice.bytes == 0 || (notice.extent_kind != static_cast<uint32_t>(ExtentKind::kRecent) &&
-                            notice.extent_kind != static_cast<uint32_t>(ExtentKind::kKept))) {
+  if (notice.bytes == 0 || !IsExtentKind(notice.extent_kind)) {
     return DataLoss("malformed notice of an extent: bytes={} kind={}", notice.bytes,
                     notice.extent_kind);
+  }
+  return notice;
+}
+
+bool IsDeviceExtentNotice(const DataMessage& message) {
+  return KindOf(message.bytes) == static_cast<uint32_t>(MessageKind::kDeviceExtent);
+}
+
+absl::StatusOr<DeviceExtentNotice> ParseDeviceExtentNotice(const DataMessage& message) {
+  if (!Is(message, MessageKind::kDeviceExtent, sizeof(DeviceExtentNotice)) || message.fds != 2) {
+    return DataLoss("malformed message on the data socket: bytes={} fds={}", message.bytes.size(),
+                    message.fds);
+  }
+  const auto notice = CopyOf<DeviceExtentNotice>(message.bytes);
+  const bool kind = IsExtentKind(notice.extent_kind) && notice.reserved == 0 &&
+                    (notice.device_kind == static_cast<uint32_t>(DeviceKind::kHost) ||
+                     notice.device_kind == static_cast<uint32_t>(DeviceKind::kCuda));
+  const size_t uuid = ::strnlen(notice.device_uuid, sizeof(notice.device_uuid));
+  const bool groups =
+      notice.group_bytes > 0 && notice.trailer_bytes > 0 && notice.bytes > 0 &&
+      notice.group_bytes % kPageBytes == 0 && notice.trailer_bytes % kPageBytes == 0 &&
+      notice.rows_bytes % notice.group_bytes == 0 && notice.bytes % notice.trailer_bytes == 0 &&
+      notice.rows_bytes / notice.group_bytes == notice.bytes / notice.trailer_bytes;
+  if (!kind || uuid == 0 || uuid == sizeof(notice.device_uuid) || !groups ||
+      notice.granularity_bytes == 0) {
+    return DataLoss(
+        "malformed notice of an extent of a device: bytes={} rows_bytes={} group_bytes={} "
+        "trailer_bytes={} granularity_bytes={} kind={} device_kind={} uuid_bytes={}",
+        notice.bytes, notice.rows_bytes, notice.group_bytes, notice.trailer_bytes,
+        notice.granularity_bytes, notice.extent_kind, notice.device_kind, uuid);
   }
   return notice;
 }

@@ -31,6 +31,12 @@ absl::StatusOr<Welcome> ParseAnswer(const DataMessage& message);
 // Errors: kUnavailable for an empty message, kDataLoss for what is no notice of an extent.
 absl::StatusOr<ExtentNotice> ParseExtentNotice(const DataMessage& message);
 
+// A message that is to be read as such a notice.
+bool IsDeviceExtentNotice(const DataMessage& message);
+// Errors: kDataLoss for what is no notice of a pair, or one whose halves do not hold equally many
+// groups of whole pages.
+absl::StatusOr<DeviceExtentNotice> ParseDeviceExtentNotice(const DataMessage& message);
+
 // Whether boards, desks and arena lie inside the segments of the welcome, in this order, and
 // aligned. The daemon does not change its header after the hand-over but for session_state.
 // Errors: kDataLoss when it does not fit the welcome, kFailedPrecondition for another layout.

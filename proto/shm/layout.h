@@ -1,4 +1,4 @@
-// The bytes that one session and the daemon share in memory, ABI 6. docs/shm_protocol.md has the
+// The bytes that one session and the daemon share in memory, ABI 8. docs/shm_protocol.md has the
 // states, the memory orders, and what happens when either side dies between two stores.
 //
 // Two segments a session. D: written by the daemon, mapped read-only by the engine. E: written by
@@ -17,7 +17,7 @@
 
 namespace kvasir::shm {
 
-inline constexpr uint32_t kAbiVersion = 7;
+inline constexpr uint32_t kAbiVersion = 8;
 inline constexpr uint64_t kDaemonMagic = 0x314D48535F53564BULL;  // "KVS_SHM1"
 inline constexpr uint64_t kEngineMagic = 0x31474E455F53564BULL;  // "KVS_ENG1"
 inline constexpr uint64_t kHeaderBytes = 4096;
@@ -160,10 +160,17 @@ static_assert(sizeof(RecentRef) == 16);
 // ---- data.sock, SOCK_SEQPACKET
 // -------------------------------------------------------------------- The engine sends one Hello;
 // the daemon answers one Welcome (with the fds of D, E and the doorbell) or one Refusal, then
-// ExtentNotice messages (each with one fd). Anything else from the engine ends the session.
+// ExtentNotice messages (each with one fd) and DeviceExtentNotice messages (each with two).
+// Anything else from the engine ends the session.
 inline constexpr uint64_t kHelloMagic = 0x314F4C48535F564BULL;  // "KV_SHLO1"
 
-enum class MessageKind : uint32_t { kHello = 1, kWelcome = 2, kRefusal = 3, kExtent = 4 };
+enum class MessageKind : uint32_t {
+  kHello = 1,
+  kWelcome = 2,
+  kRefusal = 3,
+  kExtent = 4,
+  kDeviceExtent = 5
+};
 enum class ExtentKind : uint32_t { kRecent = 1, kKept = 2 };
 
 struct Hello {
@@ -205,6 +212,28 @@ struct ExtentNotice {
   uint64_t extent_id;
 };
 static_assert(sizeof(ExtentNotice) == 32);
+
+enum class DeviceKind : uint32_t { kHost = 1, kCuda = 2 };
+
+// A pair: trailers of groups in host memory (the first fd), rows of the same groups in the memory
+// of a device (the second fd). Group i lies at i * group_bytes of the one and at i * trailer_bytes
+// of the other; offsets in tables are those of the device's memory.
+struct DeviceExtentNotice {
+  uint32_t kind;
+  uint32_t extent_kind;  // ExtentKind
+  uint32_t slot;
+  uint32_t generation;
+  uint64_t bytes;  // of the trailers: groups * trailer_bytes
+  uint64_t extent_id;
+  uint64_t rows_bytes;         // of the device's memory: groups * group_bytes
+  uint64_t granularity_bytes;  // its allocation is rows_bytes, rounded up to a multiple of it
+  uint64_t group_bytes;
+  uint64_t trailer_bytes;
+  uint32_t device_kind;  // DeviceKind
+  uint32_t reserved;
+  char device_uuid[48];  // zero-terminated; the same in every process
+};
+static_assert(sizeof(DeviceExtentNotice) == 120);
 
 }  // namespace kvasir::shm
 

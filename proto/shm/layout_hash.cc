@@ -90,6 +90,17 @@ std::string LayoutText() {
   KVASIR_FIELD_(ExtentNotice, generation);
   KVASIR_FIELD_(ExtentNotice, bytes);
   KVASIR_FIELD_(ExtentNotice, extent_id);
+  KVASIR_FIELD_(DeviceExtentNotice, extent_kind);
+  KVASIR_FIELD_(DeviceExtentNotice, slot);
+  KVASIR_FIELD_(DeviceExtentNotice, generation);
+  KVASIR_FIELD_(DeviceExtentNotice, bytes);
+  KVASIR_FIELD_(DeviceExtentNotice, extent_id);
+  KVASIR_FIELD_(DeviceExtentNotice, rows_bytes);
+  KVASIR_FIELD_(DeviceExtentNotice, granularity_bytes);
+  KVASIR_FIELD_(DeviceExtentNotice, group_bytes);
+  KVASIR_FIELD_(DeviceExtentNotice, trailer_bytes);
+  KVASIR_FIELD_(DeviceExtentNotice, device_kind);
+  KVASIR_FIELD_(DeviceExtentNotice, device_uuid);
   text += CommandRingLayoutText();
   return text;
 }

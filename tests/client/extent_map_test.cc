@@ -7,11 +7,14 @@
 
 #include <array>
 #include <cerrno>
+#include <cstring>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include <gtest/gtest.h>
 
+#include "device/host/host_device.h"
 #include "proto/shm/data_messages.h"
 
 namespace kvasir {
@@ -59,6 +62,46 @@ class ExtentMapTest : public ::testing::Test {
     return *at;
   }
 
+  // The daemon hands over a pair of two groups, whose rows lie on `of`.
+  absl::Status TakePair(device::HostDevice& of, uint32_t generation, uint64_t offset,
+                        const shm::GroupGeometry& geometry, GroupPlace* place) {
+    auto rows = of.CreateExtent(2 * kGroup, 1);
+    EXPECT_TRUE(rows.ok()) << rows.status();
+    (*rows)->address()[kGroup] = std::byte{7};
+    const UniqueFd trailers(::memfd_create("trailers", MFD_CLOEXEC));
+    EXPECT_EQ(::ftruncate(trailers.get(), 2 * 4096), 0);
+    const char mark = 9;
+    EXPECT_EQ(::pwrite(trailers.get(), &mark, 1, 4096), 1);
+    shm::DeviceExtentNotice notice{};
+    notice.kind = static_cast<uint32_t>(shm::MessageKind::kDeviceExtent);
+    notice.extent_kind = static_cast<uint32_t>(shm::ExtentKind::kKept);
+    notice.slot = kSlot;
+    notice.generation = generation;
+    notice.bytes = 2 * 4096;
+    notice.rows_bytes = 2 * kGroup;
+    notice.granularity_bytes = of.facts().granularity_bytes;
+    notice.group_bytes = kGroup;
+    notice.trailer_bytes = 4096;
+    notice.device_kind = static_cast<uint32_t>(shm::DeviceKind::kHost);
+    std::memcpy(notice.device_uuid, of.facts().uuid.data(), of.facts().uuid.size());
+    const absl::StatusOr<UniqueFd> memory = (*rows)->ExportFd();
+    EXPECT_TRUE(memory.ok());
+    const std::array<int, 2> fds{trailers.get(), memory->get()};
+    EXPECT_TRUE(SendMessage(daemon_, std::as_bytes(std::span(&notice, 1)), fds).ok());
+    const absl::StatusOr<GroupPlace> at =
+        map_->GroupAt(kSlot, generation, offset, geometry, std::chrono::steady_clock::now());
+    if (at.ok()) *place = *at;
+    return at.status();
+  }
+
+  static constexpr uint64_t kGroup = 65536;
+  static shm::GroupGeometry PairGeometry() {
+    shm::GroupGeometry geometry;
+    geometry.pos_off = kGroup;
+    geometry.bytes = kGroup + 4096;
+    return geometry;
+  }
+
   UniqueFd daemon_, engine_;
   std::unique_ptr<ExtentMap> map_;
 };
@@ -102,6 +145,43 @@ TEST_F(ExtentMapTest, AHoldOutlivesTheMap) {
   hold.reset();
   EXPECT_FALSE(IsMapped(first));
   EXPECT_FALSE(IsMapped(second));
+}
+
+TEST_F(ExtentMapTest, AGroupOfAPairHasItsRowsOnTheDeviceAndItsTrailerHere) {
+  const auto device = *device::HostDevice::Create({});
+  map_ = std::make_unique<ExtentMap>(engine_, std::vector<device::Device*>{device.get()});
+  GroupPlace place;
+  ASSERT_TRUE(TakePair(*device, 1, kGroup, PairGeometry(), &place).ok());
+  EXPECT_EQ(place.device, device.get());
+  EXPECT_EQ(place.planes[0], std::byte{7});
+  EXPECT_EQ(place.trailer[0], std::byte{9});
+  EXPECT_EQ(map_->mapped_bytes(), 2 * kGroup + 2 * 4096);
+  EXPECT_EQ(map_->At(kSlot, 1, 0, 4096, std::chrono::steady_clock::now()).status().code(),
+            absl::StatusCode::kDataLoss);
+  const auto at = [&](uint64_t offset, const shm::GroupGeometry& geometry, Access access) {
+    return map_->GroupAt(kSlot, 1, offset, geometry, std::chrono::steady_clock::now(), access)
+        .status()
+        .code();
+  };
+  shm::GroupGeometry other = PairGeometry();
+  other.bytes += 4096;
+  EXPECT_EQ(at(0, other, Access::kReadOnly), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(at(4096, PairGeometry(), Access::kReadOnly), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(at(2 * kGroup, PairGeometry(), Access::kReadOnly), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(at(0, PairGeometry(), Access::kReadWrite), absl::StatusCode::kDataLoss);
+  // Another extent in its slot takes its place on the device too.
+  const std::shared_ptr<const void> hold = map_->Hold();
+  const std::byte* const rows = place.planes;
+  Take(2);
+  EXPECT_EQ(*rows, std::byte{7});
+  map_.reset();
+}
+
+TEST_F(ExtentMapTest, APairOfADeviceThatIsNotThereIsRefused) {
+  const auto device = *device::HostDevice::Create({});
+  GroupPlace place;
+  EXPECT_EQ(TakePair(*device, 1, 0, PairGeometry(), &place).code(),
+            absl::StatusCode::kFailedPrecondition);
 }
 
 TEST_F(ExtentMapTest, ALongChainEndsWithoutDeepRecursion) {

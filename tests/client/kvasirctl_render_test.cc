@@ -125,7 +125,8 @@ TEST(KvasirctlRenderTest, TenantsAsJson) {
    "typical_response_rows": "0",
    "suspensions_asked": "0",
    "calls": "0",
-   "calls_refused": "0"
+   "calls_refused": "0",
+   "devices": []
   }
  ]
 }

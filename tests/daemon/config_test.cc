@@ -145,7 +145,7 @@ TEST(ConfigTest, ReportsAllErrorsInTheOrderOfTheFile) {
       ErrorOf("[zoo]\n[memory]\nlock = \"maybe\"\nprefault = 1\n[server]\nx=1");
   EXPECT_EQ(error,
             "t.toml:1: unknown table: key=zoo "
-            "known=server,memory,limits,retention,prefix,tier,admin,tenant\n"
+            "known=server,memory,limits,retention,prefix,tier,admin,gpu,tenant\n"
             "t.toml:3: unknown word: key=memory.lock given=\"maybe\" known=require,try,off\n"
             "t.toml:4: wrong type: key=memory.prefault given=1 expected=true or false\n"
             "t.toml:6: unknown key: key=server.x known=control_socket,data_socket,socket_mode,"
@@ -264,7 +264,7 @@ TEST(ConfigTest, HostileTextIsEscapedAndCutInErrors) {
 
 TEST(ConfigTest, BothBoundsOfEveryIntegerAreInsideAndTheNextOnesOut) {
   for (const ConfigKey& key : ConfigSchema()) {
-    if (key.table == "tenant") continue;
+    if (IsConfigArray(key.table)) continue;
     if (key.kind != ConfigKind::kInteger && key.kind != ConfigKind::kBytes) continue;
     const std::string head = "[" + std::string(key.table) + "]\n" + std::string(key.name) + " = ";
     const std::string name = "key=" + std::string(key.table) + "." + std::string(key.name);
@@ -348,14 +348,14 @@ TEST(ConfigSampleTest, ShowsEveryKeyOfTheSchema) {
   const std::string text = ReadFile(kSamplePath);
   for (const ConfigKey& key : ConfigSchema()) {
     const std::string line =
-        (key.table == "tenant" ? "\n# " : "\n") + std::string(key.name) + " = ";
+        (IsConfigArray(key.table) ? "\n# " : "\n") + std::string(key.name) + " = ";
     EXPECT_THAT(text, HasSubstr(line)) << key.table;
   }
 }
 
-TEST(ConfigSampleTest, ItsTenantIsValidOnceTheCommentSignsAreRemoved) {
+TEST(ConfigSampleTest, ItsEntriesAreValidOnceTheCommentSignsAreRemoved) {
   std::string text = SampleConfigToml();
-  const size_t at = text.find("# [[tenant]]");
+  const size_t at = text.find("\n# [[gpu]]\n") + 1;
   ASSERT_NE(at, std::string::npos);
   for (size_t sign = at; sign != std::string::npos; sign = text.find("\n# ", sign)) {
     text.erase(text[sign] == '\n' ? sign + 1 : sign, 2);
@@ -364,6 +364,7 @@ TEST(ConfigSampleTest, ItsTenantIsValidOnceTheCommentSignsAreRemoved) {
   ASSERT_TRUE(config.ok()) << config.status();
   ASSERT_EQ(config->tenants.size(), 1u);
   EXPECT_EQ(config->tenants[0].name, "team-a");
+  EXPECT_EQ(config->tenants[0].gpus.at(0).limit_bytes, config->gpus.at(0).pool_bytes);
 }
 
 TEST(ConfigSchemaTest, EveryRowIsCompleteAndItsDefaultWithinItsBounds) {

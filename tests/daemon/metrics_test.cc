@@ -53,6 +53,12 @@ StatsSnapshot Example() {
                               .violations = 20,
                               .hit_ratios = {{0.125, 0.25}, {8, 0.75}}});
   snapshot.tenants.push_back({.tenant = "b", .held_bytes = 9007199254740992});
+  snapshot.tenants[0].devices.push_back({.pool = "gpu0", .charged_bytes = 42});
+  DevicePoolSnapshot& pool = snapshot.device_pools.emplace_back();
+  pool.pool = "gpu0";
+  pool.device_uuid = "GPU-1";
+  pool.waste_bytes = 41;
+  pool.lost = "fell off the bus";
   TierSnapshot& disk = snapshot.tiers.emplace_back();
   disk.tier = "disk";
   disk.left_out = true;
@@ -113,13 +119,17 @@ TEST(MetricsTest, ShowEveryCountOfTheDaemonAndOfEachTenant) {
       {"kvasir_tier_loads_declined_total{tier=disk}{tenant=a}", 38},
       {"kvasir_tier_blocks_read_total{tier=disk}{outcome=corrupt}", 39},
       {"kvasir_tier_left_out{tier=disk}", 1},
+      {"kvasir_device_pool_waste_bytes{pool=gpu0}{device=GPU-1}", 41},
+      {"kvasir_device_lost{pool=gpu0}{device=GPU-1}", 1},
+      {"kvasir_tenant_device_charged_bytes{tenant=a}{pool=gpu0}", 42},
   };
   for (const auto& [name, value] : expected) {
     ASSERT_TRUE(found.contains(name)) << name;
     EXPECT_EQ(found.at(name), value) << name;
   }
   EXPECT_EQ(found.size(), 1 + std::size(kDaemonMetrics) + 2 * std::size(kTenantMetrics) + 2 +
-                              std::size(kStoredMetrics) + 2);
+                              std::size(kStoredMetrics) + 2 + std::size(kDevicePoolMetrics) +
+                              std::size(kTenantDeviceMetrics));
 }
 
 TEST(MetricsTest, NamesAreUniqueAndCountersEndInTotal) {

@@ -44,6 +44,8 @@ TEST(DocumentsTest, OperationsHasEveryMetric) {
   };
   for (const auto& metric : kDaemonMetrics) EXPECT_THAT(text, HasSubstr(row(metric)));
   for (const auto& metric : kTenantMetrics) EXPECT_THAT(text, HasSubstr(row(metric)));
+  for (const auto& metric : kDevicePoolMetrics) EXPECT_THAT(text, HasSubstr(row(metric)));
+  for (const auto& metric : kTenantDeviceMetrics) EXPECT_THAT(text, HasSubstr(row(metric)));
   for (const auto& metric : kStoredMetrics) EXPECT_THAT(text, HasSubstr(row(metric)));
   EXPECT_THAT(text, HasSubstr(fmt::format("| `{}` | gauge | {} |", kHitRatioName, kHitRatioHelp)));
 }

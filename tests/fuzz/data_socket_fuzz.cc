@@ -40,6 +40,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   (void)CheckHello(message);
   const absl::StatusOr<ExtentNotice> notice = ParseExtentNotice(message);
   if (notice.ok()) Expect(message.fds == 1 && notice->bytes > 0);
+  const absl::StatusOr<DeviceExtentNotice> pair = ParseDeviceExtentNotice(message);
+  if (pair.ok()) {
+    Expect(IsDeviceExtentNotice(message) && message.fds == 2 && pair->bytes > 0);
+    Expect(Wide{pair->rows_bytes} / pair->group_bytes * pair->trailer_bytes == pair->bytes);
+    Expect(std::memchr(pair->device_uuid, 0, sizeof(pair->device_uuid)) != nullptr);
+  }
   const absl::StatusOr<Welcome> refused = ParseAnswer(message);
   if (refused.ok()) Expect(message.fds == 3);
   message.bytes = bytes.first(std::min(bytes.size(), sizeof(Welcome)));

@@ -102,5 +102,48 @@ TEST(DataMessagesTest, NoticesAreOfAKnownKindAndOfSomething) {
   EXPECT_EQ(ParseExtentNotice({}).status().code(), absl::StatusCode::kUnavailable);
 }
 
+TEST(DataMessagesTest, PairsHaveEquallyManyWholeGroupsInBothHalves) {
+  DeviceExtentNotice good{};
+  good.kind = static_cast<uint32_t>(MessageKind::kDeviceExtent);
+  good.extent_kind = static_cast<uint32_t>(ExtentKind::kRecent);
+  good.bytes = 3 * 4096;
+  good.rows_bytes = 3 * 65536;
+  good.granularity_bytes = 2 << 20;
+  good.group_bytes = 65536;
+  good.trailer_bytes = 4096;
+  good.device_kind = static_cast<uint32_t>(DeviceKind::kCuda);
+  std::memcpy(good.device_uuid, "GPU-1", 5);
+  EXPECT_TRUE(IsDeviceExtentNotice(MessageOfBytes(good, 2)));
+  EXPECT_TRUE(ParseDeviceExtentNotice(MessageOfBytes(good, 2)).ok());
+  EXPECT_FALSE(ParseExtentNotice(MessageOfBytes(good, 1)).ok());
+  for (const size_t fds : {0U, 1U, 3U}) {
+    EXPECT_FALSE(ParseDeviceExtentNotice(MessageOfBytes(good, fds)).ok()) << fds;
+  }
+  const auto refused = [&](const auto& change) {
+    DeviceExtentNotice notice = good;
+    change(notice);
+    return ParseDeviceExtentNotice(MessageOfBytes(notice, 2)).status().code() ==
+           absl::StatusCode::kDataLoss;
+  };
+  using N = DeviceExtentNotice;
+  EXPECT_TRUE(refused([](N& n) { n.extent_kind = 3; }));
+  EXPECT_TRUE(refused([](N& n) { n.device_kind = 0; }));
+  EXPECT_TRUE(refused([](N& n) { n.device_kind = 3; }));
+  EXPECT_TRUE(refused([](N& n) { n.reserved = 1; }));
+  EXPECT_TRUE(refused([](N& n) { n.bytes = 0; }));
+  EXPECT_TRUE(refused([](N& n) { n.bytes += 4096; }));
+  EXPECT_TRUE(refused([](N& n) { n.rows_bytes += 65536; }));
+  EXPECT_TRUE(refused([](N& n) { n.rows_bytes += 4096; }));
+  EXPECT_TRUE(refused([](N& n) { n.group_bytes = 0; }));
+  EXPECT_TRUE(refused([](N& n) { n.trailer_bytes = 0; }));
+  EXPECT_TRUE(refused([](N& n) {
+    n.group_bytes = 1000;
+    n.rows_bytes = 3000;
+  }));
+  EXPECT_TRUE(refused([](N& n) { n.granularity_bytes = 0; }));
+  EXPECT_TRUE(refused([](N& n) { n.device_uuid[0] = 0; }));
+  EXPECT_TRUE(refused([](N& n) { std::memset(n.device_uuid, 'x', sizeof(n.device_uuid)); }));
+}
+
 }  // namespace
 }  // namespace kvasir::shm

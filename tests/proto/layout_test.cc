@@ -43,7 +43,7 @@ TEST(LayoutTest, TextAndHashAreTheGoldenOnes) {
   std::stringstream golden;
   golden << file.rdbuf();
   EXPECT_EQ(LayoutText(), golden.str());
-  EXPECT_EQ(LayoutHash(), 13749229951152872572ULL);
+  EXPECT_EQ(LayoutHash(), 10268794517025339736ULL);
 }
 
 TEST(LayoutTest, DaemonHeader) {
@@ -127,6 +127,15 @@ TEST(LayoutTest, Messages) {
   EXPECT_EQ(HexOf(refusal).substr(0, 50), "03000000ffffffff 0100000002000000 6e6f000000000000");
   const ExtentNotice notice{4, 2, 3, 1, 4096, 9};
   EXPECT_EQ(HexOf(notice), "0400000002000000 0300000001000000 0010000000000000 0900000000000000");
+  DeviceExtentNotice device{5, 1, 3, 1, 4096, 9, 65536, 0x200000, 32768, 2048, 2, 0, {}};
+  std::memcpy(device.device_uuid, "GPU-8f3a", 8);
+  std::string zeros;
+  for (int i = 0; i < 5; ++i) zeros += " 0000000000000000";
+  EXPECT_EQ(HexOf(device),
+            "0500000001000000 0300000001000000 0010000000000000 0900000000000000 "
+            "0000010000000000 0000200000000000 0080000000000000 0008000000000000 "
+            "0200000000000000 4750552d38663361" +
+                zeros);
 }
 
 // The wire form of messages: numbers and types of fields. Protocol buffers keep the order of

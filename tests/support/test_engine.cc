@@ -2,9 +2,10 @@
 // writes rows through the views, truncates, closes. One byte on standard output for each thing
 // done.
 //
-//   test_engine CONTROL_SOCKET DATA_SOCKET SEED [UID|- [asked]]
-// With UID (as root) it becomes that user first. With "asked" its policies are those that ask for
-// something: mass, queries, selections, lookups. Exit code 3: the daemon refused something.
+//   test_engine CONTROL_SOCKET DATA_SOCKET SEED [UID|- [asked|device]]
+// With "device" its rows lie in the pool "gpu0", of host memory. With UID (as root) it becomes that
+// user first. With "asked" its policies are those that ask for something: mass, queries,
+// selections, lookups. Exit code 3: the daemon refused something.
 #include <unistd.h>
 
 #include <cstdio>
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "device/host/host_device.h"
 #include "tests/support/daemon_fixture.h"
 
 namespace kvasir::testing {
@@ -22,7 +24,7 @@ namespace {
 
 constexpr uint32_t kQueryHeads = 4;
 
-const std::vector<std::string>& Policies(bool asked) {
+const std::vector<std::string>& Policies(bool asked, bool on_device) {
   static const std::vector<std::string> scored = {
       "h2o:hh_size=12,recent_size=8,evict_interval=4",
       "h2o:hh_size=40,recent_size=20,evict_interval=16,decay=0.9,heads=shared",
@@ -32,6 +34,11 @@ const std::vector<std::string>& Policies(bool asked) {
       "infllm:n_init=4,n_local=24,block_size=8,topk=2,repr_topk=2,max_cached_block=3,"
       "exc_block_size=8,cache_strategy=lru-s"};
   if (asked) return scored;
+  static const std::vector<std::string> copied = {
+      "full", "streamingllm:start_size=4,recent_size=20,positions=original",
+      "sepllm:form=static,init_cache_size=3,local_size=24",
+      "sepllm:form=static,init_cache_size=2,local_size=16/40"};
+  if (on_device) return copied;
   static const std::vector<std::string> policies = {
       "full", "streamingllm:start_size=4,recent_size=20",
       "sepllm:form=static,init_cache_size=3,local_size=24",
@@ -115,8 +122,9 @@ void Step(Sequence& sequence, const ModelSpec& spec, std::mt19937_64& random) {
 [[noreturn]] void Work(const ConnectOptions& options, uint64_t seed, bool asked) {
   std::mt19937_64 random(seed);
   ModelSpec spec = TinySpec(2);
+  if (!options.devices.empty()) spec.pool = "gpu0";
   for (LayerSpec& layer : spec.layers) layer.query_heads = kQueryHeads;
-  const std::vector<std::string>& policies = Policies(asked);
+  const std::vector<std::string>& policies = Policies(asked, !options.devices.empty());
   absl::StatusOr<std::unique_ptr<Session>> session = Session::Connect(options);
   if (!session.ok()) Fail(session.status());
   Tick();
@@ -159,5 +167,11 @@ int main(int argc, char** argv) {
   kvasir::ConnectOptions options;
   options.control_socket = argv[1];
   options.data_socket = argv[2];
-  kvasir::testing::Work(options, std::strtoull(argv[3], nullptr, 10), argc > 5);
+  const std::string what = argc > 5 ? argv[5] : "";
+  kvasir::device::HostDeviceOptions device;
+  device.uuid = "host-gpu0";
+  const auto opened = kvasir::device::HostDevice::Create(device);
+  if (!opened.ok()) return 2;
+  if (what == "device") options.devices = {opened->get()};
+  kvasir::testing::Work(options, std::strtoull(argv[3], nullptr, 10), what == "asked");
 }

@@ -1,0 +1,320 @@
+// Rows in the memory of a device: what an engine sees there is bit for bit what it sees in host
+// memory; budgets, refusals, and what comes back. Neither side follows an address of the device:
+// on host memory that stands in for one it could not. The same suite runs on a GPU.
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "device/host/host_device.h"
+#include "tests/device/devices_under_test.h"
+#include "tests/integration/row_copies.h"
+#include "tests/support/daemon_fixture.h"
+
+namespace kvasir::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr uint32_t kLayers = 3;
+constexpr uint64_t kPoolBytes = 32 * kMiB;
+
+using Seen = std::vector<std::vector<std::vector<SeenRow>>>;  // [row][layer]
+
+bool OnHost() { return std::string(KVASIR_TEST_DEVICE) == "host"; }
+
+// The device of the daemon's pool "gpu0", as an engine opens it.
+absl::StatusOr<std::unique_ptr<device::Device>> OpenDevice() {
+  if (!OnHost()) return device::testing::OpenForTest("cuda");
+  device::HostDeviceOptions options;
+  options.total_bytes = kPoolBytes;
+  options.uuid = "host-gpu0";
+  options.hides_extents = true;
+  return device::HostDevice::Create(options);
+}
+
+class DeviceRowsTest : public DaemonFixture {
+ protected:
+  void SetUp() override {
+    absl::StatusOr<std::unique_ptr<device::Device>> device = OpenDevice();
+    if (!device.ok()) GTEST_SKIP() << device.status();
+    device_ = *std::move(device);
+    copies_ = std::make_unique<RowCopies>(*device_);
+    StartServer(ConfigWithPool());
+  }
+
+  void TearDown() override {
+    if (server_ == nullptr) return;
+    ExpectNothingCharged();
+    EXPECT_EQ(Pool().charged_bytes, 0U);
+  }
+
+  Config ConfigWithPool() const {
+    Config config = MakeConfig();
+    Config::Gpu gpu;
+    gpu.name = "gpu0";
+    gpu.device = OnHost() ? "host" : device_->facts().uuid;
+    gpu.pool_bytes = kPoolBytes;
+    gpu.extent_bytes = 4 * kMiB;
+    gpu.recent_extent_bytes = 2 * kMiB;
+    config.gpus = {gpu};
+    config.tenants[0].gpus = {{"gpu0", 0, kPoolBytes, 1}};
+    return config;
+  }
+
+  std::unique_ptr<Session> ConnectWith(device::Device* device) {
+    ConnectOptions options = MakeConnectOptions();
+    if (device != nullptr) options.devices = {device};
+    absl::StatusOr<std::unique_ptr<Session>> session = Session::Connect(options);
+    EXPECT_TRUE(session.ok()) << MessageOf(session.status());
+    return *std::move(session);
+  }
+
+  static ModelSpec DeviceSpec() {
+    ModelSpec spec = TinySpec(kLayers);
+    for (LayerSpec& layer : spec.layers) layer.query_heads = 4;
+    spec.pool = "gpu0";
+    return spec;
+  }
+
+  DevicePoolSnapshot Pool() { return server_->Snapshot().device_pools.at(0); }
+
+  // Rows [sequence.rows(), end) with these ids; `on_device`: where they lie. What the queries see
+  // is added to `seen`, [row][layer].
+  void Extend(Sequence& sequence, const std::vector<uint32_t>& ids, uint64_t end, bool on_device,
+              uint32_t batch, Seen* seen) {
+    const ModelSpec spec = TinySpec(kLayers);
+    seen->resize(sequence.rows());
+    while (sequence.rows() < end) {
+      const uint64_t row = sequence.rows();
+      const absl::StatusOr<StepView> step =
+          sequence.Begin(static_cast<uint32_t>(std::min<uint64_t>(batch, end - row)));
+      ASSERT_TRUE(step.ok()) << MessageOf(step.status());
+      if (on_device) {
+        copies_->Write(*step, spec);
+      } else {
+        WriteTestRows(*step, spec);
+      }
+      seen->resize(row + step->count, std::vector<std::vector<SeenRow>>(kLayers));
+      for (uint32_t layer = 0; layer < kLayers; ++layer) {
+        const LayerView& there = step->layers[layer];
+        const LayerView view = on_device ? copies_->Fetch(there) : there;
+        for (const KeptRunView& run : view.kept) kept_rows_ += on_device ? run.rows : 0;
+        for (uint64_t at = row; at < row + step->count; ++at) {
+          (*seen)[at][layer] = SeenBy(view, at);
+        }
+      }
+      const absl::Status committed = sequence.Commit(std::span(ids).subspan(row, step->count));
+      ASSERT_TRUE(committed.ok()) << MessageOf(committed);
+    }
+  }
+
+  // The same stream in both memories, with truncations.
+  void StreamBoth(const std::string& retention, uint64_t rows, uint64_t seed) {
+    SCOPED_TRACE(retention);
+    const std::unique_ptr<Session> session = ConnectWith(device_.get());
+    const absl::StatusOr<ModelHandle> host = session->RegisterModel(TinySpec(kLayers));
+    ASSERT_TRUE(host.ok()) << MessageOf(host.status());
+    const absl::StatusOr<ModelHandle> there = session->RegisterModel(DeviceSpec());
+    ASSERT_TRUE(there.ok()) << MessageOf(there.status());
+    absl::StatusOr<Sequence> one = session->OpenSequence({*host, retention, 0, "host"});
+    ASSERT_TRUE(one.ok()) << MessageOf(one.status());
+    absl::StatusOr<Sequence> other = session->OpenSequence({*there, retention, 0, "device"});
+    ASSERT_TRUE(other.ok()) << MessageOf(other.status());
+    std::mt19937_64 random(seed);
+    std::vector<uint32_t> ids(rows);
+    for (uint32_t& id : ids) id = static_cast<uint32_t>(random() % 8);
+    Seen seen_here, seen_there;
+    for (uint64_t end = 0; end < rows && !HasFatalFailure();) {
+      end = std::min(rows, end + 1 + random() % 40);
+      const auto batch = static_cast<uint32_t>(1 + random() % 24);
+      Extend(*one, ids, end, false, batch, &seen_here);
+      Extend(*other, ids, end, true, batch, &seen_there);
+      ASSERT_EQ(seen_there, seen_here) << "rows " << end;
+      // How far one can go back depends on what is compacted already: each as far as it gets.
+      const uint64_t target = end - random() % std::min<uint64_t>(end, 20);
+      (void)one->Truncate(target);
+      (void)other->Truncate(target);
+    }
+    EXPECT_EQ(kept_rows_ > 0, retention != "full" && retention != "window:size=40");
+    kept_rows_ = 0;
+    EXPECT_GT(Pool().charged_bytes, 0U);
+    const absl::StatusOr<Sequence::Footprint> footprint = other->MeasureFootprint();
+    ASSERT_TRUE(footprint.ok()) << MessageOf(footprint.status());
+    const TenantSnapshot tenant = server_->Snapshot().tenants.at(0);
+    EXPECT_EQ(tenant.devices.at(0).charged_bytes, Pool().charged_bytes);
+    EXPECT_GT(tenant.devices.at(0).held_bytes, 0U);
+    EXPECT_LE(tenant.devices.at(0).held_bytes + Pool().waste_bytes, Pool().charged_bytes);
+  }
+
+  absl::Status Open(Session& session, const ModelHandle& model, const std::string& retention) {
+    OpenOptions options;
+    options.model = model;
+    options.retention = retention;
+    options.reads_records = true;
+    return session.OpenSequence(options).status();
+  }
+
+  std::unique_ptr<device::Device> device_;
+  std::unique_ptr<RowCopies> copies_;  // of `device_`
+  uint64_t kept_rows_ = 0;             // that were seen on the device
+};
+
+TEST_F(DeviceRowsTest, AnEngineSeesWhatItSeesInHostMemory) {
+  uint64_t seed = 1;
+  for (const char* retention :
+       {"full", "window:size=40", "streamingllm:start_size=4,recent_size=37",
+        "streamingllm:start_size=4,recent_size=30,positions=unrotated",
+        "sepllm:form=static,init_cache_size=3,local_size=40",
+        "sepllm:form=static,init_cache_size=2,local_size=20/50x2",
+        "sepllm:form=sepcache,init_cache_size=2,sep_cache_size=6,local_size=20,cache_size=60",
+        "sepllm:form=manager,init_cache_size=3,sep_cache_size=20,local_size=33,cache_size=150,"
+        "positions=original",
+        "sepllm:form=manager,init_cache_size=3,sep_cache_size=20,local_size=33,cache_size=150",
+        "fixllm:init_cache_size=4,local_size=40,delta=3",
+        "sinks:size=4|separators|window:size=30"}) {
+    StreamBoth(retention, 400, seed++);
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST_F(DeviceRowsTest, WhatADeviceCannotDoIsRefusedByName) {
+  const std::unique_ptr<Session> session = ConnectWith(device_.get());
+  const absl::StatusOr<ModelHandle> model = session->RegisterModel(DeviceSpec());
+  ASSERT_TRUE(model.ok()) << MessageOf(model.status());
+  for (const auto& [retention, text] :
+       {std::pair("full+int8", "encoded rows"),
+        std::pair("knorm:max_capacity=40,recent_size=8", "by scores"),
+        std::pair("h2o:hh_size=12,recent_size=8", "by scores"),
+        std::pair("gemfilter:filter_layer=1,topk=20", "selection"),
+        std::pair("infllm:n_init=4,n_local=24,block_size=8,topk=2,repr_topk=2,max_cached_block=3,"
+                  "exc_block_size=8,cache_strategy=lru-s",
+                  "retrieval")}) {
+    const absl::Status status = Open(*session, *model, retention);
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << retention;
+    EXPECT_THAT(MessageOf(status), HasSubstr(text)) << retention;
+    EXPECT_THAT(MessageOf(status), HasSubstr("device=gpu0")) << retention;
+  }
+  OpenOptions shared;
+  shared.model = *model;
+  shared.retention = "full";
+  shared.prefix.emplace();
+  shared.prefix->tokens.assign(32, 3);
+  EXPECT_EQ(session->OpenSequence(shared).status().code(), absl::StatusCode::kFailedPrecondition);
+  absl::StatusOr<Sequence> sequence = session->OpenSequence({*model, "full", 0, ""});
+  ASSERT_TRUE(sequence.ok()) << MessageOf(sequence.status());
+  const absl::StatusOr<Snapshot> saved = sequence->Save();
+  EXPECT_EQ(saved.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(MessageOf(saved.status()), HasSubstr("device=gpu0"));
+}
+
+TEST_F(DeviceRowsTest, APoolThatIsNotThereIsRefused) {
+  const std::unique_ptr<Session> session = Connect();
+  ModelSpec spec = TinySpec(1);
+  spec.pool = "gpu1";
+  const absl::Status status = session->RegisterModel(spec).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(MessageOf(status), HasSubstr("known=gpu0"));
+  spec.pool = std::string(65, 'x');
+  EXPECT_EQ(session->RegisterModel(spec).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(DeviceRowsTest, AnEngineWithoutTheDeviceIsToldSo) {
+  const auto other = device::HostDevice::Create({.uuid = "host-other"});
+  ASSERT_TRUE(other.ok()) << MessageOf(other.status());
+  for (device::Device* device :
+       {static_cast<device::Device*>(nullptr), static_cast<device::Device*>(other->get())}) {
+    const std::unique_ptr<Session> session = ConnectWith(device);
+    const absl::Status status = session->RegisterModel(DeviceSpec()).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_THAT(MessageOf(status), HasSubstr("uuid=" + device_->facts().uuid));
+  }
+}
+
+TEST_F(DeviceRowsTest, ALimitOfTheDeviceHolds) {
+  Config config = ConfigWithPool();
+  config.tenants[0].gpus[0].limit_bytes = 4 * kMiB;
+  StartServer(config);
+  const std::unique_ptr<Session> session = ConnectWith(device_.get());
+  const absl::StatusOr<ModelHandle> model = session->RegisterModel(DeviceSpec());
+  ASSERT_TRUE(model.ok()) << MessageOf(model.status());
+  absl::StatusOr<Sequence> sequence = session->OpenSequence({*model, "full", 0, ""});
+  ASSERT_TRUE(sequence.ok()) << MessageOf(sequence.status());
+  absl::Status status;
+  const std::vector<uint32_t> ids(16, 3);
+  for (int i = 0; i < 4096 && status.ok(); ++i) {
+    const absl::StatusOr<StepView> step = sequence->Begin(16);
+    status = step.status();
+    if (status.ok()) status = sequence->Commit(std::span(ids).first(step->count));
+  }
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(MessageOf(status), HasSubstr("limit_bytes=4194304"));
+  EXPECT_LE(Pool().charged_bytes, 4 * kMiB);
+  EXPECT_TRUE(RetryAfter(status).has_value());
+}
+
+// Rows that the daemon could not copy are an error of their sequence, and of nothing else.
+TEST_F(DeviceRowsTest, ACopyThatFailsEndsItsSequenceAlone) {
+  if (!OnHost()) GTEST_SKIP() << "faults are made on host memory alone";
+  const std::unique_ptr<Session> session = ConnectWith(device_.get());
+  const absl::StatusOr<ModelHandle> model = session->RegisterModel(DeviceSpec());
+  const absl::StatusOr<ModelHandle> host = session->RegisterModel(TinySpec(kLayers));
+  ASSERT_TRUE(model.ok() && host.ok());
+  auto& faulty = dynamic_cast<device::HostDevice&>(server_->device_for_test(0).device());
+  const auto run = [&](const ModelHandle& of, uint64_t rows) {
+    absl::StatusOr<Sequence> sequence = session->OpenSequence(
+        {of, "streamingllm:start_size=4,recent_size=20,positions=original", 0, ""});
+    absl::Status status = sequence.status();
+    for (uint64_t row = 0; row < rows && status.ok(); ++row) {
+      const absl::StatusOr<StepView> step = sequence->Begin(1);
+      status = step.status();
+      if (!status.ok()) break;
+      status = sequence->Commit(std::vector<uint32_t>{3});
+    }
+    return status;
+  };
+  faulty.FailCopiesForTest(0, 1);
+  const absl::Status failed = run(*model, 400);
+  EXPECT_EQ(failed.code(), absl::StatusCode::kInternal) << MessageOf(failed);
+  EXPECT_THAT(MessageOf(failed), HasSubstr("as a test asked for"));
+  EXPECT_TRUE(run(*model, 200).ok());
+  EXPECT_TRUE(run(*host, 200).ok());
+
+  faulty.LoseForTest("fell off the bus");
+  EXPECT_THAT(Pool().lost, HasSubstr("fell off the bus"));
+  const absl::Status lost = run(*model, 400);
+  EXPECT_EQ(lost.code(), absl::StatusCode::kUnavailable) << MessageOf(lost);
+  EXPECT_THAT(MessageOf(lost), HasSubstr("fell off the bus"));
+  EXPECT_TRUE(run(*host, 200).ok());
+}
+
+TEST_F(DeviceRowsTest, TwoSessionsOfATenantShareThePool) {
+  const std::vector<uint32_t> ids(150, 3);
+  for (int round = 0; round < 3; ++round) {
+    std::vector<std::unique_ptr<Session>> sessions;
+    std::vector<Sequence> sequences;
+    for (int i = 0; i < 2; ++i) {
+      sessions.push_back(ConnectWith(device_.get()));
+      const absl::StatusOr<ModelHandle> model = sessions.back()->RegisterModel(DeviceSpec());
+      ASSERT_TRUE(model.ok()) << MessageOf(model.status());
+      absl::StatusOr<Sequence> sequence = sessions.back()->OpenSequence(
+          {*model, "streamingllm:start_size=4,recent_size=20", 0, ""});
+      ASSERT_TRUE(sequence.ok()) << MessageOf(sequence.status());
+      sequences.push_back(*std::move(sequence));
+    }
+    Seen seen[2];
+    for (uint64_t end = 10; end <= ids.size() && !HasFatalFailure(); end += 10) {
+      for (size_t i = 0; i < 2; ++i) Extend(sequences[i], ids, end, true, 3, &seen[i]);
+    }
+    EXPECT_EQ(seen[0], seen[1]);
+  }
+}
+
+}  // namespace
+}  // namespace kvasir::testing
