@@ -28,6 +28,7 @@ class ABSL_LOCKABLE Mutex {
     waiting_.fetch_sub(1, std::memory_order_relaxed);
     came_.fetch_add(1, std::memory_order_relaxed);
   }
+  bool TryLock() ABSL_EXCLUSIVE_TRYLOCK_FUNCTION(true) { return mutex_.try_lock(); }
   // For who locks again and again: where somebody waits, lets it go first. The mutex itself is
   // unfair: who has just unlocked it is on a processor, and who is woken is not yet. Waits no
   // longer than it takes to be scheduled, about `most`. Not with the mutex.
@@ -52,9 +53,11 @@ class ABSL_LOCKABLE Mutex {
   std::atomic<uint32_t> waiting_ = 0, came_ = 0;
 };
 
+// Of a Mutex, or of the whole of a ShardedMutex.
+template <typename Lockable>
 class ABSL_SCOPED_LOCKABLE MutexLock {
  public:
-  explicit MutexLock(Mutex& mutex) ABSL_EXCLUSIVE_LOCK_FUNCTION(mutex) : mutex_(mutex) {
+  explicit MutexLock(Lockable& mutex) ABSL_EXCLUSIVE_LOCK_FUNCTION(mutex) : mutex_(mutex) {
     mutex_.Lock();
   }
   ~MutexLock() ABSL_UNLOCK_FUNCTION() { mutex_.Unlock(); }
@@ -62,8 +65,10 @@ class ABSL_SCOPED_LOCKABLE MutexLock {
   MutexLock& operator=(const MutexLock&) = delete;
 
  private:
-  Mutex& mutex_;
+  Lockable& mutex_;
 };
+template <typename Lockable>
+MutexLock(Lockable&) -> MutexLock<Lockable>;
 
 class CondVar {
  public:

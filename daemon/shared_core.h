@@ -1,22 +1,23 @@
-// SharedCore: the one lock around KvCore, and the conditions that threads wait for.
+// SharedCore: KvCore and its lock, and the conditions that threads wait for.
 #ifndef KVASIR_DAEMON_SHARED_CORE_H_
 #define KVASIR_DAEMON_SHARED_CORE_H_
 
 #include <sys/eventfd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cstddef>
 #include <functional>
 #include <optional>
 #include <utility>
 
 #include "base/clock.h"
 #include "base/mutex.h"
+#include "base/sharded_mutex.h"
 #include "daemon/core/kv_core.h"
 
 namespace kvasir {
 
-// `mutex` is the daemon's outermost lock; under it only HostPool's leaf lock is taken. No system
-// call that a peer could block is made under it.
 // What waits for progress: threads, and the ring server's, which sleeps in epoll.
 class Progress {
  public:
@@ -35,9 +36,9 @@ class Progress {
     { MutexLock lock(mutex_); }  // who has looked at the flag waits by now
     happens_.NotifyAll();
   }
-  // With the core's lock, for the few that wait long.
-  bool WaitUntil(Mutex& mutex, Instant deadline) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
-    return condition_.WaitUntil(mutex, deadline);
+  // With the whole of the core's lock, for the few that wait long, for what happens under it.
+  bool WaitUntil(ShardedMutex& mutex, Instant deadline) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+    return mutex.WaitUntil(condition_, deadline);
   }
   void NotifyAll() {
     {
@@ -61,9 +62,16 @@ class Progress {
   std::atomic<bool> watched_ = false;
 };
 
+// `mutex` is the daemon's outermost lock; under it only leaf locks are taken. No system call that a
+// peer could block is made under it. Its shards are the tenants', by their places: more tenants
+// than kShardsMax share them, since who takes the whole takes each.
 struct SharedCore {
+  static constexpr size_t kShardsMax = 32;
+
   SharedCore(core::CoreConfig config, HostPool& pool)
-      : rules(core::RulesOf(config)), core(std::move(config), pool) {}
+      : rules(core::RulesOf(config)),
+        mutex(std::clamp<size_t>(config.tenants.size(), 1, kShardsMax)),
+        core(std::move(config), pool) {}
 
   // Whose a peer is, without the lock.
   std::optional<size_t> PlaceOf(const core::Peer& peer) const {
@@ -71,7 +79,7 @@ struct SharedCore {
   }
   const core::TenantRules rules;
 
-  Mutex mutex;
+  ShardedMutex mutex;
   core::KvCore core ABSL_GUARDED_BY(mutex);
   bool stopping ABSL_GUARDED_BY(mutex) = false;
   CondVar work;       // a copy job waits, or stopping

@@ -33,7 +33,7 @@ void Workers::CopyLoop() {
     {
       MutexLock lock(shared_.mutex);
       while (job == nullptr && !shared_.stopping && (job = shared_.core.TakeJob()) == nullptr) {
-        shared_.work.Wait(shared_.mutex);
+        shared_.mutex.Wait(shared_.work);
       }
       if (job == nullptr) return;
     }

@@ -70,9 +70,9 @@ void TierWorkers::Loop(size_t tier, core::TierLane lane) {
         // A drain of what is all there already ends without a job.
         if (lane == core::TierLane::kWrites) shared_.progress.NotifyAll();
         if (next_refresh == Instant::max()) {
-          shared_.tier_work.Wait(shared_.mutex);
+          shared_.mutex.Wait(shared_.tier_work);
         } else {
-          (void)shared_.tier_work.WaitUntil(shared_.mutex, next_refresh);
+          (void)shared_.mutex.WaitUntil(shared_.tier_work, next_refresh);
         }
       }
     }
