@@ -15,6 +15,7 @@
 #include "base/mutex.h"
 #include "base/sharded_mutex.h"
 #include "daemon/core/kv_core.h"
+#include "daemon/core/tenant_verbs.h"
 
 namespace kvasir {
 
@@ -71,7 +72,8 @@ struct SharedCore {
   SharedCore(core::CoreConfig config, HostPool& pool)
       : rules(core::RulesOf(config)),
         mutex(std::clamp<size_t>(config.tenants.size(), 1, kShardsMax)),
-        core(std::move(config), pool) {}
+        core(std::move(config), pool),
+        jobs(core.jobs()) {}
 
   // Whose a peer is, without the lock.
   std::optional<size_t> PlaceOf(const core::Peer& peer) const {
@@ -81,14 +83,41 @@ struct SharedCore {
 
   ShardedMutex mutex;
   core::KvCore core ABSL_GUARDED_BY(mutex);
+  core::JobQueue& jobs;  // of the core, with a lock of its own
   bool stopping ABSL_GUARDED_BY(mutex) = false;
-  CondVar work;       // a copy job waits, or stopping
   CondVar tier_work;  // there may be work for tiers
   Progress progress;  // a job is finished, a session has ended, or stopping
 
   // Wakes the data server's thread, which takes leave of sessions that the core has ended. Set
   // once, before threads start.
   std::function<void()> wake_data_server;
+};
+
+// Holds a tenant's share of the core, and gives what may be done with that. The core itself is out
+// of reach meanwhile: that the analysis of locks sees to, since the mutex is not held.
+class TenantLock {
+ public:
+  // REQUIRES: the thread has neither the mutex nor a share.
+  TenantLock(SharedCore& shared, size_t place)
+      : mutex_(shared.mutex),
+        share_(place % mutex_.shards()),
+        verbs_(Unguarded(shared), share_, mutex_.shards()) {
+    mutex_.LockShard(share_);
+  }
+  ~TenantLock() { mutex_.UnlockShard(share_); }
+  TenantLock(const TenantLock&) = delete;
+  TenantLock& operator=(const TenantLock&) = delete;
+
+  core::TenantVerbs& verbs() { return verbs_; }
+
+ private:
+  static core::KvCore& Unguarded(SharedCore& shared) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    return shared.core;
+  }
+
+  ShardedMutex& mutex_;
+  const size_t share_;
+  core::TenantVerbs verbs_;
 };
 
 }  // namespace kvasir

@@ -24,6 +24,11 @@ Account::~Account() {
 }
 
 absl::StatusOr<std::unique_ptr<Extent>> Account::TakeExtent(uint64_t bytes, ExtentUse use) {
+  if (stands_) {
+    was_asked_ = true;
+    // Of a kind that nobody tries again with less.
+    return absl::UnavailableError("memory of the pool is not taken under a tenant's share alone");
+  }
   if (charged_bytes_ + bytes > budget_.limit_bytes) {
     return WithShortage(
         ResourceExhausted(

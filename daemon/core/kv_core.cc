@@ -57,6 +57,7 @@ KvCore::KvCore(CoreConfig config, HostPool& pool)
         tenant, pool_, lending_, config_.first_extent_bytes, config_.extent_bytes,
         TenantKey(config_.prefix_secret, tenant.name),
         PrefixCache(prefixes, prefix_events_, now_, tenant.name)));
+    tenants_.back()->place = tenants_.size() - 1;
     lending_.Add(tenants_.back()->account);
     for (const TierConfig& tier : config_.tiers) {
       const uint64_t bytes = tier.adopted  ? tenant.limit_bytes
@@ -85,7 +86,7 @@ KvCore::~KvCore() {
     sessions_.erase(id);
   }
   for (const auto& [id, condensing] : condensings_) condensing->CancelJob();
-  jobs_.clear();
+  (void)jobs_.Remove([](const SequenceJob&) { return true; });
   condensings_.clear();
   tiers_.clear();
   moving_.clear();
@@ -160,14 +161,14 @@ void KvCore::EndSession(uint32_t session_id) {
                                                  std::memory_order_seq_cst);
     std::atomic_thread_fence(std::memory_order_seq_cst);
     leases_.EndOf(session.id);
-    for (auto& job : jobs_) {  // not started: forget them
-      const auto place = sequence_places_.find(job->sequence_id);
-      if (place != sequence_places_.end() && place->second.session == &session) {
-        session.sequences[place->second.slot]->CancelJob();
-        job.reset();
-      }
+    const auto of_session = [&](const SequenceJob& job) {
+      const auto place = sequence_places_.find(job.sequence_id);
+      return place != sequence_places_.end() && place->second.session == &session;
+    };
+    for (std::unique_ptr<SequenceJob>& job : jobs_.Remove(of_session)) {  // not started
+      session.sequences[sequence_places_.at(job->sequence_id).slot]->CancelJob();
+      job.reset();
     }
-    std::erase(jobs_, nullptr);
     for (const std::unique_ptr<Sequence>& sequence : session.sequences) {
       if (sequence != nullptr) sequence->Abandon();
     }

@@ -179,12 +179,12 @@ void KvCore::AskBack(Tenant& tenant, uint64_t bytes) {
 }
 
 void KvCore::ForgetJobOf(Sequence& sequence) {
-  for (auto& job : jobs_) {
-    if (job->sequence_id != sequence.identity().id) continue;
+  const uint64_t id = sequence.identity().id;
+  for (std::unique_ptr<SequenceJob>& job :
+       jobs_.Remove([id](const SequenceJob& one) { return one.sequence_id == id; })) {
     sequence.CancelJob();
     job.reset();
   }
-  std::erase(jobs_, nullptr);
 }
 
 bool KvCore::EndSequenceOf(Tenant& tenant, uint64_t sequence_id) {

@@ -18,6 +18,7 @@
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
+#include "base/bytes.h"
 #include "daemon/core/copy_job.h"
 #include "daemon/core/kept_list.h"
 #include "daemon/core/lane_table.h"
@@ -81,6 +82,7 @@ struct SequenceContext {
 // back to Sequence::Finish().
 struct SequenceJob {
   uint64_t sequence_id = 0;
+  size_t place = 0;  // of its tenant
   std::vector<LaneScoring> scorings;
   std::optional<RowSelecting> selecting;
   std::vector<BlockSealing> sealings;
@@ -170,7 +172,10 @@ class Sequence {
   // A table for the query of `row` is in use, or one that leads to it is published.
   bool HasTableFor(uint64_t row) const;
 
-  std::unique_ptr<SequenceJob> TakeJob() { return std::move(job_); }
+  std::unique_ptr<SequenceJob> TakeJob() {
+    if (job_ != nullptr) job_->place = context_.tenant->place;
+    return std::move(job_);
+  }
   // The job that was taken is done: decides by its scores, or publishes the version that needs the
   // groups. Scores that decide nothing make the sequence useless: its calls get the reason.
   void Finish(SequenceJob& job);
@@ -188,6 +193,10 @@ class Sequence {
   // that is due counts as adopted, and one that the truncated rows belied ends at once. Errors:
   // kFailedPrecondition naming the floor, kOutOfRange above rows.
   absl::Status Truncate(uint64_t rows, uint32_t new_uid);
+  // What it uses of a cache would end with that.
+  bool TruncationEndsUse(uint64_t rows) const {
+    return chain_ && RoundDown(rows, kChunkTokens) < prefix_use_.rows();
+  }
 
   // Selection policies. REQUIRES: Look() was called, no job is out. A call with *asked false makes
   // a job that chooses, sets *asked and returns nothing; one with it true empties the sequence,
@@ -216,6 +225,8 @@ class Sequence {
                                                                       uint64_t mass_blocks,
                                                                       bool* asked);
   bool resuming() const { return resuming_; }  // the job of Resume() is out
+  // It goes on from groups of another tenant's, which it may be the last to name.
+  bool names_others() const { return names_others_; }
   const Retrieval* retrieval() const { return retrieval_.get(); }
 
   // Moves all rows of lanes that seal from recent to kept, so that they can be shared; false where
@@ -276,6 +287,7 @@ class Sequence {
   absl::Status Start(TableVersion first, std::optional<TableVersion> next);
   // Why it cannot be saved now. Errors: kFailedPrecondition.
   absl::Status CheckSavable() const;
+  bool NamesOthers(const TableVersion& version) const;
   absl::Status AllocateReports();
   // A job that scores the lanes that wait for it; false if none does.
   bool StartScoring();
@@ -340,8 +352,9 @@ class Sequence {
   // From Resume() to Finish(): what its blocks are copied from.
   bool resuming_ = false;
   std::shared_ptr<const Snapshot> resumed_from_;  // shared with the tenant and the job
-  std::vector<TokenId> prompt_;                   // what was chosen from, for people
-  std::vector<uint32_t> prompt_rows_;             // chosen
+  bool names_others_ = false;
+  std::vector<TokenId> prompt_;        // what was chosen from, for people
+  std::vector<uint32_t> prompt_rows_;  // chosen
   PositionMode positions_ = PositionMode::kOriginal;
   uint64_t rows_ = 0;
   uint64_t granted_ = 0;

@@ -336,7 +336,6 @@ void DataServer::Drop(int fd) {
   MutexLock lock(shared_.mutex);
   shared_.core.EndSession(id);
   session->CloseSocket();  // who sees the hang-up finds the session ended
-  if (shared_.core.HasWork()) shared_.work.NotifyOne();
   shared_.progress.NotifyAll();
   settling_ = true;
   settle_ms_ = kSettleMs;

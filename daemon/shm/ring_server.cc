@@ -176,8 +176,22 @@ void RingServer::ServeTurns() {
   }
 }
 
+std::optional<bool> RingServer::RunInShare(Client& client, RingCommand& command) {
+  if (!command.MayRunInShare()) return std::nullopt;
+  shared_.mutex.LetOthersOfShard(client.place % shared_.mutex.shards());
+  TenantLock share(shared_, client.place);
+  core::Session* const session = share.verbs().FindSession(client.token);
+  if (session == nullptr) return std::nullopt;
+  absl::Status status;
+  const std::optional<bool> done = command.RunInShare(
+      share.verbs(), *session, client.ends->completions, SystemClock().Now(), &status);
+  if (!status.ok()) share.verbs().CountRejected(*session);
+  return done;
+}
+
 bool RingServer::Run(Client& client, RingCommand& command) {
-  shared_.mutex.LetOthers();  // one thread serves all rings, and is always on a processor
+  if (const std::optional<bool> done = RunInShare(client, command)) return *done;
+  shared_.mutex.LetOthers();  // a thread serves many rings, and is always on a processor
   absl::Status status = command.Prepare(shared_, client.token);
   if (!status.ok()) {
     command.Fail(client.ends->completions, status);
@@ -198,7 +212,6 @@ bool RingServer::Run(Client& client, RingCommand& command) {
     core::Tenant& tenant = (*session)->tenant;
     const uint32_t id = (*session)->id;
     done = command.Run(shared_, **session, client.ends->completions, now, &status);
-    if (shared_.core.HasWork()) shared_.work.NotifyOne();
     if (shared_.core.TakeTierHint()) shared_.tier_work.NotifyAll();
     if (!status.ok()) {
       shared_.core.CountRejected(tenant);

@@ -19,6 +19,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <set>
 #include <thread>
 #include <vector>
@@ -92,6 +93,9 @@ class RingServer {
   void RunWaiting(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // True: it is completed.
   bool Run(Client& client, RingCommand& command) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Under the share of the client's tenant alone. Nothing: it needs the whole lock.
+  std::optional<bool> RunInShare(Client& client, RingCommand& command)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Has progress of others wake this thread while a command waits.
   void Watch() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
