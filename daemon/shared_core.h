@@ -10,6 +10,7 @@
 #include <functional>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/mutex.h"
@@ -19,12 +20,19 @@
 
 namespace kvasir {
 
-// What waits for progress: threads, and the ring server's, which sleeps in epoll.
+// What waits for progress: threads, and those of the rings, which sleep in epoll.
 class Progress {
  public:
+  // One that sleeps in epoll: while it `watches`, NotifyAll() writes to its eventfd.
+  struct Watcher {
+    explicit Watcher(int event_fd) : event(event_fd) {}
+    const int event;
+    std::atomic<bool> watches = false;
+  };
+
   // How much has happened so far. Asked under the core's lock before one looks, it lets nothing
   // slip by that happens before one waits.
-  uint64_t seen() const { return happened_.load(std::memory_order_acquire); }
+  uint64_t seen() const { return happened_.load(); }
   // Waits, without the core's lock, until more has happened, or the deadline has passed, or
   // `interrupted` is set before Interrupt().
   void WaitPast(uint64_t seen, Instant deadline, const std::atomic<bool>& interrupted) {
@@ -44,23 +52,31 @@ class Progress {
   void NotifyAll() {
     {
       MutexLock lock(mutex_);
-      happened_.fetch_add(1, std::memory_order_release);
+      // seq_cst, as the flags are: who sets its flag and then asks seen() misses nothing.
+      happened_.fetch_add(1);
+      for (const Watcher* watcher : watchers_) {
+        if (watcher->watches) (void)::eventfd_write(watcher->event, 1);
+      }
     }
     happens_.NotifyAll();
     condition_.NotifyAll();
-    if (watched_) (void)::eventfd_write(event_, 1);
   }
-  // `event` is an eventfd that NotifyAll() writes to while somebody watches. Under the mutex.
-  void set_event(int event) { event_ = event; }
-  void set_watched(bool watched) { watched_ = watched && event_ >= 0; }
+  // The watcher must outlive its time here.
+  void Add(const Watcher& watcher) {
+    MutexLock lock(mutex_);
+    watchers_.push_back(&watcher);
+  }
+  void Remove(const Watcher& watcher) {
+    MutexLock lock(mutex_);
+    std::erase(watchers_, &watcher);
+  }
 
  private:
   Mutex mutex_;  // a leaf
   std::atomic<uint64_t> happened_ = 0;
   CondVar happens_;    // with mutex_
   CondVar condition_;  // with the core's
-  int event_ = -1;
-  std::atomic<bool> watched_ = false;
+  std::vector<const Watcher*> watchers_ ABSL_GUARDED_BY(mutex_);
 };
 
 // `mutex` is the daemon's outermost lock; under it only leaf locks are taken. No system call that a

@@ -37,10 +37,8 @@ absl::StatusOr<std::unique_ptr<RingServer>> RingServer::Start(SharedCore& shared
   if (::epoll_ctl(server->epoll_.get(), EPOLL_CTL_ADD, server->wake_.get(), &event) != 0) {
     return ErrnoStatus(errno, "epoll_ctl");
   }
-  {
-    MutexLock lock(shared.mutex);
-    shared.progress.set_event(server->wake_.get());
-  }
+  server->watcher_.emplace(server->wake_.get());
+  shared.progress.Add(*server->watcher_);
   server->hasher_ = std::make_unique<PromptHasher>(
       shared, *server->options_.shares,
       [wake = server->wake_.get()] { (void)::eventfd_write(wake, 1); });
@@ -56,9 +54,7 @@ RingServer::~RingServer() {
   (void)::eventfd_write(wake_.get(), 1);
   if (thread_.joinable()) thread_.join();
   hasher_.reset();  // nobody gives it anything any more
-  MutexLock lock(shared_.mutex);
-  shared_.progress.set_watched(false);
-  shared_.progress.set_event(-1);
+  if (watcher_) shared_.progress.Remove(*watcher_);
 }
 
 absl::Status RingServer::Add(uint32_t session_id, size_t place, const core::SessionToken& token,
@@ -141,7 +137,7 @@ void RingServer::Loop() {
 
 // From here on somebody's progress is ours, too; what came between is seen behind the flag.
 void RingServer::Watch() {
-  shared_.progress.set_watched(!waiting_.empty());
+  watcher_->watches = !waiting_.empty();
   LookAtWaiting(/*always=*/false);
 }
 
