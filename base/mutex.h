@@ -23,6 +23,7 @@ class ABSL_LOCKABLE Mutex {
   void Lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() {
     if (!mutex_.try_lock()) LockLater();
   }
+  bool TryLock() ABSL_EXCLUSIVE_TRYLOCK_FUNCTION(true) { return mutex_.try_lock(); }
   // For who locks again and again: where somebody waits, lets it go first. The mutex itself is
   // unfair: who has just unlocked it is on a processor, and who is woken is not yet. Sleeps until
   // one that waited has it, for `most` at the longest; a yield instead may give the processor to
@@ -42,9 +43,11 @@ class ABSL_LOCKABLE Mutex {
   std::atomic<uint32_t> letting_ = 0;  // how many sleep on came_
 };
 
+// Of a Mutex, or of the whole of a ShardedMutex.
+template <typename Lockable>
 class ABSL_SCOPED_LOCKABLE MutexLock {
  public:
-  explicit MutexLock(Mutex& mutex) ABSL_EXCLUSIVE_LOCK_FUNCTION(mutex) : mutex_(mutex) {
+  explicit MutexLock(Lockable& mutex) ABSL_EXCLUSIVE_LOCK_FUNCTION(mutex) : mutex_(mutex) {
     mutex_.Lock();
   }
   ~MutexLock() ABSL_UNLOCK_FUNCTION() { mutex_.Unlock(); }
@@ -52,8 +55,10 @@ class ABSL_SCOPED_LOCKABLE MutexLock {
   MutexLock& operator=(const MutexLock&) = delete;
 
  private:
-  Mutex& mutex_;
+  Lockable& mutex_;
 };
+template <typename Lockable>
+MutexLock(Lockable&) -> MutexLock<Lockable>;
 
 class CondVar {
  public:

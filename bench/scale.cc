@@ -6,9 +6,10 @@
 // 100,000. At each size: private memory (RssAnon) and descriptors of the daemon, by session and by
 // sequence; the median of a call over the ring and of one by gRPC by one session while all others
 // are idle, as a ratio to the same call when nobody else was there; and, at 100 sessions, the
-// processor time of the daemon while nothing happens.
+// processor time of the daemon while nothing happens. Before that, how long calls of block borders
+// wait for the core's lock while engines of several tenants call at once (bench/scale_lock.h).
 //
-// Not measured: sessions of processes of their own, and sessions that all work at once.
+// Not measured: sessions of processes of their own, and sessions of a daemon that all work at once.
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -28,6 +29,7 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "bench/report.h"
+#include "bench/scale_lock.h"
 #include "bench/statistics.h"
 #include "client/session.h"
 #include "tests/support/daemon_fixture.h"
@@ -47,6 +49,7 @@ struct Options {
   uint64_t sessions = 1000;
   uint64_t sequences = 100'000;  // of all sessions
   uint64_t idle_s = 60;
+  bool lock_only = false;
 };
 
 ModelSpec TinyModel() {
@@ -335,6 +338,8 @@ absl::Status Run(const Options& options, Report* report) {
     files.rlim_cur = files.rlim_max;
     (void)::setrlimit(RLIMIT_NOFILE, &files);
   }
+  AddLockRows(report);
+  if (options.lock_only) return absl::OkStatus();
   const testing::TemporaryFolder folder;
   const Config config = MakeConfig(folder.path(), options);
   testing::DaemonProcess daemon(folder.path());
@@ -354,6 +359,7 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(0, 1'000'000));
   app.add_option("--idle-s", options.idle_s, "How long nothing happens")
       ->check(CLI::Range(1, 3600));
+  app.add_flag("--lock-only", options.lock_only, "Only how long calls wait for the core's lock");
   CLI11_PARSE(app, argc, argv);
   if (const char* const path = std::getenv("KVASIR_BENCH_JSON")) json = path;
   kvasir::bench::Report report;

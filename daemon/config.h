@@ -43,6 +43,7 @@ struct Config {
     bool metrics_allow_remote = false;
     uint32_t worker_threads = 1;
     uint32_t rpc_threads = 4;
+    uint32_t ring_threads = 0;  // 0: half of the processors, at most four
     friend bool operator==(const Server&, const Server&) = default;
   };
 

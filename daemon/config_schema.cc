@@ -89,6 +89,15 @@ std::vector<ConfigKey> ServerKeys() {
        .description =
            "Threads that run gRPC calls; of one tenant at most two at a time. Calls that "
            "wait take none."},
+      {.table = "server",
+       .name = "ring_threads",
+       .kind = ConfigKind::kInteger,
+       .value = At<&C::server, &C::Server::ring_threads>,
+       .unit = "threads",
+       .min = 0,
+       .max = 64,
+       .description = "Threads that serve command rings, those of a tenant by one. 0: half of the "
+                      "processors, at most 4."},
   };
 }
 

@@ -15,7 +15,7 @@ std::vector<ConfigKey> GpuKeys() {
        .kind = ConfigKind::kName,
        .value = OfGpu<&C::Gpu::name>,
        .min = 1,
-       .max = 64,
+       .max = 40,
        .description = "By which engines (ModelSpec::pool), tenants and statistics name the pool. "
                       "Required, unique.",
        .default_note = "none"},

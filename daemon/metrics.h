@@ -137,6 +137,8 @@ struct StatsSnapshot {
   uint64_t audit_acts = 0;
   uint64_t audit_refusals = 0;
   uint64_t audit_suppressed = 0;
+  // That threads have waited for the core's lock: as a whole, and for a tenant's share.
+  uint64_t lock_wait_ns = 0, share_wait_ns = 0;
 };
 
 // Called on the endpoint's threads; must be thread-safe and must not wait.

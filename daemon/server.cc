@@ -303,7 +303,9 @@ absl::Status Server::StartGrpc() {
   rings.wait_max = std::chrono::milliseconds(config_.limits.rpc_deadline_max_ms);
   rings.extents_taken = [this] { workers_->WakeRefill(); };
   rings.shares = shares_.get();
-  KVASIR_ASSIGN_OR_RETURN(rings_, RingServer::Start(*shared_, std::move(rings)));
+  KVASIR_ASSIGN_OR_RETURN(
+      rings_,
+      RingServers::Start(*shared_, rings, RingServers::ThreadsFor(config_.server.ring_threads)));
   DataServerOptions options;
   options.audit = &audit_;
   options.rings = rings_.get();

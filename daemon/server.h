@@ -32,7 +32,7 @@
 #include "daemon/pool_size.h"
 #include "daemon/shared_core.h"
 #include "daemon/shm/data_server.h"
-#include "daemon/shm/ring_server.h"
+#include "daemon/shm/ring_servers.h"
 #include "daemon/store/tier_workers.h"
 #include "daemon/time_shares.h"
 #include "daemon/workers.h"
@@ -102,7 +102,7 @@ class Server {
   std::unique_ptr<HandoverWorker> handover_;  // null: nothing is handed over
   std::unique_ptr<PoolSize> pool_size_;
   std::unique_ptr<MemoryPressure> pressure_;
-  std::unique_ptr<RingServer> rings_;
+  std::unique_ptr<RingServers> rings_;
   std::unique_ptr<DataServer> data_server_;
   std::unique_ptr<KvCacheService> kv_cache_;
   std::unique_ptr<AdminService> admin_;

@@ -55,6 +55,8 @@ StatsSnapshot Server::Snapshot() {
   snapshot.pool_ready_bytes = pool.ready_bytes;
   snapshot.memory_locked = pool.locked;
   snapshot.late_faults = pool.late_faults;
+  snapshot.lock_wait_ns = static_cast<uint64_t>(shared_->mutex.whole_waits().time.count());
+  snapshot.share_wait_ns = static_cast<uint64_t>(shared_->mutex.shard_waits().time.count());
   snapshot.pool_wanted_bytes = pool_size_->wanted_bytes();
   snapshot.pool_configured_bytes = config_.memory.pool_bytes;
   snapshot.memory_pressure_shrinks = pool_size_->pressure_shrinks();

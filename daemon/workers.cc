@@ -17,9 +17,9 @@ void Workers::Stop() {
   {
     MutexLock lock(shared_.mutex);
     shared_.stopping = true;
-    shared_.work.NotifyAll();
     shared_.progress.NotifyAll();
   }
+  shared_.jobs.Stop();
   {
     MutexLock lock(refill_mutex_);
     stopping_ = true;
@@ -31,29 +31,54 @@ void Workers::Stop() {
 
 void Workers::CopyLoop() {
   SetThreadSlice(ThreadSlice::kOrdinary);  // engines compute beside it
-  std::unique_ptr<core::SequenceJob> job;
-  for (;;) {
-    {
-      MutexLock lock(shared_.mutex);
-      while (job == nullptr && !shared_.stopping && (job = shared_.core.TakeJob()) == nullptr) {
-        shared_.work.Wait(shared_.mutex);
+  while (std::unique_ptr<core::SequenceJob> job = shared_.jobs.WaitAndTake()) {
+    while (job != nullptr) {
+      if (!core::RunPart(*job)) {
+        Finish(std::move(job));
+      } else if (!shared_.jobs.stopped() && !shared_.jobs.empty()) {
+        // Between parts others have their turn, so that a long job of one tenant holds up nobody.
+        PutBack(std::move(job));
+        job = shared_.jobs.Take();
       }
-      if (job == nullptr) return;
     }
-    const bool more = core::RunPart(*job);
+  }
+}
+
+void Workers::Finish(std::unique_ptr<core::SequenceJob> job) {
+  using Finished = core::TenantVerbs::Finished;
+  const uint64_t sequence = job->sequence_id;
+  Finished finished = Finished::kNot;
+  {
+    TenantLock share(shared_, job->place);
+    finished = share.verbs().FinishJob(job);
+  }
+  if (finished == Finished::kEntirely) {
+    shared_.progress.NotifyAll();
+    return;
+  }
+  {
     MutexLock lock(shared_.mutex);
-    if (!more) {
+    if (finished == Finished::kNot) {
       shared_.core.FinishJob(std::move(job));
-    } else if (shared_.stopping || !shared_.core.HasWork()) {
-      continue;
-    } else if (shared_.core.PutBackJob(std::move(job))) {
-      // Between parts others have their turn, so that a long job of one tenant holds up nobody.
-      job = shared_.core.TakeJob();
-      continue;
+    } else {
+      shared_.core.ContinueAfterJob(sequence);
     }
     shared_.progress.NotifyAll();
-    if (shared_.wake_data_server) shared_.wake_data_server();
   }
+  if (shared_.wake_data_server) shared_.wake_data_server();  // the session may have gone with it
+}
+
+void Workers::PutBack(std::unique_ptr<core::SequenceJob> job) {
+  {
+    TenantLock share(shared_, job->place);
+    if (share.verbs().PutBackJob(job)) return;
+  }
+  {
+    MutexLock lock(shared_.mutex);
+    if (shared_.core.PutBackJob(std::move(job))) return;
+    shared_.progress.NotifyAll();
+  }
+  if (shared_.wake_data_server) shared_.wake_data_server();
 }
 
 void Workers::WakeRefill() {

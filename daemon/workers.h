@@ -4,6 +4,7 @@
 #define KVASIR_DAEMON_WORKERS_H_
 
 #include <cstdint>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -29,6 +30,9 @@ class Workers {
 
  private:
   void CopyLoop();
+  // Under the tenant's share, or where that is not enough under the whole lock.
+  void Finish(std::unique_ptr<core::SequenceJob> job);
+  void PutBack(std::unique_ptr<core::SequenceJob> job);
   void RefillLoop();
 
   SharedCore& shared_;

@@ -125,7 +125,6 @@ absl::Status KvCacheService::Try(PendingCall& call, bool* done, uint64_t* seen) 
   core::Tenant& tenant = session->tenant;
   trial.tenant = tenant.config.name;
   const absl::Status status = trial.verb(*session, done);
-  if (shared_.core.HasWork()) shared_.work.NotifyOne();
   if (shared_.core.TakeTierHint()) shared_.tier_work.NotifyAll();
   if (!status.ok()) {
     shared_.core.CountRejected(tenant);

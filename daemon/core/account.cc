@@ -23,7 +23,26 @@ Account::~Account() {
   for (Returned& returned : quarantine_) pool_.Return(std::move(returned.extent));
 }
 
+absl::StatusOr<std::unique_ptr<Extent>> Account::TakeOwnExtent(uint64_t bytes, ExtentUse use) {
+  if (!stands_ && lender_ != nullptr) {
+    const uint64_t own = lender_->GuaranteedBytes(*this), wanted = pool_bytes() + bytes;
+    if (wanted > own) {
+      return WithShortage(
+          ResourceExhausted("the tenant has its own part of the pool, and this is not lent: "
+                            "tenant={} wanted_bytes={} charged_bytes={} own_bytes={}",
+                            tenant_, bytes, charged_bytes_, own),
+          {"tenant.reserved_bytes", wanted - own, kOwn, kOwnRetry});
+    }
+  }
+  return TakeExtent(bytes, use);
+}
+
 absl::StatusOr<std::unique_ptr<Extent>> Account::TakeExtent(uint64_t bytes, ExtentUse use) {
+  if (stands_) {
+    was_asked_ = true;
+    // Of a kind that nobody tries again with less.
+    return absl::UnavailableError("memory of the pool is not taken under a tenant's share alone");
+  }
   if (charged_bytes_ + bytes > budget_.limit_bytes) {
     return WithShortage(
         ResourceExhausted(

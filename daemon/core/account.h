@@ -32,6 +32,8 @@ class Lender {
   // The pool had none, `why`: the account is remembered as one that wants them. The error to give.
   virtual absl::Status Refused(Account& account, uint64_t bytes, const absl::Status& why) = 0;
   virtual void Took(Account& account, uint64_t bytes) = 0;
+  // What the tenant has in any case, whatever others want.
+  virtual uint64_t GuaranteedBytes(const Account& account) const = 0;
 };
 
 // Not thread-safe. `pool` must outlive it, and `lender`, which may be null: the limit decides
@@ -42,8 +44,11 @@ class Account final : public ExtentSource {
       : tenant_(std::move(tenant)), budget_(budget), pool_(pool), lender_(lender) {}
   ~Account() override;
 
-  // Errors: kResourceExhausted with tenant, wanted, charged and limit bytes, or the lender's.
+  // Errors: kResourceExhausted with tenant, wanted, charged and limit bytes, or the lender's;
+  // kUnavailable while it stands.
   absl::StatusOr<std::unique_ptr<Extent>> TakeExtent(uint64_t bytes, ExtentUse use) override;
+  // Likewise of what is the tenant's own in any case: for what nobody can take back from it.
+  absl::StatusOr<std::unique_ptr<Extent>> TakeOwnExtent(uint64_t bytes, ExtentUse use);
 
   // Charges a frozen extent of a process before, which the pool has charged already. It may lead
   // beyond the limit: then nothing more is given out until enough has come back.
@@ -52,7 +57,7 @@ class Account final : public ExtentSource {
   // The extent stays charged until the kernel says that nobody holds it (Settle).
   void ReturnExtent(std::unique_ptr<Extent> extent) override;
 
-  bool MakeRoom() override { return make_room_ != nullptr && make_room_(); }
+  bool MakeRoom() override { return !stands_ && make_room_ != nullptr && make_room_(); }
   // What the tenant gives up when it needs room. Set once.
   void set_make_room(std::function<bool()> make_room) { make_room_ = std::move(make_room); }
 
@@ -64,6 +69,24 @@ class Account final : public ExtentSource {
   // charged to the tenant until nobody holds them, the pool has their bytes at once. Extents that
   // cannot be taken back wait as before.
   std::vector<uint64_t> TakeBack(Instant now, Instant before);
+
+  // While it lives, the account stands as it is: it takes nothing from the pool, is lent nothing,
+  // and makes no room, but remembers that it was asked. For who has the tenant's share of the core
+  // alone (tenant_verbs.h).
+  class Standing {
+   public:
+    explicit Standing(Account& account) : account_(account) {
+      account_.stands_ = true;
+      account_.was_asked_ = false;
+    }
+    ~Standing() { account_.stands_ = false; }
+    Standing(const Standing&) = delete;
+    Standing& operator=(const Standing&) = delete;
+    bool asked() const { return account_.was_asked_; }
+
+   private:
+    Account& account_;
+  };
 
   const std::string& tenant() const { return tenant_; }
   const Budget& budget() const { return budget_; }
@@ -95,6 +118,7 @@ class Account final : public ExtentSource {
   Lender* const lender_;
   std::function<bool()> make_room_;
   bool may_borrow_ = true;
+  bool stands_ = false, was_asked_ = false;
   uint64_t charged_bytes_ = 0;
   uint64_t taken_back_bytes_ = 0;
   std::vector<Returned> quarantine_;

@@ -6,7 +6,7 @@
 // So policies and encodings make of the rows what they make of an engine's, by the same code, and
 // the end is saved as an engine's is.
 //
-// Not thread-safe: the owner of KvCore holds one lock. Jobs run outside it, at most one at a time.
+// Not thread-safe: whoever calls holds the core's lock. Jobs run outside it, at most one at a time.
 #ifndef KVASIR_DAEMON_CORE_CONDENSING_H_
 #define KVASIR_DAEMON_CORE_CONDENSING_H_
 

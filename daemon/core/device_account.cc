@@ -99,6 +99,7 @@ absl::StatusOr<std::unique_ptr<Extent>> DeviceAccount::TakePair(uint64_t groups,
                                                                 ExtentUse use) {
   const uint64_t bytes = groups * group_bytes;
   const uint64_t charge = RoundUp(bytes, memory_.facts().granularity_bytes);
+  host_is_short_ = false;
   if (charge > budget_.limit_bytes - std::min(budget_.limit_bytes, charged_bytes_)) {
     return WithShortage(
         ResourceExhausted("tenant is over its limit of the device: device={} tenant={} "
@@ -108,7 +109,7 @@ absl::StatusOr<std::unique_ptr<Extent>> DeviceAccount::TakePair(uint64_t groups,
          kOwnRetry});
   }
   // Its own account first: where that does not give anything, no other tenant's is looked at.
-  absl::StatusOr<std::unique_ptr<Extent>> pair = host_.TakeExtent(groups * trailer_bytes, use);
+  absl::StatusOr<std::unique_ptr<Extent>> pair = host_.TakeOwnExtent(groups * trailer_bytes, use);
   host_is_short_ = !pair.ok();
   if (!pair.ok()) return pair.status();
   absl::StatusOr<std::unique_ptr<device::DeviceExtent>> rows = TakeRows(bytes, charge);

@@ -14,11 +14,12 @@
 namespace kvasir::core {
 namespace {
 
-// Adds a piece, or makes the one before longer.
+// Adds a piece, or makes the one before longer. Two extents may lie side by side, and a piece is of
+// one: `starts` where a source of another group begins.
 void Add(std::vector<device::CopyPiece>& pieces, std::byte* to, const std::byte* from,
-         uint64_t bytes) {
+         uint64_t bytes, bool starts = false) {
   if (bytes == 0) return;
-  if (!pieces.empty()) {
+  if (!pieces.empty() && !starts) {
     device::CopyPiece& last = pieces.back();
     if (last.dst + last.bytes == to && last.src + last.bytes == from) {
       last.bytes += bytes;
@@ -101,15 +102,19 @@ absl::Status FillOnDevice(const GroupFill& fill, const LaneRope& rope) {
     const shm::LayerRowBytes bytes = geometry.row_bytes[layer];
     std::byte* k_to =
         turned ? turned->layers[layer].as_written : group.data() + geometry.k_off[layer];
+    const std::byte* before = nullptr;
     for (const SlotSource& source : fill.sources) {
       Add(pieces, k_to,
-          source.group + source.geometry->k_off[layer] + uint64_t{source.slot} * bytes.k, bytes.k);
+          source.group + source.geometry->k_off[layer] + uint64_t{source.slot} * bytes.k, bytes.k,
+          std::exchange(before, source.group) != source.group);
       k_to += bytes.k;
     }
+    before = nullptr;
     std::byte* v_to = group.data() + geometry.v_off[layer];
     for (const SlotSource& source : fill.sources) {
       Add(pieces, v_to,
-          source.group + source.geometry->v_off[layer] + uint64_t{source.slot} * bytes.v, bytes.v);
+          source.group + source.geometry->v_off[layer] + uint64_t{source.slot} * bytes.v, bytes.v,
+          std::exchange(before, source.group) != source.group);
       v_to += bytes.v;
     }
   }

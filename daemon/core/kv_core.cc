@@ -17,6 +17,8 @@ namespace {
 
 constexpr uint64_t kTextBytesMax = 64;
 constexpr uint64_t kPoolNameBytesMax = 64;
+// The layout of one is proved, and keys are turned, by way of memory that is in no budget.
+constexpr uint64_t kDeviceGroupBytesMax = 64ULL << 20;
 constexpr uint64_t kTextsBytesMax = 64ULL << 20;  // of one model, each entry with its node
 constexpr uint64_t kTextNodeBytes = 96;
 
@@ -75,6 +77,7 @@ KvCore::KvCore(CoreConfig config, HostPool& pool)
         tenant, pool_, lending_, config_.first_extent_bytes, config_.extent_bytes,
         TenantKey(config_.prefix_secret, tenant.name),
         PrefixCache(prefixes, prefix_events_, now_, tenant.name)));
+    tenants_.back()->place = tenants_.size() - 1;
     lending_.Add(tenants_.back()->account);
     AddDevices(*tenants_.back());
     for (const TierConfig& tier : config_.tiers) {
@@ -114,7 +117,7 @@ KvCore::~KvCore() {
     sessions_.erase(id);
   }
   for (const auto& [id, condensing] : condensings_) condensing->CancelJob();
-  jobs_.clear();
+  (void)jobs_.Remove([](const SequenceJob&) { return true; });
   condensings_.clear();
   tiers_.clear();
   moving_.clear();
@@ -189,14 +192,14 @@ void KvCore::EndSession(uint32_t session_id) {
                                                  std::memory_order_seq_cst);
     std::atomic_thread_fence(std::memory_order_seq_cst);
     leases_.EndOf(session.id);
-    for (auto& job : jobs_) {  // not started: forget them
-      const auto place = sequence_places_.find(job->sequence_id);
-      if (place != sequence_places_.end() && place->second.session == &session) {
-        session.sequences[place->second.slot]->CancelJob();
-        job.reset();
-      }
+    const auto of_session = [&](const SequenceJob& job) {
+      const auto place = sequence_places_.find(job.sequence_id);
+      return place != sequence_places_.end() && place->second.session == &session;
+    };
+    for (std::unique_ptr<SequenceJob>& job : jobs_.Remove(of_session)) {  // not started
+      session.sequences[sequence_places_.at(job->sequence_id).slot]->CancelJob();
+      job.reset();
     }
-    std::erase(jobs_, nullptr);
     for (const std::unique_ptr<Sequence>& sequence : session.sequences) {
       if (sequence != nullptr) sequence->Abandon();
     }
@@ -271,6 +274,11 @@ absl::StatusOr<ModelHandle> KvCore::RegisterModel(Session& session, ModelDescrip
       RegisteredModel{std::move(model), device, {}, false, {}, {}, 0});
   registered->probe_geometry =
       shm::MakeGroupGeometry(registered->model.row_bytes(), registered->model.slots_per_block());
+  if (device && PlaneBytes(registered->probe_geometry) > kDeviceGroupBytesMax) {
+    return InvalidArgument(
+        "a block group is too large for the memory of a device: pool={} group_bytes={} max={}",
+        pool, PlaneBytes(registered->probe_geometry), kDeviceGroupBytesMax);
+  }
   GroupAllocator& allocator = session.RecentOf(*registered).For(registered->probe_geometry);
   KVASIR_ASSIGN_OR_RETURN(const Group probe, allocator.Allocate());
   const absl::StatusOr<ExtentTable::Ref> ref = session.extents.RefOf(*probe.extent);

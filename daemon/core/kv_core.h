@@ -1,7 +1,7 @@
 // KvCore: the verbs. The only writer of cache state; knows no network, no threads, no clock.
 //
-// Not thread-safe: the server holds one lock around every call (daemon/README.md). Copies run
-// outside it: TakeJob() gives work, FinishJob() takes it back.
+// Not thread-safe: a caller has the whole of the server's lock, but for TenantVerbs, which have a
+// tenant's share of it. Copies run outside: TakeJob() gives work, FinishJob() takes it back.
 #ifndef KVASIR_DAEMON_CORE_KV_CORE_H_
 #define KVASIR_DAEMON_CORE_KV_CORE_H_
 
@@ -19,6 +19,7 @@
 #include "base/clock.h"
 #include "daemon/core/condensing.h"
 #include "daemon/core/handover_job.h"
+#include "daemon/core/job_queue.h"
 #include "daemon/core/kv_core_types.h"
 #include "daemon/core/lending.h"
 #include "daemon/core/prefix_lease.h"
@@ -129,15 +130,16 @@ class KvCore {
   // Returns false while a copy is under way (ask again).
   absl::StatusOr<bool> CloseSequence(Session& session, uint32_t slot, uint32_t uid);
 
-  // A job to run, or null: the oldest of the tenant that was served longest ago.
-  std::unique_ptr<SequenceJob> TakeJob();
+  std::unique_ptr<SequenceJob> TakeJob() { return jobs_.Take(); }  // null: there is none
   // A job of which a part is left: others have their turn. False: nobody waits for it any more, so
   // that it is forgotten; its session may end here.
   bool PutBackJob(std::unique_ptr<SequenceJob> job);
   // The copies are made: publishes what waited for them. Takes the job with it, since the groups
   // that it names belong to the core's books, and the session may end here.
   void FinishJob(std::unique_ptr<SequenceJob> job);
+  void ContinueAfterJob(uint64_t sequence_id);  // where TenantVerbs have finished it in part
   bool HasWork() const { return !jobs_.empty(); }
+  JobQueue& jobs() { return jobs_; }  // may be used without the lock
 
   // Work for a thread that serves one lane of a tier, or null. What is asked for first, then what
   // may be forgotten, then what should go down: tenants in turn, a prefix each.
@@ -209,7 +211,8 @@ class KvCore {
   absl::Status CheckConservation() const;
 
  private:
-  absl::StatusOr<Sequence*> FindSequence(Session& session, uint32_t slot, uint32_t uid);
+  friend class TenantVerbs;
+  static absl::StatusOr<Sequence*> FindSequence(Session& session, uint32_t slot, uint32_t uid);
   void TakeBackFrom(Tenant& tenant, uint64_t bytes);
   void AskBack(Tenant& tenant, uint64_t bytes);
   bool EndSequenceOf(Tenant& tenant, uint64_t sequence_id);
@@ -361,7 +364,6 @@ class KvCore {
   bool PutBackCondensingJob(std::unique_ptr<SequenceJob> job);
   bool EndCondensing(Tenant& tenant, bool always);
   Condensing* CondensingOf(const Tenant& tenant) const;
-  Tenant& TenantOfJob(const SequenceJob& job) const;
   // Bytes of all groups that something of the tenant names, each once.
   uint64_t NamedBytes(const Tenant& tenant) const;
   SequenceReport ReportOf(const Session& session, const Sequence& sequence) const;
@@ -377,10 +379,9 @@ class KvCore {
   const TenantRules tenant_rules_;  // by place in tenants_
   std::map<uint32_t, std::unique_ptr<Session>> sessions_;
   std::map<SessionToken, Session*> by_token_;
-  std::map<uint64_t, SequencePlace> sequence_places_;                 // by sequence id
-  std::map<uint64_t, std::unique_ptr<Condensing>> condensings_;       // by id of its sequence
-  std::deque<std::unique_ptr<SequenceJob>> jobs_;                     // the older ones first
-  uint64_t turn_ = 0;                                                 // of TakeJob()
+  std::map<uint64_t, SequencePlace> sequence_places_;            // by sequence id
+  std::map<uint64_t, std::unique_ptr<Condensing>> condensings_;  // by id of its sequence
+  JobQueue jobs_;
   std::map<const Tenant*, std::deque<PrefixLookup>> prefix_lookups_;  // the newest last
   std::deque<TierQueue> tiers_;                                       // as in the configuration
   std::map<uint64_t, TierLoad> loads_;                          // that are not finished, by job
@@ -390,9 +391,8 @@ class KvCore {
   size_t note_turn_ = 0;                                        // of the tenants
   PrefixLeases leases_;                                         // end with their sessions
   bool tier_hint_ = false;
-  uint64_t next_tier_job_id_ = 1;
+  uint64_t next_tier_job_id_ = 1, next_sequence_id_ = 1;
   uint32_t next_session_id_ = 1;
-  uint64_t next_sequence_id_ = 1;
 };
 
 }  // namespace kvasir::core

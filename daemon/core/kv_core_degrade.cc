@@ -168,7 +168,8 @@ absl::Status KvCore::RunCondensing(Condensing& condensing) {
   const KeepingCached keeping(condensing.tenant());
   KVASIR_ASSIGN_OR_RETURN(std::unique_ptr<SequenceJob> job, condensing.Advance());
   if (job == nullptr) return FinishCondensing(condensing);
-  jobs_.push_back(std::move(job));
+  job->place = condensing.tenant().place;
+  jobs_.Push(std::move(job));
   return absl::OkStatus();
 }
 
@@ -214,7 +215,7 @@ void KvCore::ContinueCondensing(Condensing& condensing) {
 bool KvCore::PutBackCondensingJob(std::unique_ptr<SequenceJob> job) {
   Condensing& condensing = *condensings_.at(job->sequence_id);
   if (!condensing.abandoned()) {
-    jobs_.push_back(std::move(job));
+    jobs_.Push(std::move(job));
     return true;
   }
   Tenant& tenant = condensing.tenant();
@@ -241,14 +242,14 @@ bool KvCore::EndCondensing(Tenant& tenant, bool always) {
   if (condensing == nullptr || condensing->abandoned()) return false;
   if (!always && IsUntouched(condensing->work())) return false;
   const uint64_t id = condensing->sequence()->identity().id;
-  const auto queued = std::find_if(jobs_.begin(), jobs_.end(),
-                                   [id](const auto& job) { return job->sequence_id == id; });
-  if (queued == jobs_.end()) {  // a worker is at it
+  std::vector<std::unique_ptr<SequenceJob>> queued =
+      jobs_.Remove([id](const SequenceJob& job) { return job.sequence_id == id; });
+  if (queued.empty()) {  // a worker is at it
     condensing->Abandon();
     return false;
   }
   condensing->CancelJob();
-  jobs_.erase(queued);
+  queued.clear();
   DropCondensing(*condensing);
   return true;
 }
@@ -258,12 +259,6 @@ Condensing* KvCore::CondensingOf(const Tenant& tenant) const {
     return &one.second->tenant() == &tenant;
   });
   return found == condensings_.end() ? nullptr : found->second.get();
-}
-
-Tenant& KvCore::TenantOfJob(const SequenceJob& job) const {
-  const auto found = condensings_.find(job.sequence_id);
-  if (found != condensings_.end()) return found->second->tenant();
-  return sequence_places_.at(job.sequence_id).session->tenant;
 }
 
 }  // namespace kvasir::core

@@ -198,8 +198,11 @@ void KvCore::TakeBackFrom(Tenant& tenant, uint64_t bytes) {
     if (next == order.end()) {
       // Those that are left have copies out, which end soon; else what is left is no sequence's.
       const bool left =
-          std::any_of(sequence_places_.begin(), sequence_places_.end(),
-                      [&](const auto& place) { return &place.second.session->tenant == &tenant; });
+          std::any_of(sequence_places_.begin(), sequence_places_.end(), [&](const auto& each) {
+            const SequencePlace& place = each.second;
+            return &place.session->tenant == &tenant &&
+                   !place.session->sequences[place.slot]->on_device();
+          });
       if (left) return;
       EndLatestSession(tenant);
       tenant.take_back_at = now_ + kLetGoTime;
@@ -222,12 +225,12 @@ void KvCore::AskBack(Tenant& tenant, uint64_t bytes) {
 }
 
 void KvCore::ForgetJobOf(Sequence& sequence) {
-  for (auto& job : jobs_) {
-    if (job->sequence_id != sequence.identity().id) continue;
+  const uint64_t id = sequence.identity().id;
+  for (std::unique_ptr<SequenceJob>& job :
+       jobs_.Remove([id](const SequenceJob& one) { return one.sequence_id == id; })) {
     sequence.CancelJob();
     job.reset();
   }
-  std::erase(jobs_, nullptr);
 }
 
 bool KvCore::EndSequenceOf(Tenant& tenant, uint64_t sequence_id) {

@@ -8,6 +8,7 @@
 #include "base/shortage.h"
 #include "base/status_macros.h"
 #include "daemon/core/kv_core.h"
+#include "daemon/core/sequence_answers.h"
 #include "index/prefix_scope.h"
 
 namespace kvasir::core {
@@ -145,7 +146,7 @@ absl::StatusOr<Sequence*> KvCore::OpenSequence(Session& session, const OpenReque
 }
 
 void KvCore::CollectJob(Sequence& sequence) {
-  if (std::unique_ptr<SequenceJob> job = sequence.TakeJob()) jobs_.push_back(std::move(job));
+  if (std::unique_ptr<SequenceJob> job = sequence.TakeJob()) jobs_.Push(std::move(job));
 }
 
 absl::Status KvCore::Look(Session& session, Sequence& sequence) {
@@ -171,16 +172,16 @@ SyncAnswer KvCore::Sync(Session& session, const SyncNeed& need) {
   const absl::Status advanced = sequence.Advance();
   CollectJob(sequence);
   const absl::Status granted = sequence.Grant(need.granted_rows);
-  answer.granted_rows = sequence.granted();
-  answer.published_version = sequence.published_version();
-  if (sequence.retrieval() != nullptr) answer.unseen_bytes = sequence.retrieval()->held_bytes();
+  answer = AnswerOf(sequence);
   const bool table = !need.table_row || sequence.HasTableFor(*need.table_row);
   if (!granted.ok()) {
     // What others owe the tenant is on its way: the caller asks again after some progress.
+    // Not so what a device lacks.
     const bool comes = absl::IsResourceExhausted(granted) && !sequence.job_out() &&
-                       lending_.IsOwed(session.tenant.account);
+                       !sequence.on_device() && lending_.IsOwed(session.tenant.account);
     if (!comes) answer.status = granted;
-    if (const std::optional<Shortage> shortage = ShortageOf(granted)) {
+    const std::optional<Shortage> shortage = ShortageOf(granted);
+    if (shortage && !sequence.on_device()) {
       AskSuspensions(session.tenant, shortage->missing);
     }
   } else if (table) {
@@ -200,13 +201,8 @@ TruncateAnswer KvCore::Truncate(Session& session, uint32_t slot, uint32_t uid, u
   const absl::StatusOr<Sequence*> found = LookAtIdle(session, slot, uid);
   answer.status = found.status();
   if (!found.ok() || *found == nullptr) return answer;
-  Sequence& sequence = **found;
-  answer.ready = true;
-  answer.status = sequence.Truncate(rows, session.next_uid);
-  CollectJob(sequence);
-  answer.rollback_floor = sequence.RollbackFloor();
-  if (answer.status.ok()) ++session.next_uid;
-  answer.uid = sequence.identity().uid;
+  answer = TruncateIdle(session, **found, rows);
+  CollectJob(**found);
   return answer;
 }
 
@@ -240,14 +236,9 @@ RetrieveAnswer KvCore::Retrieve(Session& session, uint32_t slot, uint32_t uid, u
     answer.status = found.status();
     return answer;
   }
-  Sequence& sequence = **found;
-  if (sequence.job_out()) return answer;
-  auto blocks = sequence.Retrieve(layer, mass_blocks, asked);
-  CollectJob(sequence);
-  answer.status = blocks.status();
-  if (!blocks.ok() || !*blocks) return answer;
-  answer.ready = true;
-  answer.blocks = **std::move(blocks);
+  if ((*found)->job_out()) return answer;
+  answer = RetrieveIdle(**found, layer, mass_blocks, asked);
+  CollectJob(**found);
   return answer;
 }
 
@@ -268,26 +259,12 @@ void KvCore::EraseSequence(Session& session, uint32_t slot) {
   --session.tenant.sequences;
 }
 
-std::unique_ptr<SequenceJob> KvCore::TakeJob() {
-  const auto tenant_of = [this](const std::unique_ptr<SequenceJob>& job) -> Tenant& {
-    return TenantOfJob(*job);
-  };
-  const auto next = std::min_element(jobs_.begin(), jobs_.end(), [&](const auto& a, const auto& b) {
-    return tenant_of(a).served_at < tenant_of(b).served_at;
-  });
-  if (next == jobs_.end()) return nullptr;
-  tenant_of(*next).served_at = ++turn_;
-  std::unique_ptr<SequenceJob> job = std::move(*next);
-  jobs_.erase(next);
-  return job;
-}
-
 bool KvCore::PutBackJob(std::unique_ptr<SequenceJob> job) {
   if (condensings_.contains(job->sequence_id)) return PutBackCondensingJob(std::move(job));
   const SequencePlace place = sequence_places_.at(job->sequence_id);
   Sequence& sequence = *place.session->sequences[place.slot];
   if (!sequence.abandoned()) {
-    jobs_.push_back(std::move(job));
+    jobs_.Push(std::move(job));
     return true;
   }
   sequence.CancelJob();
@@ -322,6 +299,16 @@ void KvCore::FinishJob(std::unique_ptr<SequenceJob> job) {
   (void)sequence.Advance();
   CollectJob(sequence);
   Degrade(sequence.tenant());
+}
+
+void KvCore::ContinueAfterJob(uint64_t sequence_id) {
+  const auto found = sequence_places_.find(sequence_id);
+  if (found == sequence_places_.end()) return;
+  const SequencePlace& place = found->second;
+  Sequence& sequence = *place.session->sequences[place.slot];
+  if (place.session->ended || sequence.job_out()) return;
+  (void)sequence.Advance();
+  CollectJob(sequence);
 }
 
 }  // namespace kvasir::core

@@ -62,7 +62,9 @@ std::vector<uint64_t> KvCore::SuspensionOrderOf(const Tenant& tenant) const {
   std::vector<preemption::Candidate> candidates;
   for (const auto& [id, place] : sequence_places_) {
     if (&place.session->tenant != &tenant || place.session->ended) continue;
-    const uint64_t rows = place.session->sequences[place.slot]->rows();
+    const Sequence& sequence = *place.session->sequences[place.slot];
+    if (sequence.on_device()) continue;  // it would give back none of the host's memory
+    const uint64_t rows = sequence.rows();
     ids.push_back(id);
     candidates.push_back({place.hints, place.ResponseRows(rows), AgeMsOf(place), id});
   }

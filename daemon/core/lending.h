@@ -44,7 +44,7 @@ class Lending final : public Lender {
   // What each has for sure, however much the others want: as if all wanted all they may have. In
   // the order in which they were added.
   std::vector<uint64_t> Guarantees() const;
-  uint64_t GuaranteedBytes(const Account& account) const;
+  uint64_t GuaranteedBytes(const Account& account) const override;
   // It wants more than it has, and others owe it that, for less than kWaitTime: worth waiting for.
   bool IsOwed(const Account& account) const;
   bool HasClaims() const;

@@ -18,6 +18,7 @@
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
+#include "base/bytes.h"
 #include "daemon/core/copy_job.h"
 #include "daemon/core/kept_list.h"
 #include "daemon/core/lane_table.h"
@@ -84,6 +85,7 @@ struct SequenceContext {
 // back to Sequence::Finish().
 struct SequenceJob {
   uint64_t sequence_id = 0;
+  size_t place = 0;  // of its tenant
   std::vector<LaneScoring> scorings;
   std::optional<RowSelecting> selecting;
   std::vector<BlockSealing> sealings;
@@ -133,7 +135,7 @@ struct RowReport {
   uint32_t kept_heads = 0;  // kv heads of the layer that keep it
 };
 
-// Not thread-safe: the owner of KvCore holds one lock.
+// Not thread-safe: whoever calls holds the core's lock, or its tenant's share.
 class Sequence {
  public:
   struct Identity {
@@ -174,7 +176,10 @@ class Sequence {
   // A table for the query of `row` is in use, or one that leads to it is published.
   bool HasTableFor(uint64_t row) const;
 
-  std::unique_ptr<SequenceJob> TakeJob() { return std::move(job_); }
+  std::unique_ptr<SequenceJob> TakeJob() {
+    if (job_ != nullptr) job_->place = context_.tenant->place;
+    return std::move(job_);
+  }
   // The job that was taken is done: decides by its scores, or publishes the version that needs the
   // groups. Scores that decide nothing make the sequence useless: its calls get the reason.
   void Finish(SequenceJob& job);
@@ -192,6 +197,10 @@ class Sequence {
   // that is due counts as adopted, and one that the truncated rows belied ends at once. Errors:
   // kFailedPrecondition naming the floor, kOutOfRange above rows.
   absl::Status Truncate(uint64_t rows, uint32_t new_uid);
+  // What it uses of a cache would end with that.
+  bool TruncationEndsUse(uint64_t rows) const {
+    return chain_ && RoundDown(rows, kChunkTokens) < prefix_use_.rows();
+  }
 
   // Selection policies. REQUIRES: Look() was called, no job is out. A call with *asked false makes
   // a job that chooses, sets *asked and returns nothing; one with it true empties the sequence,
@@ -220,6 +229,12 @@ class Sequence {
                                                                       uint64_t mass_blocks,
                                                                       bool* asked);
   bool resuming() const { return resuming_; }  // the job of Resume() is out
+  // What it takes and gives back is its tenant's alone. Not so where it goes on from groups of
+  // another tenant's, which it may be the last to name, or has its rows on a device, whose memory
+  // all tenants' accounts share.
+  bool is_tenants_alone() const { return !names_others_ && !on_device(); }
+  // Its rows lie in the memory of a device.
+  bool on_device() const { return context_.device != nullptr; }
   const Retrieval* retrieval() const { return retrieval_.get(); }
 
   // Moves all rows of lanes that seal from recent to kept, so that they can be shared; false where
@@ -284,6 +299,7 @@ class Sequence {
   absl::Status Start(TableVersion first, std::optional<TableVersion> next);
   // Why it cannot be saved now. Errors: kFailedPrecondition.
   absl::Status CheckSavable() const;
+  bool NamesOthers(const TableVersion& version) const;
   absl::Status AllocateReports();
   // A job that scores the lanes that wait for it; false if none does.
   bool StartScoring();
@@ -348,8 +364,9 @@ class Sequence {
   // From Resume() to Finish(): what its blocks are copied from.
   bool resuming_ = false;
   std::shared_ptr<const Snapshot> resumed_from_;  // shared with the tenant and the job
-  std::vector<TokenId> prompt_;                   // what was chosen from, for people
-  std::vector<uint32_t> prompt_rows_;             // chosen
+  bool names_others_ = false;
+  std::vector<TokenId> prompt_;        // what was chosen from, for people
+  std::vector<uint32_t> prompt_rows_;  // chosen
   PositionMode positions_ = PositionMode::kOriginal;
   uint64_t rows_ = 0;
   uint64_t granted_ = 0;

@@ -135,6 +135,26 @@ absl::StatusOr<std::shared_ptr<const Snapshot>> Sequence::Save(bool* asked) {
   return nullptr;
 }
 
+bool Sequence::NamesOthers(const TableVersion& version) const {
+  const GroupAllocator* own = nullptr;  // of the group before: most are of one
+  const auto is_others = [&](const KeptGroup& group) {
+    if (&group.allocator() == own) return false;
+    const Tenant& tenant = *context_.tenant;
+    if (!tenant.kept.Owns(&group.allocator()) && !tenant.outside.Owns(&group.allocator())) {
+      return true;
+    }
+    own = &group.allocator();
+    return false;
+  };
+  return std::any_of(version.lanes.begin(), version.lanes.end(), [&](const LaneTable& lane) {
+    const std::vector<KeptRun>& runs = lane.kept.runs();
+    return std::any_of(runs.begin(), runs.end(),
+                       [&](const KeptRun& run) { return is_others(*run.group); }) ||
+           std::any_of(lane.records.begin(), lane.records.end(),
+                       [&](const WindowRecord& record) { return is_others(*record.group); });
+  });
+}
+
 absl::StatusOr<std::unique_ptr<Sequence>> Sequence::Resume(
     const SequenceContext& context, Identity identity,
     const std::shared_ptr<const Snapshot>& snapshot) {
@@ -161,6 +181,8 @@ absl::StatusOr<std::unique_ptr<Sequence>> Sequence::Resume(
   sequence->chain_ = snapshot->chain;
   sequence->prompt_ = snapshot->prompt;
   sequence->prompt_rows_ = snapshot->chosen;
+  sequence->names_others_ = sequence->NamesOthers(snapshot->table) ||
+                            (snapshot->next && sequence->NamesOthers(*snapshot->next));
   KVASIR_RETURN_IF_ERROR(sequence->PrepareBoard());
   TableVersion first = snapshot->table;
   first.version = 1;

@@ -177,6 +177,7 @@ struct Tenant {
   bool SettleDevices();
 
   const ChainKey key;  // of the tenant in the keys of tiers
+  size_t place = 0;    // in the configuration; set once, by the core
   const TenantConfig config;
   Account account;
   AllocatorSet kept;
@@ -209,7 +210,6 @@ struct Tenant {
   uint64_t wanted_back = 0;          // bytes that its sessions were asked for; 0: none are
   Instant take_back_at;              // when its sequences begin to end
   Instant owed_until;                // asked again before that, it has no more time
-  uint64_t served_at = 0;            // turn in which a job of its was last taken
 
  private:
   // Idle extents go first, then the prefixes that are worth least, then the snapshot that was used

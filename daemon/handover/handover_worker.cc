@@ -80,7 +80,7 @@ void HandoverWorker::Loop() {
           gone.swap(returned_);
         }
         if (job != nullptr || !gone.empty()) break;
-        shared_.tier_work.Wait(shared_.mutex);
+        shared_.mutex.Wait(shared_.tier_work);
       }
     }
     ForgetExtents(gone);

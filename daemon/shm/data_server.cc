@@ -65,7 +65,8 @@ DataServer::~DataServer() {
   (void)::eventfd_write(wake_, one);
   thread_.join();
   for (auto& [fd, session] : sessions_) {
-    if (session->session_id() != 0) options_.rings->Remove(session->session_id());
+    if (session->session_id() == 0) continue;
+    options_.rings->Remove(session->session_id(), *session->place());
   }
   MutexLock lock(shared_.mutex);
   for (auto& [fd, session] : sessions_) {
@@ -331,12 +332,12 @@ void DataServer::Drop(int fd) {
   (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
   const uint32_t id = session->session_id();
   if (id == 0) return;
-  options_.rings->Remove(id);  // nobody reads the segments for commands any more
+  // Nobody reads the segments for commands any more.
+  options_.rings->Remove(id, *session->place());
   spdlog::info("session closed: session={} pid={}", id, session->peer().pid);
   MutexLock lock(shared_.mutex);
   shared_.core.EndSession(id);
   session->CloseSocket();  // who sees the hang-up finds the session ended
-  if (shared_.core.HasWork()) shared_.work.NotifyOne();
   shared_.progress.NotifyAll();
   settling_ = true;
   settle_ms_ = kSettleMs;

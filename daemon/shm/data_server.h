@@ -21,7 +21,7 @@
 #include "daemon/control/audit_log.h"
 #include "daemon/shared_core.h"
 #include "daemon/shm/data_session.h"
-#include "daemon/shm/ring_server.h"
+#include "daemon/shm/ring_servers.h"
 
 namespace kvasir {
 
@@ -36,7 +36,7 @@ struct DataServerOptions {
   // share that is, by who connects. Both must outlive it.
   TimeShares* shares = nullptr;
   std::function<size_t(const core::Peer&)> slot_of;
-  RingServer* rings = nullptr;  // serves the sessions' commands; must outlive it
+  RingServers* rings = nullptr;  // serves the sessions' commands; must outlive it
   // Counts connections, on either socket, of processes that could not be identified; outlives it.
   std::atomic<uint64_t>* unidentified_peers = nullptr;
 };

@@ -1,5 +1,5 @@
 // PromptHasher: hashes the long prompts of ring commands on a thread of its own, so that the one
-// that serves all rings is not kept by them. Tenants in turn, a prompt each, within their shares of
+// that serves the rings is not kept by them. Tenants in turn, a prompt each, within their shares of
 // time.
 #ifndef KVASIR_DAEMON_SHM_PROMPT_HASHER_H_
 #define KVASIR_DAEMON_SHM_PROMPT_HASHER_H_

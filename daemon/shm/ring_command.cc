@@ -77,33 +77,37 @@ absl::Status RingCommand::Prepare(SharedCore& shared, const core::SessionToken& 
   return absl::OkStatus();
 }
 
-RingCommand::Outcome RingCommand::Sync(core::KvCore& core, core::Session& session) {
+template <typename Verbs>
+std::optional<RingCommand::Outcome> RingCommand::Sync(Verbs& verbs, core::Session& session) {
   core::SyncNeed need{entry_.seq, entry_.seq_uid, entry_.arg[0], std::nullopt};
   if ((entry_.flags & shm::kSyncHasTableRow) != 0) need.table_row = entry_.arg[1];
-  const core::SyncAnswer answer = core.Sync(session, need);
-  return {answer.status,
-          answer.ready || entry_.deadline_ms == 0,
-          {{answer.granted_rows, answer.published_version, answer.unseen_bytes}}};
+  const std::optional<core::SyncAnswer> answer = verbs.Sync(session, need);
+  if (!answer) return std::nullopt;
+  return Outcome{answer->status,
+                 answer->ready || entry_.deadline_ms == 0,
+                 {{answer->granted_rows, answer->published_version, answer->unseen_bytes}}};
 }
 
-RingCommand::Outcome RingCommand::SyncMany(core::KvCore& core, core::Session& session,
-                                           std::vector<std::byte>* bytes) {
+template <typename Verbs>
+std::optional<RingCommand::Outcome> RingCommand::SyncMany(Verbs& verbs, core::Session& session,
+                                                          std::vector<std::byte>* bytes) {
   Outcome outcome;
   outcome.done = true;
   const uint32_t session_id = session.id;
   for (const shm::SyncNeedRecord& record : ring::SyncNeedsOf(payload_)) {
     core::SyncNeed need{record.seq, record.uid, record.granted_rows, std::nullopt};
     if ((record.flags & shm::kSyncHasTableRow) != 0) need.table_row = record.table_row;
-    const core::SyncAnswer answer = core.Sync(session, need);
-    if (core.HasEnded(session_id)) return {answer.status, true};
+    const std::optional<core::SyncAnswer> answer = verbs.Sync(session, need);
+    if (!answer) return std::nullopt;  // those before ask for the same once more, which is harmless
+    if (verbs.HasEnded(session_id)) return Outcome{answer->status, true};
     shm::SyncResultRecord result{};
-    result.status = static_cast<int32_t>(answer.status.code());
-    result.retry_ms = RetryOf(answer.status);
-    result.granted_rows = answer.granted_rows;
-    result.published_version = answer.published_version;
-    result.unseen_bytes = answer.unseen_bytes;
+    result.status = static_cast<int32_t>(answer->status.code());
+    result.retry_ms = RetryOf(answer->status);
+    result.granted_rows = answer->granted_rows;
+    result.published_version = answer->published_version;
+    result.unseen_bytes = answer->unseen_bytes;
     Append(result, bytes);
-    outcome.done = outcome.done && (answer.ready || !answer.status.ok());
+    outcome.done = outcome.done && (answer->ready || !answer->status.ok());
   }
   outcome.done = outcome.done || entry_.deadline_ms == 0;
   return outcome;
@@ -132,12 +136,14 @@ RingCommand::Outcome RingCommand::Match(core::KvCore& core, core::Session& sessi
   return {absl::OkStatus(), true, {{in_answer, forms.size(), 0}}};
 }
 
-RingCommand::Outcome RingCommand::Retrieve(core::KvCore& core, core::Session& session,
-                                           std::vector<std::byte>* bytes) {
-  const core::RetrieveAnswer answer =
-      core.Retrieve(session, entry_.seq, entry_.seq_uid, static_cast<uint32_t>(entry_.arg[0]),
-                    entry_.arg[1], &asked_);
-  for (const core::Sequence::RetrievedBlock& block : answer.blocks) {
+template <typename Verbs>
+std::optional<RingCommand::Outcome> RingCommand::Retrieve(Verbs& verbs, core::Session& session,
+                                                          std::vector<std::byte>* bytes) {
+  const std::optional<core::RetrieveAnswer> answer =
+      verbs.Retrieve(session, entry_.seq, entry_.seq_uid, static_cast<uint32_t>(entry_.arg[0]),
+                     entry_.arg[1], &asked_);
+  if (!answer) return std::nullopt;
+  for (const core::Sequence::RetrievedBlock& block : answer->blocks) {
     shm::RetrievedBlockRecord record{};
     record.block = block.block;
     record.extent = block.extent.slot;
@@ -145,20 +151,56 @@ RingCommand::Outcome RingCommand::Retrieve(core::KvCore& core, core::Session& se
     record.offset = block.offset;
     Append(record, bytes);
   }
-  return {answer.status, answer.ready, {{answer.blocks.size(), 0, 0}}};
+  return Outcome{answer->status, answer->ready, {{answer->blocks.size(), 0, 0}}};
+}
+
+template <typename Verbs>
+std::optional<RingCommand::Outcome> RingCommand::Truncate(Verbs& verbs, core::Session& session) {
+  const std::optional<core::TruncateAnswer> answer =
+      verbs.Truncate(session, entry_.seq, entry_.seq_uid, entry_.arg[0]);
+  if (!answer) return std::nullopt;
+  return Outcome{answer->status, answer->ready, {{answer->uid, answer->rollback_floor, 0}}};
+}
+
+bool RingCommand::MayRunInShare() const {
+  switch (static_cast<shm::CommandOp>(entry_.op)) {
+    case shm::CommandOp::kSync:
+    case shm::CommandOp::kSyncMany:
+    case shm::CommandOp::kRetrieve:
+    case shm::CommandOp::kTruncate:
+      return true;
+    default:
+      return false;
+  }
+}
+
+template <typename Verbs>
+std::optional<RingCommand::Outcome> RingCommand::DoAtBorder(Verbs& verbs, core::Session& session,
+                                                            std::vector<std::byte>* bytes) {
+  switch (static_cast<shm::CommandOp>(entry_.op)) {
+    case shm::CommandOp::kSync:
+      return Sync(verbs, session);
+    case shm::CommandOp::kSyncMany:
+      return SyncMany(verbs, session, bytes);
+    case shm::CommandOp::kRetrieve:
+      return Retrieve(verbs, session, bytes);
+    case shm::CommandOp::kTruncate:
+      return Truncate(verbs, session);
+    default:
+      return std::nullopt;
+  }
 }
 
 RingCommand::Outcome RingCommand::Do(core::KvCore& core, core::Session& session,
                                      std::vector<std::byte>* bytes) {
   switch (static_cast<shm::CommandOp>(entry_.op)) {
     case shm::CommandOp::kSync:
-      return Sync(core, session);
     case shm::CommandOp::kSyncMany:
-      return SyncMany(core, session, bytes);
+    case shm::CommandOp::kRetrieve:
+    case shm::CommandOp::kTruncate:
+      return *DoAtBorder(core, session, bytes);
     case shm::CommandOp::kMatchPrefix:
       return Match(core, session, bytes);
-    case shm::CommandOp::kRetrieve:
-      return Retrieve(core, session, bytes);
     case shm::CommandOp::kPublishPrefix: {
       const core::SaveAnswer answer =
           core.PublishPrefix(session, entry_.seq, entry_.seq_uid, &asked_);
@@ -168,13 +210,28 @@ RingCommand::Outcome RingCommand::Do(core::KvCore& core, core::Session& session,
       const absl::StatusOr<bool> closed = core.CloseSequence(session, entry_.seq, entry_.seq_uid);
       return {closed.status(), closed.value_or(true)};
     }
-    case shm::CommandOp::kTruncate: {
-      const core::TruncateAnswer answer =
-          core.Truncate(session, entry_.seq, entry_.seq_uid, entry_.arg[0]);
-      return {answer.status, answer.ready, {{answer.uid, answer.rollback_floor, 0}}};
-    }
   }
   return {Internal("a command that was not checked: op={}", entry_.op), true};
+}
+
+std::optional<bool> RingCommand::RunInShare(core::TenantVerbs& verbs, core::Session& session,
+                                            ring::CompletionProducer& completions, Instant now,
+                                            absl::Status* status) {
+  std::vector<std::byte> bytes;
+  std::optional<Outcome> outcome = DoAtBorder(verbs, session, &bytes);
+  if (!outcome) return std::nullopt;
+  if (outcome->status.ok() && !outcome->done) {
+    if (now < deadline_) return false;
+    return std::nullopt;  // that it is over is said there
+  }
+  *status = outcome->status;
+  if (!status->ok()) {
+    Fail(completions, *status);
+    return true;
+  }
+  outcome->answer.bytes = bytes;
+  completions.Complete(ticket_, outcome->answer);
+  return true;
 }
 
 bool RingCommand::Run(SharedCore& shared, core::Session& session,

@@ -33,6 +33,13 @@ class RingCommand {
   // with.
   bool Run(SharedCore& shared, core::Session& session, ring::CompletionProducer& completions,
            Instant now, absl::Status* status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shared.mutex);
+  // Likewise under the share of the session's tenant alone. Nothing: it needs the whole lock, and
+  // nothing has been completed.
+  std::optional<bool> RunInShare(core::TenantVerbs& verbs, core::Session& session,
+                                 ring::CompletionProducer& completions, Instant now,
+                                 absl::Status* status);
+  // RunInShare() may do it: what engines ask at a block border, or in a layer.
+  bool MayRunInShare() const;
   // What has to be done before, and may take long: not under the core's lock.
   // Errors: the command's own, with which it is completed.
   absl::Status Prepare(SharedCore& shared, const core::SessionToken& token);
@@ -52,10 +59,21 @@ class RingCommand {
     bool done = false;
     ring::Answer answer = {};
   };
-  Outcome Sync(core::KvCore& core, core::Session& session);
-  Outcome SyncMany(core::KvCore& core, core::Session& session, std::vector<std::byte>* bytes);
+  // `verbs`: KvCore, or a TenantVerbs, which may answer nothing.
+  template <typename Verbs>
+  std::optional<Outcome> Sync(Verbs& verbs, core::Session& session);
+  template <typename Verbs>
+  std::optional<Outcome> SyncMany(Verbs& verbs, core::Session& session,
+                                  std::vector<std::byte>* bytes);
+  template <typename Verbs>
+  std::optional<Outcome> Retrieve(Verbs& verbs, core::Session& session,
+                                  std::vector<std::byte>* bytes);
+  template <typename Verbs>
+  std::optional<Outcome> Truncate(Verbs& verbs, core::Session& session);
+  template <typename Verbs>
+  std::optional<Outcome> DoAtBorder(Verbs& verbs, core::Session& session,
+                                    std::vector<std::byte>* bytes);
   Outcome Match(core::KvCore& core, core::Session& session, std::vector<std::byte>* bytes);
-  Outcome Retrieve(core::KvCore& core, core::Session& session, std::vector<std::byte>* bytes);
   Outcome Do(core::KvCore& core, core::Session& session, std::vector<std::byte>* bytes);
 
   shm::SubmissionEntry entry_;

@@ -37,10 +37,8 @@ absl::StatusOr<std::unique_ptr<RingServer>> RingServer::Start(SharedCore& shared
   if (::epoll_ctl(server->epoll_.get(), EPOLL_CTL_ADD, server->wake_.get(), &event) != 0) {
     return ErrnoStatus(errno, "epoll_ctl");
   }
-  {
-    MutexLock lock(shared.mutex);
-    shared.progress.set_event(server->wake_.get());
-  }
+  server->watcher_.emplace(server->wake_.get());
+  shared.progress.Add(*server->watcher_);
   server->hasher_ = std::make_unique<PromptHasher>(
       shared, *server->options_.shares,
       [wake = server->wake_.get()] { (void)::eventfd_write(wake, 1); });
@@ -56,9 +54,7 @@ RingServer::~RingServer() {
   (void)::eventfd_write(wake_.get(), 1);
   if (thread_.joinable()) thread_.join();
   hasher_.reset();  // nobody gives it anything any more
-  MutexLock lock(shared_.mutex);
-  shared_.progress.set_watched(false);
-  shared_.progress.set_event(-1);
+  if (watcher_) shared_.progress.Remove(*watcher_);
 }
 
 absl::Status RingServer::Add(uint32_t session_id, size_t place, const core::SessionToken& token,
@@ -141,7 +137,7 @@ void RingServer::Loop() {
 
 // From here on somebody's progress is ours, too; what came between is seen behind the flag.
 void RingServer::Watch() {
-  shared_.progress.set_watched(!waiting_.empty());
+  watcher_->watches = !waiting_.empty();
   LookAtWaiting(/*always=*/false);
 }
 
@@ -176,8 +172,22 @@ void RingServer::ServeTurns() {
   }
 }
 
+std::optional<bool> RingServer::RunInShare(Client& client, RingCommand& command) {
+  if (!command.MayRunInShare()) return std::nullopt;
+  shared_.mutex.LetOthersOfShard(client.place % shared_.mutex.shards());
+  TenantLock share(shared_, client.place);
+  core::Session* const session = share.verbs().FindSession(client.token);
+  if (session == nullptr) return std::nullopt;
+  absl::Status status;
+  const std::optional<bool> done = command.RunInShare(
+      share.verbs(), *session, client.ends->completions, SystemClock().Now(), &status);
+  if (!status.ok()) share.verbs().CountRejected(*session);
+  return done;
+}
+
 bool RingServer::Run(Client& client, RingCommand& command) {
-  shared_.mutex.LetOthers();  // one thread serves all rings, and is always on a processor
+  if (const std::optional<bool> done = RunInShare(client, command)) return *done;
+  shared_.mutex.LetOthers();  // a thread serves many rings, and is always on a processor
   absl::Status status = command.Prepare(shared_, client.token);
   if (!status.ok()) {
     command.Fail(client.ends->completions, status);
@@ -198,7 +208,6 @@ bool RingServer::Run(Client& client, RingCommand& command) {
     core::Tenant& tenant = (*session)->tenant;
     const uint32_t id = (*session)->id;
     done = command.Run(shared_, **session, client.ends->completions, now, &status);
-    if (shared_.core.HasWork()) shared_.work.NotifyOne();
     if (shared_.core.TakeTierHint()) shared_.tier_work.NotifyAll();
     if (!status.ok()) {
       shared_.core.CountRejected(tenant);

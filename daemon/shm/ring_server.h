@@ -1,6 +1,6 @@
-// RingServer: serves the commands that engines submit in shared memory.
+// RingServer: a thread that serves the commands that engines submit in shared memory.
 //
-// One thread, epoll over the sessions' doorbells. A session whose ring is empty costs nothing,
+// It sleeps in epoll over the sessions' doorbells. A session whose ring is empty costs nothing,
 // however many there are: it is looked at when its doorbell rings. Tenants have their turns one
 // after the other, and in each of those one session of the tenant has one of its own
 // (ring/submission_consumer.h): so a tenant waits for one session of each other tenant at most,
@@ -19,6 +19,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <set>
 #include <thread>
 #include <vector>
@@ -92,13 +93,17 @@ class RingServer {
   void RunWaiting(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // True: it is completed.
   bool Run(Client& client, RingCommand& command) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Under the share of the client's tenant alone. Nothing: it needs the whole lock.
+  std::optional<bool> RunInShare(Client& client, RingCommand& command)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Has progress of others wake this thread while a command waits.
   void Watch() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   SharedCore& shared_;
   const Options options_;
   UniqueFd epoll_, wake_;
-  Mutex mutex_;  // before the core's
+  std::optional<Progress::Watcher> watcher_;  // by wake_
+  Mutex mutex_;                               // before the core's
   absl::flat_hash_map<uint32_t, std::unique_ptr<Client>> clients_ ABSL_GUARDED_BY(mutex_);
   // Sessions that have a turn due, by tenant, and the tenants that have any, in their order.
   absl::flat_hash_map<size_t, std::deque<uint32_t>> turns_ ABSL_GUARDED_BY(mutex_);

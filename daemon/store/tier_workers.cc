@@ -65,14 +65,13 @@ void TierWorkers::Loop(size_t tier, core::TierLane lane) {
         shared_.core.set_now(now);
         if (stopping_) return;
         job = shared_.core.TakeTierJob(tier, lane);
-        if (shared_.core.HasWork()) shared_.work.NotifyOne();  // what becomes smaller instead
         if (job != nullptr || now >= next_refresh) break;
         // A drain of what is all there already ends without a job.
         if (lane == core::TierLane::kWrites) shared_.progress.NotifyAll();
         if (next_refresh == Instant::max()) {
-          shared_.tier_work.Wait(shared_.mutex);
+          shared_.mutex.Wait(shared_.tier_work);
         } else {
-          (void)shared_.tier_work.WaitUntil(shared_.mutex, next_refresh);
+          (void)shared_.mutex.WaitUntil(shared_.tier_work, next_refresh);
         }
       }
     }

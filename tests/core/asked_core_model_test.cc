@@ -283,7 +283,7 @@ class Model {
     const uint32_t layer = stream.layer;
     const uint64_t mass = random_() % 2 == 0 ? 0 : stream.last[layer];
     const RetrieveAnswer answer =
-        core_->Retrieve(client.engine->session(), at.slot, at.uid, layer, mass, &stream.asked);
+        client.engine->Retrieve(at, layer, mass, &stream.asked, random_() % 2 == 0);
     if (answer.ready || !answer.status.ok() || random_() % 8 == 0) stream.asked = false;
     if (!stream.Is("infllm") || layer == 2) {
       ASSERT_FALSE(answer.ready && answer.status.ok());

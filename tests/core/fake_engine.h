@@ -93,6 +93,9 @@ class FakeEngine final : public ExtentSender {
   }
   // Puts rows and adopted into the desk.
   void WriteDesk(const Stream& stream);
+  // With `share` under the tenant's share of the core, where that is enough.
+  RetrieveAnswer Retrieve(const Stream& stream, uint32_t layer, uint64_t mass_blocks, bool* asked,
+                          bool share);
   SyncAnswer Sync(const Stream& stream, uint64_t granted_rows, std::optional<uint64_t> table_row);
 
   // Rows that the query of `row` sees in `layer` by the adopted table, ascending. Adds a test

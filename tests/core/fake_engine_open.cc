@@ -1,8 +1,9 @@
-// FakeEngine: the ways to open a stream.
+// FakeEngine: the ways to open a stream, and what is asked under a share.
 #include <utility>
 
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "daemon/core/tenant_verbs.h"
 #include "tests/core/fake_engine.h"
 
 namespace kvasir::core::testing {
@@ -55,6 +56,17 @@ absl::StatusOr<FakeEngine::Stream> FakeEngine::Attach(OpenRequest request, const
   stream.rows = sequence->rows();
   stream.ids.assign(keys.tokens.begin(), keys.tokens.begin() + static_cast<ptrdiff_t>(stream.rows));
   return stream;
+}
+
+RetrieveAnswer FakeEngine::Retrieve(const Stream& stream, uint32_t layer, uint64_t mass_blocks,
+                                    bool* asked, bool share) {
+  if (share) {
+    TenantVerbs verbs(core_, 0, 1);
+    const auto answer =
+        verbs.Retrieve(*session_, stream.slot, stream.uid, layer, mass_blocks, asked);
+    if (answer) return *answer;
+  }
+  return core_.Retrieve(*session_, stream.slot, stream.uid, layer, mass_blocks, asked);
 }
 
 }  // namespace kvasir::core::testing

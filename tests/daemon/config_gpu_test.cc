@@ -43,6 +43,7 @@ TEST(ConfigGpuTest, DevicesThatDoNotFitAreNamedWithTheirBound) {
   const std::pair<std::string, std::string> bad[] = {
       {"[[gpu]]\nname = \"a\"\n", "missing key: key=gpu[0].device"},
       {"[[gpu]]\ndevice = \"host\"\n", "missing key: key=gpu[0].name"},
+      {"[[gpu]]\nname = \"" + std::string(41, 'a') + "\"\ndevice = \"host\"\n", "key=gpu[0].name"},
       {"[[gpu]]\nname = \"a\"\ndevice = \"rocm:0\"\n", "not a device: key=gpu[0].device"},
       {"[[gpu]]\nname = \"a\"\ndevice = \"host\"\npool_bytes = 4096\n", "min=2097152"},
       {"[[gpu]]\nname = \"a\"\ndevice = \"host\"\npool_bytes = \"16MiB\"\n",

@@ -150,7 +150,7 @@ TEST(ConfigTest, ReportsAllErrorsInTheOrderOfTheFile) {
             "t.toml:4: wrong type: key=memory.prefault given=1 expected=true or false\n"
             "t.toml:6: unknown key: key=server.x known=control_socket,data_socket,socket_mode,"
             "default_tenant,log_level,log_format,metrics_listen,metrics_allow_remote,"
-            "worker_threads,rpc_threads");
+            "worker_threads,rpc_threads,ring_threads");
 }
 
 TEST(ConfigTest, StopsListingAfterFiftyErrorsAndCountsTheRest) {

@@ -39,7 +39,9 @@ StatsSnapshot Example() {
                          .tiers = {},
                          .audit_acts = 7,
                          .audit_refusals = 8,
-                         .audit_suppressed = 9};
+                         .audit_suppressed = 9,
+                         .lock_wait_ns = 2'500'000'000,
+                         .share_wait_ns = 500'000'000};
   snapshot.tenants.push_back({.tenant = "a",
                               .held_bytes = 11,
                               .charged_bytes = 12,
@@ -93,6 +95,8 @@ TEST(MetricsTest, ShowEveryCountOfTheDaemonAndOfEachTenant) {
       {"kvasir_charged_bytes", 5},
       {"kvasir_memory_locked", 1},
       {"kvasir_late_faults_total", 6},
+      {"kvasir_core_lock_wait_seconds_total", 2.5},
+      {"kvasir_core_share_wait_seconds_total", 0.5},
       {"kvasir_audit_acts_total", 7},
       {"kvasir_audit_refusals_total", 8},
       {"kvasir_audit_suppressed_total", 9},

@@ -43,7 +43,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const absl::StatusOr<DeviceExtentNotice> pair = ParseDeviceExtentNotice(message);
   if (pair.ok()) {
     Expect(IsDeviceExtentNotice(message) && message.fds == 2 && pair->bytes > 0);
-    Expect(Wide{pair->rows_bytes} / pair->group_bytes * pair->trailer_bytes == pair->bytes);
+    const unsigned __int128 groups = pair->rows_bytes / pair->group_bytes;
+    Expect(groups * pair->trailer_bytes == pair->bytes);
     Expect(std::memchr(pair->device_uuid, 0, sizeof(pair->device_uuid)) != nullptr);
   }
   const absl::StatusOr<Welcome> refused = ParseAnswer(message);

@@ -223,6 +223,12 @@ TEST_F(DeviceRowsTest, APoolThatIsNotThereIsRefused) {
   EXPECT_THAT(MessageOf(status), HasSubstr("known=gpu0"));
   spec.pool = std::string(65, 'x');
   EXPECT_EQ(session->RegisterModel(spec).status().code(), absl::StatusCode::kInvalidArgument);
+  // Half a MiB a row and layer, 128 slots: more than is proved by way of the daemon's own memory.
+  spec = DeviceSpec();
+  for (LayerSpec& layer : spec.layers) layer.kv_heads = layer.query_heads = 128;
+  for (LayerSpec& layer : spec.layers) layer.k_head_dim = layer.v_head_dim = 1024;
+  spec.slots_per_block = 128;
+  EXPECT_THAT(MessageOf(session->RegisterModel(spec).status()), HasSubstr("max=67108864"));
 }
 
 TEST_F(DeviceRowsTest, AnEngineWithoutTheDeviceIsToldSo) {

@@ -19,6 +19,7 @@ void World::RunJob() {
   if (!core::RunPart(*jobs_out_[at]) || !random_.OneIn(3)) return;
   std::unique_ptr<core::SequenceJob> job = std::move(jobs_out_[at]);
   jobs_out_.erase(jobs_out_.begin() + static_cast<ptrdiff_t>(at));
+  if (TriesShare() && Verbs().PutBackJob(job)) return Count("jobs put back in a share");
   Count(core_->PutBackJob(std::move(job)) ? "jobs put back" : "jobs forgotten");
   DropGone();
 }
@@ -31,8 +32,12 @@ void World::FinishJob() {
   if (!job->scorings.empty()) Count("jobs that score");
   if (!job->writings.empty()) Count("jobs that make a prefix smaller");
   core::Run(*job);
-  core_->FinishJob(std::move(job));
-  Count("jobs");
+  using Finished = core::TenantVerbs::Finished;
+  const uint64_t sequence = job->sequence_id;
+  const Finished finished = TriesShare() ? Verbs().FinishJob(job) : Finished::kNot;
+  if (finished == Finished::kNot) core_->FinishJob(std::move(job));
+  if (finished == Finished::kPartly) core_->ContinueAfterJob(sequence);
+  Count(finished == Finished::kNot ? "jobs" : "jobs in a share");
   DropGone();
 }
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <optional>
 
 #include "base/error.h"
 #include "tests/sim/world.h"
@@ -102,8 +103,9 @@ void World::Ask() {
 
 void World::Sync(Engine& engine, Stream& stream, uint64_t more) {
   engine.WriteDesk(stream);
-  const core::SyncAnswer answer =
-      core_->Sync(engine.session(), {stream.slot, stream.uid, stream.rows() + more, stream.rows()});
+  const core::SyncNeed need{stream.slot, stream.uid, stream.rows() + more, stream.rows()};
+  if (TriesShare() && Verbs().Sync(engine.session(), need)) return Count("syncs in a share");
+  const core::SyncAnswer answer = core_->Sync(engine.session(), need);
   if (answer.status.code() == Code::kResourceExhausted) Count("rows refused");
   if (stream.spoilt && answer.status.code() == Code::kInvalidArgument) return;
   Expect(answer.status, {Code::kResourceExhausted, Code::kDeadlineExceeded});
@@ -115,8 +117,13 @@ void World::Truncate() {
   if (stream == nullptr || stream->rows() == 0) return;
   engine->WriteDesk(*stream);
   const uint64_t rows = stream->rows() - random_.Below(std::min<uint64_t>(stream->rows() + 1, 24));
+  std::optional<core::TruncateAnswer> in_share;
+  if (TriesShare()) {
+    in_share = Verbs().Truncate(engine->session(), stream->slot, stream->uid, rows);
+  }
+  if (in_share) Count("truncations in a share");
   const core::TruncateAnswer answer =
-      core_->Truncate(engine->session(), stream->slot, stream->uid, rows);
+      in_share ? *in_share : core_->Truncate(engine->session(), stream->slot, stream->uid, rows);
   if (!answer.ready) return;
   if (answer.status.ok() != (rows >= answer.rollback_floor)) {
     return findings_.Add("a truncation is not judged by its floor: rows={} floor={} {}", rows,

@@ -15,6 +15,7 @@
 
 #include "allocator/host_pool.h"
 #include "base/clock.h"
+#include "daemon/core/tenant_verbs.h"
 #include "tests/sim/engine.h"
 #include "tests/sim/sim_tier.h"
 
@@ -143,6 +144,10 @@ class World {
   void LieInCalls(Engine& engine, Stream& stream);
   void Spoil(Engine& engine, Stream& stream);
   std::vector<OfOthers> FiguresOfOthers(uint32_t tenant) const;
+
+  // In every other step what the daemon does under a tenant's share alone is tried so first.
+  bool TriesShare() const { return steps_ % 2 == 0; }
+  core::TenantVerbs Verbs() { return core::TenantVerbs(*core_, 0, 1); }  // of all tenants
 
   // Of the daemon around the core (daemon_operations.cc).
   void TakeJob();

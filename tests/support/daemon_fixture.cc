@@ -29,6 +29,7 @@ Config DaemonFixture::MakeConfig() const {
   Config config;
   config.server.control_socket = folder_.path() + "/control.sock";
   config.server.data_socket = folder_.path() + "/data.sock";
+  config.server.ring_threads = 2;  // on machines of two processors as well
   config.memory.pool_bytes = 64 * kMiB;
   config.memory.extent_bytes = 4 * kMiB;
   config.memory.recent_extent_bytes = kMiB;
