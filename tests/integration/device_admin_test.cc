@@ -13,6 +13,7 @@
 #include "tests/support/child_process.h"
 #include "tests/support/daemon_fixture.h"
 #include "tests/support/daemon_process.h"
+#include "tests/support/device_config.h"
 #include "tests/support/eventually.h"
 
 namespace kvasir::testing {
@@ -28,13 +29,7 @@ class DeviceAdminTest : public DaemonFixture {
   Config ConfigWithPool(uint64_t limit_bytes) const {
     Config config = MakeConfig();
     config.admin.uids = {::geteuid()};
-    Config::Gpu gpu;
-    gpu.name = "gpu0";
-    gpu.device = "host";
-    gpu.pool_bytes = 32 * kMiB;
-    config.gpus = {gpu};
-    config.tenants[0].gpus = {{"gpu0", 0, limit_bytes, 1}};
-    return config;
+    return WithDevicePool(config, "host", limit_bytes);
   }
 
   int Run(std::vector<std::string> arguments) {

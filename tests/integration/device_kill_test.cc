@@ -19,13 +19,12 @@
 #include "tests/support/child_process.h"
 #include "tests/support/daemon_fixture.h"
 #include "tests/support/daemon_process.h"
+#include "tests/support/device_config.h"
 #include "tests/support/environment.h"
 #include "tests/support/eventually.h"
 
 namespace kvasir::testing {
 namespace {
-
-constexpr uint64_t kPoolBytes = 32 * kMiB;
 
 // Mappings of device memory in this process.
 int MappedDeviceExtents() {
@@ -41,18 +40,7 @@ class DeviceKillTest : public DaemonFixture {
  protected:
   void SetUp() override { ASSERT_EQ(::chmod(folder_.path().c_str(), 0755), 0); }
 
-  Config ConfigWithPool() const {
-    Config config = MakeConfig();
-    Config::Gpu gpu;
-    gpu.name = "gpu0";
-    gpu.device = "host";
-    gpu.pool_bytes = kPoolBytes;
-    gpu.extent_bytes = 4 * kMiB;
-    gpu.recent_extent_bytes = 2 * kMiB;
-    config.gpus = {gpu};
-    config.tenants[0].gpus = {{"gpu0", 0, kPoolBytes, 1}};
-    return config;
-  }
+  Config ConfigWithPool() const { return WithDevicePool(MakeConfig(), "host"); }
 };
 
 TEST_F(DeviceKillTest, MemoryComesBackFromAnEngineThatIsKilled) {
@@ -104,7 +92,7 @@ TEST_F(DeviceKillTest, AnEngineReadsOnWhenTheDaemonIsKilledAndTheMemoryGoesWithI
   DaemonProcess daemon(folder_.path());
   ASSERT_TRUE(daemon.Start(ConfigWithPool()));
   device::HostDeviceOptions options;
-  options.total_bytes = kPoolBytes;
+  options.total_bytes = kDevicePoolBytes;
   options.uuid = "host-gpu0";
   absl::StatusOr<std::unique_ptr<device::HostDevice>> device = device::HostDevice::Create(options);
   ASSERT_TRUE(device.ok()) << MessageOf(device.status());

@@ -16,6 +16,7 @@
 #include "tests/device/devices_under_test.h"
 #include "tests/integration/row_copies.h"
 #include "tests/support/daemon_fixture.h"
+#include "tests/support/device_config.h"
 
 namespace kvasir::testing {
 namespace {
@@ -23,7 +24,6 @@ namespace {
 using ::testing::HasSubstr;
 
 constexpr uint32_t kLayers = 3;
-constexpr uint64_t kPoolBytes = 32 * kMiB;
 
 using Seen = std::vector<std::vector<std::vector<SeenRow>>>;  // [row][layer]
 
@@ -33,7 +33,7 @@ bool OnHost() { return std::string(KVASIR_TEST_DEVICE) == "host"; }
 absl::StatusOr<std::unique_ptr<device::Device>> OpenDevice() {
   if (!OnHost()) return device::testing::OpenForTest("cuda");
   device::HostDeviceOptions options;
-  options.total_bytes = kPoolBytes;
+  options.total_bytes = kDevicePoolBytes;
   options.uuid = "host-gpu0";
   options.hides_extents = true;
   return device::HostDevice::Create(options);
@@ -56,16 +56,7 @@ class DeviceRowsTest : public DaemonFixture {
   }
 
   Config ConfigWithPool() const {
-    Config config = MakeConfig();
-    Config::Gpu gpu;
-    gpu.name = "gpu0";
-    gpu.device = OnHost() ? "host" : device_->facts().uuid;
-    gpu.pool_bytes = kPoolBytes;
-    gpu.extent_bytes = 4 * kMiB;
-    gpu.recent_extent_bytes = 2 * kMiB;
-    config.gpus = {gpu};
-    config.tenants[0].gpus = {{"gpu0", 0, kPoolBytes, 1}};
-    return config;
+    return WithDevicePool(MakeConfig(), OnHost() ? "host" : device_->facts().uuid);
   }
 
   std::unique_ptr<Session> ConnectWith(device::Device* device) {
