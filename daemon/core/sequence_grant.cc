@@ -51,7 +51,10 @@ absl::Status Sequence::AddBlock(size_t lane_index) {
 
 uint64_t Sequence::GrantedAhead(uint64_t rows) const {
   const uint64_t slots = context_.model->slots_per_block();
-  return (rows / slots + 2) * slots;  // the block in use and one more
+  // The block in use and one more, as far as the sequence may ever have them.
+  const uint64_t bound = std::max(context_.max_rows, rows);
+  const uint64_t blocks_max = bound / slots + (bound % slots > 0 ? 1 : 0);
+  return std::min(rows / slots + 2, blocks_max) * slots;
 }
 
 absl::Status Sequence::Grant(uint64_t rows) {
