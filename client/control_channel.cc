@@ -31,7 +31,8 @@ ControlChannel::ControlChannel(const std::string& socket_path, std::string token
   admin_ = v1::Admin::NewStub(channel);
 }
 
-void ControlChannel::Prepare(grpc::ClientContext& context) const {
+void ControlChannel::Prepare(grpc::ClientContext& context) {
+  calls_.fetch_add(1, std::memory_order_relaxed);
   context.AddMetadata("kvasir-session-token", token_hex_);
   context.set_deadline(::gpr_time_add(::gpr_now(GPR_CLOCK_MONOTONIC),
                                       ::gpr_time_from_millis(deadline_.count(), GPR_TIMESPAN)));

@@ -2,7 +2,9 @@
 #ifndef KVASIR_CLIENT_CONTROL_CHANNEL_H_
 #define KVASIR_CLIENT_CONTROL_CHANNEL_H_
 
+#include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -43,14 +45,17 @@ class ControlChannel {
     return FromGrpc(((*admin_).*method)(&context, request, response));
   }
 
+  uint64_t calls() const { return calls_.load(std::memory_order_relaxed); }
+
  private:
-  void Prepare(grpc::ClientContext& context) const;
+  void Prepare(grpc::ClientContext& context);
   static absl::Status FromGrpc(const grpc::Status& status);
 
   const std::string token_hex_;
   const std::chrono::milliseconds deadline_;
   std::unique_ptr<v1::KvCache::Stub> stub_;
   std::unique_ptr<v1::Admin::Stub> admin_;  // on the same connection
+  std::atomic<uint64_t> calls_{0};
 };
 
 }  // namespace kvasir

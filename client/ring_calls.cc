@@ -1,5 +1,6 @@
 #include "client/ring_calls.h"
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <utility>
@@ -66,6 +67,47 @@ absl::StatusOr<std::vector<PrefixForm>> MatchByRing(SessionState& state, uint32_
                      form.is_public, form.place, form.condensed_from});
   }
   return forms;
+}
+
+size_t SyncNeedsMax(const SessionState& state) {
+  if (state.ring == nullptr) return shm::kSyncNeedsMax;
+  const shm::RingGeometry& geometry = state.ring_memory->geometry;
+  const size_t payload = geometry.PayloadBytesMax() / sizeof(shm::SyncNeedRecord);
+  const size_t answer = geometry.AnswerBytesMax() / sizeof(shm::SyncResultRecord);
+  return std::clamp<size_t>(std::min(payload, answer), 1, shm::kSyncNeedsMax);
+}
+
+absl::Status SyncMany(SessionState& state, std::span<const shm::SyncNeedRecord> needs,
+                      std::span<shm::SyncResultRecord> results) {
+  if (state.ring != nullptr) {
+    const std::array pieces{std::as_bytes(needs)};
+    const std::span answer = std::as_writable_bytes(results);
+    shm::CompletionEntry reply{};
+    KVASIR_RETURN_IF_ERROR(state.Command(ring::MakeSyncMany(needs), pieces, answer, &reply));
+    return ring::SyncResultsOf(answer.first(reply.answer_bytes), needs.size()).status();
+  }
+  v1::SyncRequest request;
+  for (const shm::SyncNeedRecord& record : needs) {
+    v1::SyncNeed* const need = request.add_needs();
+    need->set_sequence(record.seq);
+    need->set_uid(record.uid);
+    need->set_granted_rows(record.granted_rows);
+    need->set_has_table_row((record.flags & shm::kSyncHasTableRow) != 0);
+    need->set_table_row(record.table_row);
+  }
+  v1::SyncResponse response;
+  KVASIR_RETURN_IF_ERROR(state.channel->Call(&v1::KvCache::Stub::Sync, request, &response));
+  if (static_cast<size_t>(response.results_size()) != needs.size()) {
+    return Internal("sync answered {} results: min={} max={}", response.results_size(),
+                    needs.size(), needs.size());
+  }
+  for (size_t i = 0; i < needs.size(); ++i) {
+    const v1::SyncResult& result = response.results(static_cast<int>(i));
+    results[i] = {};
+    results[i].status = result.code();
+    results[i].unseen_bytes = result.unseen_bytes();
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace kvasir

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include <absl/functional/function_ref.h>
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
@@ -59,6 +60,18 @@ class Sequence {
   // Errors: kInvalidArgument (more ids than rows, or an id beyond the vocabulary: nothing is
   // committed), kUnavailable (the session ended meanwhile: the step's results are void).
   absl::Status Commit(std::span<const uint32_t> ids);
+
+  // A step of a batch. Begin(want_rows) of each sequence; `begun(i, view)` is called once for each,
+  // in no order, in this thread. What the daemon has to be asked for is asked in one call for the
+  // sequences of a session (one for 1,024 of them). Errors: as Begin(), each sequence its own.
+  // Cost: where nothing has to be asked for, that of as many Begin().
+  static void BeginMany(
+      std::span<Sequence* const> sequences, uint32_t want_rows,
+      absl::FunctionRef<void(size_t index, const absl::StatusOr<StepView>& view)> begun);
+  // Commit() of one row of each, ids[i] of sequences[i], as BeginMany(). REQUIRES: as many ids.
+  static void CommitMany(
+      std::span<Sequence* const> sequences, std::span<const uint32_t> ids,
+      absl::FunctionRef<void(size_t index, const absl::Status& status)> committed);
 
   // Selection policies (gemfilter): the layer whose keys the daemon scores.
   std::optional<uint32_t> filter_layer() const;

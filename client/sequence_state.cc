@@ -8,13 +8,6 @@
 #include "base/status_macros.h"
 
 namespace kvasir {
-namespace {
-
-// Tables that one Begin() may pass over; each covers at least one row, so two are enough.
-constexpr int kTablesPerStepMax = 4;
-
-}  // namespace
-
 bool SequenceState::Refresh() {
   // acquire: pairs with the release in core::Sequence::Publish()
   const uint64_t published = board_.published.load(std::memory_order_acquire);
@@ -233,98 +226,6 @@ absl::Status SequenceState::CheckAlive() const {
   return Aborted("the daemon ended the sequence{}: id={}",
                  taken ? ", since other tenants want the memory that its tenant had borrowed" : "",
                  id_);
-}
-
-absl::StatusOr<StepView> SequenceState::Begin(uint32_t want_rows) {
-  if (closed_) return FailedPrecondition("the sequence is closed: id={}", id_);
-  if (want_rows == 0) return InvalidArgument("want_rows is 0: min=1");
-  if (retrieves()) want_rows = std::min(want_rows, step_rows_max_);
-  KVASIR_RETURN_IF_ERROR(CheckAlive());
-  begun_ = 0;
-  bool changed = false;
-  // A table may end before the row that is wanted when windows are smaller than a block: then it is
-  // adopted unused, so that the daemon can prepare the next one.
-  for (int attempt = 0; attempt < kTablesPerStepMax; ++attempt) {
-    if (Refresh()) {
-      KVASIR_RETURN_IF_ERROR(LoadTable());
-      granted_ = 0;  // the directory is read anew below
-      changed = true;
-    }
-    const bool stale = rows_ >= table_.until_row;
-    const uint64_t granted = board_.granted.load(std::memory_order_acquire);
-    if (!stale && granted >= rows_ + want_rows) break;
-    if (stale) WriteDesk();
-    absl::Status status = Sync(rows_ + want_rows, rows_);
-    if (want_rows > 1 && (status.code() == absl::StatusCode::kResourceExhausted ||
-                          status.code() == absl::StatusCode::kOutOfRange)) {
-      status = Sync(rows_ + 1, rows_);  // fewer rows than wanted, if there is room for one
-      if (status.ok() && !stale) break;
-    }
-    if (!status.ok()) KVASIR_RETURN_IF_ERROR(CheckAlive());  // else it says no more than "unknown"
-    KVASIR_RETURN_IF_ERROR(status);
-  }
-  if (rows_ + want_rows > granted_) {
-    KVASIR_RETURN_IF_ERROR(ExtendRecent());
-    changed = true;
-  }
-  if (changed) MakeLayerViews();
-  const uint64_t end = std::min({rows_ + want_rows, granted_, table_.until_row});
-  if (end <= rows_) {
-    return Internal("no row can be computed: row={} granted={} until_row={}", rows_, granted_,
-                    table_.until_row);
-  }
-  begun_ = static_cast<uint32_t>(end - rows_);
-  PrepareReports();
-  return StepView{rows_, begun_, layers_, mass_decay_};
-}
-
-absl::Status SequenceState::Commit(std::span<const uint32_t> ids) {
-  if (ids.empty() || ids.size() > begun_) {
-    return InvalidArgument("ids count is out of bounds: value={} min=1 max={}", ids.size(), begun_);
-  }
-  for (const uint32_t id : ids) {
-    if (id >= model_.vocabulary_size) {
-      return InvalidArgument("token id beyond the vocabulary: token={} max={}", id,
-                             model_.vocabulary_size - 1);
-    }
-  }
-  if (reports_mass_ && ids.size() != begun_) {
-    return InvalidArgument(
-        "a policy that scores by attention mass takes whole steps: ids={} rows_of_step={}",
-        ids.size(), begun_);
-  }
-  LaneViews& first = lanes_.front();  // ids go into the first lane's trailers
-  const uint64_t tok_off = first.recent_block.tok_off - first.recent_block.pos_off;
-  const uint64_t slots = model_.slots_per_block;
-  for (size_t i = 0; i < ids.size(); ++i) {
-    const uint64_t row = rows_ + i;
-    std::memcpy(first.trailers[row / slots - first.first_block] + tok_off + 4 * (row % slots),
-                &ids[i], 4);
-  }
-  for (LaneViews& lane : lanes_) AddStepMass(lane, ids.size());
-  KVASIR_RETURN_IF_ERROR(session_->CheckOpen());
-  KVASIR_RETURN_IF_ERROR(CheckAlive());
-  const uint64_t before = rows_;
-  rows_ += ids.size();
-  begun_ = 0;
-  WriteDesk();
-  if (rows_ / slots == before / slots) return absl::OkStatus();
-  const absl::Status synced = Sync(0, std::nullopt);
-  if (!synced.ok()) KVASIR_RETURN_IF_ERROR(CheckAlive());
-  return synced;
-}
-
-void SequenceState::WriteDesk() {
-  // release: the rows, their ids, and the last read of an older table come before; uid goes last,
-  // so that the daemon ignores the line until all of it belongs to this life of the slot.
-  desk_.rows.store(rows_, std::memory_order_release);
-  desk_.adopted.store(table_loaded_ ? table_.version : 1, std::memory_order_release);
-  desk_.uid.store(uid_, std::memory_order_release);
-}
-
-absl::Status SequenceState::Sync(uint64_t granted_rows, std::optional<uint64_t> table_row) {
-  KVASIR_ASSIGN_OR_RETURN(unseen_bytes_, CallSync(granted_rows, table_row));
-  return absl::OkStatus();
 }
 
 absl::Status SequenceState::Truncate(uint64_t rows) {

@@ -10,6 +10,7 @@
 
 #include "client/sequence.h"
 #include "client/session_state.h"
+#include "proto/shm/command_payload.h"
 #include "proto/shm/report_geometry.h"
 #include "ring/commands.h"
 
@@ -26,6 +27,21 @@ class SequenceState {
 
   absl::StatusOr<StepView> Begin(uint32_t want_rows);
   absl::Status Commit(std::span<const uint32_t> ids);
+
+  // ---- parts of them, so that sequences of one session ask the daemon together
+  SessionState& session() const { return *session_; }
+  // Begin(), but nothing where the daemon has to be asked; NeedOfStep() says for what.
+  std::optional<absl::StatusOr<StepView>> BeginUnasked(uint32_t want_rows);
+  shm::SyncNeedRecord NeedOfStep(uint32_t want_rows) const;
+  // Commit() without its call. True: a block border was crossed, and Sync() is to follow.
+  absl::StatusOr<bool> CommitUnasked(std::span<const uint32_t> ids);
+  shm::SyncNeedRecord NeedOfCommit() const { return {slot_, uid_, 0, 0, 0, 0}; }
+  void TakeAnswer(const shm::SyncResultRecord& answer) { unseen_bytes_ = answer.unseen_bytes; }
+  // The call at a block border for this sequence alone.
+  absl::Status SyncAfterCommit();
+  // `failed`, or what has ended the sequence where that is why.
+  absl::Status ErrorOf(const absl::Status& failed) const;
+
   absl::Status Truncate(uint64_t rows);
   absl::StatusOr<std::vector<uint32_t>> SelectRows(std::span<const float> query);
   absl::StatusOr<std::span<const KeptRunView>> Retrieve(uint32_t layer,
@@ -102,6 +118,10 @@ class SequenceState {
   absl::Status ExtendRecent();
   void ShiftRecent(LaneViews& lane, uint64_t first_block);
   void MakeLayerViews();
+  absl::Status StartStep(uint32_t* want_rows);
+  // Adopts a newer table; true where the rows are granted and the table is valid for them.
+  absl::StatusOr<bool> CanStep(uint32_t want_rows);
+  absl::StatusOr<StepView> MakeStep(uint32_t want_rows);
   void WriteDesk();
   absl::Status Sync(uint64_t granted_rows, std::optional<uint64_t> table_row);
 
@@ -133,6 +153,7 @@ class SequenceState {
 
   shm::VersionDesc table_{};  // in use
   bool table_loaded_ = false;
+  bool views_are_old_ = false;
   uint64_t rows_ = 0;
   uint64_t granted_ = 0;
   uint32_t begun_ = 0;  // rows of the last Begin()

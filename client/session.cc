@@ -326,6 +326,9 @@ absl::Status Session::PutTokenTexts(const ModelHandle& model, uint32_t first,
 
 uint32_t Session::id() const { return state_->header().session_id; }
 uint64_t Session::boot_epoch() const { return state_->header().boot_epoch; }
+Session::CallCounts Session::calls() const {
+  return {state_->ring_calls.load(std::memory_order_relaxed), state_->channel->calls()};
+}
 
 std::optional<std::chrono::milliseconds> RetryAfter(const absl::Status& status) {
   const std::optional<Shortage> shortage = ShortageOf(status);

@@ -57,7 +57,7 @@ struct OpenOptions {
   uint64_t prompt_rows =
       0;                  // how many of the first rows are prefill, for policies that tell it apart
   std::string label;      // for people, at most 256 bytes
-  uint64_t max_rows = 0;  // the sequence never grows beyond; saves room for tables; 0: no bound
+  uint64_t max_rows = 0;  // never more, up to a block's end; saves room for tables; 0: no bound
   // The engine attends LayerView::records and KeptRunView::v_bits. Without it a retention with an
   // encoding is refused; of a tenant's default the encoding is left out.
   bool reads_records = false;
@@ -140,6 +140,14 @@ class Session {
   // after its step may change, and reading it ends the process (SIGBUS) where the daemon has taken
   // the tenant's memory back. Cost: a lock. Memory that is held counts as the tenant's.
   std::shared_ptr<const void> HoldMemory() const;
+
+  // Calls that this session has made of the daemon, those under way included. None is made between
+  // block borders: engines and their tests look here whether that is so for them. Cost: two loads.
+  struct CallCounts {
+    uint64_t ring = 0;  // through shared memory
+    uint64_t grpc = 0;
+  };
+  CallCounts calls() const;
 
   uint32_t id() const;
   uint64_t boot_epoch() const;

@@ -2,6 +2,7 @@
 #ifndef KVASIR_CLIENT_SESSION_STATE_H_
 #define KVASIR_CLIENT_SESSION_STATE_H_
 
+#include <atomic>
 #include <chrono>
 #include <map>
 #include <memory>
@@ -30,7 +31,7 @@ struct ClientModel {
   std::vector<uint32_t> kv_heads, query_heads, k_head_dim, v_head_dim;  // by layer
 };
 
-// Constant after the hand-over, but for `models`, which is guarded.
+// Constant after the hand-over, but for `models`, which is guarded, and `ring_calls`.
 class SessionState {
  public:
   UniqueFd socket;
@@ -41,6 +42,7 @@ class SessionState {
   std::unique_ptr<ExtentMap> extents;
   std::optional<ring::EngineRingMemory> ring_memory;
   std::unique_ptr<ring::CommandCaller> ring;  // null: every call goes by gRPC
+  std::atomic<uint64_t> ring_calls{0};
   Mutex mutex;
   std::map<uint32_t, ClientModel> models ABSL_GUARDED_BY(mutex);
 
@@ -68,6 +70,7 @@ class SessionState {
   absl::Status Command(const shm::SubmissionEntry& entry,
                        std::span<const std::span<const std::byte>> payload,
                        std::span<std::byte> answer, shm::CompletionEntry* reply) {
+    ring_calls.fetch_add(1, std::memory_order_relaxed);
     return ring->Call(entry, payload, answer, DeadlineFromNow(), reply);
   }
   // One without payload whose answer is all in its results.

@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include <absl/container/inlined_vector.h>
+
 #include "base/status_macros.h"
 #include "client/c/convert.h"
 #include "client/c/handles.h"
@@ -30,20 +32,39 @@ kvasir_step StepOf(const kvasir::StepView& view) {
           view.layers.size(), view.mass_decay};
 }
 
-// Calls `one` for each sequence; the first error is the answer of all.
-template <typename One>
-absl::Status ForEach(kvasir_sequence* const* sequences, size_t count, int32_t* codes,
-                     const One& one) {
-  if (sequences == nullptr && count > 0) return Missing("sequences");
-  absl::Status first;
-  for (size_t i = 0; i < count; ++i) {
-    const absl::Status status =
-        sequences[i] == nullptr ? Missing("sequences[]") : one(sequences[i]->sequence, i);
-    if (codes != nullptr) codes[i] = static_cast<int32_t>(status.code());
-    if (first.ok()) first = status;
+// Sequences of a batch, and what each is answered: by index, then the first error for all.
+class Batch {
+ public:
+  // Those that are missing are answered at once.
+  Batch(kvasir_sequence* const* sequences, size_t count, int32_t* codes)
+      : codes_(codes), first_index_(count) {
+    for (size_t i = 0; i < count; ++i) {
+      if (sequences[i] == nullptr) {
+        Answer(i, Missing("sequences[]"));
+        continue;
+      }
+      sequences_.push_back(&sequences[i]->sequence);
+      indices_.push_back(i);
+    }
   }
-  return first;
-}
+  std::span<kvasir::Sequence* const> sequences() const { return sequences_; }
+  size_t index(size_t i) const { return indices_[i]; }  // of the i-th of sequences()
+
+  void Answer(size_t index, const absl::Status& status) {
+    if (codes_ != nullptr) codes_[index] = static_cast<int32_t>(status.code());
+    if (status.ok() || index > first_index_) return;
+    first_index_ = index;
+    first_error_ = status;
+  }
+  const absl::Status& first_error() const { return first_error_; }
+
+ private:
+  int32_t* const codes_;
+  absl::InlinedVector<kvasir::Sequence*, 16> sequences_;
+  absl::InlinedVector<size_t, 16> indices_;
+  size_t first_index_;
+  absl::Status first_error_;
+};
 
 }  // namespace
 
@@ -166,23 +187,30 @@ kvasir_code kvasir_commit(kvasir_sequence* sequence, const uint32_t* ids, size_t
 kvasir_code kvasir_begin_many(kvasir_sequence* const* sequences, size_t count, uint32_t want_rows,
                               kvasir_step* steps, int32_t* codes, kvasir_error* error) {
   return Guarded(error, [&]() -> absl::Status {
-    if (steps == nullptr && count > 0) return Missing("steps");
+    if (count > 0 && steps == nullptr) return Missing("steps");
+    if (count > 0 && sequences == nullptr) return Missing("sequences");
     std::fill_n(steps, count, kvasir_step{});
-    return ForEach(sequences, count, codes, [&](kvasir::Sequence& sequence, size_t i) {
-      const auto view = sequence.Begin(want_rows);
-      if (view.ok()) steps[i] = StepOf(*view);
-      return view.status();
+    Batch batch(sequences, count, codes);
+    kvasir::Sequence::BeginMany(batch.sequences(), want_rows, [&](size_t i, const auto& view) {
+      if (view.ok()) steps[batch.index(i)] = StepOf(*view);
+      batch.Answer(batch.index(i), view.status());
     });
+    return batch.first_error();
   });
 }
 
 kvasir_code kvasir_commit_many(kvasir_sequence* const* sequences, size_t count, const uint32_t* ids,
                                int32_t* codes, kvasir_error* error) {
   return Guarded(error, [&]() -> absl::Status {
-    if (ids == nullptr && count > 0) return Missing("ids");
-    return ForEach(sequences, count, codes, [&](kvasir::Sequence& sequence, size_t i) {
-      return sequence.Commit({&ids[i], 1});
-    });
+    if (count > 0 && ids == nullptr) return Missing("ids");
+    if (count > 0 && sequences == nullptr) return Missing("sequences");
+    Batch batch(sequences, count, codes);
+    absl::InlinedVector<uint32_t, 16> of_present;
+    for (size_t i = 0; i < batch.sequences().size(); ++i) of_present.push_back(ids[batch.index(i)]);
+    kvasir::Sequence::CommitMany(
+        batch.sequences(), of_present,
+        [&](size_t i, const absl::Status& status) { batch.Answer(batch.index(i), status); });
+    return batch.first_error();
   });
 }
 

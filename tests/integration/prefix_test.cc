@@ -70,6 +70,31 @@ TEST_F(PrefixTest, AnotherSessionGoesOnAndNothingIsWrittenAgain) {
   EXPECT_THAT(longest->retention(), HasSubstr("streamingllm"));
 }
 
+TEST_F(PrefixTest, FetchingTakesAsManyCallsHoweverManyBlocksThereAre) {
+  std::vector<uint64_t> calls_made;
+  for (const uint32_t rows : {64U, 2048U}) {
+    std::vector<uint32_t> tokens = Tokens(rows + 1);
+    tokens[0] = rows % 7 + 3;  // of its own
+    Store(MakeEngine(), "full", tokens);
+    if (HasFatalFailure()) return;
+    const Engine engine = MakeEngine();
+    const auto calls_of = [&engine] {
+      return engine.session->calls().ring + engine.session->calls().grpc;
+    };
+    const uint64_t before = calls_of();
+    absl::StatusOr<Sequence> sequence = engine.session->OpenSequence(With(engine, "full", tokens));
+    ASSERT_TRUE(sequence.ok()) << MessageOf(sequence.status());
+    ASSERT_EQ(sequence->rows(), rows);
+    const absl::StatusOr<StepView> step = sequence->Begin(1);
+    ASSERT_TRUE(step.ok()) << MessageOf(step.status());
+    WriteTestRows(*step, TinySpec(kLayers));
+    EXPECT_EQ(VisibleRows(step->layers[0], rows, 0, TinySpec(kLayers)).size(), rows + 1);
+    calls_made.push_back(calls_of() - before);
+  }
+  EXPECT_EQ(calls_made[0], calls_made[1]);
+  EXPECT_LE(calls_made[0], 2U);  // to open it, and for the row behind
+}
+
 TEST_F(PrefixTest, OperatorsSeeWhatIsCachedAndWhyAPromptWasNot) {
   const Engine engine = MakeEngine();
   const std::vector<uint32_t> tokens = Tokens(100);

@@ -1,0 +1,105 @@
+// Steps of many sequences: those of one session ask the daemon together.
+#include <algorithm>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "base/status_macros.h"
+#include "client/ring_calls.h"
+#include "client/sequence.h"
+#include "client/sequence_state.h"
+
+namespace kvasir {
+namespace {
+
+struct Asker {
+  size_t index = 0;
+  SequenceState* sequence = nullptr;
+  shm::SyncNeedRecord need{};
+  // Of the call that asked for it and others. Nothing: it has not been asked for, or was refused,
+  // and why is only told to who asks alone.
+  std::optional<absl::Status> answer = {};
+};
+
+// One call, of one session.
+void AskTogether(SessionState& session, std::span<Asker> askers) {
+  std::vector<shm::SyncNeedRecord> needs;
+  needs.reserve(askers.size());
+  for (const Asker& asker : askers) needs.push_back(asker.need);
+  std::vector<shm::SyncResultRecord> results(needs.size());
+  const absl::Status status = SyncMany(session, needs, results);
+  for (size_t i = 0; i < askers.size(); ++i) {
+    if (!status.ok()) {
+      askers[i].answer = status;
+    } else if (results[i].status == 0) {
+      askers[i].sequence->TakeAnswer(results[i]);
+      askers[i].answer = absl::OkStatus();
+    }
+  }
+}
+
+// In as few calls as can be: one for each session, and more where that has no room for all.
+void AskAll(std::vector<Asker>& askers) {
+  const auto session_of = [](const Asker& asker) { return &asker.sequence->session(); };
+  std::sort(askers.begin(), askers.end(), [&](const Asker& a, const Asker& b) {
+    return std::pair(session_of(a), a.index) < std::pair(session_of(b), b.index);
+  });
+  for (size_t first = 0; first < askers.size();) {
+    SessionState& session = *session_of(askers[first]);
+    const size_t max = SyncNeedsMax(session);
+    size_t end = first + 1;
+    while (end < askers.size() && end - first < max && session_of(askers[end]) == &session) ++end;
+    // Who is alone asks for itself: its answer has a text.
+    if (end - first > 1) AskTogether(session, std::span(askers).subspan(first, end - first));
+    first = end;
+  }
+}
+
+}  // namespace
+
+void Sequence::BeginMany(
+    std::span<Sequence* const> sequences, uint32_t want_rows,
+    absl::FunctionRef<void(size_t index, const absl::StatusOr<StepView>& view)> begun) {
+  std::vector<Asker> askers;
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    SequenceState& sequence = *sequences[i]->state_;
+    if (const auto view = sequence.BeginUnasked(want_rows)) {
+      begun(i, *view);
+    } else {
+      askers.push_back({i, &sequence, sequence.NeedOfStep(want_rows)});
+    }
+  }
+  AskAll(askers);
+  for (const Asker& asker : askers) {
+    if (!asker.answer || asker.answer->ok()) {
+      begun(asker.index, asker.sequence->Begin(want_rows));
+      continue;
+    }
+    // The call has failed, by its deadline or for ever: no second one. What this sequence wanted
+    // may have come all the same while others waited.
+    const auto view = asker.sequence->BeginUnasked(want_rows);
+    begun(asker.index, view ? *view : asker.sequence->ErrorOf(*asker.answer));
+  }
+}
+
+void Sequence::CommitMany(
+    std::span<Sequence* const> sequences, std::span<const uint32_t> ids,
+    absl::FunctionRef<void(size_t index, const absl::Status& status)> committed) {
+  std::vector<Asker> askers;
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    SequenceState& sequence = *sequences[i]->state_;
+    const absl::StatusOr<bool> at_border = sequence.CommitUnasked(ids.subspan(i, 1));
+    if (at_border.ok() && *at_border) {
+      askers.push_back({i, &sequence, sequence.NeedOfCommit()});
+    } else {
+      committed(i, at_border.status());
+    }
+  }
+  AskAll(askers);
+  for (const Asker& asker : askers) {
+    committed(asker.index, asker.answer ? asker.sequence->ErrorOf(*asker.answer)
+                                        : asker.sequence->SyncAfterCommit());
+  }
+}
+
+}  // namespace kvasir
