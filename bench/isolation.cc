@@ -169,15 +169,18 @@ class Bench {
     const std::string id = std::to_string(kDaemonUid);
     daemon_.set_program(program);
     // What it logs is written, as on any host, and not read by anybody here.
-    if (!daemon_.Start(
-            config, {"/usr/bin/setpriv", "--reuid=" + id, "--regid=" + id, "--clear-groups", "--",
-                     "/bin/sh", "-c", "exec \"$@\" 2>" + run + "/log", "sh"})) {
+    if (!daemon_.Start(config, {"/usr/bin/setsid", "/usr/bin/setpriv", "--reuid=" + id,
+                                "--regid=" + id, "--clear-groups", "--", "/bin/sh", "-c",
+                                "exec \"$@\" 2>" + run + "/log", "sh"})) {
       return Internal("kvasird did not start: see its log");
     }
     connect_.control_socket = config.server.control_socket;
     connect_.data_socket = config.server.data_socket;
     victim_ = ::fork();  // this process never has threads
-    if (victim_ == 0) BeVictim(connect_, *board_);
+    if (victim_ == 0) {
+      (void)::setsid();
+      BeVictim(connect_, *board_);
+    }
     for (int i = 0; i < 1000 && !board_->ready; ++i) Sleep(10);
     if (!board_->ready) return Internal("the victim did not start: {}", board_->error.data());
     Sleep(500);
@@ -204,6 +207,7 @@ class Bench {
     AttackBoard* const attack = Share<AttackBoard>();
     const pid_t pid = ::fork();
     if (pid == 0) {
+      (void)::setsid();
       BeAttacker({mode, connect_.control_socket, connect_.data_socket, options_.threads, burn},
                  *attack);
     }

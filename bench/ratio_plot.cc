@@ -15,14 +15,18 @@ absl::Status DrawRatios(const Report& report, const std::string& title,
   int bars = 0;
   for (const Row& row : report.rows()) {
     if (!row.reference || *row.reference <= 0 || row.value <= 0) continue;
-    const std::string label =
-        row.reference_name.empty() ? row.name : row.name + " / " + row.reference_name;
+    std::string reference = row.reference_name;
+    if (reference.empty() && row.extra.is_object()) {
+      reference = row.extra.value("reference_name", std::string());
+    }
+    const std::string label = reference.empty() ? row.name : row.name + " / " + reference;
     data += fmt::format("{} {}\n", bars, row.value / *row.reference);
     labels += fmt::format("{}{} {}", bars == 0 ? "" : ", ", GnuplotString(label), bars);
     ++bars;
   }
   const std::string script = fmt::format(
-      "set title {}\n$d << EOD\n{}EOD\nset style fill solid 0.6\nset logscale x\nset grid x\n"
+      "set termoption noenhanced\nset title {}\n$d << EOD\n{}EOD\nset style fill solid 0.6\nset "
+      "logscale x\nset grid x\n"
       "set xlabel 'time / time of the reference'\nset ytics ({}) nomirror\nset yrange [{}:-1]\n"
       "unset key\nset arrow from 1, graph 0 to 1, graph 1 nohead lw 2 lc rgb 'gray40'\n"
       "plot $d using 2:1:(1):2:($1-0.35):($1+0.35) with boxxyerror lc rgb '#3366aa'\n",

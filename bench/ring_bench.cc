@@ -21,6 +21,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "bench/ratio_plot.h"
 #include "bench/report.h"
 #include "bench/ring_grpc.h"
 #include "bench/ring_peers.h"
@@ -130,6 +131,9 @@ class Bench {
     fmt::print(
         "not measured: more than two processes at once, payloads and answers, the core's work, "
         "a daemon with other sessions, energy, other machines\n");
+    const absl::Status drawn =
+        DrawRatios(report_, "Time of a round trip / time of the reference", options_.json);
+    if (!drawn.ok()) fmt::print(stderr, "no plot: {}\n", MessageOf(drawn));
     return report_.Write(options_.json);
   }
 

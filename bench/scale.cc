@@ -3,11 +3,12 @@
 // that is looked at, and not the rows'.
 //
 // Sessions are connected up to 1,000, all of this process; then each opens sequences, up to
-// 100,000. At each size: private memory (RssAnon) and descriptors of the daemon, by session and by
-// sequence; the median of a call over the ring and of one by gRPC by one session while all others
-// are idle, as a ratio to the same call when nobody else was there; and, at 100 sessions, the
-// processor time of the daemon while nothing happens. Before that, how long calls of block borders
-// wait for the core's lock while engines of several tenants call at once (bench/scale_lock.h).
+// 100,000, and one caches blocks. At each size: private memory (RssAnon) and descriptors of the
+// daemon, by session, by sequence and by thousand blocks; the median of a call over the ring and of
+// one by gRPC by one session while all others are idle, as a ratio to the same call when nobody
+// else was there; and, at 100 sessions, the processor time of the daemon while nothing happens.
+// Before that, how long calls of block borders wait for the core's lock while engines of several
+// tenants call at once (bench/scale_lock.h).
 //
 // Not measured: sessions of processes of their own, and sessions of a daemon that all work at once.
 #include <sys/resource.h>
@@ -16,7 +17,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <fstream>
 #include <memory>
 #include <span>
 #include <string>
@@ -29,38 +29,31 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "bench/report.h"
+#include "bench/scale_engine.h"
 #include "bench/scale_lock.h"
+#include "bench/scale_plot.h"
+#include "bench/scale_steps.h"
 #include "bench/statistics.h"
+#include "bench/watched_process.h"
 #include "client/session.h"
 #include "tests/support/daemon_fixture.h"
 #include "tests/support/daemon_process.h"
 
 #include <CLI/CLI.hpp>
-#include <dirent.h>
 #include <fmt/format.h>
 
 namespace kvasir::bench {
 namespace {
 
-constexpr int kCallsOfARound = 200, kRounds = 9, kStepRows = 2000;
-constexpr uint32_t kSlots = 16;
+constexpr int kCallsOfARound = 200, kRounds = 9;
 
 struct Options {
   uint64_t sessions = 1000;
   uint64_t sequences = 100'000;  // of all sessions
+  uint64_t blocks = 102'400;     // cached, at most
   uint64_t idle_s = 60;
   bool lock_only = false;
 };
-
-ModelSpec TinyModel() {
-  ModelSpec spec;
-  spec.name = "tiny";
-  spec.layers.assign(1, LayerSpec{.kv_heads = 1, .k_head_dim = 16, .v_head_dim = 16});
-  spec.vocabulary_size = 1000;
-  spec.slots_per_block = kSlots;
-  spec.weights_digest = std::string(16, 't');
-  return spec;
-}
 
 Config MakeConfig(const std::string& folder, const Options& options) {
   Config config;
@@ -83,82 +76,14 @@ Config MakeConfig(const std::string& folder, const Options& options) {
   return config;
 }
 
-struct Engine {
-  std::unique_ptr<Session> session;
-  ModelHandle model;
-  std::vector<Sequence> sequences;
-};
-
-absl::StatusOr<Engine> Connect(const Config& config, bool use_ring) {
-  ConnectOptions options;
-  options.control_socket = config.server.control_socket;
-  options.data_socket = config.server.data_socket;
-  options.deadline = std::chrono::seconds(60);
-  options.use_ring = use_ring;
-  Engine engine;
-  KVASIR_ASSIGN_OR_RETURN(engine.session, Session::Connect(options));
-  KVASIR_ASSIGN_OR_RETURN(engine.model, engine.session->RegisterModel(TinyModel()));
-  return engine;
-}
-
-absl::StatusOr<Sequence> Open(Engine& engine) {
-  OpenOptions open;
-  open.model = engine.model;
-  open.retention = "full";
-  open.max_rows = 4096;
-  return engine.session->OpenSequence(open);
-}
-
-// A process from outside.
-class Watched {
- public:
-  explicit Watched(int pid) : proc_(fmt::format("/proc/{}/", pid)) {}
-
-  // Memory that is no other's: without segments and extents.
-  double PrivateBytes() const {
-    std::ifstream status(proc_ + "status");
-    for (std::string line; std::getline(status, line);) {
-      if (line.starts_with("RssAnon:")) return std::stod(line.substr(8)) * kKiB;
-    }
-    return 0;
-  }
-  double Descriptors() const {
-    DIR* const folder = ::opendir((proc_ + "fd").c_str());
-    if (folder == nullptr) return 0;
-    int count = -2;  // . and ..
-    while (::readdir(folder) != nullptr) ++count;
-    ::closedir(folder);
-    return count;
-  }
-  double ProcessorSeconds() const {
-    std::ifstream stat(proc_ + "stat");
-    std::string text((std::istreambuf_iterator<char>(stat)), std::istreambuf_iterator<char>());
-    text.erase(0, text.rfind(')') + 2);
-    std::vector<std::string> fields(1);
-    for (const char c : text) {
-      if (c == ' ') {
-        fields.emplace_back();
-      } else {
-        fields.back() += c;
-      }
-    }
-    // utime and stime, the 14th and 15th field of all; the state, the third, is fields[0].
-    return (std::stod(fields.at(11)) + std::stod(fields.at(12))) /
-           static_cast<double>(::sysconf(_SC_CLK_TCK));
-  }
-
- private:
-  const std::string proc_;
-};
-
 class Bench {
  public:
   Bench(const Options& options, const Config& config, int pid, Report* report)
       : options_(options), config_(config), daemon_(pid), report_(report) {}
 
   absl::Status Run() {
-    KVASIR_ASSIGN_OR_RETURN(Engine ring, Connect(config_, true));
-    KVASIR_ASSIGN_OR_RETURN(Engine grpc, Connect(config_, false));
+    KVASIR_ASSIGN_OR_RETURN(Engine ring, Connect(config_.server, true));
+    KVASIR_ASSIGN_OR_RETURN(Engine grpc, Connect(config_.server, false));
     KVASIR_RETURN_IF_ERROR(AddCalls("0 others", ring, grpc));
     private_before_ = daemon_.PrivateBytes();
     descriptors_before_ = daemon_.Descriptors();
@@ -168,7 +93,6 @@ class Bench {
       KVASIR_RETURN_IF_ERROR(AddCalls(fmt::format("{} sessions", count), ring, grpc));
       if (count == 100) AddIdle();
     }
-    KVASIR_RETURN_IF_ERROR(AddSteps(ring));
     const double private_before = daemon_.PrivateBytes();
     const double descriptors_before = daemon_.Descriptors();
     uint64_t opened = 0;
@@ -194,7 +118,9 @@ class Bench {
           "a sequence");
       KVASIR_RETURN_IF_ERROR(AddCalls(of, ring, grpc));
     }
-    return absl::OkStatus();
+    KVASIR_RETURN_IF_ERROR(AddBlocks(ring));
+    // Last: what its sequences leave free in the daemon's heap would hide what others take.
+    return AddSteps(ring, report_);
   }
 
  private:
@@ -206,7 +132,7 @@ class Bench {
     const Instant start = SystemClock().Now();
     const size_t before = engines_.size();
     while (engines_.size() < count) {
-      KVASIR_ASSIGN_OR_RETURN(Engine engine, Connect(config_, true));
+      KVASIR_ASSIGN_OR_RETURN(Engine engine, Connect(config_.server, true));
       engines_.push_back(std::move(engine));
     }
     const std::string of = fmt::format("{} sessions", count);
@@ -269,37 +195,39 @@ class Bench {
     report_->Add(std::move(row));
   }
 
-  // What the client does of a decode step between two block borders: begin and commit, one row of
-  // each sequence of a batch.
-  absl::Status AddSteps(Engine& engine) {
-    for (const size_t batch : {1, 32, 1024}) {
-      while (engine.sequences.size() < batch) {
-        KVASIR_ASSIGN_OR_RETURN(Sequence sequence, Open(engine));
-        engine.sequences.push_back(std::move(sequence));
-      }
-      constexpr uint32_t token = 7;
-      std::vector<double> nanoseconds;  // a sequence
-      for (int step = 0; step < kStepRows; ++step) {
-        const Instant start = SystemClock().Now();
-        for (size_t i = 0; i < batch; ++i) {
-          KVASIR_RETURN_IF_ERROR(engine.sequences[i].Begin(1).status());
-          KVASIR_RETURN_IF_ERROR(engine.sequences[i].Commit(std::span(&token, 1)));
+  // Memory about blocks that are cached, beside the rows themselves.
+  absl::Status AddBlocks(Engine& engine) {
+    constexpr uint32_t kRows = 4096;
+    const double before = daemon_.PrivateBytes();
+    uint64_t blocks = 0;
+    for (const uint64_t wanted : {1'024, 10'240, 102'400}) {
+      if (wanted > options_.blocks) break;
+      for (; blocks < wanted; blocks += std::min<uint64_t>(kRows / kScaleSlots, wanted - blocks)) {
+        OpenOptions open;
+        open.model = engine.model;
+        open.retention = "full";
+        const uint64_t rows = std::min<uint64_t>(kRows, (wanted - blocks) * kScaleSlots);
+        std::vector<uint32_t> tokens(rows);
+        for (uint64_t i = 0; i < rows; ++i) tokens[i] = static_cast<uint32_t>((blocks + i) % 1000);
+        tokens[0] = static_cast<uint32_t>(blocks % 997);  // no prefix begins as another one
+        tokens[1] = static_cast<uint32_t>(blocks / 997);
+        open.prefix = PrefixOptions{tokens, {}, "", 0, std::nullopt};
+        KVASIR_ASSIGN_OR_RETURN(Sequence sequence, engine.session->OpenSequence(open));
+        if (sequence.rows() != 0) return Internal("a prefix is cached before it is published");
+        while (sequence.rows() < rows) {
+          const std::span left = std::span(tokens).subspan(sequence.rows());
+          KVASIR_ASSIGN_OR_RETURN(const StepView view,
+                                  sequence.Begin(static_cast<uint32_t>(left.size())));
+          KVASIR_RETURN_IF_ERROR(sequence.Commit(left.first(view.count)));
         }
-        const double each = Seconds(start) * 1e9 / static_cast<double>(batch);
-        const uint64_t row = engine.sequences[0].rows() % kSlots;
-        if (row > 2) nanoseconds.push_back(each);  // no border was near
+        KVASIR_ASSIGN_OR_RETURN(const Sequence::Published published, sequence.PublishPrefix());
+        if (published.rows != rows)
+          return Internal("published {} of {} rows", published.rows, rows);
       }
-      const MedianInterval value = MedianOf(nanoseconds);
-      Row row;
-      row.name = fmt::format("scale/step/{} sequences", batch);
-      row.value = value.median;
-      row.unit = "ns a sequence";
-      row.goal = "value <= 20";
-      row.extra = {{"low", value.low}, {"high", value.high}, {"samples", nanoseconds.size()}};
-      report_->Add(std::move(row));
-      for (Sequence& sequence : engine.sequences) KVASIR_RETURN_IF_ERROR(sequence.Truncate(0));
+      Add(fmt::format("scale/private_memory/{} cached blocks", blocks),
+          (daemon_.PrivateBytes() - before) * 1000 / static_cast<double>(blocks),
+          "B a thousand blocks");
     }
-    engine.sequences.clear();
     return absl::OkStatus();
   }
 
@@ -326,7 +254,7 @@ class Bench {
 
   const Options& options_;
   const Config& config_;
-  const Watched daemon_;
+  const WatchedProcess daemon_;
   Report* const report_;
   std::vector<Engine> engines_;
   double private_before_ = 0, descriptors_before_ = 0, alone_ring_ = 0, alone_grpc_ = 0;
@@ -357,6 +285,8 @@ int main(int argc, char** argv) {
   app.add_option("--sessions", options.sessions, "Sessions in all")->check(CLI::Range(1, 10'000));
   app.add_option("--sequences", options.sequences, "Sequences of all sessions")
       ->check(CLI::Range(0, 1'000'000));
+  app.add_option("--blocks", options.blocks, "Cached blocks at most")
+      ->check(CLI::Range(0, 1'000'000));
   app.add_option("--idle-s", options.idle_s, "How long nothing happens")
       ->check(CLI::Range(1, 3600));
   app.add_flag("--lock-only", options.lock_only, "Only how long calls wait for the core's lock");
@@ -369,10 +299,16 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "bench_scale: %s\n", kvasir::MessageOf(status).c_str());
     return 1;
   }
+  std::puts("not measured: sessions of processes of their own, and sessions that all work at once");
   const absl::Status written = report.Write(json);
   if (!written.ok()) {
     std::fprintf(stderr, "bench_scale: %s\n", kvasir::MessageOf(written).c_str());
     return 1;
+  }
+  if (options.lock_only) return 0;
+  const absl::Status drawn = kvasir::bench::DrawScale(report, json);
+  if (!drawn.ok()) {
+    std::fprintf(stderr, "bench_scale: no plot: %s\n", kvasir::MessageOf(drawn).c_str());
   }
   return 0;
 }
