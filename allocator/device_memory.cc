@@ -77,8 +77,8 @@ absl::StatusOr<DeviceMemory::Staging> DeviceMemory::Borrow(uint64_t bytes) {
   return Staging(*this, std::move(buffer));
 }
 
-absl::Status DeviceMemory::Copy(std::span<const device::CopyPiece> pieces) {
-  if (pieces.empty()) return absl::OkStatus();
+template <typename Put>
+absl::Status DeviceMemory::Through(const Put& put) {
   std::unique_ptr<device::DeviceStream> stream;
   {
     MutexLock lock(mutex_);
@@ -90,11 +90,21 @@ absl::Status DeviceMemory::Copy(std::span<const device::CopyPiece> pieces) {
   if (stream == nullptr) {
     KVASIR_ASSIGN_OR_RETURN(stream, device_->MakeStream(device::StreamPriority::kLowest));
   }
-  KVASIR_RETURN_IF_ERROR(stream->Copy(pieces));
+  KVASIR_RETURN_IF_ERROR(put(*stream));
   KVASIR_RETURN_IF_ERROR(stream->Synchronize());
   MutexLock lock(mutex_);
   spare_streams_.push_back(std::move(stream));  // no more than calls were under way at once
   return absl::OkStatus();
+}
+
+absl::Status DeviceMemory::Copy(std::span<const device::CopyPiece> pieces) {
+  if (pieces.empty()) return absl::OkStatus();
+  return Through([&](device::DeviceStream& stream) { return stream.Copy(pieces); });
+}
+
+absl::Status DeviceMemory::Gather(std::span<const device::RowGather> gathers) {
+  if (gathers.empty()) return absl::OkStatus();
+  return Through([&](device::DeviceStream& stream) { return stream.GatherRows(gathers); });
 }
 
 absl::Status DeviceMemory::Read(const std::byte* from, std::span<std::byte> to) {

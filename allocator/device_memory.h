@@ -72,6 +72,9 @@ class DeviceMemory {
   // kUnavailable, the device is lost. Cost: a stream, which is kept for the next call; the copy.
   absl::Status Copy(std::span<const device::CopyPiece> pieces);
 
+  // Gathers rows likewise, inside the device. Errors: those of DeviceStream::GatherRows().
+  absl::Status Gather(std::span<const device::RowGather> gathers);
+
   // Copies between the device and the caller's memory, by way of staging. Errors: as Copy().
   absl::Status Read(const std::byte* from, std::span<std::byte> to);
   absl::Status Write(std::span<const std::byte> from, std::byte* to);
@@ -79,6 +82,10 @@ class DeviceMemory {
  private:
   DeviceMemory(std::unique_ptr<device::Device> device, const Options& options)
       : options_(options), device_(std::move(device)) {}
+
+  // Has `put` put work into a stream of its own, and waits for it.
+  template <typename Put>
+  absl::Status Through(const Put& put);
 
   const Options options_;
   const std::unique_ptr<device::Device> device_;

@@ -181,7 +181,7 @@ class KernelRows {
     return absl::OkStatus();
   }
 
-  // Llama-3-8B and SmolLM2-135M, which pair halves: rows turned by how many before them are gone.
+  // Llama-3-8B and SmolLM2-135M, which pair halves: rows turned for their places in a block.
   absl::Status Rotations() {
     for (const auto& [heads, dim] : {std::pair{8U, 128U}, {3U, 64U}}) {
       const uint64_t row_bytes = uint64_t{heads} * dim * 2;
@@ -194,18 +194,19 @@ class KernelRows {
       rotation.from = {.base = pool_, .stride = row_bytes};
       rotation.to = {.base = to_, .stride = row_bytes};
       const std::vector<uint32_t> kept = KeptRows(rotation.rows, 2);
+      // As many turns as a block of kept rows has at most: the factors of a copy.
+      constexpr uint32_t kTurns = 128;
       std::vector<int64_t> deltas;
-      for (const uint32_t row : kept) {
-        deltas.push_back(static_cast<int64_t>(deltas.size()) - int64_t{row} - 1);
+      for (uint32_t turn = 0; turn < kTurns; ++turn) deltas.push_back(-int64_t{turn} - 1);
+      std::vector<float> factors(deltas.size() * dim);
+      kernels::MakeTurns(rotation.shape, deltas, factors.data());
+      std::vector<uint32_t> turn_of;
+      for (size_t row = 0; row < kept.size(); ++row) {
+        turn_of.push_back(static_cast<uint32_t>(row % kTurns));
       }
       KVASIR_RETURN_IF_ERROR(gpu_.Put(kept, rotation.from.indices));
-      KVASIR_RETURN_IF_ERROR(gpu_.Put(deltas, rotation.deltas));
-      const auto numbers = kernels::cuda::MakeRopeNumbers(rotation.shape.theta, dim, 128);
-      KVASIR_RETURN_IF_ERROR(numbers.status());
-      rotation.table.pairs = numbers->pairs;
-      rotation.table.highs = numbers->highs;
-      KVASIR_RETURN_IF_ERROR(gpu_.Put(numbers->entries, rotation.table.entries));
-      KVASIR_RETURN_IF_ERROR(gpu_.Put(numbers->frequencies, rotation.table.frequencies));
+      KVASIR_RETURN_IF_ERROR(gpu_.Put(factors, rotation.turns));
+      KVASIR_RETURN_IF_ERROR(gpu_.Put(turn_of, rotation.turn_of));
       KVASIR_RETURN_IF_ERROR(Add(fmt::format("rotate/{}x{}/one_in_2", heads, dim), "", [&] {
         return kernels::cuda::RotateRows(rotation, gpu_.stream());
       }));

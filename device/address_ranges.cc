@@ -6,9 +6,16 @@
 #include "base/check.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "kernels/gather.h"
+#include "kernels/row_convert.h"
 
 namespace kvasir::device {
 namespace {
+
+// Of gathered rows: those of the kernels.
+constexpr uint64_t kRowBytesMax = uint64_t{1} << 30;
+constexpr uint32_t kHeadsMax = 1U << 12U;
+constexpr uint32_t kHeadDimMax = 1U << 16U;
 
 uint64_t Number(const std::byte* address) { return reinterpret_cast<uint64_t>(address); }
 
@@ -18,6 +25,67 @@ bool ExtentOf(uint64_t rows, uint64_t row_bytes, uint64_t stride, uint64_t* byte
   uint64_t before = 0;
   return CheckedMultiply(rows - 1, stride, &before) &&
          !__builtin_add_overflow(before, row_bytes, bytes);
+}
+
+template <class Range>
+bool Holds(const Range& range, uint64_t at, uint64_t bytes) {
+  const uint64_t offset = at - range.first;  // wraps where it begins behind
+  return offset <= range.second.bytes && bytes <= range.second.bytes - offset;
+}
+
+absl::Status CheckRope(uint64_t number, uint64_t row_bytes, const kernels::RopeShape& rope) {
+  if (rope.type < kernels::RowType::kF16 || rope.type > kernels::RowType::kF32) {
+    return InvalidArgument("GatherRows: row type unknown: gather={} type={} max=2", number,
+                           static_cast<int>(rope.type));
+  }
+  if (rope.kv_heads > kHeadsMax || rope.head_dim > kHeadDimMax) {
+    return InvalidArgument(
+        "GatherRows: rope out of bounds: gather={} kv_heads={} max={} head_dim={} max={}", number,
+        rope.kv_heads, kHeadsMax, rope.head_dim, kHeadDimMax);
+  }
+  const uint64_t expected =
+      uint64_t{rope.kv_heads} * rope.head_dim * kernels::ElementBytes(rope.type);
+  if (row_bytes != expected) {
+    return InvalidArgument(
+        "GatherRows: rope is of rows of another size: gather={} row_bytes={} expected={}", number,
+        row_bytes, expected);
+  }
+  if (rope.rotated_dims % 2 != 0 || rope.rotated_dims > rope.head_dim) {
+    return InvalidArgument(
+        "GatherRows: rotated_dims out of bounds: gather={} rotated_dims={} max={} multiple_of=2",
+        number, rope.rotated_dims, rope.head_dim);
+  }
+  return absl::OkStatus();
+}
+
+// Whether sizes and turns of a gather fit each other.
+absl::Status CheckShapes(uint64_t number, const RowGather& gather) {
+  if (gather.row_bytes == 0 || gather.row_bytes > kRowBytesMax) {
+    return InvalidArgument(
+        "GatherRows: row_bytes out of bounds: gather={} row_bytes={} min=1 max={}", number,
+        gather.row_bytes, kRowBytesMax);
+  }
+  uint64_t turns = 0, element = 1;
+  if (gather.rope != nullptr) {
+    KVASIR_RETURN_IF_ERROR(CheckRope(number, gather.row_bytes, *gather.rope));
+    const uint64_t dims = gather.rope->rotated_dims;
+    turns = dims > 0 ? gather.turns.size() / dims : 0;
+    element = kernels::ElementBytes(gather.rope->type);
+  }
+  for (uint64_t row = 0; row < gather.rows.size(); ++row) {
+    const auto& [dst, src, turn] = gather.rows[row];
+    if (turn != kNoTurn && turn >= turns) {
+      return InvalidArgument(
+          "GatherRows: there is no such turn: gather={} row={} turn={} turns={} has_rope={}",
+          number, row, turn, turns, gather.rope != nullptr);
+    }
+    if ((Number(dst) | Number(src)) % element != 0) {
+      return InvalidArgument(
+          "GatherRows: elements are not aligned: gather={} row={} dst={:#x} src={:#x} element={}",
+          number, row, Number(dst), Number(src), element);
+    }
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -42,14 +110,19 @@ void AddressRanges::Remove(const std::byte* begin) {
   KVASIR_CHECK(ranges_.erase(Number(begin)) == 1, "a range that was never added");
 }
 
-AddressRanges::Found AddressRanges::FindLocked(const std::byte* begin, uint64_t bytes,
-                                               bool host_only) const {
+AddressRanges::Ranges::const_iterator AddressRanges::HolderLocked(const std::byte* begin,
+                                                                  uint64_t bytes) const {
   const uint64_t at = Number(begin);
   auto range = ranges_.upper_bound(at);
-  if (range == ranges_.begin()) return Found::kNothing;
+  if (range == ranges_.begin()) return ranges_.end();
   --range;
-  const uint64_t offset = at - range->first;
-  if (offset > range->second.bytes || bytes > range->second.bytes - offset) return Found::kNothing;
+  return Holds(*range, at, bytes) ? range : ranges_.end();
+}
+
+AddressRanges::Found AddressRanges::FindLocked(const std::byte* begin, uint64_t bytes,
+                                               bool host_only) const {
+  const auto range = HolderLocked(begin, bytes);
+  if (range == ranges_.end()) return Found::kNothing;
   if (host_only && !range->second.host) return Found::kNothing;
   return range->second.access == Access::kReadWrite ? Found::kWritable : Found::kReadOnly;
 }
@@ -99,6 +172,38 @@ absl::Status AddressRanges::Check(std::span<const StridedPiece> pieces) const {
     }
     KVASIR_RETURN_IF_ERROR(
         CheckLocked("CopyStrided", i, piece.dst, dst_bytes, piece.src, src_bytes));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status AddressRanges::Check(std::span<const RowGather> gathers) const {
+  for (uint64_t i = 0; i < gathers.size(); ++i) {
+    KVASIR_RETURN_IF_ERROR(CheckShapes(i, gathers[i]));
+  }
+  MutexLock lock(mutex_);
+  auto src_in = ranges_.end(), dst_in = ranges_.end();
+  for (uint64_t i = 0; i < gathers.size(); ++i) {
+    const uint64_t bytes = gathers[i].row_bytes;
+    for (uint64_t row = 0; row < gathers[i].rows.size(); ++row) {
+      const RowMove& move = gathers[i].rows[row];
+      if (src_in == ranges_.end() || !Holds(*src_in, Number(move.src), bytes)) {
+        src_in = HolderLocked(move.src, bytes);
+      }
+      if (dst_in == ranges_.end() || !Holds(*dst_in, Number(move.dst), bytes)) {
+        dst_in = HolderLocked(move.dst, bytes);
+      }
+      if (src_in == ranges_.end() || dst_in == ranges_.end()) {
+        return InvalidArgument(
+            "GatherRows: {} lies in no extent and no registered memory: gather={} row={} src={:#x} "
+            "dst={:#x} bytes={}",
+            src_in == ranges_.end() ? "src" : "dst", i, row, Number(move.src), Number(move.dst),
+            bytes);
+      }
+      if (dst_in->second.access == Access::kReadOnly) {
+        return FailedPrecondition("GatherRows: dst is read-only: gather={} row={} dst={:#x}", i,
+                                  row, Number(move.dst));
+      }
+    }
   }
   return absl::OkStatus();
 }

@@ -28,6 +28,9 @@ class AddressRanges {
   // Cost: a lock, and O(log n) for each end of a piece.
   absl::Status Check(std::span<const CopyPiece> pieces) const;
   absl::Status Check(std::span<const StridedPiece> pieces) const;
+  // What else of a gather fits or does not is checked as well. Cost: as above, but for rows that
+  // lie in one range with those before them.
+  absl::Status Check(std::span<const RowGather> gathers) const;
   // A word lies in writable host memory.
   absl::Status CheckWord(const char* call, const DeviceWord& word) const;
 
@@ -38,6 +41,10 @@ class AddressRanges {
     bool host = false;
   };
   enum class Found { kNothing, kReadOnly, kWritable };
+  using Ranges = std::map<uint64_t, Range>;
+  // The range that holds all of it, or the end.
+  Ranges::const_iterator HolderLocked(const std::byte* begin, uint64_t bytes) const
+      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   Found FindLocked(const std::byte* begin, uint64_t bytes, bool host_only) const
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   absl::Status CheckLocked(const char* call, uint64_t piece, const std::byte* dst,
@@ -45,7 +52,7 @@ class AddressRanges {
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
 
   mutable Mutex mutex_;
-  std::map<uint64_t, Range> ranges_ ABSL_GUARDED_BY(mutex_);  // by where they begin
+  Ranges ranges_ ABSL_GUARDED_BY(mutex_);  // by where they begin
 };
 
 }  // namespace kvasir::device

@@ -17,6 +17,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <span>
 #include <string>
@@ -26,6 +27,11 @@
 
 #include "base/mapped_region.h"
 #include "base/posix.h"
+
+// kernels/gather.h: this header is one of engines, too, and they need none of it.
+namespace kvasir::kernels {
+struct RopeShape;
+}  // namespace kvasir::kernels
 
 namespace kvasir::device {
 
@@ -57,6 +63,25 @@ struct StridedPiece {
   uint64_t src_stride = 0;
   uint64_t row_bytes = 0;
   uint64_t rows = 0;
+};
+
+// In place of the number of a turn: the row is copied bit for bit.
+inline constexpr uint32_t kNoTurn = std::numeric_limits<uint32_t>::max();
+
+struct RowMove {
+  std::byte* dst = nullptr;
+  const std::byte* src = nullptr;
+  uint32_t turn = kNoTurn;  // which of the turns of its RowGather
+};
+
+// Rows of one size that lie anywhere. Key rows may be turned to other positions on the way (RoPE):
+// a turn is the factors that kernels::MakeTurns() gives, and the row then has the bits that
+// kernels::GatherRotateRows() would give it, on every device.
+struct RowGather {
+  std::span<const RowMove> rows;
+  uint64_t row_bytes = 0;                    // 1 to 2^30
+  const kernels::RopeShape* rope = nullptr;  // of all rows here; null: none is turned
+  std::span<const float> turns;              // [turns][rope->rotated_dims]
 };
 
 // A word of shared memory by which streams of two processes wait for each other. Eight bytes,
@@ -104,6 +129,12 @@ class DeviceStream {
   // driver has one, else one a piece. The pieces may be freed on return.
   virtual absl::Status Copy(std::span<const CopyPiece> pieces) = 0;
   virtual absl::Status CopyStrided(std::span<const StridedPiece> pieces) = 0;
+  // Rows of `dst` overlap neither each other nor rows of `src`; else as Copy(), errors naming the
+  // gather and the row. What is pointed to may be freed on return. Errors: kInvalidArgument also
+  // where row_bytes, rope, turns or a row's turn do not fit each other; kUnavailable where the
+  // device has no code for it. Cost: of CUDA a copy of 20 bytes a row and of the turns, and a
+  // kernel for each gather, on few of its processors' time where the stream is of low priority.
+  virtual absl::Status GatherRows(std::span<const RowGather> gathers) = 0;
   // Zeroes an extent, up to charged_bytes(). Errors: kFailedPrecondition where it is read-only.
   virtual absl::Status Zero(const DeviceExtent& extent) = 0;
 

@@ -35,6 +35,7 @@ struct RopeShape {
   uint32_t head_dim = 64;
   uint32_t rotated_dims = 64;  // even, <= head_dim; the dims behind are copied
   double theta = 10000.0;
+  bool operator==(const RopeShape&) const = default;
 };
 
 // Like GatherRows for key rows [kv_head][head_dim], turned by deltas[i] positions (may be
@@ -45,9 +46,16 @@ struct RopeShape {
 void GatherRotateRows(const RopeShape& shape, std::span<const std::byte* const> sources,
                       std::span<const int64_t> deltas, std::byte* destination);
 
+// The factors of those turns, for who turns rows elsewhere (turn_row.h): of deltas[i] at
+// to + i * rotated_dims, first the cosines of all pairs, then their sines. A row that is turned by
+// them has the bits that GatherRotateRows() gives it on this machine, but for what a NaN carries.
+// Cost: two products a pair while deltas were seen before.
+void MakeTurns(const RopeShape& shape, std::span<const int64_t> deltas, float* to);
+
 namespace scalar {
 void GatherRotateRows(const RopeShape& shape, std::span<const std::byte* const> sources,
                       std::span<const int64_t> deltas, std::byte* destination);
+void MakeTurns(const RopeShape& shape, std::span<const int64_t> deltas, float* to);
 }  // namespace scalar
 
 }  // namespace kvasir::kernels

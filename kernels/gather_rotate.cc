@@ -195,6 +195,23 @@ void GatherRotateTarget(const RopeShape& shape, std::span<const std::byte* const
   scalar::GatherRotateRows(shape, sources, deltas, destination);
 }
 
+void MakeTurnsTarget(const RopeShape& shape, std::span<const int64_t> deltas, float* to) {
+#if KVASIR_VECTOR_TARGET
+  // In the order of halves whatever the pairing: the numbers are the same.
+  constexpr RopePairing kInOrder = RopePairing::kHalfSplit;
+  RopeAngles& angles = ThreadAngles(kInOrder);
+  angles.Use(shape.theta, shape.rotated_dims, OrderOf(kInOrder));
+  const size_t pairs = shape.rotated_dims / 2;
+  for (const int64_t delta : deltas) {
+    MakeFactors<kInOrder>(angles.Of(delta, MultiplyTurns), pairs,
+                          {.cosine = to, .sine = to + pairs, .doubled = nullptr});
+    to += shape.rotated_dims;
+  }
+#else
+  scalar::MakeTurns(shape, deltas, to);
+#endif
+}
+
 }  // namespace kvasir::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -202,6 +219,7 @@ HWY_AFTER_NAMESPACE();
 namespace kvasir::kernels {
 
 HWY_EXPORT(GatherRotateTarget);
+HWY_EXPORT(MakeTurnsTarget);
 
 void GatherRotateRows(const RopeShape& shape, std::span<const std::byte* const> sources,
                       std::span<const int64_t> deltas, std::byte* destination) {
@@ -211,6 +229,11 @@ void GatherRotateRows(const RopeShape& shape, std::span<const std::byte* const> 
                "{} rotated of {} dimensions", shape.rotated_dims, shape.head_dim);
   KVASIR_CHECK(shape.head_dim > 0 && shape.kv_heads > 0, "rows of no bytes");
   HWY_DYNAMIC_DISPATCH(GatherRotateTarget)(shape, sources, deltas, destination);
+}
+
+void MakeTurns(const RopeShape& shape, std::span<const int64_t> deltas, float* to) {
+  KVASIR_CHECK(shape.rotated_dims % 2 == 0, "{} rotated dimensions", shape.rotated_dims);
+  HWY_DYNAMIC_DISPATCH(MakeTurnsTarget)(shape, deltas, to);
 }
 
 }  // namespace kvasir::kernels

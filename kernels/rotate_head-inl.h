@@ -7,6 +7,7 @@
 #define KVASIR_KERNELS_ROTATE_HEAD_INL_H_
 #endif
 
+#include <cmath>
 #include <cstddef>
 
 #include "kernels/gather.h"
@@ -14,6 +15,7 @@
 #include "kernels/row_convert.h"
 #include "kernels/row_load-inl.h"
 #include "kernels/row_store-inl.h"
+#include "kernels/turn_row.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace kvasir::kernels::HWY_NAMESPACE {
@@ -63,7 +65,7 @@ struct Factors {
   float* doubled;
 };
 
-// The pairs from `pair` on, one by one.
+// The pairs from `pair` on, one by one, with the roundings of whole vectors.
 HWY_NOINLINE inline void MakeTail(const RopeAngles::Turn& turn, size_t pairs, size_t pair,
                                   const Factors& to) {
   for (; pair < pairs; ++pair) {
@@ -71,8 +73,8 @@ HWY_NOINLINE inline void MakeTail(const RopeAngles::Turn& turn, size_t pairs, si
     const float hs = turn.high[pairs + pair];
     const float lc = turn.low[pair];
     const float ls = turn.low[pairs + pair];
-    to.cosine[pair] = hc * lc - hs * ls;
-    to.sine[pair] = hc * ls + hs * lc;
+    to.cosine[pair] = std::fma(-hs, ls, hc * lc);
+    to.sine[pair] = std::fma(hc, ls, hs * lc);
   }
 }
 
@@ -155,8 +157,7 @@ HWY_INLINE FloatVec TurnLanes(FloatVec x, FloatVec cosine, FloatVec sine) {
   return FloatVec{_mm512_fmaddsub_ps(x.raw, cosine.raw, crossed.raw)};
 #else
   // Highway has no such operation: the first of a pair takes the difference, the second the sum.
-  const FloatVec straight = hn::Mul(x, cosine);
-  return hn::OddEven(hn::Add(straight, crossed), hn::Sub(straight, crossed));
+  return hn::OddEven(hn::MulAdd(x, cosine, crossed), hn::MulSub(x, cosine, crossed));
 #endif
 }
 
@@ -223,12 +224,11 @@ HWY_NOINLINE void RotateTail(RowType type, size_t pairs, const std::byte* from, 
   for (; pair < pairs; ++pair) {
     const size_t a = kInterleaved ? 2 * pair : pair;
     const size_t b = kInterleaved ? 2 * pair + 1 : pair + pairs;
-    const float cosine = by.cosine[pair];
-    const float sine = by.sine[pair];
-    const float x = LoadElement(type, from, a);
-    const float y = LoadElement(type, from, b);
-    StoreElement(type, to, a, x * cosine - y * sine);
-    StoreElement(type, to, b, x * sine + y * cosine);
+    float x = LoadElement(type, from, a);
+    float y = LoadElement(type, from, b);
+    TurnPair(kPairing, by.cosine[pair], by.sine[pair], x, y);
+    StoreElement(type, to, a, x);
+    StoreElement(type, to, b, y);
   }
 }
 #endif  // KVASIR_VECTOR_TARGET

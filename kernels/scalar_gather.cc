@@ -1,35 +1,39 @@
 // The plain form of gather.h: angles anew for every row.
 #include <cmath>
 #include <cstring>
+#include <vector>
 
 #include "kernels/gather.h"
-#include "kernels/row_convert.h"
+#include "kernels/turn_row.h"
 
 namespace kvasir::kernels::scalar {
 
+void MakeTurns(const RopeShape& shape, std::span<const int64_t> deltas, float* to) {
+  const size_t pairs = shape.rotated_dims / 2;
+  for (const int64_t delta : deltas) {
+    for (size_t pair = 0; pair < pairs; ++pair) {
+      const double angle =
+          static_cast<double>(delta) *
+          std::pow(shape.theta, -2.0 * static_cast<double>(pair) / shape.rotated_dims);
+      to[pair] = static_cast<float>(std::cos(angle));
+      to[pairs + pair] = static_cast<float>(std::sin(angle));
+    }
+    to += shape.rotated_dims;
+  }
+}
+
 void GatherRotateRows(const RopeShape& shape, std::span<const std::byte* const> sources,
                       std::span<const int64_t> deltas, std::byte* destination) {
-  const size_t head_bytes = shape.head_dim * ElementBytes(shape.type);
-  const size_t pairs = shape.rotated_dims / 2;
-  const bool interleaved = shape.pairing == RopePairing::kInterleaved;
-  for (size_t head = 0; head < sources.size() * shape.kv_heads; ++head) {
-    const size_t row = head / shape.kv_heads;
-    const std::byte* from = sources[row] + head % shape.kv_heads * head_bytes;
-    std::byte* to = destination + head * head_bytes;
-    std::memcpy(to, from, head_bytes);
-    for (size_t pair = 0; deltas[row] != 0 && pair < pairs; ++pair) {
-      const double angle =
-          static_cast<double>(deltas[row]) *
-          std::pow(shape.theta, -2.0 * static_cast<double>(pair) / shape.rotated_dims);
-      const auto cosine = static_cast<float>(std::cos(angle));
-      const auto sine = static_cast<float>(std::sin(angle));
-      const size_t a = interleaved ? pair * 2 : pair;
-      const size_t b = interleaved ? pair * 2 + 1 : pair + pairs;
-      const float x = LoadElement(shape.type, to, a);
-      const float y = LoadElement(shape.type, to, b);
-      StoreElement(shape.type, to, a, x * cosine - y * sine);
-      StoreElement(shape.type, to, b, x * sine + y * cosine);
+  const size_t row_bytes = shape.kv_heads * shape.head_dim * ElementBytes(shape.type);
+  std::vector<float> factors(shape.rotated_dims);
+  for (size_t row = 0; row < sources.size(); ++row) {
+    std::byte* to = destination + row * row_bytes;
+    if (deltas[row] == 0) {
+      std::memcpy(to, sources[row], row_bytes);
+      continue;
     }
+    scalar::MakeTurns(shape, deltas.subspan(row, 1), factors.data());
+    TurnRow(shape, factors.data(), sources[row], to);
   }
 }
 

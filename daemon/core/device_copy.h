@@ -1,5 +1,5 @@
-// Fills new kept groups whose rows lie in the memory of a device: copies by index on a stream of
-// the daemon's. Keys that are turned on the way go through the processor.
+// Fills new kept groups whose rows lie in the memory of a device: the device gathers them, and
+// turns keys on the way, on a stream of the daemon's.
 #ifndef KVASIR_DAEMON_CORE_DEVICE_COPY_H_
 #define KVASIR_DAEMON_CORE_DEVICE_COPY_H_
 
@@ -10,12 +10,12 @@
 
 namespace kvasir::core {
 
-// Copies the rows, waits until they are there, and writes the trailer: the bytes that FillGroup()
-// would make. Rows that lie next to each other on both sides are one piece. REQUIRES: the group and
-// all sources lie on one device, as written (Sequence::CheckDevice()). Errors:
-// DeviceMemory::Copy()'s and Borrow()'s; what is in the group then is undefined. Cost: a batch of
-// copies; where keys are turned, they there and back, and a second batch. Thread-safe for distinct
-// groups.
+// Gathers the rows, waits until they are there, and writes the trailer: the bytes that FillGroup()
+// would make. REQUIRES: the group and all sources lie on one device, as written
+// (Sequence::CheckDevice()). Errors: DeviceMemory::Gather()'s; what is in the group then is
+// undefined. Cost: the factors of as many turns as there are different ones; of the device one
+// gather for all layers whose rows have one size and, where keys are turned, are turned alike.
+// Thread-safe for distinct groups.
 absl::Status FillOnDevice(const GroupFill& fill, const LaneRope& rope);
 
 }  // namespace kvasir::core

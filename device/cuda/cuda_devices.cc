@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "device/cuda/cuda_state-inl.h"
+#include "kernels/cuda/copy_rows.h"
 
 #include <fmt/ranges.h>
 
@@ -272,6 +273,12 @@ absl::StatusOr<std::unique_ptr<Device>> Open(const CudaDriver& driver, int index
   KVASIR_RETURN_IF_ERROR(
       state->Check(driver.cuCtxGetStreamPriorityRange(&state->lowest_priority, &highest),
                    "cuCtxGetStreamPriorityRange"));
+  const absl::Status code = kernels::cuda::CheckCopyRowsCode();
+  if (!code.ok()) {
+    return FailedPrecondition("a GPU lacks code in this build: name={} compute={}.{} error={}",
+                              gpu.facts.name, gpu.facts.compute_major, gpu.facts.compute_minor,
+                              MessageOf(code));
+  }
   return std::make_unique<CudaDevice>(std::move(state));
 }
 

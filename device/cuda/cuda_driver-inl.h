@@ -21,6 +21,7 @@ namespace kvasir::device {
   X(cuMemAddressReserve, 10020) X(cuMemAddressFree, 10020) X(cuMemMap, 10020) \
   X(cuMemUnmap, 10020) X(cuMemSetAccess, 10020) X(cuMemExportToShareableHandle, 10020) \
   X(cuMemImportFromShareableHandle, 10020) X(cuMemGetAllocationPropertiesFromHandle, 10020) \
+  X(cuMemAlloc, 3020) X(cuMemFree, 3020) X(cuMemHostAlloc, 2020) X(cuMemFreeHost, 2000) \
   X(cuMemHostRegister, 6050) X(cuMemHostUnregister, 4000) X(cuMemcpyAsync, 4000) \
   X(cuMemcpy2DAsync, 3020) X(cuMemsetD8Async, 3020) X(cuStreamCreateWithPriority, 5050) \
   X(cuStreamDestroy, 4000) X(cuStreamSynchronize, 2000) X(cuStreamWaitEvent, 3020) \

@@ -2,7 +2,9 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "base/mutex.h"
 #include "device/address_ranges.h"
@@ -34,6 +36,39 @@ class CudaState {
   std::atomic<bool> lost_ = false;
   Mutex mutex_;  // leaf lock
   std::string reason_ ABSL_GUARDED_BY(mutex_);
+};
+
+// Gathers rows on one stream. What the kernels read besides the rows (addresses, turns) is written
+// to pinned memory and copied ahead of them. Not thread-safe. Ends when the stream is through.
+class CudaGathers {
+ public:
+  CudaGathers(CudaState& state, CUstream stream) : state_(state), stream_(stream) {}
+  CudaGathers(const CudaGathers&) = delete;
+  CudaGathers& operator=(const CudaGathers&) = delete;
+  ~CudaGathers();
+
+  // REQUIRES: the gathers are checked and the context is current. Errors: the driver's; those of a
+  // launch.
+  absl::Status Put(std::span<const RowGather> gathers);
+
+ private:
+  // Memory on both sides for the lists of one call, and an event behind its kernels: until that has
+  // come the host's half is not written again. The device's half needs no event, but has one life
+  // with it.
+  struct Lists {
+    std::byte* host = nullptr;
+    CUdeviceptr device = 0;
+    uint64_t bytes = 0;
+    CUevent passed = nullptr;
+  };
+  // At least so large and not in use. There are no more than calls were under way at once.
+  absl::StatusOr<Lists*> Take(uint64_t bytes);
+  absl::Status Make(uint64_t bytes, Lists* lists);
+  void Free(Lists& lists);
+
+  CudaState& state_;
+  const CUstream stream_;
+  std::vector<std::unique_ptr<Lists>> lists_;
 };
 
 std::unique_ptr<DeviceStream> MakeCudaStream(CudaState& state, CUstream stream);

@@ -44,7 +44,8 @@ absl::StatusOr<CUevent> EventOf(const char* call, DeviceEvent* event) {
 
 class CudaStream final : public DeviceStream {
  public:
-  CudaStream(CudaState& state, CUstream stream) : state_(state), stream_(stream) {}
+  CudaStream(CudaState& state, CUstream stream)
+      : state_(state), stream_(stream), gathers_(state, stream) {}
   ~CudaStream() override {
     ReleaseWaits();
     if (!state_.Enter().ok()) return;  // a broken context keeps its streams
@@ -83,6 +84,12 @@ class CudaStream final : public DeviceStream {
           state_.Check(state_.driver.cuMemcpy2DAsync(&copy, stream_), "cuMemcpy2DAsync"));
     }
     return absl::OkStatus();
+  }
+
+  absl::Status GatherRows(std::span<const RowGather> gathers) override {
+    KVASIR_RETURN_IF_ERROR(state_.ranges.Check(gathers));
+    KVASIR_RETURN_IF_ERROR(state_.Enter());
+    return gathers_.Put(gathers);
   }
 
   absl::Status Zero(const DeviceExtent& extent) override {
@@ -189,6 +196,7 @@ class CudaStream final : public DeviceStream {
 
   CudaState& state_;
   const CUstream stream_;
+  CudaGathers gathers_;
   std::deque<PendingWait> waits_;  // in the order of the stream
   std::vector<CUevent> spare_;
 };

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "device/word.h"
+#include "kernels/turn_row.h"
 
 namespace kvasir::device {
 namespace {
@@ -24,6 +25,25 @@ absl::StatusOr<HostEvent*> AsHostEvent(const char* call, DeviceEvent* event) {
   }
   return host;
 }
+
+// A RowGather of its own memory, with addresses that can be followed.
+struct OwnedGather {
+  std::vector<RowMove> rows;
+  uint64_t row_bytes = 0;
+  kernels::RopeShape rope = {};  // where a row is turned
+  std::vector<float> turns;
+
+  void Run() const {
+    for (const RowMove& row : rows) {
+      if (row.turn == kNoTurn) {
+        std::memcpy(row.dst, row.src, row_bytes);
+      } else {
+        kernels::TurnRow(rope, turns.data() + uint64_t{row.turn} * rope.rotated_dims, row.src,
+                         row.dst);
+      }
+    }
+  }
+};
 
 }  // namespace
 
@@ -118,6 +138,28 @@ absl::Status HostStream::CopyStrided(std::span<const StridedPiece> pieces) {
                                          piece.src + row * piece.src_stride, piece.row_bytes);
                           }
                         }
+                      },
+                  .wait = {}});
+}
+
+absl::Status HostStream::GatherRows(std::span<const RowGather> gathers) {
+  KVASIR_RETURN_IF_ERROR(state_.ranges.Check(gathers));
+  if (state_.TakeCopyFault()) return Internal("GatherRows: refused, as a test asked for");
+  std::vector<OwnedGather> owned;
+  for (const RowGather& gather : gathers) {
+    OwnedGather& own = owned.emplace_back();
+    own.rows.assign(gather.rows.begin(), gather.rows.end());
+    own.row_bytes = gather.row_bytes;
+    if (gather.rope != nullptr) own.rope = *gather.rope;
+    own.turns.assign(gather.turns.begin(), gather.turns.end());
+    for (RowMove& row : own.rows) {
+      row.dst = state_.Real(row.dst);
+      row.src = state_.Real(row.src);
+    }
+  }
+  return Enqueue({.touch =
+                      [gather = std::move(owned)] {
+                        for (const OwnedGather& own : gather) own.Run();
                       },
                   .wait = {}});
 }

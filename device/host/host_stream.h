@@ -46,6 +46,7 @@ class HostStream final : public DeviceStream {
 
   absl::Status Copy(std::span<const CopyPiece> pieces) override;
   absl::Status CopyStrided(std::span<const StridedPiece> pieces) override;
+  absl::Status GatherRows(std::span<const RowGather> gathers) override;
   absl::Status Zero(const DeviceExtent& extent) override;
   absl::Status Record(const std::shared_ptr<DeviceEvent>& event) override;
   absl::Status Wait(const std::shared_ptr<DeviceEvent>& event) override;

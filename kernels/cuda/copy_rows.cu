@@ -19,4 +19,11 @@ absl::Status CopyRows(const RowCopy& copy, CUstream_st* stream) {
   return LaunchStatus("copy_rows");
 }
 
+absl::Status CheckCopyRowsCode() {
+  cudaFuncAttributes attributes = {};
+  const cudaError_t code = cudaFuncGetAttributes(&attributes, CopyRowsKernel);
+  if (code != cudaSuccess) (void)cudaGetLastError();  // told here, and not by the next launch
+  return CudaStatus("copy_rows", code);
+}
+
 }  // namespace kvasir::kernels::cuda

@@ -32,6 +32,9 @@ absl::Status CheckRowCopy(const RowCopy& copy);
 // Errors: those of CheckRowCopy(); kUnavailable when the runtime refuses the launch.
 absl::Status CopyRows(const RowCopy& copy, CUstream_st* stream);
 
+// Whether this build has code for the current device. Errors: kUnavailable with the runtime's word.
+absl::Status CheckCopyRowsCode();
+
 }  // namespace kvasir::kernels::cuda
 
 #endif  // KVASIR_KERNELS_CUDA_COPY_ROWS_H_

@@ -1,5 +1,5 @@
-// Cosines and sines of position deltas for the device: the tables of kernels/rope_angles.h, all of
-// them, made once a model and copied there.
+// Cosines and sines of position deltas for encoding on the device: the tables of
+// kernels/rope_angles.h, all of them, made once a model and copied there.
 //
 // A delta is 8192 * high + 32 * middle + low; the turn by it is that of the three, one after the
 // other. Entries are computed in double on the host, products are rounded to float one by one: the

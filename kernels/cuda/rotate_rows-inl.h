@@ -8,8 +8,8 @@
 
 #include "kernels/cuda/element-inl.h"
 #include "kernels/cuda/grid.h"
-#include "kernels/cuda/rope_turn-inl.h"
 #include "kernels/cuda/rotate_rows.h"
+#include "kernels/turn_row.h"
 
 namespace kvasir::kernels::cuda {
 
@@ -57,11 +57,26 @@ KVASIR_HOST_DEVICE inline ChunkRuns RunsOf(const RopeShape& shape, uint32_t chun
   return {pair, pairs + pair, count, count};
 }
 
-KVASIR_HOST_DEVICE inline void TurnPair(Turn turn, float& a, float& b) {
-  const float x = a;
-  const float y = b;
-  a = x * turn.cosine - y * turn.sine;
-  b = x * turn.sine + y * turn.cosine;
+// The factors of eight pairs of a turn.
+struct ChunkTurn {
+  float cosine[kChunkPairs];
+  float sine[kChunkPairs];
+};
+
+KVASIR_HOST_DEVICE inline ChunkTurn LoadTurn(const RowRotation& rotation, uint32_t number,
+                                             uint32_t chunk) {
+  const uint32_t pairs = rotation.shape.rotated_dims / 2;
+  const float* const at =
+      rotation.turns + uint64_t{number} * rotation.shape.rotated_dims + chunk * kChunkPairs;
+  ChunkTurn turn = {};
+  KVASIR_DEVICE_UNROLL
+  for (uint32_t i = 0; i < kChunkPairs; ++i) {
+    if (chunk * kChunkPairs + i < pairs) {
+      turn.cosine[i] = at[i];
+      turn.sine[i] = at[pairs + i];
+    }
+  }
+  return turn;
 }
 
 // `type` is that of the shape, where the compiler knows it.
@@ -77,18 +92,10 @@ KVASIR_HOST_DEVICE inline void RotateRowsThread(const RowRotation& rotation, Row
   const auto chunk = static_cast<uint32_t>(item - row * chunks);
   const ChunkRuns runs = RunsOf(shape, chunk);
   const auto element = static_cast<uint32_t>(ElementBytes(type));
-  const int64_t delta = rotation.deltas[row];
-  const bool turns = delta != 0 && chunk < PairChunks(shape);
+  const uint32_t number = rotation.turn_of[row];
+  const bool turns = number != kNoTurn && chunk < PairChunks(shape);
   const bool interleaved = shape.pairing == RopePairing::kInterleaved;
-  Turn turn[kChunkPairs] = {};
-  if (turns) {
-    KVASIR_DEVICE_UNROLL
-    for (uint32_t i = 0; i < kChunkPairs; ++i) {
-      if (chunk * kChunkPairs + i < rotation.table.pairs) {
-        turn[i] = TurnOf(rotation.table, delta, chunk * kChunkPairs + i);
-      }
-    }
-  }
+  const ChunkTurn turn = turns ? LoadTurn(rotation, number, chunk) : ChunkTurn{};
   const std::byte* from = rotation.from.At(row);
   std::byte* to = rotation.to.At(row);
   for (uint32_t head = 0; head < shape.kv_heads; ++head) {
@@ -103,15 +110,18 @@ KVASIR_HOST_DEVICE inline void RotateRowsThread(const RowRotation& rotation, Row
     Eight a = LoadEight(type, from + first, runs.first_count);
     Eight b = LoadEight(type, from + second, runs.second_count);
     if (interleaved) {
+      constexpr uint32_t kHalf = kChunkPairs / 2;
       KVASIR_DEVICE_UNROLL
-      for (uint32_t i = 0; i < kChunkPairs / 2; ++i) {
-        TurnPair(turn[i], a.x[2 * i], a.x[2 * i + 1]);
-        TurnPair(turn[i + kChunkPairs / 2], b.x[2 * i], b.x[2 * i + 1]);
+      for (uint32_t i = 0; i < kHalf; ++i) {
+        TurnPair(RopePairing::kInterleaved, turn.cosine[i], turn.sine[i], a.x[2 * i],
+                 a.x[2 * i + 1]);
+        TurnPair(RopePairing::kInterleaved, turn.cosine[i + kHalf], turn.sine[i + kHalf],
+                 b.x[2 * i], b.x[2 * i + 1]);
       }
     } else {
       KVASIR_DEVICE_UNROLL
       for (uint32_t i = 0; i < kChunkPairs; ++i) {
-        TurnPair(turn[i], a.x[i], b.x[i]);
+        TurnPair(RopePairing::kHalfSplit, turn.cosine[i], turn.sine[i], a.x[i], b.x[i]);
       }
     }
     StoreEight(type, to + first, runs.first_count, a);

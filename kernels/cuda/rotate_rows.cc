@@ -9,7 +9,7 @@ namespace kvasir::kernels::cuda {
 namespace {
 
 constexpr uint32_t kHeadsMax = 1U << 12U;
-constexpr uint32_t kHeadDimMax = 1U << 12U;
+constexpr uint32_t kHeadDimMax = 1U << 16U;
 
 }  // namespace
 
@@ -33,19 +33,14 @@ absl::Status CheckRowRotation(const RowRotation& rotation) {
     return InvalidArgument("rotated dims out of bounds: rotated_dims={} max={} multiple_of=2",
                            shape.rotated_dims, shape.head_dim);
   }
-  if (rotation.table.pairs != shape.rotated_dims / 2) {
-    return InvalidArgument("the table is of another shape: pairs={} expected={}",
-                           rotation.table.pairs, shape.rotated_dims / 2);
-  }
   if (rotation.rows == 0) {
     return absl::OkStatus();
   }
   KVASIR_RETURN_IF_ERROR(CheckSet("from", rotation.from.IsSet()));
   KVASIR_RETURN_IF_ERROR(CheckSet("to", rotation.to.IsSet()));
-  KVASIR_RETURN_IF_ERROR(CheckSet("deltas", rotation.deltas != nullptr));
+  KVASIR_RETURN_IF_ERROR(CheckSet("turn_of", rotation.turn_of != nullptr));
   if (shape.rotated_dims > 0) {
-    KVASIR_RETURN_IF_ERROR(CheckSet("table.entries", rotation.table.entries != nullptr));
-    KVASIR_RETURN_IF_ERROR(CheckSet("table.frequencies", rotation.table.frequencies != nullptr));
+    KVASIR_RETURN_IF_ERROR(CheckSet("turns", rotation.turns != nullptr));
   }
   KVASIR_RETURN_IF_ERROR(CheckGrid("rows", rotation.rows, kThreads));
   return CheckGrid("chunks", rotation.rows * RotateChunks(shape), kThreads);

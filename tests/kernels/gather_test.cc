@@ -8,6 +8,7 @@
 #include <limits>
 #include <random>
 
+#include "kernels/turn_row.h"
 #include "targets.h"
 
 namespace kvasir::kernels {
@@ -157,6 +158,41 @@ TEST(GatherRotateRowsTest, RandomShapesAgreeWithThePlainCode) {
       GatherRotateRows(shape, sources, deltas, got.data());
       scalar::GatherRotateRows(shape, sources, deltas, want.data());
       ExpectRotatedAlike(shape.type, got, want);
+    }
+  });
+}
+
+// What devices turn rows by: the same factors, one pair at a time, are the same bits.
+TEST(MakeTurnsTest, RowsTurnedByTheFactorsAreTheSameBits) {
+  ForEachTarget([] {
+    std::mt19937 random(8);
+    for (const auto& [heads, dim, rotated] : {std::array{8U, 128U, 128U},
+                                              {3U, 64U, 64U},
+                                              {1U, 128U, 128U},
+                                              {2U, 80U, 32U},
+                                              {2U, 128U, 126U},
+                                              {1U, 63U, 50U},
+                                              {3U, 26U, 22U},
+                                              {2U, 40U, 0U}}) {
+      for (const RowType type : {RowType::kF16, RowType::kBF16, RowType::kF32}) {
+        for (const auto pairing : {RopePairing::kInterleaved, RopePairing::kHalfSplit}) {
+          const RopeShape shape = {type, pairing, heads, dim, rotated, 500000.0};
+          const size_t row_bytes = size_t{heads} * dim * ElementBytes(type);
+          const std::vector<int64_t> deltas = {-1, 37, 37, 31, -32, -8200, 8192, 131071, -4000001};
+          const auto pool = RandomRows(type, 0, size_t{heads} * dim * 9, random);
+          const auto sources = ScatteredRows(pool, 0, row_bytes, deltas.size(), random);
+          std::vector<std::byte> want(deltas.size() * row_bytes), got(want.size());
+          GatherRotateRows(shape, sources, deltas, want.data());
+          std::vector<float> turns(deltas.size() * rotated);
+          MakeTurns(shape, deltas, turns.data());
+          for (size_t row = 0; row < deltas.size(); ++row) {
+            TurnRow(shape, turns.data() + row * rotated, sources[row],
+                    got.data() + row * row_bytes);
+          }
+          ASSERT_EQ(got, want) << heads << "x" << dim << " " << rotated << " type "
+                               << static_cast<int>(type);
+        }
+      }
     }
   });
 }

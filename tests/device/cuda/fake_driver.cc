@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <functional>
@@ -17,6 +18,7 @@
 #include "base/error.h"
 #include "device/cuda/cuda_driver-inl.h"
 #include "device/word.h"
+#include "tests/device/cuda/fake_stream.h"
 
 // The driver's types are opaque: these are theirs here.
 struct CUevent_st {
@@ -193,6 +195,16 @@ void AddMemory(CudaDriver& driver) {
     properties->location.type = CU_MEM_LOCATION_TYPE_DEVICE;
     return CUDA_SUCCESS;
   };
+  driver.cuMemAlloc = [](CUdeviceptr* address, size_t bytes) {
+    *address = reinterpret_cast<CUdeviceptr>(std::malloc(bytes));
+    std::memset(Pointer(*address), 0xAB, bytes);
+    return CUDA_SUCCESS;
+  };
+  driver.cuMemFree = [](CUdeviceptr address) { return std::free(Pointer(address)), CUDA_SUCCESS; };
+  driver.cuMemHostAlloc = [](void** host, size_t bytes, unsigned) {
+    return *host = std::malloc(bytes), CUDA_SUCCESS;
+  };
+  driver.cuMemFreeHost = [](void* host) { return std::free(host), CUDA_SUCCESS; };
   driver.cuMemHostRegister = [](void*, size_t, unsigned) { return CUDA_SUCCESS; };
   driver.cuMemHostUnregister = [](void*) { return CUDA_SUCCESS; };
 }
@@ -298,6 +310,10 @@ void AddStreams(CudaDriver& driver) {
 }
 
 }  // namespace
+
+void PutOnFakeStream(CUstream_st* stream, std::function<void()> work) {
+  stream->Put(std::move(work));
+}
 
 absl::StatusOr<CudaDriver> LoadCudaDriver() {
   CudaDriver driver;

@@ -1,9 +1,11 @@
-// Re-rotation against the plain code, which takes every angle anew in double.
+// Re-rotation against the code of the CPU, bit for bit; and the bounds of both turns' arguments.
 #include "kernels/cuda/rotate_rows.h"
 
-#include <cmath>
+#include <algorithm>
+#include <array>
 #include <cstring>
 
+#include "kernels/cuda/rope_table.h"
 #include "tests/kernels/cuda/machine.h"
 #include "tests/kernels/cuda/random.h"
 
@@ -12,17 +14,30 @@ namespace {
 
 using machine::Array;
 using machine::Execute;
-using machine::Ropes;
 using RotateRowsTest = machine::Test;
 
-// A last bit of an element, and what 3e-7 of a turn move it.
-float Tolerance(RowType type, float value) {
-  const float bit = type == RowType::kF16 ? 0x1p-10F : type == RowType::kBF16 ? 0x1p-7F : 0x1p-22F;
-  return std::abs(value) * bit + 4e-6F;
+// The numbers of the turns of rows, deltas that come twice once, and their factors.
+struct Turns {
+  std::vector<uint32_t> of;
+  std::vector<float> factors;
+};
+
+Turns TurnsOf(const RopeShape& shape, const std::vector<int64_t>& deltas) {
+  Turns turns;
+  std::vector<int64_t> different;
+  for (const int64_t delta : deltas) {
+    const auto found = std::find(different.begin(), different.end(), delta);
+    const auto number = static_cast<uint32_t>(found - different.begin());
+    if (delta != 0 && found == different.end()) different.push_back(delta);
+    turns.of.push_back(delta == 0 ? kNoTurn : number);
+  }
+  turns.factors.resize(different.size() * shape.rotated_dims);
+  MakeTurns(shape, different, turns.factors.data());
+  return turns;
 }
 
-void Compare(const RopeShape& shape, const std::vector<int64_t>& deltas, uint32_t highs,
-             size_t offset, std::mt19937& random) {
+void Compare(const RopeShape& shape, const std::vector<int64_t>& deltas, size_t offset,
+             std::mt19937& random) {
   const size_t row_elements = size_t{shape.kv_heads} * shape.head_dim;
   const size_t row_bytes = row_elements * ElementBytes(shape.type);
   const size_t rows = deltas.size();
@@ -30,15 +45,15 @@ void Compare(const RopeShape& shape, const std::vector<int64_t>& deltas, uint32_
   const Array pool(RandomElements(shape.type, held * row_elements, random), offset);
   const auto picked = RandomIndices(rows, held, random);
   const Array indices(picked);
-  const Array turns(deltas);
+  const Turns turns = TurnsOf(shape, deltas);
+  const Array numbers(turns.of);
+  const Array factors(turns.factors);
   const Array got(std::vector<std::byte>(rows * row_bytes), offset);
-  const auto numbers = MakeRopeNumbers(shape.theta, shape.rotated_dims, highs);
-  ASSERT_TRUE(numbers.ok());
-  const Ropes ropes(*numbers);
-  RowRotation rotation = {.shape = shape, .table = ropes.table()};
+  RowRotation rotation = {.shape = shape};
   rotation.from = {.base = pool.bytes(), .stride = row_bytes, .indices = indices.data()};
   rotation.to = {.base = got.bytes(), .stride = row_bytes};
-  rotation.deltas = turns.data();
+  rotation.turns = factors.data();
+  rotation.turn_of = numbers.data();
   rotation.rows = rows;
   const absl::Status status = Execute(rotation);
   ASSERT_TRUE(status.ok()) << status.message();
@@ -49,19 +64,15 @@ void Compare(const RopeShape& shape, const std::vector<int64_t>& deltas, uint32_
     sources.push_back(source.data() + index * row_bytes);
   }
   std::vector<std::byte> expected(rows * row_bytes);
-  scalar::GatherRotateRows(shape, sources, deltas, expected.data());
+  GatherRotateRows(shape, sources, deltas, expected.data());
   for (size_t row = 0; row < rows; ++row) {
-    for (size_t i = 0; i < row_elements; ++i) {
-      const float want = LoadElement(shape.type, &expected[row * row_bytes], i);
-      const float have = LoadElement(shape.type, &result[row * row_bytes], i);
-      const bool copied = deltas[row] == 0 || i % shape.head_dim >= shape.rotated_dims;
-      ASSERT_NEAR(have, want, copied ? 0.0F : Tolerance(shape.type, want))
-          << "row " << row << " element " << i << " delta " << deltas[row];
-    }
+    ASSERT_EQ(0, std::memcmp(&result[row * row_bytes], &expected[row * row_bytes], row_bytes))
+        << "row " << row << " delta " << deltas[row] << " shape " << shape.kv_heads << "x"
+        << shape.head_dim << "/" << shape.rotated_dims;
   }
 }
 
-TEST_F(RotateRowsTest, EqualsThePlainCodeInEveryShape) {
+TEST_F(RotateRowsTest, EqualsTheCodeOfTheCpuInEveryShapeAndBit) {
   std::mt19937 random(5);
   // Llama-3-8B, SmolLM2-135M, and what is odd.
   for (const auto& [heads, dim, rotated] : {std::array{8U, 128U, 128U},
@@ -75,8 +86,9 @@ TEST_F(RotateRowsTest, EqualsThePlainCodeInEveryShape) {
       for (const RopePairing pairing : {RopePairing::kInterleaved, RopePairing::kHalfSplit}) {
         for (const size_t offset : {0U, 4U}) {
           const RopeShape shape = {type, pairing, heads, dim, rotated, 500000.0};
-          Compare(shape, {0, 1, -1, 31, 32, -32, 8191, 8192, -70000, 123456, -4000000, 4000001, 0},
-                  16, offset, random);
+          Compare(shape,
+                  {0, 1, -1, 31, 32, -32, 8191, 8192, -70000, 123456, -1, -4000000, 4000001, 0},
+                  offset, random);
         }
       }
     }
@@ -86,8 +98,8 @@ TEST_F(RotateRowsTest, EqualsThePlainCodeInEveryShape) {
 TEST_F(RotateRowsTest, OneRowAndNoRow) {
   std::mt19937 random(6);
   const RopeShape shape = {RowType::kF16, RopePairing::kHalfSplit, 8, 128, 128, 10000.0};
-  Compare(shape, {}, 1, 0, random);
-  Compare(shape, {-17}, 1, 0, random);
+  Compare(shape, {}, 0, random);
+  Compare(shape, {-17}, 0, random);
 }
 
 // Rows past the end of the last block of threads.
@@ -97,7 +109,7 @@ TEST_F(RotateRowsTest, ManyRows) {
   for (size_t i = 0; i < deltas.size(); ++i) {
     deltas[i] = -static_cast<int64_t>(i / 3);
   }
-  Compare({RowType::kF16, RopePairing::kInterleaved, 3, 64, 64, 10000.0}, deltas, 1, 0, random);
+  Compare({RowType::kF16, RopePairing::kInterleaved, 3, 64, 64, 10000.0}, deltas, 0, random);
 }
 
 TEST_F(RotateRowsTest, ArgumentsOutOfBoundsAreNamed) {
@@ -108,10 +120,14 @@ TEST_F(RotateRowsTest, ArgumentsOutOfBoundsAreNamed) {
   EXPECT_EQ(MakeRopeNumbers(1e4, 4, 5000).status().message(),
             "highs out of bounds: highs=5000 max=4096");
   RowRotation rotation = {.shape = {}, .rows = 1};
-  EXPECT_EQ(CheckRowRotation(rotation).message(),
-            "the table is of another shape: pairs=0 expected=32");
-  rotation.table.pairs = 32;
   EXPECT_EQ(CheckRowRotation(rotation).message(), "a pointer is null: from");
+  std::byte row[2] = {};
+  rotation.from.base = row;
+  rotation.to.base = row;
+  EXPECT_EQ(CheckRowRotation(rotation).message(), "a pointer is null: turn_of");
+  const uint32_t number = 0;
+  rotation.turn_of = &number;
+  EXPECT_EQ(CheckRowRotation(rotation).message(), "a pointer is null: turns");
   rotation.shape.rotated_dims = 66;
   EXPECT_EQ(CheckRowRotation(rotation).message(),
             "rotated dims out of bounds: rotated_dims=66 max=64 multiple_of=2");
