@@ -4,57 +4,78 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
-#include <memory>
+#include <utility>
 
 #include "base/bytes.h"
 #include "base/error.h"
-#include "base/mapped_region.h"
 #include "base/posix.h"
 #include "base/status_macros.h"
 
 namespace kvasir {
 namespace {
 
-// Memory that the device may reach, for one copy.
-struct Staging {
-  MappedRegion map;
-  std::unique_ptr<device::HostRegistration> registration;
-  std::unique_ptr<device::DeviceStream> stream;  // ends first
-};
-
-absl::StatusOr<Staging> MakeStaging(device::Device& device, uint64_t bytes) {
-  const uint64_t whole = RoundUp(bytes, kPageBytes);
-  UniqueFd fd(::memfd_create("kvasir-client-staging", MFD_CLOEXEC));
-  if (!fd) return ErrnoStatus(errno, "memfd_create");
-  if (::ftruncate(fd.get(), static_cast<off_t>(whole)) != 0) return ErrnoStatus(errno, "ftruncate");
-  Staging staging;
-  KVASIR_ASSIGN_OR_RETURN(staging.map, MappedRegion::Map(fd, whole, Access::kReadWrite));
-  KVASIR_ASSIGN_OR_RETURN(staging.registration,
-                          device.RegisterHost(staging.map.data(), whole, /*read_only=*/false));
-  KVASIR_ASSIGN_OR_RETURN(staging.stream, device.MakeStream(device::StreamPriority::kNormal));
-  return staging;
-}
+// A link of 50 GB/s moves it in 80 us, beside which starting a copy (10 us) is small; pinning it
+// takes about half a millisecond, once.
+constexpr uint64_t kBufferBytes = 4 * kMiB;
 
 }  // namespace
 
-absl::Status ReadDevice(device::Device& device, const std::byte* from, std::span<std::byte> to) {
-  if (to.empty()) return absl::OkStatus();
-  KVASIR_ASSIGN_OR_RETURN(const Staging staging, MakeStaging(device, to.size()));
-  const device::CopyPiece piece{staging.map.data(), from, to.size()};
-  KVASIR_RETURN_IF_ERROR(staging.stream->Copy(std::span(&piece, 1)));
-  KVASIR_RETURN_IF_ERROR(staging.stream->Synchronize());
-  std::memcpy(to.data(), staging.map.data(), to.size());
+absl::Status DeviceCopier::Prepare() {
+  if (stream_ != nullptr) return absl::OkStatus();
+  UniqueFd fd(::memfd_create("kvasir-client-staging", MFD_CLOEXEC));
+  if (!fd) return ErrnoStatus(errno, "memfd_create");
+  if (::ftruncate(fd.get(), static_cast<off_t>(kBufferBytes)) != 0) {
+    return ErrnoStatus(errno, "ftruncate");
+  }
+  KVASIR_ASSIGN_OR_RETURN(MappedRegion buffer,
+                          MappedRegion::Map(fd, kBufferBytes, Access::kReadWrite));
+  KVASIR_ASSIGN_OR_RETURN(auto registration,
+                          device_.RegisterHost(buffer.data(), kBufferBytes, /*read_only=*/false));
+  KVASIR_ASSIGN_OR_RETURN(stream_, device_.MakeStream(device::StreamPriority::kNormal));
+  buffer_ = std::move(buffer);
+  registration_ = std::move(registration);
   return absl::OkStatus();
 }
 
+absl::Status DeviceCopier::CopyPart(const device::CopyPiece& part) {
+  KVASIR_RETURN_IF_ERROR(stream_->Copy(std::span(&part, 1)));
+  return stream_->Synchronize();
+}
+
+absl::Status DeviceCopier::Read(const std::byte* from, std::span<std::byte> to) {
+  MutexLock lock(mutex_);
+  KVASIR_RETURN_IF_ERROR(Prepare());
+  while (!to.empty()) {
+    const auto part = to.first(std::min<uint64_t>(to.size(), kBufferBytes));
+    KVASIR_RETURN_IF_ERROR(CopyPart({buffer_.data(), from, part.size()}));
+    std::memcpy(part.data(), buffer_.data(), part.size());
+    to = to.subspan(part.size());
+    from += part.size();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status DeviceCopier::Write(std::span<const std::byte> from, std::byte* to) {
+  MutexLock lock(mutex_);
+  KVASIR_RETURN_IF_ERROR(Prepare());
+  while (!from.empty()) {
+    const auto part = from.first(std::min<uint64_t>(from.size(), kBufferBytes));
+    std::memcpy(buffer_.data(), part.data(), part.size());
+    KVASIR_RETURN_IF_ERROR(CopyPart({to, buffer_.data(), part.size()}));
+    from = from.subspan(part.size());
+    to += part.size();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadDevice(device::Device& device, const std::byte* from, std::span<std::byte> to) {
+  return to.empty() ? absl::OkStatus() : DeviceCopier(device).Read(from, to);
+}
+
 absl::Status WriteDevice(device::Device& device, std::span<const std::byte> from, std::byte* to) {
-  if (from.empty()) return absl::OkStatus();
-  KVASIR_ASSIGN_OR_RETURN(const Staging staging, MakeStaging(device, from.size()));
-  std::memcpy(staging.map.data(), from.data(), from.size());
-  const device::CopyPiece piece{to, staging.map.data(), from.size()};
-  KVASIR_RETURN_IF_ERROR(staging.stream->Copy(std::span(&piece, 1)));
-  return staging.stream->Synchronize();
+  return from.empty() ? absl::OkStatus() : DeviceCopier(device).Write(from, to);
 }
 
 }  // namespace kvasir

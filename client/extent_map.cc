@@ -1,13 +1,17 @@
 #include "client/extent_map.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <chrono>
 #include <span>
 #include <string_view>
 #include <utility>
 
 #include "base/error.h"
+#include "base/posix.h"
 #include "base/status_macros.h"
 #include "proto/shm/data_messages.h"
 
@@ -43,25 +47,32 @@ void ExtentMap::Put(uint32_t slot, Entry entry) {
   there = std::move(entry);
 }
 
-absl::Status ExtentMap::PutPair(const shm::DeviceExtentNotice& notice, std::vector<UniqueFd> fds) {
-  const std::string_view uuid(notice.device_uuid);  // has its zero
-  const auto device = std::find_if(devices_.begin(), devices_.end(),
-                                   [&](device::Device* one) { return one->facts().uuid == uuid; });
-  if (device == devices_.end()) {
-    return FailedPrecondition(
-        "rows lie on a device that is not among ConnectOptions::devices: uuid={} devices={}", uuid,
-        devices_.size());
-  }
-  const bool kept = notice.extent_kind == static_cast<uint32_t>(shm::ExtentKind::kKept);
+absl::Status ExtentMap::Map(Unmapped& what) {
+  const shm::DeviceExtentNotice& notice = what.notice;
   Entry entry;
+  const bool kept = notice.extent_kind == static_cast<uint32_t>(shm::ExtentKind::kKept);
   entry.access = kept ? Access::kReadOnly : Access::kReadWrite;
   entry.generation = notice.generation;
-  entry.device = *device;
-  entry.group_bytes = notice.group_bytes;
-  entry.trailer_bytes = notice.trailer_bytes;
-  KVASIR_ASSIGN_OR_RETURN(entry.map, MappedRegion::Map(fds[0], notice.bytes, entry.access));
-  KVASIR_ASSIGN_OR_RETURN(
-      entry.rows, (*device)->ImportExtent(std::move(fds[1]), notice.rows_bytes, entry.access));
+  if (notice.rows_bytes > 0) {
+    const std::string_view uuid(notice.device_uuid);  // has its zero
+    const auto device = std::find_if(devices_.begin(), devices_.end(), [&](device::Device* one) {
+      return one->facts().uuid == uuid;
+    });
+    if (device == devices_.end()) {
+      what.fds.clear();  // else the tenant would pay for what nobody can use
+      return FailedPrecondition(
+          "rows lie on a device that is not among ConnectOptions::devices: uuid={} devices={}",
+          uuid, devices_.size());
+    }
+    UniqueFd rows(::fcntl(what.fds[1].get(), F_DUPFD_CLOEXEC, 0));
+    if (!rows) return ErrnoStatus(errno, "fcntl F_DUPFD_CLOEXEC");
+    entry.device = *device;
+    entry.group_bytes = notice.group_bytes;
+    entry.trailer_bytes = notice.trailer_bytes;
+    KVASIR_ASSIGN_OR_RETURN(
+        entry.rows, (*device)->ImportExtent(std::move(rows), notice.rows_bytes, entry.access));
+  }
+  KVASIR_ASSIGN_OR_RETURN(entry.map, MappedRegion::Map(what.fds[0], notice.bytes, entry.access));
   Put(notice.slot, std::move(entry));
   return absl::OkStatus();
 }
@@ -77,18 +88,23 @@ absl::Status ExtentMap::ReceiveOne(Instant deadline) {
   KVASIR_ASSIGN_OR_RETURN(ReceivedMessage message, ReceiveMessage(socket_, buffer));
   const shm::DataMessage data{std::span(buffer).first(message.bytes), message.truncated,
                               message.fds.size()};
+  Unmapped extent;
   if (shm::IsDeviceExtentNotice(data)) {
-    KVASIR_ASSIGN_OR_RETURN(const shm::DeviceExtentNotice notice,
-                            shm::ParseDeviceExtentNotice(data));
-    return PutPair(notice, std::move(message.fds));
+    KVASIR_ASSIGN_OR_RETURN(extent.notice, shm::ParseDeviceExtentNotice(data));
+  } else {
+    KVASIR_ASSIGN_OR_RETURN(const shm::ExtentNotice notice, shm::ParseExtentNotice(data));
+    extent.notice.extent_kind = notice.extent_kind;
+    extent.notice.slot = notice.slot;
+    extent.notice.generation = notice.generation;
+    extent.notice.bytes = notice.bytes;
   }
-  KVASIR_ASSIGN_OR_RETURN(const shm::ExtentNotice notice, shm::ParseExtentNotice(data));
-  const bool kept = notice.extent_kind == static_cast<uint32_t>(shm::ExtentKind::kKept);
-  Entry entry;
-  entry.access = kept ? Access::kReadOnly : Access::kReadWrite;
-  entry.generation = notice.generation;
-  KVASIR_ASSIGN_OR_RETURN(entry.map, MappedRegion::Map(message.fds[0], notice.bytes, entry.access));
-  Put(notice.slot, std::move(entry));
+  extent.fds = std::move(message.fds);
+  const uint32_t slot = extent.notice.slot;
+  unmapped_.erase(slot);
+  if (Map(extent).ok()) return absl::OkStatus();
+  Put(slot, Entry());  // the daemon has given up what was there
+  entries_.erase(slot);
+  unmapped_.insert_or_assign(slot, std::move(extent));
   return absl::OkStatus();
 }
 
@@ -97,6 +113,12 @@ absl::StatusOr<const ExtentMap::Entry*> ExtentMap::EntryOf(uint32_t slot, uint32
   for (;;) {
     const auto found = entries_.find(slot);
     if (found != entries_.end() && found->second.generation == generation) return &found->second;
+    const auto waits = unmapped_.find(slot);
+    if (waits != unmapped_.end() && waits->second.notice.generation == generation) {
+      KVASIR_RETURN_IF_ERROR(Map(waits->second));
+      unmapped_.erase(waits);
+      continue;
+    }
     KVASIR_RETURN_IF_ERROR(ReceiveOne(deadline));
   }
 }

@@ -49,7 +49,8 @@ class ExtentMap {
 
   // Address of `offset` in the extent of that slot; waits for its notice if it is on its way.
   // Errors: kUnavailable when the daemon hung up, kDeadlineExceeded, kDataLoss when the daemon
-  // names a place outside the extent, or for writing one that is lent for reading.
+  // names a place outside the extent, or for writing one that is lent for reading; of an extent
+  // that cannot be mapped its error, at once: each call tries again.
   absl::StatusOr<std::byte*> At(uint32_t slot, uint32_t generation, uint64_t offset, uint64_t bytes,
                                 Instant deadline, Access access = Access::kReadOnly);
 
@@ -78,18 +79,28 @@ class ExtentMap {
     std::vector<Entry> entries;
     std::shared_ptr<Retired> next;
   };
+  // What the daemon handed over and could not be mapped. Its descriptors stay open for the next
+  // try: they are all that there is of it, since the daemon tells of an extent once.
+  struct Unmapped {
+    shm::DeviceExtentNotice notice{};  // rows_bytes is 0 where all of it is host memory
+    std::vector<UniqueFd> fds;         // none: no device here will ever have it
+  };
+  // Waits for a notice and maps what it brings. Errors are of the socket and of the message: what
+  // cannot be mapped is nobody's but of who asks for it.
   absl::Status ReceiveOne(Instant deadline) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Errors: of the memory or the device; `what` stays for another try.
+  absl::Status Map(Unmapped& what) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The slot's entry, once its notice is there.
   absl::StatusOr<const Entry*> EntryOf(uint32_t slot, uint32_t generation, Instant deadline)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Takes the place of what was in the slot.
   void Put(uint32_t slot, Entry entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status PutPair(const shm::DeviceExtentNotice& notice, std::vector<UniqueFd> fds)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const UniqueFd& socket_;
   const std::vector<device::Device*> devices_;
   mutable Mutex mutex_;
   std::map<uint32_t, Entry> entries_ ABSL_GUARDED_BY(mutex_);
+  std::map<uint32_t, Unmapped> unmapped_ ABSL_GUARDED_BY(mutex_);  // by slot, not in entries_
   // Shared with holds.
   std::shared_ptr<Retired> newest_ ABSL_GUARDED_BY(mutex_) = std::make_shared<Retired>();
 };

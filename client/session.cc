@@ -210,7 +210,8 @@ absl::StatusOr<ModelHandle> Session::RegisterModel(const ModelSpec& spec) {
   KVASIR_RETURN_IF_ERROR(Probe(place, geometry, probe_response.seed(), false));
   MutexLock lock(state_->mutex);
   state_->models[response.model_id()] = std::move(model);
-  return ModelHandle{response.model_id(), response.slots_per_block(), response.model_fingerprint()};
+  return ModelHandle{response.model_id(), response.slots_per_block(), response.model_fingerprint(),
+                     place.device};
 }
 
 absl::StatusOr<Sequence> Session::OpenSequence(const OpenOptions& options) {

@@ -49,6 +49,8 @@ struct ModelHandle {
   uint32_t id = 0;
   uint32_t slots_per_block = 0;
   std::string fingerprint;  // 16 bytes
+  // Of ConnectOptions::devices, on which its rows lie; null: in host memory.
+  device::Device* device = nullptr;
 };
 
 struct OpenOptions {

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/shortage.h"
 #include "base/status_macros.h"
+#include "client/c/handles.h"
 
 namespace kvasir::c {
 namespace {
@@ -132,7 +133,30 @@ absl::StatusOr<ConnectOptions> ToConnectOptions(const kvasir_connect_options* gi
   }
   if (known.deadline_ms > 0) options.deadline = std::chrono::milliseconds(known.deadline_ms);
   options.use_ring = known.without_ring == 0;
+  KVASIR_ASSIGN_OR_RETURN(const DeviceRefs devices, ToDevices(given));
+  for (const auto& opened : devices) options.devices.push_back(opened->device.get());
   return options;
+}
+
+absl::StatusOr<DeviceRefs> ToDevices(const kvasir_connect_options* given) {
+  DeviceRefs devices;
+  if (given == nullptr) return devices;
+  KVASIR_ASSIGN_OR_RETURN(const kvasir_connect_options known, Known(given, "connect_options"));
+  KVASIR_RETURN_IF_ERROR(CheckArray(known.devices, known.device_count, "connect_options.devices"));
+  for (size_t i = 0; i < known.device_count; ++i) {
+    if (known.devices[i] == nullptr) {
+      return InvalidArgument("connect_options.devices has a null: index={} count={}", i,
+                             known.device_count);
+    }
+    const std::string& uuid = known.devices[i]->opened->device->facts().uuid;
+    for (const auto& other : devices) {
+      if (other->device->facts().uuid != uuid) continue;
+      return InvalidArgument("connect_options.devices has a device twice: index={} uuid={}", i,
+                             uuid);
+    }
+    devices.push_back(known.devices[i]->opened);
+  }
+  return devices;
 }
 
 absl::StatusOr<ModelSpec> ToModelSpec(const kvasir_model_spec* given) {
@@ -161,6 +185,7 @@ absl::StatusOr<ModelSpec> ToModelSpec(const kvasir_model_spec* given) {
     spec.adapter_digests.push_back(std::move(digest));
   }
   spec.prefill_rows_per_s = known.prefill_rows_per_s;
+  spec.pool = TextOr(known.pool, "");
   return spec;
 }
 

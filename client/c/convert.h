@@ -3,17 +3,32 @@
 #ifndef KVASIR_CLIENT_C_CONVERT_H_
 #define KVASIR_CLIENT_C_CONVERT_H_
 
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
 #include "client/c/kvasir.h"
+#include "client/c/kvasir_device.h"
 #include "client/c/kvasir_tenant.h"
+#include "client/device_rows.h"
 #include "client/session.h"
+#include "device/device.h"
 
 namespace kvasir::c {
+
+// A device and its copies. Shared by its handle with sessions that it was handed to and with all
+// that these gave: a caller in C closes them in any order.
+struct OpenedDevice {
+  explicit OpenedDevice(std::unique_ptr<device::Device> opened)
+      : device(std::move(opened)), copier(*device) {}
+  const std::unique_ptr<device::Device> device;
+  DeviceCopier copier;
+};
+using DeviceRefs = std::vector<std::shared_ptr<OpenedDevice>>;
 
 absl::Status Missing(const char* name);
 
@@ -27,6 +42,8 @@ const kvasir_shortage* LastShortage();
 // Each takes the struct as this library knows it: what the caller's header does not have is zero,
 // and what it has more is not looked at.
 absl::StatusOr<ConnectOptions> ToConnectOptions(const kvasir_connect_options* given);
+// Of the same struct: what its `devices` are.
+absl::StatusOr<DeviceRefs> ToDevices(const kvasir_connect_options* given);
 absl::StatusOr<ModelSpec> ToModelSpec(const kvasir_model_spec* given);
 absl::StatusOr<ModelHandle> ToModel(const kvasir_model* given);
 absl::StatusOr<PrefixOptions> ToPrompt(const kvasir_prompt* given);

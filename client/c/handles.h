@@ -4,19 +4,32 @@
 #define KVASIR_CLIENT_C_HANDLES_H_
 
 #include <exception>
+#include <map>
 #include <memory>
 #include <new>
 #include <stdexcept>
+#include <string>
 
+#include "base/mutex.h"
 #include "client/c/convert.h"
 #include "client/c/kvasir.h"
 #include "client/session.h"
 
+struct kvasir_device {
+  std::shared_ptr<kvasir::c::OpenedDevice> opened;
+};
+
+// Devices outlive what has imported from them: each handle has them before what it is.
 struct kvasir_session {
-  std::unique_ptr<kvasir::Session> session;
+  const kvasir::c::DeviceRefs devices;
+  const std::unique_ptr<kvasir::Session> session;
+  kvasir::Mutex mutex = {};  // leaf lock
+  // By model, uuids; never changed or erased, since callers have pointers into them.
+  std::map<uint32_t, std::string> model_devices ABSL_GUARDED_BY(mutex) = {};
 };
 
 struct kvasir_sequence {
+  kvasir::c::DeviceRefs devices;
   kvasir::Sequence sequence;
 };
 

@@ -79,8 +79,9 @@ kvasir_code kvasir_connect(const kvasir_connect_options* options, kvasir_session
     if (session == nullptr) return Missing("session");
     *session = nullptr;
     KVASIR_ASSIGN_OR_RETURN(const auto converted, kvasir::c::ToConnectOptions(options));
+    KVASIR_ASSIGN_OR_RETURN(auto devices, kvasir::c::ToDevices(options));
     auto connected = kvasir::Session::Connect(converted);
-    if (connected.ok()) *session = new kvasir_session{*std::move(connected)};
+    if (connected.ok()) *session = new kvasir_session{std::move(devices), *std::move(connected)};
     return connected.status();
   });
 }
@@ -98,6 +99,10 @@ kvasir_code kvasir_register_model(kvasir_session* session, const kvasir_model_sp
       model->slots_per_block = handle->slots_per_block;
       handle->fingerprint.copy(reinterpret_cast<char*>(model->fingerprint),
                                sizeof(model->fingerprint));
+      if (handle->device != nullptr) {
+        kvasir::MutexLock lock(session->mutex);
+        session->model_devices.try_emplace(handle->id, handle->device->facts().uuid);
+      }
     }
     return handle.status();
   });
@@ -153,7 +158,7 @@ kvasir_code kvasir_open(kvasir_session* session, const kvasir_open_options* opti
     *sequence = nullptr;
     KVASIR_ASSIGN_OR_RETURN(const auto converted, kvasir::c::ToOpenOptions(options));
     auto opened = session->session->OpenSequence(converted);
-    if (opened.ok()) *sequence = new kvasir_sequence{*std::move(opened)};
+    if (opened.ok()) *sequence = new kvasir_sequence{session->devices, *std::move(opened)};
     return opened.status();
   });
 }

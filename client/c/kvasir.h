@@ -13,7 +13,7 @@
  * Threads: a session may be used by many threads, a sequence by one at a time.
  * Out of memory, in this process, is KVASIR_RESOURCE_EXHAUSTED like any shortage.
  * Names beginning with kvasir_ are all that the library exports: those of this header under the
- * version KVASIR_1, those of kvasir_tenant.h under KVASIR_2.
+ * version KVASIR_1, those of kvasir_tenant.h under KVASIR_2, of kvasir_device.h under KVASIR_3.
  */
 #ifndef KVASIR_CLIENT_C_KVASIR_H_
 #define KVASIR_CLIENT_C_KVASIR_H_
@@ -25,7 +25,7 @@
 extern "C" {
 #endif
 
-#define KVASIR_ABI 2
+#define KVASIR_ABI 3
 #define KVASIR_API __attribute__((visibility("default")))
 
 /* As gRPC's. */
@@ -66,12 +66,17 @@ KVASIR_API uint32_t kvasir_abi(void);
 /* ---- session ----------------------------------------------------------------------------------
  */
 
+struct kvasir_device; /* kvasir_device.h */
+
 typedef struct kvasir_connect_options {
   size_t struct_size;
   const char* control_socket; /* NULL: /run/kvasir/control.sock */
   const char* data_socket;    /* NULL: /run/kvasir/data.sock */
   uint64_t deadline_ms;       /* of every call; 0: 10 s */
   uint32_t without_ring;      /* 1: every call by gRPC */
+  /* Since KVASIR_ABI 3: */
+  struct kvasir_device* const* devices; /* of this process, for models with a pool; each once */
+  size_t device_count;
 } kvasir_connect_options;
 
 /* `options` may be NULL. */
@@ -117,6 +122,8 @@ typedef struct kvasir_model_spec {
   const kvasir_bytes* adapter_digests;
   size_t adapter_count;
   double prefill_rows_per_s; /* 0: unknown */
+  /* Since KVASIR_ABI 3: */
+  const char* pool; /* a [[gpu]] of the daemon's, in whose memory the rows lie; NULL: the host's */
 } kvasir_model_spec;
 
 typedef struct kvasir_model {
@@ -208,6 +215,11 @@ KVASIR_API kvasir_code kvasir_open(kvasir_session* session, const kvasir_open_op
 /* Gives everything back, whatever is returned. NULL is allowed. */
 KVASIR_API kvasir_code kvasir_close(kvasir_sequence* sequence, kvasir_error* error);
 
+/*
+ * Of a model with a pool `k` and `v` of the views below are addresses of its device: the processor
+ * that follows one ends the process. All else lies in this process's memory. Rows are written
+ * before kvasir_commit(): whose stream writes them waits for it first.
+ */
 typedef struct kvasir_kept_run {
   const void* k;
   const void* v;

@@ -15,6 +15,7 @@ using kvasir::c::Guarded;
 using kvasir::c::Missing;
 
 struct kvasir_lease {
+  kvasir::c::DeviceRefs devices;  // as of a session
   kvasir::PrefixLease lease;
   std::vector<kvasir_leased_form> forms;
 };
@@ -24,6 +25,7 @@ struct kvasir_text {
 };
 
 struct kvasir_hold {
+  kvasir::c::DeviceRefs devices;       // as of a session
   std::shared_ptr<const void> memory;  // shared with the session's map of extents
 };
 
@@ -75,6 +77,7 @@ kvasir_code kvasir_lease_prefix(kvasir_session* session, const kvasir_lease_opti
     KVASIR_ASSIGN_OR_RETURN(const auto converted, kvasir::c::ToLeaseOptions(options));
     KVASIR_ASSIGN_OR_RETURN(kvasir::PrefixLease taken, session->session->LeasePrefix(converted));
     auto made = std::make_unique<kvasir_lease>();
+    made->devices = session->devices;
     made->lease = std::move(taken);
     for (const kvasir::LeasedForm& form : made->lease.forms()) {
       made->forms.push_back(
@@ -154,7 +157,7 @@ kvasir_code kvasir_hold_memory(kvasir_session* session, kvasir_hold** hold, kvas
   return Guarded(error, [&]() -> absl::Status {
     if (session == nullptr || hold == nullptr) return Missing("session or hold");
     *hold = nullptr;
-    *hold = new kvasir_hold{session->session->HoldMemory()};
+    *hold = new kvasir_hold{session->devices, session->session->HoldMemory()};
     return absl::OkStatus();
   });
 }

@@ -49,6 +49,10 @@ absl::Status NotOffered(const std::string& what) {
   return Unimplemented("the engine does not offer it: offer={}", what);
 }
 
+absl::Status NotOnADevice(const std::string& what) {
+  return Unimplemented("rows that lie on a device have none: what={}", what);
+}
+
 double Difference(const FeedAnswer& a, const FeedAnswer& b) {
   if (a.logits.size() != b.logits.size()) return 1;
   double size = 1e-9, difference = 0;
@@ -61,9 +65,9 @@ double Difference(const FeedAnswer& a, const FeedAnswer& b) {
 
 absl::Status Stand::StartDaemon(uint64_t limit_bytes, uint64_t extent_bytes) {
   daemon_.reset();
-  KVASIR_ASSIGN_OR_RETURN(
-      daemon_, OwnDaemon::Start({settings_.daemon, settings_.pool_bytes, limit_bytes, extent_bytes},
-                                settings_.patience));
+  KVASIR_ASSIGN_OR_RETURN(daemon_, OwnDaemon::Start({settings_.daemon, settings_.pool_bytes,
+                                                     limit_bytes, extent_bytes, settings_.device},
+                                                    settings_.patience));
   return absl::OkStatus();
 }
 

@@ -29,6 +29,7 @@ struct Settings {
   // takes.
   Milliseconds patience{60'000};
   uint64_t pool_bytes = uint64_t{1} << 30;
+  std::string device = {};  // whose pool rows lie in; "": in host memory
 };
 
 // The daemon of one check and the processes of the engine on it. Not thread-safe.
@@ -40,6 +41,7 @@ class Stand {
   const Settings& settings() const { return settings_; }
   // Of the engine's first hello. REQUIRES: there was one.
   const EngineFacts& facts() const { return *facts_; }
+  bool OnDevice() const { return !settings_.device.empty(); }
   bool Offers(const std::string& what) const { return facts_ && facts_->offers.contains(what); }
 
   // Begins anew, with another daemon and no engine. Errors: as OwnDaemon::Start().
@@ -67,6 +69,8 @@ double Difference(const FeedAnswer& a, const FeedAnswer& b);
 
 // kUnimplemented: what the check needs is not offered.
 absl::Status NotOffered(const std::string& what);
+// Likewise: the daemon has no such thing where rows lie on a device.
+absl::Status NotOnADevice(const std::string& what);
 
 // One row of the conformance suite.
 struct Check {

@@ -36,6 +36,11 @@ absl::StatusOr<std::string> CheckRows(Stand& stand) {
   if (answer.rows != ids.size()) {
     return Internal("the engine counts other rows: fed={} rows={}", ids.size(), answer.rows);
   }
+  KVASIR_ASSIGN_OR_RETURN(const uint64_t row_bytes, stand.daemon().RowBytes());
+  if (row_bytes == 0 && stand.OnDevice()) {
+    return Internal("its rows do not lie on the device, though KVASIR_POOL names a pool: device={}",
+                    stand.settings().device);
+  }
   KVASIR_ASSIGN_OR_RETURN(const std::vector<v1::SequenceInfo> open, stand.daemon().Sequences());
   if (open.size() != 1) return Internal("not one open sequence: count={}", open.size());
   if (open[0].rows_seen() != ids.size()) {

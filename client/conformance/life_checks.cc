@@ -36,10 +36,11 @@ absl::StatusOr<std::string> CheckLimit(Stand& stand) {
   KVASIR_ASSIGN_OR_RETURN(const std::unique_ptr<TestedEngine> measured, stand.NewEngine());
   const Ids ids = stand.MakeIds(stand.facts().slots_per_block / 2 + 1, 31);
   KVASIR_ASSIGN_OR_RETURN(const FeedAnswer wanted, stand.Run(*measured, 1, {}, ids, kBatch));
-  KVASIR_ASSIGN_OR_RETURN(const v1::TenantStats one, stand.daemon().Stats());
+  KVASIR_ASSIGN_OR_RETURN(const uint64_t row_bytes, stand.daemon().RowBytes());
   // Room for some texts and not for many, whatever the model.
-  const uint64_t text_bytes = std::max<uint64_t>(one.host().held_bytes(), 4096);
-  const uint64_t extent = (text_bytes + kMiB - 1) / kMiB * kMiB;
+  const uint64_t text_bytes = std::max<uint64_t>(row_bytes, 4096);
+  const uint64_t unit = stand.OnDevice() ? 2 * kMiB : kMiB;  // what a device gives at least
+  const uint64_t extent = (text_bytes + unit - 1) / unit * unit;
   KVASIR_RETURN_IF_ERROR(stand.StartDaemon(4 * extent, extent));
   KVASIR_ASSIGN_OR_RETURN(const std::unique_ptr<TestedEngine> engine, stand.NewEngine());
   uint64_t texts = 0;

@@ -42,6 +42,9 @@ int main(int argc, char** argv) {
   app.add_option("--pool-bytes", settings.pool_bytes, "Memory of the daemon, at most")
       ->transform(CLI::AsSizeValue(false))
       ->default_str("1GiB");
+  app.add_option("--device", settings.device,
+                 "Rows lie in a pool of this device (host, cuda:0, GPU-UUID), which the engine "
+                 "finds as KVASIR_POOL and KVASIR_DEVICE; default: in host memory");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& wrong) {

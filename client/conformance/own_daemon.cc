@@ -21,6 +21,32 @@ namespace {
 
 constexpr Milliseconds kBetweenLooks{5};
 constexpr uint64_t kLogBytesMax = 1 << 20;
+constexpr char kPool[] = "conformance";
+
+// The tables of `options.device`.
+std::string PoolTables(const DaemonOptions& options, uint64_t limit_bytes) {
+  if (options.device.empty()) return "";
+  std::string extents;
+  if (options.extent_bytes != 0) {
+    extents = fmt::format("extent_bytes = {0}\nrecent_extent_bytes = {0}\n", options.extent_bytes);
+  }
+  return fmt::format(
+      "[[tenant.gpu]]\nname = \"{0}\"\nlimit_bytes = {1}\n"
+      "[[gpu]]\nname = \"{0}\"\ndevice = \"{2}\"\npool_bytes = {3}\n{4}",
+      kPool, limit_bytes, options.device, options.pool_bytes, extents);
+}
+
+uint64_t HeldBytes(const v1::TenantStats& stats) {
+  uint64_t bytes = stats.host().held_bytes();
+  for (const v1::TenantDeviceStats& device : stats.devices()) bytes += device.held_bytes();
+  return bytes;
+}
+
+uint64_t ChargedBytes(const v1::TenantStats& stats) {
+  uint64_t bytes = stats.host().charged_bytes();
+  for (const v1::TenantDeviceStats& device : stats.devices()) bytes += device.charged_bytes();
+  return bytes;
+}
 
 // Calls `look` until it has nothing to say, and returns what it said last after `patience`.
 absl::Status WaitFor(const std::function<absl::Status()>& look, Milliseconds patience) {
@@ -53,9 +79,10 @@ absl::StatusOr<std::unique_ptr<OwnDaemon>> OwnDaemon::Start(const DaemonOptions&
   daemon->patience_ = patience;
   const uint64_t limit = options.limit_bytes == 0 ? options.pool_bytes : options.limit_bytes;
   std::string extents;
-  if (options.extent_bytes != 0) {
+  if (options.extent_bytes != 0 && options.device.empty()) {
     extents = fmt::format("extent_bytes = {0}\nrecent_extent_bytes = {0}\n", options.extent_bytes);
   }
+  const uint64_t host_limit = options.device.empty() ? limit : options.pool_bytes;
   // Nothing of the host's plays a part: no locked or huge pages, no pressure, no service manager.
   std::ofstream(daemon->FileIn("kvasird.toml")) << fmt::format(
       "[server]\ncontrol_socket = \"{0}/control.sock\"\ndata_socket = \"{0}/data.sock\"\n"
@@ -63,8 +90,9 @@ absl::StatusOr<std::unique_ptr<OwnDaemon>> OwnDaemon::Start(const DaemonOptions&
       "handover = \"off\"\n"
       "[limits]\nrows_max = 262144\n"
       "[retention]\ndefault = \"full\"\n"
-      "[[tenant]]\nname = \"conformance\"\nuids = [{3}]\nlimit_bytes = {4}\n",
-      daemon->folder_.path(), options.pool_bytes, extents, ::geteuid(), limit);
+      "[[tenant]]\nname = \"conformance\"\nuids = [{3}]\nlimit_bytes = {4}\n{5}",
+      daemon->folder_.path(), options.pool_bytes, extents, ::geteuid(), host_limit,
+      PoolTables(options, limit));
   KVASIR_RETURN_IF_ERROR(daemon->StartAgain());
   return daemon;
 }
@@ -90,8 +118,15 @@ absl::Status OwnDaemon::StartAgain() {
 }
 
 std::vector<std::string> OwnDaemon::EngineEnvironment() const {
-  return {"KVASIR_CONTROL_SOCKET=" + FileIn("control.sock"),
-          "KVASIR_DATA_SOCKET=" + FileIn("data.sock")};
+  std::vector<std::string> environment{"KVASIR_CONTROL_SOCKET=" + FileIn("control.sock"),
+                                       "KVASIR_DATA_SOCKET=" + FileIn("data.sock")};
+  if (!options_.device.empty()) {
+    environment.push_back(std::string("KVASIR_POOL=") + kPool);
+    environment.push_back("KVASIR_DEVICE=" + (options_.device == "host"
+                                                  ? std::string("host-") + kPool
+                                                  : options_.device));
+  }
+  return environment;
 }
 
 absl::Status OwnDaemon::Signal(int number) {
@@ -126,13 +161,22 @@ absl::StatusOr<std::vector<std::optional<uint32_t>>> OwnDaemon::Tokens(uint64_t 
   return tokens;
 }
 
+absl::StatusOr<uint64_t> OwnDaemon::RowBytes() {
+  KVASIR_ASSIGN_OR_RETURN(const v1::TenantStats stats, Stats());
+  if (options_.device.empty()) return stats.host().held_bytes();
+  for (const v1::TenantDeviceStats& device : stats.devices()) {
+    if (device.pool() == kPool) return device.held_bytes();
+  }
+  return 0;
+}
+
 absl::Status OwnDaemon::WaitUntilEmpty(Milliseconds patience) {
   return WaitFor(
       [this]() -> absl::Status {
         KVASIR_ASSIGN_OR_RETURN(const v1::TenantStats stats, Stats());
-        if (stats.sessions() == 0 && stats.host().charged_bytes() == 0) return absl::OkStatus();
+        if (stats.sessions() == 0 && ChargedBytes(stats) == 0) return absl::OkStatus();
         return Internal("the daemon still has of it: sessions={} sequences={} charged_bytes={}",
-                        stats.sessions(), stats.sequences(), stats.host().charged_bytes());
+                        stats.sessions(), stats.sequences(), ChargedBytes(stats));
       },
       patience);
 }
@@ -141,10 +185,10 @@ absl::Status OwnDaemon::WaitUntilClosed(Milliseconds patience) {
   return WaitFor(
       [this]() -> absl::Status {
         KVASIR_ASSIGN_OR_RETURN(const v1::TenantStats stats, Stats());
-        if (stats.sequences() == 0 && stats.host().held_bytes() == 0) return absl::OkStatus();
+        if (stats.sequences() == 0 && HeldBytes(stats) == 0) return absl::OkStatus();
         return Internal(
             "every text is closed, and the daemon still has of them: sequences={} held_bytes={}",
-            stats.sequences(), stats.host().held_bytes());
+            stats.sequences(), HeldBytes(stats));
       },
       patience);
 }

@@ -33,6 +33,9 @@ struct DaemonOptions {
   uint64_t pool_bytes = 0;
   uint64_t limit_bytes = 0;   // of the tenant; 0: the pool
   uint64_t extent_bytes = 0;  // 0: as kvasird likes
+  // As [[gpu]] names one: rows lie in a pool of it, and pool, limit and extents are those of that
+  // pool. "": in host memory.
+  std::string device = {};
 };
 
 // Not thread-safe. Kills the daemon when destroyed.
@@ -58,6 +61,8 @@ class OwnDaemon {
   absl::StatusOr<std::vector<v1::SequenceInfo>> Sequences();
   // Ids of the first `count` rows; nothing for those that the daemon does not know any more.
   absl::StatusOr<std::vector<std::optional<uint32_t>>> Tokens(uint64_t sequence_id, uint32_t count);
+  // Bytes of rows, where they lie: on the device, if there is one.
+  absl::StatusOr<uint64_t> RowBytes();
   // Waits until no session, sequence or byte is left. Errors: kInternal, with what is.
   absl::Status WaitUntilEmpty(Milliseconds patience);
   // Likewise no sequence and no block, while the engine is still connected.

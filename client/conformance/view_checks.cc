@@ -308,6 +308,7 @@ absl::StatusOr<std::string> CheckMass(Stand& stand) {
   KVASIR_RETURN_IF_ERROR(stand.StartDaemon());
   KVASIR_ASSIGN_OR_RETURN(const std::unique_ptr<TestedEngine> engine, stand.NewEngine());
   if (!stand.Offers("mass")) return NotOffered("mass");
+  if (stand.OnDevice()) return NotOnADevice("decisions by attention mass");
   const std::string retention = "h2o:hh_size=12,recent_size=12,evict_interval=24,decay=0.7";
   const Ids ids = stand.MakeIds(2 * size_t{stand.facts().slots_per_block} + 30, 18);
   KVASIR_ASSIGN_OR_RETURN(const FeedAnswer one,

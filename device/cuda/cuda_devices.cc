@@ -301,4 +301,18 @@ absl::StatusOr<std::vector<std::unique_ptr<Device>>> OpenCudaDevices() {
   return devices;
 }
 
+absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(const std::string& name) {
+  KVASIR_ASSIGN_OR_RETURN(const CudaDriver driver, LoadCudaDriver());
+  KVASIR_ASSIGN_OR_RETURN(const int count, CountGpus(driver));
+  std::vector<std::string> seen;
+  for (int index = 0; index < count; ++index) {
+    KVASIR_ASSIGN_OR_RETURN(const CudaGpu gpu, LookAt(driver, index));
+    if (name == gpu.facts.uuid || name == fmt::format("cuda:{}", index)) {
+      return Open(driver, index);
+    }
+    seen.push_back(gpu.facts.uuid);
+  }
+  return NotFound("no GPU has this name: device={} seen={}", name, fmt::join(seen, ","));
+}
+
 }  // namespace kvasir::device

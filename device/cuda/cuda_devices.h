@@ -21,6 +21,10 @@ namespace kvasir::device {
 // for its context.
 absl::StatusOr<std::vector<std::unique_ptr<Device>>> OpenCudaDevices();
 
+// One of them alone, so that the others get no context: "cuda:N" of CUDA's order, or a uuid.
+// Errors: as above; kNotFound naming the uuids of those that are there.
+absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(const std::string& name);
+
 // What a GPU is, and what it lacks of what device.h promises.
 struct CudaGpu {
   DeviceFacts facts;                 // granularity_bytes: 0 where something is missing

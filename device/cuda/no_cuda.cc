@@ -14,6 +14,10 @@ absl::Status NoCuda() {
 
 absl::StatusOr<std::vector<std::unique_ptr<Device>>> OpenCudaDevices() { return NoCuda(); }
 
+absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(const std::string& /*name*/) {
+  return NoCuda();
+}
+
 absl::StatusOr<std::vector<CudaGpu>> LookAtCudaGpus() { return NoCuda(); }
 
 std::string CudaRuntimeVersion() { return ""; }

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <utility>
 
 #include "base/bytes.h"
@@ -121,6 +122,14 @@ absl::StatusOr<UniqueFd> MakeFile(uint64_t bytes, uint64_t id) {
   return fd;
 }
 
+// Whether a test has asked for one more fault of this kind.
+bool TakeFault(std::atomic<uint64_t>& faults) {
+  for (uint64_t left = faults.load(); left > 0;) {
+    if (faults.compare_exchange_weak(left, left - 1)) return true;
+  }
+  return false;
+}
+
 // A lack of memory is an error here, where a later store would be killed by SIGBUS.
 absl::Status Populate(const MappedRegion& map) {
   if (::madvise(map.data(), map.bytes(), MADV_POPULATE_WRITE) == 0 || errno == EINVAL) {
@@ -170,8 +179,7 @@ absl::StatusOr<std::unique_ptr<DeviceExtent>> HostDevice::CreateExtent(uint64_t 
   KVASIR_RETURN_IF_ERROR(state_->Health());
   KVASIR_RETURN_IF_ERROR(CheckBytes("CreateExtent", bytes, facts()));
   const uint64_t charged = RoundUp(bytes, facts().granularity_bytes);
-  for (uint64_t faults = state_->create_faults.load(); faults > 0;) {
-    if (!state_->create_faults.compare_exchange_weak(faults, faults - 1)) continue;
+  if (TakeFault(state_->create_faults)) {
     return ResourceExhausted("CreateExtent: refused, as a test asked for: charged_bytes={}",
                              charged);
   }
@@ -200,6 +208,10 @@ absl::StatusOr<std::unique_ptr<DeviceExtent>> HostDevice::ImportExtent(UniqueFd 
       static_cast<uint64_t>(found.st_size) != charged) {
     return InvalidArgument("ImportExtent: fd is no extent of that size: fd={} bytes={} charged={}",
                            fd.get(), found.st_size, charged);
+  }
+  if (TakeFault(state_->import_faults)) {
+    return ResourceExhausted("ImportExtent: refused, as a test asked for: charged_bytes={}",
+                             charged);
   }
   // Without the seals its sender could cut it, and our next read would be SIGBUS.
   const int seals = ::fcntl(fd.get(), F_GET_SEALS);
@@ -237,6 +249,8 @@ absl::StatusOr<std::unique_ptr<HostRegistration>> HostDevice::RegisterHost(std::
 }
 
 void HostDevice::FailCreatesForTest(uint64_t count) { state_->create_faults = count; }
+
+void HostDevice::FailImportsForTest(uint64_t count) { state_->import_faults = count; }
 
 void HostDevice::FailCopiesForTest(uint64_t skip, uint64_t count) {
   state_->copies_before_fault = skip;

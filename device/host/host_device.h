@@ -51,6 +51,8 @@ class HostDevice final : public Device {
 
   // The next `count` extents cannot be created (kResourceExhausted).
   void FailCreatesForTest(uint64_t count);
+  // The next `count` imports fail (kResourceExhausted).
+  void FailImportsForTest(uint64_t count);
   // After `skip` batches that succeed, `count` batches are refused as a driver would (kInternal).
   void FailCopiesForTest(uint64_t skip, uint64_t count);
   // Streams take no work out of their queues while it is true.

@@ -47,7 +47,8 @@ class HostState {
 
   // Held shared by a stream while it touches memory, exclusively by who has to know that none does.
   std::shared_mutex touching;
-  std::atomic<uint64_t> create_faults = 0, copies_before_fault = 0, copy_faults = 0;
+  std::atomic<uint64_t> create_faults = 0, import_faults = 0;
+  std::atomic<uint64_t> copies_before_fault = 0, copy_faults = 0;
   std::atomic<bool> hold = false;
 
  private:

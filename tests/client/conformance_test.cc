@@ -113,6 +113,23 @@ TEST(ConformanceTest, EveryCheckHasADefectToFind) {
   }
 }
 
+// An engine that knows nothing of devices. (tests/python runs one that does.)
+TEST(ConformanceTest, RowsThatDoNotLieOnTheDeviceAreFound) {
+  const Outcome outcome =
+      RunConformance({"--engine", SiblingProgram("kvasir-conformance-engine"), "--device", "host",
+                      "--only", "rows", "--only", "prefix"});
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_THAT(outcome.lines, Contains(HasSubstr("its rows do not lie on the device")));
+  EXPECT_THAT(outcome.lines, Contains(HasSubstr("rows that lie on a device have none: what=pref")));
+}
+
+TEST(ConformanceTest, ADeviceThatIsNoneIsTheDaemonsError) {
+  const Outcome outcome = RunConformance({"--engine", SiblingProgram("kvasir-conformance-engine"),
+                                          "--device", "tpu:0", "--only", "hello"});
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_THAT(outcome.lines, Contains(HasSubstr("tpu:0")));
+}
+
 TEST(ConformanceTest, WhatIsNotOfferedIsNotPassed) {
   const Outcome outcome = RunConformance({"--engine", Broken("offers_nothing"), "--only", "prefix",
                                           "--only", "truncate", "--only", "rows"});

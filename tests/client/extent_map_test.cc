@@ -184,6 +184,46 @@ TEST_F(ExtentMapTest, APairOfADeviceThatIsNotThereIsRefused) {
             absl::StatusCode::kFailedPrecondition);
 }
 
+// There is no other notice: who waited for one would wait for the hour.
+TEST_F(ExtentMapTest, AnImportThatFailedIsTriedAgainAndNobodyWaits) {
+  const auto device = *device::HostDevice::Create({});
+  map_ = std::make_unique<ExtentMap>(engine_, std::vector<device::Device*>{device.get()});
+  device->FailImportsForTest(3);  // the first call tries when it comes and when it is asked for
+  GroupPlace place;
+  EXPECT_EQ(TakePair(*device, 1, 0, PairGeometry(), &place).code(),
+            absl::StatusCode::kResourceExhausted);
+  const auto later = [&] {
+    return map_->GroupAt(kSlot, 1, kGroup, PairGeometry(),
+                         std::chrono::steady_clock::now() + std::chrono::hours(1));
+  };
+  const absl::StatusOr<GroupPlace> refused = later();
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_NE(refused.status().message().find("as a test asked for"), absl::string_view::npos);
+  EXPECT_EQ(map_->mapped_bytes(), 0U);
+  const absl::StatusOr<GroupPlace> there = later();
+  ASSERT_TRUE(there.ok()) << there.status();
+  EXPECT_EQ(there->planes[0], std::byte{7});
+  EXPECT_EQ(map_->mapped_bytes(), 2 * kGroup + 2 * 4096);
+  map_.reset();
+}
+
+TEST_F(ExtentMapTest, APairOfADeviceThatIsNotThereIsRefusedAgainAndHoldsNothing) {
+  const auto device = *device::HostDevice::Create({});
+  GroupPlace place;
+  const std::byte* const before = Take(1);
+  EXPECT_EQ(TakePair(*device, 2, 0, PairGeometry(), &place).code(),
+            absl::StatusCode::kFailedPrecondition);
+  EXPECT_FALSE(IsMapped(before)) << "its slot is another's";
+  EXPECT_EQ(map_->GroupAt(kSlot, 2, 0, PairGeometry(),
+                          std::chrono::steady_clock::now() + std::chrono::hours(1))
+                .status()
+                .code(),
+            absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(*device->FreeBytes(), device->facts().total_bytes) << "a descriptor is still open";
+  // What comes next is found behind it.
+  Take(3);
+}
+
 TEST_F(ExtentMapTest, ALongChainEndsWithoutDeepRecursion) {
   Take(1);
   std::shared_ptr<const void> hold = map_->Hold();

@@ -43,7 +43,7 @@ class AbiTest(unittest.TestCase):
 
     def test_structs_and_functions_are_the_headers(self):
         headers = "".join((ROOT / "client" / "c" / name).read_text()
-                          for name in ("kvasir.h", "kvasir_tenant.h"))
+                          for name in ("kvasir.h", "kvasir_tenant.h", "kvasir_device.h"))
         structs = {kind.__name__: kind for kind in vars(_abi).values()
                    if isinstance(kind, type) and issubclass(kind, ctypes.Structure)}
         ours = []
@@ -69,7 +69,7 @@ class AbiTest(unittest.TestCase):
         self.assertEqual(said.stdout, expected)
 
         declared = set(re.findall(r"KVASIR_API [^;]*?kvasir_(\w+)\(", headers))
-        bound = set(_abi.CALLS) | set(_abi.LOOKS) | {"disconnect", "hold_memory"}
+        bound = set(_abi.CALLS) | set(_abi.LOOKS) | {"close_device", "disconnect", "hold_memory"}
         self.assertEqual(declared, bound)
 
 

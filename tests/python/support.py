@@ -16,7 +16,8 @@ LAYERS, HEADS, DIM, VOCABULARY = 3, 2, 8, 100
 class Daemon:
     """kvasird on sockets in a folder of its own, until stop()."""
 
-    def __init__(self, pool="256MiB"):
+    def __init__(self, pool="256MiB", device=""):
+        """`device`: as [[gpu]] names it, of a pool "gpu0"; "": there is none."""
         self._folder = tempfile.TemporaryDirectory(prefix="kvasir-python-test.")
         folder = pathlib.Path(self._folder.name)
         self.control, self.data = folder / "control.sock", folder / "data.sock"
@@ -24,6 +25,8 @@ class Daemon:
         config.write_text(
             f'[server]\ncontrol_socket = "{self.control}"\ndata_socket = "{self.data}"\n'
             f'[memory]\npool_bytes = "{pool}"\nready_bytes = "8MiB"\n'
+            + (f'[[gpu]]\nname = "gpu0"\ndevice = "{device}"\npool_bytes = "32MiB"\n'
+               'extent_bytes = "4MiB"\nrecent_extent_bytes = "2MiB"\n' if device else "") +
             f'[[tenant]]\nname = "test"\nuids = [{os.getuid()}]\n')
         self.process = subprocess.Popen(
             [os.environ["KVASIRD"], f"--config={config}"], stderr=subprocess.PIPE, text=True)
@@ -53,10 +56,11 @@ class DaemonTest(unittest.TestCase):
     """One daemon for the class."""
 
     POOL = "256MiB"  # what was closed is free again only later
+    DEVICE = ""
 
     @classmethod
     def setUpClass(cls):
-        cls.daemon = Daemon(cls.POOL)
+        cls.daemon = Daemon(cls.POOL, cls.DEVICE)
         cls.addClassCleanup(cls.daemon.stop)
 
     def setUp(self):

@@ -2,6 +2,8 @@
 
     kvasir-conformance --engine "python3 client/python/examples/conformance_engine.py"
 
+With --device its rows lie on that device, and are copied here and back: it has no kernels.
+
 A transformer of two layers with random weights, in NumPy, on the daemon's memory.
 """
 import json
@@ -18,7 +20,7 @@ SPEC = kvasir.ModelSpec(
     name="toy in Python", kv_type=kvasir.KvType.F32, vocabulary_size=VOCABULARY,
     layers=[kvasir.LayerSpec(kv_heads=HEADS, k_head_dim=DIM, v_head_dim=DIM)] * LAYERS,
     rope=kvasir.Rope.HALF_SPLIT, rope_theta=THETA, rope_dims=DIM, slots_per_block=16,
-    weights_digest=b"random numbers of the seed thirty")
+    weights_digest=b"random numbers of the seed thirty", pool=os.environ.get("KVASIR_POOL", ""))
 
 _random = np.random.default_rng(30)
 EMBEDDING = _random.standard_normal((VOCABULARY, WIDTH), np.float32)
@@ -37,14 +39,19 @@ def normed(x):
     return x / np.sqrt(np.mean(x * x, -1, keepdims=True) + 1e-6)
 
 
+def here(rows):
+    """As an array: in place, or of a device's rows a copy."""
+    return rows if isinstance(rows, np.ndarray) else rows.numpy()
+
+
 def attend(view, row, query):
     """Attention of one row over what its view shows: [HEADS, DIM]."""
     pieces = view.visible(row)  # kept runs, sticky rows, the window: arrays in place
     scores = np.concatenate([
-        np.einsum("hd,nhd->hn", rotate(query, piece.query_position), piece.k)
+        np.einsum("hd,nhd->hn", rotate(query, piece.query_position), here(piece.k))
         for piece in pieces], 1) / np.sqrt(DIM)
     weights = np.exp(scores - scores.max(1, keepdims=True))
-    values = np.concatenate([piece.v for piece in pieces])
+    values = np.concatenate([here(piece.v) for piece in pieces])
     return np.einsum("hn,nhd->hd", weights / weights.sum(1, keepdims=True), values)
 
 
@@ -66,12 +73,15 @@ class Engine:
     def __init__(self):
         self.session = self.model = None
         self.texts = {}
+        name = os.environ.get("KVASIR_DEVICE")
+        self.devices = [kvasir.Device(name)] if name else []
 
     def connect(self):
         if self.session is None:
             # The sockets are in the environment, where the package looks for them.
             self.session = kvasir.Session(
-                deadline_s=int(os.environ.get("KVASIR_DEADLINE_MS", "10000")) / 1000)
+                deadline_s=int(os.environ.get("KVASIR_DEADLINE_MS", "10000")) / 1000,
+                devices=self.devices)
             self.model = self.session.register_model(SPEC)
 
     def drop(self):

@@ -11,6 +11,7 @@
 README.md has an example that runs. Every call ends at its session's deadline and raises a
 KvasirError; arrays are the daemon's memory, in place.
 """
+from kvasir.device import Device, DeviceRows
 from kvasir.errors import (
     ClosedError,
     Code,
@@ -25,6 +26,7 @@ from kvasir.errors import (
 )
 from kvasir.insight import InspectedRow, Parameter, Policy, TenantStats
 from kvasir.memory import Memory
+from kvasir.model import KvType, LayerSpec, Model, ModelSpec, Quality, Rope
 from kvasir.sequence import (
     Footprint,
     Hints,
@@ -35,25 +37,13 @@ from kvasir.sequence import (
     begin_many,
     commit_many,
 )
-from kvasir.session import (
-    KvType,
-    LayerSpec,
-    Lease,
-    LeaseMember,
-    Model,
-    ModelSpec,
-    PrefixForm,
-    Prompt,
-    Quality,
-    Rope,
-    Session,
-    digest_file,
-)
+from kvasir.session import Lease, LeaseMember, PrefixForm, Prompt, Session, digest_file
 from kvasir.views import KeptRun, LayerView, RecentBlock, Shape, Visible
 
 __all__ = [
-    "ClosedError", "Code", "DeadlineExceededError", "FailedPreconditionError", "Footprint", "Hints",
-    "InspectedRow", "InvalidArgumentError", "KeptRun", "KvType", "KvasirError", "LayerSpec",
+    "ClosedError", "Code", "DeadlineExceededError", "Device", "DeviceRows",
+    "FailedPreconditionError", "Footprint", "Hints", "InspectedRow", "InvalidArgumentError",
+    "KeptRun", "KvType", "KvasirError", "LayerSpec",
     "LayerView", "Lease", "LeaseMember", "Memory", "Model", "ModelSpec", "NotFoundError",
     "Parameter", "PermissionDeniedError", "Policy", "PrefixForm", "Prompt", "Published", "Quality",
     "RecentBlock", "ResourceExhaustedError", "Rope", "Sequence", "Session", "Shape", "Snapshot",

@@ -1,4 +1,4 @@
-"""libkvasir.so by ctypes: the structs of client/c/kvasir.h and kvasir_tenant.h, and its functions.
+"""libkvasir.so by ctypes: the structs of client/c/kvasir.h, kvasir_tenant.h and kvasir_device.h, its functions.
 
 Private. tests/python/abi_test.py compares names and sizes with the headers.
 """
@@ -7,7 +7,7 @@ import os
 import threading
 import typing
 
-ABI = 2
+ABI = 3
 
 P = c.c_void_p
 U8, U32, U64, I32, I64, F64 = (c.c_uint8, c.c_uint32, c.c_uint64, c.c_int32, c.c_int64, c.c_double)
@@ -20,7 +20,8 @@ def _struct(kind: str, /, **fields: typing.Any) -> typing.Any:
 
 Error = _struct("kvasir_error", code=I32, text=c.c_char * 1020)
 ConnectOptions = _struct("kvasir_connect_options", struct_size=SIZE, control_socket=TEXT,
-                         data_socket=TEXT, deadline_ms=U64, without_ring=U32)
+                         data_socket=TEXT, deadline_ms=U64, without_ring=U32, devices=P,
+                         device_count=SIZE)
 Layer = _struct("kvasir_layer", kv_heads=U32, k_head_dim=U32, v_head_dim=U32, sliding_window=U32,
                 query_heads=U32)
 Bytes = _struct("kvasir_bytes", data=TEXT, size=SIZE)
@@ -28,7 +29,7 @@ ModelSpec = _struct("kvasir_model_spec", struct_size=SIZE, name=TEXT, kv_type=I3
                     layer_count=SIZE, rope=I32, rope_theta=F64, rope_dims=U32, separators=P,
                     separator_count=SIZE, vocabulary_size=U32, slots_per_block=U32,
                     weights_digest=Bytes, adapter_digests=P, adapter_count=SIZE,
-                    prefill_rows_per_s=F64)
+                    prefill_rows_per_s=F64, pool=TEXT)
 Model = _struct("kvasir_model", id=U32, slots_per_block=U32, fingerprint=U8 * 16)
 TokenDigest = _struct("kvasir_token_digest", row=U64, digest=Bytes)
 Prompt = _struct("kvasir_prompt", struct_size=SIZE, tokens=P, token_count=SIZE, digests=P,
@@ -92,6 +93,9 @@ CALLS = {
     "describe_tenant": [P, _OUT, _ERROR],
     "describe_policies": [P, _OUT, _ERROR],
     "describe_rows": [P, U64, U32, U64, U32, _OUT, _ERROR],
+    "open_device": [TEXT, _OUT, _ERROR],
+    "read_device": [P, P, P, SIZE, _ERROR],
+    "write_device": [P, P, P, SIZE, _ERROR],
 }
 # What only looks: PyDLL, because to give the lock back and take it again costs more than the look.
 LOOKS: typing.Dict[str, typing.Tuple[typing.Any, typing.List[typing.Any]]] = {
@@ -106,6 +110,8 @@ LOOKS: typing.Dict[str, typing.Tuple[typing.Any, typing.List[typing.Any]]] = {
     "lease_id": (P, [P]), "lease_rows": (U64, [P]), "lease_ttl_ms": (U64, [P]),
     "lease_form": (c.POINTER(LeasedForm), [P, SIZE]),
     "text_data": (TEXT, [P]), "text_free": (None, [P]), "let_go": (None, [P]),
+    "device_uuid": (TEXT, [P]), "device_name": (TEXT, [P]), "device_is_cuda": (U32, [P]),
+    "model_device": (TEXT, [P, c.POINTER(Model)]),
 }
 
 
@@ -127,6 +133,8 @@ class Library:
             self._calls[name] = function
         self.disconnect = calls.kvasir_disconnect  # ends a connection: may wait
         self.disconnect.argtypes, self.disconnect.restype = [P], None
+        self.close_device = calls.kvasir_close_device  # ends a stream: may wait
+        self.close_device.argtypes, self.close_device.restype = [P], None
         self.look = _Looks()
         looks = c.PyDLL(path)
         for name, (result, given) in LOOKS.items():

@@ -6,7 +6,8 @@ import weakref
 import torch
 
 from kvasir.rotation import Rotation, rotation_of
-from kvasir.session import KvType, LayerSpec, Model, ModelSpec, Rope, Session
+from kvasir.model import KvType, LayerSpec, Model, ModelSpec, Rope
+from kvasir.session import Session
 
 _KV_TYPES = {torch.float16: KvType.F16, torch.bfloat16: KvType.BF16, torch.float32: KvType.F32}
 _models: "weakref.WeakKeyDictionary[Session, typing.Dict[typing.Any, Model]]" = \

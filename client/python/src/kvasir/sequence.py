@@ -13,7 +13,8 @@ from kvasir.memory import Hold, address_of
 from kvasir.views import KeptRun, LayerView, Shape, _copies
 
 if typing.TYPE_CHECKING:
-    from kvasir.session import Model, Session
+    from kvasir.model import Model
+    from kvasir.session import Session
 
 Tokens = typing.Union[typing.Sequence[int], "np.ndarray[typing.Any, typing.Any]"]
 

@@ -1,7 +1,7 @@
 """Sessions: this process's connection to kvasird."""
+import contextlib
 import ctypes as c
 import dataclasses
-import enum
 import json
 import typing
 import weakref
@@ -11,80 +11,11 @@ import numpy as np
 from kvasir import _abi
 from kvasir._handle import Handle
 from kvasir._places import Path, path_bytes, sockets_of
+from kvasir.device import Device
 from kvasir.insight import InspectedRow, Policy, TenantStats, policies_of, rows_of, tenants_of
 from kvasir.memory import Hold, address_of
+from kvasir.model import Model, ModelSpec, Quality
 from kvasir.sequence import Hints, Sequence, Snapshot, Tokens, token_array
-from kvasir.views import Shape
-
-
-class KvType(enum.IntEnum):
-    """Of the elements of K and V. NumPy has no bf16: its arrays are uint16."""
-
-    F16 = 0
-    BF16 = 1
-    F32 = 2
-
-    @property
-    def dtype(self) -> "np.dtype[typing.Any]":
-        return np.dtype((np.float16, np.uint16, np.float32)[self.value])
-
-
-class Rope(enum.IntEnum):
-    NONE = 0
-    INTERLEAVED = 1
-    HALF_SPLIT = 2
-
-
-class Quality(enum.IntEnum):
-    """How good a cached form is. ANY: only what the retention itself makes."""
-
-    ANY = 0
-    COMPACTED = 1
-    QUANTISED = 2
-    FULL = 3
-
-
-@dataclasses.dataclass(frozen=True)
-class LayerSpec:
-    """One layer; layers may differ in everything."""
-
-    kv_heads: int
-    k_head_dim: int  # elements
-    v_head_dim: int  # elements; 0: no V rows (MLA)
-    sliding_window: int = 0  # rows; 0: full attention
-    query_heads: int = 0  # a multiple of kv_heads; needed by snapkv and infllm
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelSpec:
-    """What an engine says about its model. Models that differ in any of it share nothing."""
-
-    layers: typing.Sequence[LayerSpec]
-    weights_digest: bytes  # 16 to 64 bytes, see digest_file()
-    name: str = ""  # for people
-    kv_type: KvType = KvType.F16
-    rope: Rope = Rope.NONE  # needed for positions=in_cache only
-    rope_theta: float = 10000.0
-    rope_dims: int = 0  # rotated elements of a key
-    separator_token_ids: typing.Sequence[int] = ()  # default separators of SepLLM
-    vocabulary_size: int = 0
-    slots_per_block: int = 0  # 0: the daemon chooses
-    adapter_digests: typing.Sequence[bytes] = ()
-    prefill_rows_per_s: float = 0.0  # 0: unknown
-
-
-class Model:
-    """A registered model. id, slots_per_block, fingerprint (16 bytes), spec."""
-
-    def __init__(self, spec: ModelSpec, raw: typing.Any) -> None:
-        self._raw = raw
-        self.spec = spec
-        self.id: int = raw.id
-        self.slots_per_block: int = raw.slots_per_block
-        self.fingerprint = bytes(raw.fingerprint)
-        self.shapes = tuple(
-            Shape(one.kv_heads, one.k_head_dim, one.v_head_dim, one.query_heads, spec.kv_type.dtype)
-            for one in spec.layers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,12 +103,14 @@ class Session:
     deadline_s: seconds, of every call and every wait; nothing hangs longer, and the interpreter's
         other threads run meanwhile.
     ring: calls at block borders go through shared memory, else by gRPC as all the rest.
+    devices: of this process, for models with a pool; each once.
     Raises NotFoundError or UnavailableError (no daemon), PermissionDeniedError (this user has no
     tenant), DeadlineExceededError, ResourceExhaustedError.
     """
 
     def __init__(self, *, control_socket: typing.Optional[Path] = None, data_socket: typing.Optional[Path] = None,
-                 deadline_s: float = 10.0, ring: bool = True) -> None:
+                 deadline_s: float = 10.0, ring: bool = True,
+                 devices: typing.Sequence[Device] = ()) -> None:
         if not 0.001 <= deadline_s <= 86400:
             raise ValueError(f"deadline_s is out of bounds: value={deadline_s} min=0.001 max=86400")
         library = _abi.library()
@@ -185,7 +118,12 @@ class Session:
         options = _abi.ConnectOptions(c.sizeof(_abi.ConnectOptions), control, data,
                                       round(deadline_s * 1000), int(not ring))
         pointer = c.c_void_p()
-        library.call("connect", c.byref(options), c.byref(pointer))
+        with contextlib.ExitStack() as opened:
+            raw = (c.c_void_p * len(devices))(
+                *[opened.enter_context(one._handle) for one in devices])
+            options.devices, options.device_count = c.addressof(raw), len(devices)
+            library.call("connect", c.byref(options), c.byref(pointer))
+        self._devices = {one.uuid: one for one in devices}
         self._handle = Handle("session", _some(pointer), library.disconnect, self)
         self._sequences: "weakref.WeakSet[Sequence]" = weakref.WeakSet()
         self.id: int = library.look.session_id(pointer)
@@ -227,7 +165,8 @@ class Session:
     def register_model(self, spec: ModelSpec) -> Model:
         """Registers the model and probes that both sides lay out its blocks alike.
 
-        Raises InvalidArgumentError naming field and bound.
+        Raises InvalidArgumentError naming field and bound, NotFoundError (no such pool),
+        FailedPreconditionError (the pool's device is not among Session(devices=...)).
         """
         layers = (_abi.Layer * len(spec.layers))(*[
             _abi.Layer(one.kv_heads, one.k_head_dim, one.v_head_dim, one.sliding_window,
@@ -239,10 +178,13 @@ class Session:
             len(layers), int(spec.rope), spec.rope_theta, spec.rope_dims, address_of(separators),
             separators.size, spec.vocabulary_size, spec.slots_per_block,
             _bytes(spec.weights_digest), c.addressof(adapters), len(adapters),
-            spec.prefill_rows_per_s)
+            spec.prefill_rows_per_s, spec.pool.encode())
         model = _abi.Model()
-        self._call("register_model", c.byref(raw), c.byref(model))
-        return Model(spec, model)
+        with self._handle as pointer:
+            library = _abi.library()
+            library.call("register_model", pointer, c.byref(raw), c.byref(model))
+            uuid = library.look.model_device(pointer, c.byref(model)).decode()
+        return Model(spec, model, self._devices[uuid] if uuid else None)
 
     def open(self, model: Model, retention: typing.Optional[str] = None, *,
              prompt: typing.Optional[Prompt] = None,

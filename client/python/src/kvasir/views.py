@@ -6,12 +6,14 @@ import typing
 import numpy as np
 
 from kvasir import _abi
+from kvasir.device import Device, DeviceRows
 from kvasir.memory import Hold, array_of
 
 if typing.TYPE_CHECKING:
     from kvasir.sequence import Step
 
 Array = np.ndarray
+Rows = typing.Union[Array, DeviceRows]  # where the model has a pool: DeviceRows
 _U32, _F32 = np.dtype(np.uint32), np.dtype(np.float32)
 _U64_MAX = 2**64 - 1
 
@@ -24,6 +26,17 @@ class Shape(typing.NamedTuple):
     v_dim: int
     query_heads: int
     dtype: "np.dtype[typing.Any]"  # bf16: uint16, as NumPy has none
+    device: typing.Optional[Device] = None  # whose memory rows lie in; None: the host's
+
+    def rows_at(self, hold: Hold, address: typing.Optional[int], rows: int, stride: int, dim: int,
+                writable: bool) -> Rows:
+        """`rows` rows of `dim` elements a head, each `stride` bytes behind the one before."""
+        item = self.dtype.itemsize
+        where = (hold, address, (rows, self.kv_heads, dim), (stride, dim * item, item), self.dtype,
+                 writable)
+        if self.device is None:
+            return array_of(*where)
+        return DeviceRows(self.device, hold, address or 0, *where[2:])
 
 
 def _copies(kind: typing.Any, address: typing.Optional[int], count: int) -> typing.Any:
@@ -39,7 +52,8 @@ def _floats(address: int, count: int) -> Array:
 class KeptRun:
     """Consecutive kept rows. All arrays are read-only and lie in the daemon's memory.
 
-    k, v: [row][kv_head][dim]; v is None where it is coded by itself (`v_bits` > 0).
+    k, v: [row][kv_head][dim]; v is None where it is coded by itself (`v_bits` > 0). Of a model with
+        a pool DeviceRows, as all rows below.
     positions, tokens: original position and token id of each row: [row], or where each kv head
         keeps rows of its own [kv_head][row].
     """
@@ -49,20 +63,17 @@ class KeptRun:
         self.rows: int = raw.rows
         self.v_bits: int = raw.v_bits
 
-    def _rows_at(self, address: int, stride: int, dim: int) -> Array:
-        heads, item = self._shape.kv_heads, self._shape.dtype.itemsize
-        return array_of(self._hold, address, (self.rows, heads, dim), (stride, dim * item, item),
-                        self._shape.dtype, False)
+    @functools.cached_property
+    def k(self) -> Rows:
+        return self._shape.rows_at(self._hold, self._raw.k, self.rows, self._raw.k_stride,
+                                   self._shape.k_dim, False)
 
     @functools.cached_property
-    def k(self) -> Array:
-        return self._rows_at(self._raw.k, self._raw.k_stride, self._shape.k_dim)
-
-    @functools.cached_property
-    def v(self) -> typing.Optional[Array]:
+    def v(self) -> typing.Optional[Rows]:
         if self.v_bits:
             return None
-        return self._rows_at(self._raw.v, self._raw.v_stride, self._shape.v_dim)
+        return self._shape.rows_at(self._hold, self._raw.v, self.rows, self._raw.v_stride,
+                                   self._shape.v_dim, False)
 
     def _labels_at(self, address: int) -> Array:
         apart = self._raw.head_stride
@@ -97,15 +108,15 @@ class RecentBlock(typing.NamedTuple):
     """
 
     first_row: int
-    k: Array
-    v: Array
+    k: Rows
+    v: Rows
 
 
 class Visible(typing.NamedTuple):
     """Rows that a query sees: keys and values, and where the query is rotated to for them."""
 
-    k: Array
-    v: Array
+    k: Rows
+    v: Rows
     query_position: int
 
 
@@ -121,15 +132,13 @@ class RecentBlocks(typing.Sequence[RecentBlock]):
 
     def __getitem__(self, index: int) -> RecentBlock:  # type: ignore[override]
         block, raw, shape = self._blocks[index], self._raw, self._shape
-        slots, item = raw.slots_per_block, shape.dtype.itemsize
+        slots = raw.slots_per_block
         if index < 0:
             index += len(self)
         return RecentBlock(
             raw.recent_base + index * slots,
-            array_of(self._hold, block.k, (slots, shape.kv_heads, shape.k_dim),
-                     (raw.k_stride, shape.k_dim * item, item), shape.dtype, True),
-            array_of(self._hold, block.v, (slots, shape.kv_heads, shape.v_dim),
-                     (raw.v_stride, shape.v_dim * item, item), shape.dtype, True))
+            shape.rows_at(self._hold, block.k, slots, raw.k_stride, shape.k_dim, True),
+            shape.rows_at(self._hold, block.v, slots, raw.v_stride, shape.v_dim, True))
 
 
 class LayerView:
@@ -231,7 +240,11 @@ class LayerView:
                              f"step_row={step.row} step_rows={step.count}")
         for piece in self.recent_rows(row, row + len(k)):
             at = slice(piece.first_row - row, piece.first_row - row + len(piece.k))
-            piece.k[...], piece.v[...] = k[at], v[at]
+            for there, rows in ((piece.k, k[at]), (piece.v, v[at])):
+                if isinstance(there, DeviceRows):
+                    there.write(rows)
+                else:
+                    there[...] = rows
 
     def visible(self, row: int) -> typing.List[Visible]:
         """All that the query of `row` sees, in cache order, in place. Its own row is in it.
