@@ -63,7 +63,9 @@ void Sequence::BeginMany(
   std::vector<Asker> askers;
   for (size_t i = 0; i < sequences.size(); ++i) {
     SequenceState& sequence = *sequences[i]->state_;
-    if (const auto view = sequence.BeginUnasked(want_rows)) {
+    if (sequence.StepAtOnce(want_rows)) {
+      begun(i, sequence.View());
+    } else if (const auto view = sequence.BeginUnasked(want_rows)) {
       begun(i, *view);
     } else {
       askers.push_back({i, &sequence, sequence.NeedOfStep(want_rows)});
@@ -88,11 +90,12 @@ void Sequence::CommitMany(
   std::vector<Asker> askers;
   for (size_t i = 0; i < sequences.size(); ++i) {
     SequenceState& sequence = *sequences[i]->state_;
-    const absl::StatusOr<bool> at_border = sequence.CommitUnasked(ids.subspan(i, 1));
-    if (at_border.ok() && *at_border) {
+    bool at_border = false;
+    const absl::Status status = sequence.CommitUnasked(ids.subspan(i, 1), &at_border);
+    if (at_border) {
       askers.push_back({i, &sequence, sequence.NeedOfCommit()});
     } else {
-      committed(i, at_border.status());
+      committed(i, status);
     }
   }
   AskAll(askers);

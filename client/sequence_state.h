@@ -30,11 +30,16 @@ class SequenceState {
 
   // ---- parts of them, so that sequences of one session ask the daemon together
   SessionState& session() const { return *session_; }
+  // Begin() where nothing has changed since the last one and all rows are there: View() is the
+  // step's. False: nothing was done. Cost: some loads.
+  bool StepAtOnce(uint32_t want_rows);
+  StepView View() const { return {rows_, begun_, layers_, mass_decay_}; }
   // Begin(), but nothing where the daemon has to be asked; NeedOfStep() says for what.
   std::optional<absl::StatusOr<StepView>> BeginUnasked(uint32_t want_rows);
   shm::SyncNeedRecord NeedOfStep(uint32_t want_rows) const;
-  // Commit() without its call. True: a block border was crossed, and Sync() is to follow.
-  absl::StatusOr<bool> CommitUnasked(std::span<const uint32_t> ids);
+  // Commit() without its call: sets `at_border` where a block border was crossed and the call is to
+  // follow.
+  absl::Status CommitUnasked(std::span<const uint32_t> ids, bool* at_border);
   shm::SyncNeedRecord NeedOfCommit() const { return {slot_, uid_, 0, 0, 0, 0}; }
   void TakeAnswer(const shm::SyncResultRecord& answer) { unseen_bytes_ = answer.unseen_bytes; }
   // The call at a block border for this sequence alone.

@@ -55,10 +55,24 @@ absl::StatusOr<StepView> SequenceState::MakeStep(uint32_t want_rows) {
   }
   begun_ = static_cast<uint32_t>(end - rows_);
   PrepareReports();
-  return StepView{rows_, begun_, layers_, mass_decay_};
+  return View();
+}
+
+bool SequenceState::StepAtOnce(uint32_t want_rows) {
+  const bool there = table_loaded_ && !views_are_old_ && !closed_ && want_rows > 0 &&
+                     (far_position_ == 0 || want_rows <= step_rows_max_) &&
+                     rows_ + want_rows <= granted_ && rows_ + want_rows <= table_.until_row &&
+                     // acquire: pairs with the release in core::Sequence::Publish()
+                     board_.published.load(std::memory_order_acquire) == table_.version &&
+                     board_.uid.load(std::memory_order_acquire) == uid_;
+  if (!there) return false;
+  begun_ = want_rows;
+  PrepareReports();
+  return true;
 }
 
 absl::StatusOr<StepView> SequenceState::Begin(uint32_t want_rows) {
+  if (StepAtOnce(want_rows)) return View();
   KVASIR_RETURN_IF_ERROR(StartStep(&want_rows));
   // A table may end before the row that is wanted when windows are smaller than a block: then it is
   // adopted unused, so that the daemon can prepare the next one.
@@ -92,7 +106,7 @@ shm::SyncNeedRecord SequenceState::NeedOfStep(uint32_t want_rows) const {
   return {slot_, uid_, rows_ + want_rows, rows_, shm::kSyncHasTableRow, 0};
 }
 
-absl::StatusOr<bool> SequenceState::CommitUnasked(std::span<const uint32_t> ids) {
+absl::Status SequenceState::CommitUnasked(std::span<const uint32_t> ids, bool* at_border) {
   if (ids.empty() || ids.size() > begun_) {
     return InvalidArgument("ids count is out of bounds: value={} min=1 max={}", ids.size(), begun_);
   }
@@ -122,14 +136,16 @@ absl::StatusOr<bool> SequenceState::CommitUnasked(std::span<const uint32_t> ids)
   rows_ += ids.size();
   begun_ = 0;
   WriteDesk();
-  return rows_ / slots != before / slots;
+  *at_border = rows_ / slots != before / slots;
+  return absl::OkStatus();
 }
 
 absl::Status SequenceState::SyncAfterCommit() { return ErrorOf(Sync(0, std::nullopt)); }
 
 absl::Status SequenceState::Commit(std::span<const uint32_t> ids) {
-  KVASIR_ASSIGN_OR_RETURN(const bool at_border, CommitUnasked(ids));
-  return at_border ? SyncAfterCommit() : absl::OkStatus();
+  bool at_border = false;
+  absl::Status committed = CommitUnasked(ids, &at_border);
+  return at_border ? SyncAfterCommit() : committed;
 }
 
 void SequenceState::WriteDesk() {
