@@ -38,7 +38,7 @@ struct PrefixForm {
   PrefixQuality quality = PrefixQuality::kFull;
   uint64_t rows = 0;
   bool is_public = false;
-  std::string place;                // "memory", "disk" or "remote"
+  std::string place;                // "memory", a device's pool, "disk" or "remote"
   std::string condensed_from = {};  // form that the daemon has brought into `retention`; "": none
 };
 

@@ -252,6 +252,7 @@ void KvCacheService::OpenSequence(
           if (sequence == nullptr) return Aborted("the sequence was closed while it was opened");
         }
         *done = !sequence->resuming();
+        if (*done) KVASIR_RETURN_IF_ERROR(sequence->failure());  // its rows are not there
         call.response()->set_boot_epoch(options_.boot_epoch);
         if (*done) Fill(*sequence, request.prompt_rows(), call.response());
         return absl::OkStatus();

@@ -71,7 +71,7 @@ void KvCacheService::MatchPrefix(RpcCall<v1::MatchPrefixRequest, v1::MatchPrefix
           form->set_quality(static_cast<v1::QualityClass>(one.quality));
           form->set_rows(one.hit.rows);
           form->set_is_public(one.tenant != &session.tenant);
-          form->set_place(one.tier ? shared_.core.TierName(*one.tier) : "memory");
+          form->set_place(one.tier ? shared_.core.TierName(*one.tier) : one.hit.snapshot->place());
         }
         return absl::OkStatus();
       });

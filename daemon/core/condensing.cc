@@ -140,6 +140,7 @@ absl::Status Condensing::Open(uint64_t sequence_id, const ChainKey& form, Policy
   context.recent = &work_.tenant->outside;  // no engine maps it
   context.recent_rows = &work_.tenant->outside;
   context.kept_rows = &work_.tenant->kept;
+  context.saved_rows = &work_.tenant->outside;
   context.extents = &session_->extents;
   context.arena = &session_->arena;
   context.d = d_.get();

@@ -81,6 +81,22 @@ absl::Status DeviceShares::Admit(const DeviceAccount& account, uint64_t bytes) {
       {"gpu.pool_bytes", beyond - free, "other tenants", Lender::kRetry});
 }
 
+bool DeviceShares::MakeRoomFor(const DeviceAccount& account) {
+  if (account.charged_bytes() >= OwnBytes(account)) return false;
+  const std::vector<uint64_t> own = OwnParts();
+  std::vector<std::pair<uint64_t, DeviceAccount*>> above;
+  for (size_t i = 0; i < entries_.size(); ++i) {
+    DeviceAccount& one = *entries_[i].account;
+    if (&one != &account && one.charged_bytes() > own[i]) {
+      above.emplace_back(one.charged_bytes() - own[i], &one);
+    }
+  }
+  std::stable_sort(above.begin(), above.end(),
+                   [](const auto& a, const auto& b) { return a.first > b.first; });
+  return std::any_of(above.begin(), above.end(),
+                     [](const auto& one) { return one.second->GiveUpForOthers(); });
+}
+
 DeviceAccount::~DeviceAccount() {
   for (std::unique_ptr<Extent>& pair : quarantine_) Destroy(std::move(pair));
 }
@@ -99,7 +115,7 @@ absl::StatusOr<std::unique_ptr<Extent>> DeviceAccount::TakePair(uint64_t groups,
                                                                 ExtentUse use) {
   const uint64_t bytes = groups * group_bytes;
   const uint64_t charge = RoundUp(bytes, memory_.facts().granularity_bytes);
-  host_is_short_ = false;
+  host_is_short_ = pool_is_short_ = false;
   if (charge > budget_.limit_bytes - std::min(budget_.limit_bytes, charged_bytes_)) {
     return WithShortage(
         ResourceExhausted("tenant is over its limit of the device: device={} tenant={} "
@@ -114,6 +130,7 @@ absl::StatusOr<std::unique_ptr<Extent>> DeviceAccount::TakePair(uint64_t groups,
   if (!pair.ok()) return pair.status();
   absl::StatusOr<std::unique_ptr<device::DeviceExtent>> rows = TakeRows(bytes, charge);
   if (!rows.ok()) {
+    pool_is_short_ = rows.status().code() == absl::StatusCode::kResourceExhausted;
     host_.ReturnExtent(*std::move(pair));
     (void)host_.Settle();
     return rows.status();
@@ -123,6 +140,25 @@ absl::StatusOr<std::unique_ptr<Extent>> DeviceAccount::TakePair(uint64_t groups,
   trailer_bytes_ += (*pair)->bytes();
   (*pair)->AttachRows({*std::move(rows), &memory_, group_bytes, trailer_bytes});
   return pair;
+}
+
+bool DeviceAccount::MakeRoom(const std::function<bool()>& got_groups) {
+  if (return_idle_ != nullptr && return_idle_()) return true;
+  if (host_is_short_ && host_.MakeRoom()) return true;
+  if (pool_is_short_ && shares_.MakeRoomFor(*this)) return true;
+  return GiveUpCached(got_groups);
+}
+
+bool DeviceAccount::GiveUpForOthers() {
+  return (return_idle_ != nullptr && return_idle_()) || GiveUpCached(nullptr);
+}
+
+bool DeviceAccount::GiveUpCached(const std::function<bool()>& got_groups) {
+  const uint64_t before = charged_bytes_;
+  while (give_up_cached_ != nullptr && give_up_cached_(got_groups != nullptr)) {
+    if (charged_bytes_ < before || (got_groups != nullptr && got_groups())) return true;
+  }
+  return false;
 }
 
 void DeviceAccount::Destroy(std::unique_ptr<Extent> pair) {
@@ -158,12 +194,19 @@ GroupAllocator& DeviceAllocators::For(const shm::GroupGeometry& geometry) {
   Shape& shape = by_shape_[{rows, trailer}];
   if (shape.allocator == nullptr) {
     const DeviceMemory::Options& options = account_.memory().options();
-    shape.source = std::make_unique<Source>(account_, rows, trailer);
+    shape.source = std::make_unique<Source>(account_, use_, rows, trailer);
     shape.allocator = std::make_unique<GroupAllocator>(
         GroupAllocator::Options{rows, use_, options.first_extent_bytes, options.extent_bytes},
         *shape.source);
+    shape.source->set_allocator(shape.allocator.get());
   }
   return *shape.allocator;
+}
+
+bool DeviceAllocators::Source::MakeRoom() {
+  if (use_ == ExtentUse::kRecent) return account_.MakeRoom(nullptr);  // none of them is cached
+  const uint64_t held = allocator_->held_bytes();
+  return account_.MakeRoom([&] { return allocator_->held_bytes() < held; });
 }
 
 uint64_t DeviceAllocators::held_bytes() const {
@@ -182,11 +225,14 @@ void DeviceAllocators::ReturnIdleExtents() {
   for (const auto& [key, shape] : by_shape_) shape.allocator->ReturnIdleExtents();
 }
 
-bool TenantDevice::ReturnIdle() {
-  const uint64_t before = account.charged_bytes();
-  kept.ReturnIdleExtents();
-  (void)account.Settle();
-  return account.charged_bytes() < before;
+bool DeviceAllocators::AnyUnmapped() const {
+  return std::any_of(by_shape_.begin(), by_shape_.end(),
+                     [](const auto& one) { return one.second.allocator->AnyUnmapped(); });
+}
+
+bool DeviceAllocators::Owns(const GroupAllocator* allocator) const {
+  return std::any_of(by_shape_.begin(), by_shape_.end(),
+                     [&](const auto& one) { return one.second.allocator.get() == allocator; });
 }
 
 }  // namespace kvasir::core

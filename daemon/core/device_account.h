@@ -46,6 +46,9 @@ class DeviceShares {
   // The pool or the device had none.
   void Refused(const DeviceAccount& account);
   uint64_t OwnBytes(const DeviceAccount& account) const;
+  // Others that are above their own parts give up what they hold for later only, who is furthest
+  // above first, for an account that is below its own. True if the pool has more for it.
+  bool MakeRoomFor(const DeviceAccount& account);
 
  private:
   struct Entry {
@@ -79,12 +82,20 @@ class DeviceAccount {
   void ReturnPair(std::unique_ptr<Extent> pair) { quarantine_.push_back(std::move(pair)); }
   // Destroys returned pairs that nobody holds any more; true if some are still held.
   bool Settle();
-  // What the tenant gives up of this device when it needs room. Set once.
-  void set_make_room(std::function<bool()> make_room) { make_room_ = std::move(make_room); }
-  // Likewise of host memory, where that was what the last pair lacked.
-  bool MakeRoom() {
-    return (make_room_ != nullptr && make_room_()) || (host_is_short_ && host_.MakeRoom());
+  // Gives idle extents of this device back. Set once.
+  void set_return_idle(std::function<bool()> give) { return_idle_ = std::move(give); }
+  // Gives up a little of what the tenant holds on this device for later only; false if there is
+  // nothing, or groups are not `of_use` and no extent could come back. Set once.
+  void set_give_up_cached(std::function<bool(bool of_use)> give) {
+    give_up_cached_ = std::move(give);
   }
+  // Where groups can come from that could not be had: idle extents, host memory where that was what
+  // the last pair lacked, other tenants above their own parts, and what the tenant holds for later.
+  // `got_groups`: whether groups have come free that whoever asks can use; null: extents alone are
+  // of use. True if it is worth another try.
+  bool MakeRoom(const std::function<bool()>& got_groups);
+  // What MakeRoomFor() takes of it; true if the pool has more then.
+  bool GiveUpForOthers();
 
   const std::string& tenant() const { return host_.tenant(); }
   DeviceMemory& memory() const { return memory_; }
@@ -100,14 +111,16 @@ class DeviceAccount {
  private:
   absl::StatusOr<std::unique_ptr<device::DeviceExtent>> TakeRows(uint64_t bytes, uint64_t charge);
   void Destroy(std::unique_ptr<Extent> pair);
+  bool GiveUpCached(const std::function<bool()>& got_groups);
 
   const uint64_t owner_;
   DeviceBudget budget_;
   DeviceMemory& memory_;
   DeviceShares& shares_;
   Account& host_;
-  std::function<bool()> make_room_;
-  bool host_is_short_ = false;
+  std::function<bool()> return_idle_;
+  std::function<bool(bool of_use)> give_up_cached_;
+  bool host_is_short_ = false, pool_is_short_ = false;  // when the last pair was asked for
   uint64_t charged_bytes_ = 0, waste_bytes_ = 0, trailer_bytes_ = 0;
   std::vector<std::unique_ptr<Extent>> quarantine_;
 };
@@ -123,6 +136,8 @@ class DeviceAllocators final : public GroupSource {
   uint64_t rows_bytes() const;  // of its extents
   // Gives pairs that hold nothing and that nobody else has to the account.
   void ReturnIdleExtents();
+  bool AnyUnmapped() const;
+  bool Owns(const GroupAllocator* allocator) const;
   // Gives every pair to the account. REQUIRES: nothing is held.
   void Clear() { by_shape_.clear(); }
 
@@ -130,19 +145,22 @@ class DeviceAllocators final : public GroupSource {
   // Of one shape.
   class Source final : public ExtentSource {
    public:
-    Source(DeviceAccount& account, uint64_t group_bytes, uint64_t trailer_bytes)
-        : account_(account), group_bytes_(group_bytes), trailer_bytes_(trailer_bytes) {}
+    Source(DeviceAccount& account, ExtentUse use, uint64_t group_bytes, uint64_t trailer_bytes)
+        : account_(account), use_(use), group_bytes_(group_bytes), trailer_bytes_(trailer_bytes) {}
     absl::StatusOr<std::unique_ptr<Extent>> TakeExtent(uint64_t bytes, ExtentUse use) override {
       return account_.TakePair(bytes / group_bytes_, group_bytes_, trailer_bytes_, use);
     }
     void ReturnExtent(std::unique_ptr<Extent> extent) override {
       account_.ReturnPair(std::move(extent));
     }
-    bool MakeRoom() override { return account_.MakeRoom(); }
+    bool MakeRoom() override;
+    void set_allocator(const GroupAllocator* allocator) { allocator_ = allocator; }
 
    private:
     DeviceAccount& account_;
+    const ExtentUse use_;
     const uint64_t group_bytes_, trailer_bytes_;
+    const GroupAllocator* allocator_ = nullptr;  // that asks
   };
   struct Shape {
     std::unique_ptr<Source> source;  // before its allocator, which refers to it
@@ -152,20 +170,6 @@ class DeviceAllocators final : public GroupSource {
   const ExtentUse use_;
   DeviceAccount& account_;
   std::map<std::pair<uint64_t, uint64_t>, Shape> by_shape_;  // by bytes of rows and of the trailer
-};
-
-// What a tenant has on one device.
-struct TenantDevice {
-  TenantDevice(uint64_t owner, const DeviceBudget& budget, DeviceMemory& memory,
-               DeviceShares& shares, Account& host)
-      : account(owner, budget, memory, shares, host), kept(ExtentUse::kKept, account) {
-    account.set_make_room([this] { return ReturnIdle(); });
-  }
-  // Idle extents that nobody has mapped go back; true if there were any.
-  bool ReturnIdle();
-
-  DeviceAccount account;
-  DeviceAllocators kept;
 };
 
 }  // namespace kvasir::core

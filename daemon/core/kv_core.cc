@@ -79,7 +79,7 @@ KvCore::KvCore(CoreConfig config, HostPool& pool)
         PrefixCache(prefixes, prefix_events_, now_, tenant.name)));
     tenants_.back()->place = tenants_.size() - 1;
     lending_.Add(tenants_.back()->account);
-    AddDevices(*tenants_.back());
+    AddDevices(*tenants_.back(), prefixes);
     for (const TierConfig& tier : config_.tiers) {
       const uint64_t bytes = tier.adopted  ? tenant.limit_bytes
                              : tier.shared ? tenant.remote_bytes
@@ -100,13 +100,21 @@ KvCore::KvCore(CoreConfig config, HostPool& pool)
   }
 }
 
-void KvCore::AddDevices(Tenant& tenant) {
+void KvCore::AddDevices(Tenant& tenant, const PrefixCache::Options& prefixes) {
   for (size_t i = 0; i < config_.devices.size(); ++i) {
     const std::vector<DeviceBudget>& budgets = tenant.config.devices;
+    const DeviceBudget budget =
+        i < budgets.size() ? budgets[i] : DeviceBudget{config_.devices[i]->name()};
+    PrefixCache::Options of_device = prefixes;
+    of_device.place = config_.devices[i]->name();
+    of_device.blocks_max = PrefixBlocksFor(budget.limit_bytes);
     tenant.devices.push_back(std::make_unique<TenantDevice>(
-        tenants_.size(), i < budgets.size() ? budgets[i] : DeviceBudget{config_.devices[i]->name()},
-        *config_.devices[i], device_shares_[i], tenant.account));
-    device_shares_[i].Add(tenant.devices.back()->account);
+        tenants_.size(), budget, *config_.devices[i], device_shares_[i], tenant.account,
+        PrefixCache(of_device, prefix_events_, now_, tenant.config.name)));
+    TenantDevice* const added = tenant.devices.back().get();
+    added->account.set_give_up_cached(
+        [&tenant, added](bool of_use) { return tenant.GivesUpCachedOn(*added, of_use); });
+    device_shares_[i].Add(added->account);
   }
 }
 
@@ -269,7 +277,8 @@ absl::StatusOr<ModelHandle> KvCore::RegisterModel(Session& session, ModelDescrip
         {"tenant.models_max", 1, "own sessions", kCountRetry});
   }
   KVASIR_ASSIGN_OR_RETURN(const std::optional<size_t> device, DeviceOf(config_, pool));
-  KVASIR_ASSIGN_OR_RETURN(Model model, Model::Create(std::move(description)));
+  DeviceMemory* const memory = device ? config_.devices[*device] : nullptr;
+  KVASIR_ASSIGN_OR_RETURN(Model model, Model::Create(std::move(description), memory));
   auto registered = std::make_unique<RegisteredModel>(
       RegisteredModel{std::move(model), device, {}, false, {}, {}, 0});
   registered->probe_geometry =

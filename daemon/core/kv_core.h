@@ -217,10 +217,10 @@ class KvCore {
   void AskBack(Tenant& tenant, uint64_t bytes);
   bool EndSequenceOf(Tenant& tenant, uint64_t sequence_id);
   void EndLatestSession(Tenant& tenant);
-  // By id, the first to be suspended first.
-  std::vector<uint64_t> SuspensionOrderOf(const Tenant& tenant) const;
+  // Those with rows in this memory, by id, the first to be suspended first.
+  std::vector<uint64_t> SuspensionOrderOf(const Tenant& tenant, const DeviceMemory* device) const;
   // Tells the boards of those that should be, as many as have so many bytes, or that none should.
-  void AskSuspensions(Tenant& tenant, uint64_t bytes);
+  void AskSuspensions(Tenant& tenant, uint64_t bytes, const DeviceMemory* device);
   void WithdrawSuspensions(Tenant& tenant);
   static void SetSuspendWanted(SequencePlace& place, bool wanted);
   Instant RequestedAt(const SequenceHints& said) const;
@@ -343,7 +343,7 @@ class KvCore {
   // The profile of the model's weights; null: there is none.
   absl::StatusOr<std::shared_ptr<const ModelProfile>> ProfileOf(const Model& model) const;
   void DestroyIfIdle(uint32_t session_id);
-  void AddDevices(Tenant& tenant);
+  void AddDevices(Tenant& tenant, const PrefixCache::Options& prefixes);
   // Degrade before evict (kv_core_degrade.cc). Between the watermarks: gives up what is worth least
   // of a tenant with a ladder, or has it brought a rung down first; one at a time.
   void Degrade(Tenant& tenant);
@@ -364,8 +364,8 @@ class KvCore {
   bool PutBackCondensingJob(std::unique_ptr<SequenceJob> job);
   bool EndCondensing(Tenant& tenant, bool always);
   Condensing* CondensingOf(const Tenant& tenant) const;
-  // Bytes of all groups that something of the tenant names, each once.
-  uint64_t NamedBytes(const Tenant& tenant) const;
+  // Bytes of all groups of the tenant's, of host memory or of a device, that are named, each once.
+  uint64_t NamedBytes(const Tenant& tenant, const TenantDevice* device) const;
   SequenceReport ReportOf(const Session& session, const Sequence& sequence) const;
 
   const CoreConfig config_;

@@ -160,8 +160,10 @@ std::vector<PrefixMatchOf> KvCore::CommonOf(const Session& session, const LeaseG
         common.AddPlace(cache, {tenant, &chain, form, {}, QualityClass::kFull, tier});
       }
     };
+    DeviceMemory* const device = member.model->device();
     for (const auto& [tenant, chain] : member.chains) {
-      add(tenant->prefixes, tenant, chain, std::nullopt);
+      if (device != nullptr && tenant != &session.tenant) continue;
+      add(tenant->PrefixesIn(device), tenant, chain, std::nullopt);
       for (size_t tier = 0; with_tiers && tier < tenant->stores.size(); ++tier) {
         add(tenant->stores[tier]->cache(), tenant, chain, tier);
       }
@@ -183,7 +185,9 @@ bool KvCore::AwaitsLoads(const Session& session, const LeaseRequest& request,
     // What is loaded for one member takes the room of no other's.
     std::vector<PrefixPin> pins;
     for (const PrefixMatchOf& match : matches) {
-      if (!match.tier) pins.push_back(match.tenant->prefixes.Pin(*SnapshotAt(match.hit)));
+      if (match.tier) continue;
+      PrefixCache& cache = match.tenant->PrefixesIn(match.hit.snapshot->device);
+      pins.push_back(cache.Pin(*SnapshotAt(match.hit)));
     }
     for (size_t i = 0; i < matches.size(); ++i) {
       if (!matches[i].tier) continue;
@@ -234,7 +238,7 @@ absl::StatusOr<std::optional<LeaseAnswer>> KvCore::LeasePrefix(Session& session,
     member.quality = match.quality;
     member.snapshot = SnapshotAt(match.hit);
     member.entry = match.hit.entry;
-    member.pin = match.tenant->prefixes.Pin(*member.snapshot);
+    member.pin = match.tenant->PrefixesIn(member.snapshot->device).Pin(*member.snapshot);
     answer.forms.push_back(
         {member.snapshot->retention, match.quality, match.tenant != &session.tenant});
   }

@@ -144,6 +144,9 @@ absl::Status KvCore::SetBudgets(const std::map<std::string, Budget>& budgets) {
       tenant->devices[device]->account.set_budget(budget.devices[device]);
     }
     tenant->prefixes.set_entries_max(budget.counts.prefixes);
+    for (const auto& device : tenant->devices) {
+      device->prefixes.set_entries_max(budget.counts.prefixes);
+    }
     for (size_t tier = 0; tier < config_.tiers.size(); ++tier) {
       if (config_.tiers[tier].adopted) continue;
       PrefixStore& store = *tenant->stores[tier];
@@ -189,9 +192,9 @@ void KvCore::TakeBackFrom(Tenant& tenant, uint64_t bytes) {
   }
   tenant.owed_until = now_ + Lending::kClaimTime;
   AskBack(tenant, missing());
-  AskSuspensions(tenant, missing());
+  AskSuspensions(tenant, missing(), nullptr);
   if (now_ < tenant.take_back_at) return;
-  const std::vector<uint64_t> order = SuspensionOrderOf(tenant);
+  const std::vector<uint64_t> order = SuspensionOrderOf(tenant, nullptr);
   auto next = order.begin();
   for (int i = 0; missing() > 0 && i < kSequencesAtOnce; ++i) {
     while (next != order.end() && !EndSequenceOf(tenant, *next)) ++next;

@@ -16,6 +16,11 @@ namespace {
 constexpr size_t kLookupsRemembered = 256;  // of each tenant
 constexpr size_t kPieceTokens = 8192;       // between pauses of HashPrefix()
 
+// Who has a device's memory may write it: of another tenant's nobody gets any.
+bool SharesMemory(const Session& session, const Model& model, const Tenant& of) {
+  return model.device() == nullptr || &of == &session.tenant;
+}
+
 }  // namespace
 
 absl::StatusOr<PrefixScopes> KvCore::ScopesOf(Session& session, uint32_t model_id,
@@ -102,6 +107,7 @@ std::vector<PrefixMatchOf> KvCore::MatchForms(const Session& session, const Mode
   };
   std::vector<PrefixMatchOf> found;
   for (const auto& [tenant, chain] : keys.chains) {
+    if (!SharesMemory(session, model, *tenant)) continue;
     const auto add_of = [&, tenant = tenant, chain = &chain](const PrefixCache& cache,
                                                              std::optional<size_t> tier) {
       for (const ChainKey& form : cache.Forms()) {
@@ -111,7 +117,7 @@ std::vector<PrefixMatchOf> KvCore::MatchForms(const Session& session, const Mode
         found.push_back({tenant, chain, form, std::move(hit), quality, tier});
       }
     };
-    add_of(tenant->prefixes, std::nullopt);
+    add_of(tenant->PrefixesIn(model.device()), std::nullopt);
     if (!with_tiers) continue;
     for (size_t tier = 0; tier < tenant->stores.size(); ++tier) {
       add_of(tenant->stores[tier]->cache(), tier);
@@ -140,7 +146,9 @@ std::optional<PrefixMatchOf> KvCore::FindPrefix(const Session& session, const Mo
   const PrefixKeys& keys = *request.prefix;
   std::optional<PrefixMatchOf> best;
   for (const auto& [tenant, chain] : keys.chains) {
-    PrefixCache::Hit hit = tenant->prefixes.Match({&chain, keys.tokens, keys.rows_max}, form, fits);
+    if (!SharesMemory(session, model, *tenant)) continue;
+    PrefixCache::Hit hit =
+        tenant->PrefixesIn(model.device()).Match({&chain, keys.tokens, keys.rows_max}, form, fits);
     if (hit.snapshot == nullptr || (best && best->hit.rows >= hit.rows)) continue;
     const QualityClass quality = hit.snapshot->quality;
     best = PrefixMatchOf{tenant, &chain, form, std::move(hit), quality, std::nullopt};
@@ -176,7 +184,7 @@ void KvCore::SharePrefix(Sequence& sequence, const OpenRequest& request,
   lookup.rows_hit = rows;
   const PrefixQuery query{&own, keys.tokens, keys.rows_max};
   lookup.why = Explain(
-      tenant.prefixes,
+      tenant.PrefixesIn(sequence.device()),
       {&query, form, &retention, sequence.model().fingerprint(), rows, request.lease.has_value()},
       now_);
   lookup.at = now_;
@@ -187,7 +195,9 @@ void KvCore::SharePrefix(Sequence& sequence, const OpenRequest& request,
   tenant.counters.prefix_rows += keys.tokens.size();
   tenant.counters.prefix_rows_hit += rows;
   if (found) ++tenant.counters.prefix_hits;
-  tenant.demand.Asked(own, form, keys.rows_max, sequence.model().token_bytes());
+  if (!sequence.on_device()) {
+    tenant.demand.Asked(own, form, keys.rows_max, sequence.model().token_bytes());
+  }
   sequence.SetTraceTicket(traces_.Begin(tenant.config.name, own));
 
   PrefixChain chain = own;
@@ -195,7 +205,8 @@ void KvCore::SharePrefix(Sequence& sequence, const OpenRequest& request,
   chain.Truncate(rows, tokens.subspan(rows - rows % kChunkTokens, rows % kChunkTokens));
   sequence.SetChain(std::move(chain));
   if (found) {
-    sequence.SetPrefixUse(found->tenant->prefixes.Use(*found->chain, found->form, found->hit));
+    PrefixCache& cache = found->tenant->PrefixesIn(sequence.device());
+    sequence.SetPrefixUse(cache.Use(*found->chain, found->form, found->hit));
     tier_hint_ = true;
   }
 }
@@ -214,7 +225,7 @@ std::vector<PrefixReport> KvCore::PrefixReports() const {
   std::map<std::pair<const PrefixCache*, uint64_t>, uint64_t> leases;  // by entry
   for (const auto& [lease_id, lease] : leases_.all()) {
     for (const LeasedPrefix& member : lease.members) {
-      const PrefixCache& cache = member.tenant->prefixes;
+      const PrefixCache& cache = member.tenant->PrefixesIn(member.snapshot->device);
       for (const uint64_t id : cache.EntriesAt(*member.snapshot)) ++leases[{&cache, id}];
     }
   }
@@ -234,6 +245,9 @@ std::vector<PrefixReport> KvCore::PrefixReports() const {
       }
     };
     add_of(tenant->prefixes, "memory");
+    for (const auto& device : tenant->devices) {
+      add_of(device->prefixes, device->account.memory().name());
+    }
     for (size_t tier = 0; tier < tenant->stores.size(); ++tier) {
       add_of(tenant->stores[tier]->cache(), config_.tiers[tier].name);
     }
@@ -284,8 +298,9 @@ SaveAnswer KvCore::PublishPrefix(Session& session, uint32_t slot, uint32_t uid, 
   if (!saved.ok() || *saved == nullptr) return answer;
   answer.rows = (*saved)->rows;
   answer.held_bytes = (*saved)->held_bytes();
-  session.tenant.demand.Published(**saved);
-  answer.status = session.tenant.prefixes.Add(*std::move(saved), sequence.prefix_use()).status();
+  if (!sequence.on_device()) session.tenant.demand.Published(**saved);
+  PrefixCache& cache = session.tenant.PrefixesIn(sequence.device());
+  answer.status = cache.Add(*std::move(saved), sequence.prefix_use()).status();
   answer.ready = answer.status.ok();
   tier_hint_ = true;
   Degrade(session.tenant);

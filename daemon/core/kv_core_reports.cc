@@ -25,36 +25,35 @@ uint64_t BytesOfAll(const Entries& entries) {
   return bytes;
 }
 
-// Of each device: extents and charge, and what is held is no more than that.
-absl::Status CheckDevices(const Tenant& tenant,
-                          const std::map<uint32_t, std::unique_ptr<Session>>& sessions) {
-  for (size_t i = 0; i < tenant.devices.size(); ++i) {
-    const TenantDevice& device = *tenant.devices[i];
-    uint64_t owned = device.kept.rows_bytes() + device.account.quarantined_rows_bytes();
-    uint64_t held = device.kept.held_bytes();
-    for (const auto& [id, session] : sessions) {
-      const auto recent = session->device_recent.find(i);
-      if (&session->tenant != &tenant || recent == session->device_recent.end()) continue;
-      owned += recent->second.rows_bytes();
-      held += recent->second.held_bytes();
-    }
-    const DeviceAccount& account = device.account;
-    if (owned != account.charged_bytes() - account.waste_bytes() || held > owned) {
-      return Internal(
-          "tenant's extents of a device and its charge differ: tenant={} pool={} extents={} "
-          "charged={} waste={} held={}",
-          account.tenant(), account.memory().name(), owned, account.charged_bytes(),
-          account.waste_bytes(), held);
-    }
-    KVASIR_RETURN_IF_ERROR(account.memory().pool().CheckConservation());
+// Of a device: extents and charge, and what is held is what is named.
+absl::Status CheckDevice(const Tenant& tenant,
+                         const std::map<uint32_t, std::unique_ptr<Session>>& sessions, size_t place,
+                         uint64_t named) {
+  const TenantDevice& device = *tenant.devices[place];
+  uint64_t owned = device.kept.rows_bytes() + device.outside.rows_bytes() +
+                   device.account.quarantined_rows_bytes();
+  uint64_t held = device.held_bytes();
+  for (const auto& [id, session] : sessions) {
+    const auto recent = session->device_recent.find(place);
+    if (&session->tenant != &tenant || recent == session->device_recent.end()) continue;
+    owned += recent->second.rows_bytes();
+    held += recent->second.held_bytes();
   }
-  return absl::OkStatus();
+  const DeviceAccount& account = device.account;
+  if (owned != account.charged_bytes() - account.waste_bytes() || held > owned || held != named) {
+    return Internal(
+        "tenant's extents of a device and its charge differ: tenant={} pool={} extents={} "
+        "charged={} waste={} held={} named={}",
+        account.tenant(), account.memory().name(), owned, account.charged_bytes(),
+        account.waste_bytes(), held, named);
+  }
+  return account.memory().pool().CheckConservation();
 }
 
 DeviceReport DeviceReportOf(const TenantDevice& device) {
   const DeviceAccount& account = device.account;
-  return {account.memory().name(), device.kept.held_bytes(), account.charged_bytes(),
-          account.waste_bytes(),   account.own_bytes(),      account.budget()};
+  return {account.memory().name(), device.held_bytes(), account.charged_bytes(),
+          account.waste_bytes(),   account.own_bytes(), account.budget()};
 }
 
 }  // namespace
@@ -110,6 +109,12 @@ std::vector<TenantReport> KvCore::TenantReports() const {
     report.prefix_bytes = BytesOfAll(tenant->prefixes.entries());
     report.prefix_chunks = tenant->prefixes.blocks();
     report.prefix_metadata_bytes = tenant->prefixes.MetadataBytes();
+    for (const auto& device : tenant->devices) {
+      report.prefixes += device->prefixes.entries().size();
+      report.prefix_bytes += BytesOfAll(device->prefixes.entries());
+      report.prefix_chunks += device->prefixes.blocks();
+      report.prefix_metadata_bytes += device->prefixes.MetadataBytes();
+    }
     report.frozen_bytes = tenant->kept.frozen_bytes() + tenant->outside.frozen_bytes();
     report.handover_prefixes = tenant->notes.records();
     report.prefix_leases = leases_.CountOf(*tenant);
@@ -181,7 +186,18 @@ absl::StatusOr<Inspection> KvCore::Inspect(const std::string* tenant, uint64_t s
   return inspection;
 }
 
-uint64_t KvCore::NamedBytes(const Tenant& tenant) const {
+uint64_t KvCore::NamedBytes(const Tenant& tenant, const TenantDevice* device) const {
+  const auto owns = [&](const GroupAllocator* of) {
+    return device != nullptr ? device->Owns(of) : tenant.kept.Owns(of) || tenant.outside.Owns(of);
+  };
+  const DeviceMemory* const memory = device == nullptr ? nullptr : &device->account.memory();
+  const auto bytes_of = [&](const shm::GroupGeometry& geometry) {
+    return device == nullptr ? geometry.bytes : PlaneBytes(geometry);
+  };
+  const auto own_bytes_of = [&](const Sequence& sequence) {
+    if (device == nullptr) return sequence.own_host_bytes();
+    return sequence.device() == memory ? sequence.own_device_bytes() : 0;
+  };
   GroupSet groups;  // sequences and snapshots share them
   std::set<const Snapshot*> snapshots;
   uint64_t bytes = 0;
@@ -192,6 +208,11 @@ uint64_t KvCore::NamedBytes(const Tenant& tenant) const {
     }
     for (const auto& [id, entry] : other->prefixes.entries()) {
       snapshots.insert(entry.snapshot.get());
+    }
+    for (const auto& place : other->devices) {
+      for (const auto& [id, entry] : place->prefixes.entries()) {
+        snapshots.insert(entry.snapshot.get());
+      }
     }
     if (other->adopted == nullptr) continue;
     for (const auto& [id, entry] : other->adopted->cache().entries()) {
@@ -206,29 +227,29 @@ uint64_t KvCore::NamedBytes(const Tenant& tenant) const {
   }
   for (const auto& [id, condensing] : condensings_) {
     condensing->AddHoldings(&groups, &snapshots);
-    if (&condensing->tenant() == &tenant) bytes += condensing->sequence()->own_host_bytes();
+    if (&condensing->tenant() == &tenant) bytes += own_bytes_of(*condensing->sequence());
   }
   for (const auto& [id, place] : sequence_places_) {
     const Sequence& sequence = *place.session->sequences[place.slot];
-    if (&place.session->tenant == &tenant) bytes += sequence.own_host_bytes();
+    if (&place.session->tenant == &tenant) bytes += own_bytes_of(sequence);
     sequence.AddHoldings(&groups, &snapshots);
   }
   std::set<const BlockList*> blocks;  // one whose groups were moved shares them with the one before
   for (const Snapshot* snapshot : snapshots) {
     for (const Snapshot::Lane& lane : snapshot->lanes) {
-      if (lane.recent == nullptr || !tenant.outside.Owns(&lane.recent->allocator())) continue;
+      if (lane.recent == nullptr || !owns(&lane.recent->allocator())) continue;
       if (blocks.insert(lane.recent.get()).second) bytes += lane.recent->bytes();
     }
     snapshot->AddSharedGroups(&groups);
   }
   for (const KeptGroup* group : groups) {
-    const GroupAllocator* const of = &group->allocator();
-    if (tenant.kept.Owns(of) || tenant.outside.Owns(of)) bytes += group->geometry().bytes;
+    if (owns(&group->allocator())) bytes += bytes_of(group->geometry());
   }
   for (const auto& [id, session] : sessions_) {
     if (&session->tenant != &tenant) continue;
     for (const auto& [model_id, model] : session->models) {
-      if (model->probe && !model->device) bytes += model->probe_geometry.bytes;
+      if (!model->probe || model->model.device() != memory) continue;
+      bytes += bytes_of(model->probe_geometry);
     }
   }
   return bytes;
@@ -239,8 +260,11 @@ absl::Status KvCore::CheckConservation() const {
   for (const auto& tenant : tenants_) {
     uint64_t owned = tenant->kept.charged_bytes() + tenant->outside.charged_bytes() +
                      tenant->account.quarantined_bytes() + tenant->account.taken_back_bytes();
-    KVASIR_RETURN_IF_ERROR(CheckDevices(*tenant, sessions_));
-    for (const auto& device : tenant->devices) owned += device->account.trailer_bytes();
+    for (size_t place = 0; place < tenant->devices.size(); ++place) {
+      const TenantDevice& device = *tenant->devices[place];
+      owned += device.account.trailer_bytes();
+      KVASIR_RETURN_IF_ERROR(CheckDevice(*tenant, sessions_, place, NamedBytes(*tenant, &device)));
+    }
     uint64_t held = tenant->kept.held_bytes() + tenant->outside.held_bytes();
     for (const auto& [id, session] : sessions_) {
       if (&session->tenant != tenant.get()) continue;
@@ -255,7 +279,7 @@ absl::Status KvCore::CheckConservation() const {
       return Internal("tenant holds more than it owns: tenant={} held={} charged={}",
                       tenant->config.name, held, owned);
     }
-    const uint64_t named = NamedBytes(*tenant);
+    const uint64_t named = NamedBytes(*tenant, nullptr);
     if (named != held) {
       return Internal("what is named and what is held differ: tenant={} named={} held={}",
                       tenant->config.name, named, held);

@@ -42,11 +42,6 @@ absl::StatusOr<Sequence*> KvCore::OpenSequence(Session& session, const OpenReque
                               request.model_id);
   }
   const Model& model = registered.model;
-  if (registered.device && (request.snapshot || request.prefix != nullptr || request.lease)) {
-    return FailedPrecondition(
-        "rows in the memory of a device are not shared: no snapshot, prefix or lease: pool={}",
-        config_.devices[*registered.device]->name());
-  }
   if (request.label.size() > kLabelBytesMax) {
     return InvalidArgument("label is too long: bytes={} max={}", request.label.size(),
                            kLabelBytesMax);
@@ -114,7 +109,8 @@ absl::StatusOr<Sequence*> KvCore::OpenSequence(Session& session, const OpenReque
   context.recent = &session.recent;
   context.recent_rows = &session.RecentOf(registered);
   context.kept_rows = &session.KeptOf(registered);
-  if (registered.device) context.device = config_.devices[*registered.device];
+  context.saved_rows = &session.SavedOf(registered);
+  context.device = model.device();
   context.extents = &session.extents;
   context.arena = &session.arena;
   context.d = session.memory.d;
@@ -181,9 +177,7 @@ SyncAnswer KvCore::Sync(Session& session, const SyncNeed& need) {
                        !sequence.on_device() && lending_.IsOwed(session.tenant.account);
     if (!comes) answer.status = granted;
     const std::optional<Shortage> shortage = ShortageOf(granted);
-    if (shortage && !sequence.on_device()) {
-      AskSuspensions(session.tenant, shortage->missing);
-    }
+    if (shortage) AskSuspensions(session.tenant, shortage->missing, sequence.device());
   } else if (table) {
     answer.ready = true;
   } else if (!advanced.ok()) {

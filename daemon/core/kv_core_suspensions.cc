@@ -57,13 +57,14 @@ absl::Status KvCore::SetHints(Session& session, uint32_t slot, uint32_t uid,
   return absl::OkStatus();
 }
 
-std::vector<uint64_t> KvCore::SuspensionOrderOf(const Tenant& tenant) const {
+std::vector<uint64_t> KvCore::SuspensionOrderOf(const Tenant& tenant,
+                                                const DeviceMemory* device) const {
   std::vector<uint64_t> ids;
   std::vector<preemption::Candidate> candidates;
   for (const auto& [id, place] : sequence_places_) {
     if (&place.session->tenant != &tenant || place.session->ended) continue;
     const Sequence& sequence = *place.session->sequences[place.slot];
-    if (sequence.on_device()) continue;  // it would give back none of the host's memory
+    if (sequence.device() != device) continue;  // it would give back nothing of that memory
     const uint64_t rows = sequence.rows();
     ids.push_back(id);
     candidates.push_back({place.hints, place.ResponseRows(rows), AgeMsOf(place), id});
@@ -76,11 +77,11 @@ std::vector<uint64_t> KvCore::SuspensionOrderOf(const Tenant& tenant) const {
   return order;
 }
 
-void KvCore::AskSuspensions(Tenant& tenant, uint64_t bytes) {
+void KvCore::AskSuspensions(Tenant& tenant, uint64_t bytes, const DeviceMemory* device) {
   if (tenant.suspensions_asked && now_ < tenant.suspensions_asked_at + kAskEvery) return;
   tenant.suspensions_asked = true;
   tenant.suspensions_asked_at = now_;
-  const std::vector<uint64_t> order = SuspensionOrderOf(tenant);
+  const std::vector<uint64_t> order = SuspensionOrderOf(tenant, device);
   uint64_t there = 0;
   for (size_t i = 0; i < order.size(); ++i) {
     SequencePlace& place = sequence_places_.at(order[i]);

@@ -322,6 +322,9 @@ DrainState KvCore::DrainStateOf(const std::string& name) const {
       state.pending += store->wanted.size() + store->out;
       if (store.get() != tenant->adopted && store->books().has_forgotten()) ++state.pending;
     }
+    for (const auto& device : tenant->devices) {
+      state.memory_only += device->prefixes.entries().size();
+    }
     const std::optional<size_t> tier = TierOfSaved();
     for (const auto& [id, entry] : tenant->snapshots.entries()) {
       const bool can_be =

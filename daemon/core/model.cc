@@ -124,8 +124,9 @@ std::array<uint8_t, 16> Fingerprint(const ModelDescription& model, uint32_t slot
 
 uint32_t BytesOf(kernels::RowType type) { return type == kernels::RowType::kF32 ? 4 : 2; }
 
-absl::StatusOr<Model> Model::Create(ModelDescription description) {
+absl::StatusOr<Model> Model::Create(ModelDescription description, DeviceMemory* device) {
   Model model;
+  model.device_ = device;
   KVASIR_RETURN_IF_ERROR(
       CheckRange<uint64_t>("layers count", description.layers.size(), 1, kLayersMax));
   for (size_t i = 0; i < description.layers.size(); ++i) {

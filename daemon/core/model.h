@@ -14,6 +14,10 @@
 #include "policies/retention_policy.h"
 #include "proto/shm/group_geometry.h"
 
+namespace kvasir {
+class DeviceMemory;
+}
+
 namespace kvasir::core {
 
 struct LayerShape {
@@ -48,21 +52,24 @@ struct ModelDescription {
 // Immutable.
 class Model {
  public:
-  // Errors: kInvalidArgument naming the field and its bound.
-  static absl::StatusOr<Model> Create(ModelDescription description);
+  // Its rows will lie in the memory of `device`, which outlives it; null: in host memory. Errors:
+  // kInvalidArgument naming the field and its bound.
+  static absl::StatusOr<Model> Create(ModelDescription description, DeviceMemory* device = nullptr);
 
   const ModelDescription& description() const { return description_; }
+  DeviceMemory* device() const { return device_; }
   uint32_t layers() const { return static_cast<uint32_t>(description_.layers.size()); }
   uint32_t slots_per_block() const { return slots_per_block_; }
   const std::vector<shm::LayerRowBytes>& row_bytes() const { return row_bytes_; }
   // K and V of one token over all layers.
   uint64_t token_bytes() const { return token_bytes_; }
   // XXH3-128 over digests, layer shapes, rope, dtype and slots: two models that share it lay out
-  // and compute the same rows.
+  // and compute the same rows, wherever these lie.
   const std::array<uint8_t, 16>& fingerprint() const { return fingerprint_; }
 
  private:
   ModelDescription description_;
+  DeviceMemory* device_ = nullptr;
   std::vector<shm::LayerRowBytes> row_bytes_;
   uint64_t token_bytes_ = 0;
   uint32_t slots_per_block_ = 0;

@@ -86,7 +86,7 @@ class PrefixCache {
     std::string eviction;      // spec of eviction_registry.h, checked
     uint32_t blocks_max = 1;   // chunks in all
     uint32_t entries_max = 1;  // more push the least valuable out
-    std::string place;         // where its rows lie, for the events: "memory", or a tier
+    std::string place;         // where its rows lie: "memory", a device's pool or a tier
   };
   struct Hit {
     std::shared_ptr<const Snapshot> snapshot;  // null: none

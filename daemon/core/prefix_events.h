@@ -28,7 +28,7 @@ struct PrefixChange {
   uint64_t rows = 0;           // of the entry, after the change
   std::vector<ChainKey> keys;  // of its chunks that became or ceased to be attachable
   uint64_t entry = 0;
-  std::string place;                // of the entry: "memory", or a tier; its numbers are its own
+  std::string place;  // of the entry: "memory", a pool or a tier; its numbers are its own
   std::string condensed_from = {};  // of the entry, as in snapshot.h
 };
 

@@ -273,6 +273,12 @@ void Sequence::Finish(SequenceJob& job) {
     return;
   }
   if (saving_ || resuming_) {
+    if (saving_ && !job.status.ok()) {
+      save_status_ = job.status;
+      saved_.reset();  // not filled
+    } else if (!job.status.ok()) {
+      failure_ = job.status;
+    }
     saving_ = resuming_ = false;
     resumed_from_.reset();
     return;

@@ -70,6 +70,7 @@ struct SequenceContext {
   AllocatorSet* recent = nullptr;      // of what is reported
   GroupSource* recent_rows = nullptr;  // of what the engine writes
   GroupSource* kept_rows = nullptr;    // of what the daemon writes
+  GroupSource* saved_rows = nullptr;   // of copies of recent blocks, which no engine gets
   DeviceMemory* device = nullptr;      // that they are of; null: host memory
   ExtentTable* extents = nullptr;
   TableArena* arena = nullptr;
@@ -229,12 +230,15 @@ class Sequence {
                                                                       uint64_t mass_blocks,
                                                                       bool* asked);
   bool resuming() const { return resuming_; }  // the job of Resume() is out
+  // Why it is of no use: copies of rows that failed, scores that decided nothing.
+  const absl::Status& failure() const { return failure_; }
   // What it takes and gives back is its tenant's alone. Not so where it goes on from groups of
   // another tenant's, which it may be the last to name, or has its rows on a device, whose memory
   // all tenants' accounts share.
   bool is_tenants_alone() const { return !names_others_ && !on_device(); }
   // Its rows lie in the memory of a device.
   bool on_device() const { return context_.device != nullptr; }
+  DeviceMemory* device() const { return context_.device; }  // null: host memory
   const Retrieval* retrieval() const { return retrieval_.get(); }
 
   // Moves all rows of lanes that seal from recent to kept, so that they can be shared; false where
@@ -246,7 +250,7 @@ class Sequence {
   // makes a job that fills it and sets *asked; one with it true returns it. As SelectRows(). Where
   // there is nothing to copy the first call returns it.
   // Errors: kFailedPrecondition with the reason why such a sequence cannot be saved,
-  // kResourceExhausted.
+  // kResourceExhausted, and those of a device that could not copy; the sequence goes on.
   absl::StatusOr<std::shared_ptr<const Snapshot>> Save(bool* asked);
 
   // The keys of its rows, where they may be shared as a prefix. REQUIRES: rows() is 0, or the rows
@@ -275,7 +279,8 @@ class Sequence {
   // holds, as others may; bytes that are its own.
   void AddHoldings(GroupSet* groups, std::set<const Snapshot*>* snapshots) const;
   uint64_t own_bytes() const;
-  uint64_t own_host_bytes() const;  // of those, such in host memory
+  uint64_t own_host_bytes() const;    // of those, such in host memory
+  uint64_t own_device_bytes() const;  // and in a device's, where trailers are none
   std::vector<uint32_t> LaneOfLayer() const;
   // REQUIRES: layer < model().layers().
   std::vector<RowReport> Inspect(uint32_t layer, uint64_t first_row, uint32_t max_rows) const;
@@ -346,7 +351,7 @@ class Sequence {
   bool scoring_ = false;                                 // a job that scores is out or to be taken
   const std::shared_ptr<std::atomic<bool>> abandoned_ =  // shared with jobs
       std::make_shared<std::atomic<bool>>(false);
-  absl::Status failure_;  // scores decided nothing
+  absl::Status failure_;  // rows or decisions that it lacks for good
   // Selection policies: from StartSelecting() to Finish(); then the choice until it is fetched.
   std::optional<GemFilterSpec> selection_;
   std::shared_ptr<const GemFilter> filter_;  // shared with the job
@@ -361,6 +366,7 @@ class Sequence {
   bool saving_ = false;
   bool adoption_waits_ = false;            // for that job: the engine has left current_
   std::shared_ptr<const Snapshot> saved_;  // shared with the job
+  absl::Status save_status_;               // of the last one, until it is fetched
   // From Resume() to Finish(): what its blocks are copied from.
   bool resuming_ = false;
   std::shared_ptr<const Snapshot> resumed_from_;  // shared with the tenant and the job

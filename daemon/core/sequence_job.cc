@@ -1,10 +1,38 @@
 // What a worker does for a sequence, part by part.
+#include <algorithm>
 #include <cstring>
+#include <vector>
 
+#include "allocator/device_memory.h"
 #include "daemon/core/device_copy.h"
 #include "daemon/core/sequence.h"
 
 namespace kvasir::core {
+namespace {
+
+constexpr size_t kCopiesAtOnce = 64;  // of which those on a device are one batch
+
+absl::Status RunCopies(SequenceJob& job) {
+  const size_t end = std::min(job.copies.size(), job.copied + kCopiesAtOnce);
+  DeviceMemory* device = nullptr;  // one: the sequence's
+  std::vector<device::CopyPiece> pieces;
+  for (; job.copied < end; ++job.copied) {
+    const BlockCopy& copy = job.copies[job.copied];
+    if (copy.device == nullptr) {
+      std::memcpy(copy.to, copy.from, copy.bytes);
+      if (device == nullptr) {  // of host memory one alone is a part
+        ++job.copied;
+        break;
+      }
+      continue;
+    }
+    device = copy.device;
+    pieces.push_back({copy.to, copy.from, copy.bytes});
+  }
+  return device == nullptr ? absl::OkStatus() : device->Copy(pieces);
+}
+
+}  // namespace
 
 bool RunPart(SequenceJob& job) {
   if (job.scored < job.scorings.size()) {
@@ -24,8 +52,8 @@ bool RunPart(SequenceJob& job) {
                      : FillOnDevice(item.fill, *item.rope);
     if (!job.status.ok()) return false;
   } else if (job.copied < job.copies.size()) {
-    const BlockCopy& copy = job.copies[job.copied++];
-    std::memcpy(copy.to, copy.from, copy.bytes);
+    job.status = RunCopies(job);
+    if (!job.status.ok()) return false;
   } else if (job.written < job.writings.size()) {
     const RowWriting& writing = job.writings[job.written++];
     writing.source->Write(writing.first, writing.last, writing.to);

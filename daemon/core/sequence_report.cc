@@ -55,6 +55,13 @@ uint64_t Sequence::own_host_bytes() const {
   return bytes;
 }
 
+uint64_t Sequence::own_device_bytes() const {
+  if (context_.device == nullptr) return 0;
+  uint64_t bytes = 0;
+  for (const Lane& lane : lanes_) bytes += lane.recent.size() * PlaneBytes(lane.recent_block);
+  return bytes;
+}
+
 std::vector<uint32_t> Sequence::LaneOfLayer() const {
   std::vector<uint32_t> lane_of_layer(context_.model->layers());
   for (size_t i = 0; i < lanes_.size(); ++i) {

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "base/bytes.h"
+#include "base/check.h"
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "daemon/core/sequence.h"
@@ -16,6 +17,19 @@ TableVersion WithoutPlace(TableVersion table) {
   return table;
 }
 
+// One block, of which rows and trailer lie apart on a device.
+void AddCopies(const Group& from, const Group& to, const shm::GroupGeometry& geometry,
+               std::vector<BlockCopy>& copies) {
+  const DeviceRows* const rows = from.extent->device_rows();
+  if (rows == nullptr) {
+    copies.push_back({from.data(), to.data(), geometry.bytes});
+    return;
+  }
+  const uint64_t planes = PlaneBytes(geometry);
+  copies.push_back({from.data(), to.data(), planes, rows->device});
+  copies.push_back({from.trailer(planes), to.trailer(planes), geometry.bytes - planes});
+}
+
 QualityClass QualityOf(const Lane& lane) {
   if (!lane.policy->KeepsAll()) return QualityClass::kCompacted;
   return lane.records != nullptr ? QualityClass::kQuantised : QualityClass::kFull;
@@ -27,10 +41,6 @@ absl::Status Sequence::CheckSavable() const {
   if (!failure_.ok()) {
     return FailedPrecondition("a sequence that has failed cannot be saved: {}",
                               MessageOf(failure_));
-  }
-  if (context_.device != nullptr) {
-    return FailedPrecondition("a sequence in the memory of a device cannot be saved: device={}",
-                              context_.device->name());
   }
   if (retrieval_ != nullptr) {
     return FailedPrecondition("a sequence that retrieves blocks cannot be saved: retention={}",
@@ -77,10 +87,13 @@ absl::StatusOr<bool> Sequence::SealRows() {
 
 absl::StatusOr<std::shared_ptr<const Snapshot>> Sequence::Save(bool* asked) {
   KVASIR_RETURN_IF_ERROR(CheckSavable());
+  const absl::Status failed = std::exchange(save_status_, absl::OkStatus());
   if (*asked && saved_ != nullptr) return std::exchange(saved_, nullptr);
+  if (*asked) KVASIR_RETURN_IF_ERROR(failed);
   saved_.reset();
   auto snapshot = std::make_shared<Snapshot>();
   snapshot->model = context_.model->description();
+  snapshot->device = context_.device;
   snapshot->slots_per_block = context_.model->slots_per_block();
   snapshot->retention = identity_.retention;
   snapshot->positions = positions_;
@@ -104,15 +117,16 @@ absl::StatusOr<std::shared_ptr<const Snapshot>> Sequence::Save(bool* asked) {
   job->sequence_id = identity_.id;
   for (size_t i = 0; i < lanes_.size(); ++i) {
     const Lane& lane = lanes_[i];
-    const uint64_t bytes = lane.recent_block.bytes, slots = lane.recent_block.slots;
     const auto [first, last] =
-        RecentBlocks(snapshot->table.lanes[i].recent_first, rows_, static_cast<uint32_t>(slots));
+        RecentBlocks(snapshot->table.lanes[i].recent_first, rows_, lane.recent_block.slots);
     std::shared_ptr<BlockList> recent;
-    if (first < last) recent = std::make_shared<BlockList>(context_.tenant->outside.For(bytes));
+    if (first < last) {
+      recent = std::make_shared<BlockList>(context_.saved_rows->For(lane.recent_block));
+    }
     for (uint64_t block = first; block < last; ++block) {
       KVASIR_RETURN_IF_ERROR(recent->Add());
-      job->copies.push_back(
-          {lane.recent[block - lane.base_block].data(), recent->groups().back().data(), bytes});
+      AddCopies(lane.recent[block - lane.base_block], recent->groups().back(), lane.recent_block,
+                job->copies);
     }
     snapshot->encoded |= lane.records != nullptr || lane.kept_shapes->block.v_bits > 0;
     snapshot->quality = std::min(snapshot->quality, QualityOf(lane));
@@ -158,6 +172,7 @@ bool Sequence::NamesOthers(const TableVersion& version) const {
 absl::StatusOr<std::unique_ptr<Sequence>> Sequence::Resume(
     const SequenceContext& context, Identity identity,
     const std::shared_ptr<const Snapshot>& snapshot) {
+  KVASIR_CHECK(snapshot->device == context.device, "rows of another memory: id={}", identity.id);
   identity.prefill_rows = snapshot->prefill_rows;
   std::unique_ptr<Sequence> sequence(new Sequence(context, std::move(identity)));
   PolicyLanes lanes;
@@ -197,8 +212,7 @@ absl::StatusOr<std::unique_ptr<Sequence>> Sequence::Resume(
     const Lane& lane = sequence->lanes_[i];
     const std::span<const Group> saved = snapshot->lanes[i].recent_groups();
     for (size_t block = 0; block < saved.size(); ++block) {
-      job->copies.push_back(
-          {saved[block].data(), lane.recent[block].data(), lane.recent_block.bytes});
+      AddCopies(saved[block], lane.recent[block], lane.recent_block, job->copies);
     }
   }
   if (job->copies.empty()) return sequence;

@@ -72,6 +72,11 @@ struct Session {
     return tenant.devices[*registered.device]->kept;
   }
 
+  GroupSource& SavedOf(const RegisteredModel& registered) {
+    if (!registered.device) return tenant.outside;
+    return tenant.devices[*registered.device]->outside;
+  }
+
   shm::SeqBoard* Board(uint32_t slot) const {
     return reinterpret_cast<shm::SeqBoard*>(memory.d + sizes.seq_off) + slot;
   }

@@ -49,6 +49,13 @@ absl::Status BlockList::Add() {
 
 absl::Status Snapshot::CheckModel(const Model& other) const {
   const ModelDescription& theirs = other.description();
+  if (device != other.device()) {
+    const auto name = [](const DeviceMemory* memory) {
+      return memory == nullptr ? std::string("host memory") : memory->name();
+    };
+    return FailedPrecondition("the snapshot's rows lie in other memory: pool={} of_snapshot={}",
+                              name(other.device()), name(device));
+  }
   if (model.weights_digest != theirs.weights_digest) return Differs("weights_digest");
   if (model.adapter_digests != theirs.adapter_digests) return Differs("adapter_digests");
   if (model.dtype != theirs.dtype) return Differs("dtype");

@@ -23,6 +23,7 @@
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
+#include "allocator/device_memory.h"
 #include "allocator/group_allocator.h"
 #include "base/bytes.h"
 #include "daemon/core/lane_table.h"
@@ -52,6 +53,7 @@ struct BlockCopy {
   const std::byte* from = nullptr;
   std::byte* to = nullptr;
   uint64_t bytes = 0;
+  DeviceMemory* device = nullptr;  // of which both are addresses; null: of the processor
 };
 
 // Blocks of the rows [recent_first, rows) that nobody has moved yet: [first, last). None where
@@ -87,6 +89,7 @@ class BlockList {
 struct SnapshotFacts {
   // The model as registered.
   ModelDescription model;
+  DeviceMemory* device = nullptr;  // in whose memory the rows lie; null: in the host's
   uint32_t slots_per_block = 0;
   std::string retention;  // canonical
   PositionMode positions = PositionMode::kOriginal;
@@ -138,7 +141,7 @@ class Snapshot : public SnapshotFacts {
   std::shared_ptr<const StoredRows> stored;  // shared with the jobs that read it
 
   // Whether a sequence of `other` may go on from it. Errors: kFailedPrecondition naming the first
-  // field that differs, without what stands in it.
+  // field that differs, without what stands in it, or the memory in which its rows lie.
   absl::Status CheckModel(const Model& other) const;
 
   // The same at an earlier row; shares all of its groups. REQUIRES: first_rows <= at <= rows, and
@@ -149,9 +152,12 @@ class Snapshot : public SnapshotFacts {
   std::shared_ptr<const Snapshot> WithGroups(
       const std::map<const KeptGroup*, std::shared_ptr<KeptGroup>>& replaced) const;
 
+  // Which memory its rows lie in, for people: "memory", or a device's pool.
+  std::string place() const { return device == nullptr ? "memory" : device->name(); }
+
   // Filled groups that it shares with others.
   void AddSharedGroups(GroupSet* groups) const;
-  uint64_t own_bytes() const;  // copies of recent blocks
+  uint64_t own_bytes() const;  // copies of recent blocks; on a device without their trailers
   // The same of those allocators alone that `owns` says.
   uint64_t own_bytes(const std::function<bool(const GroupAllocator*)>& owns) const;
   uint64_t held_bytes() const;  // of all that it names

@@ -86,6 +86,7 @@ absl::Status WriteLane(const Snapshot& snapshot, uint32_t number,
 }  // namespace
 
 bool HasState(const Snapshot& snapshot) {
+  if (snapshot.device != nullptr) return false;
   return std::all_of(snapshot.lanes.begin(), snapshot.lanes.end(), [](const Snapshot::Lane& lane) {
     const ScoreSource source = lane.policy->Needs().source;
     return source != ScoreSource::kAttentionMass && source != ScoreSource::kWindowQueries &&
@@ -94,6 +95,7 @@ bool HasState(const Snapshot& snapshot) {
 }
 
 bool CanBeStored(const Snapshot& snapshot) {
+  if (snapshot.device != nullptr) return false;
   return IsWhole(snapshot) || (snapshot.chain && snapshot.rows >= kChunkTokens &&
                                !snapshot.lanes.empty() && HasState(snapshot));
 }

@@ -22,10 +22,12 @@
 
 namespace kvasir::core {
 
-// Its policies decide by what is their own, so that SaveSnapshot() can be asked.
+// Its rows lie in host memory, and its policies decide by what is their own, so that
+// SaveSnapshot() can be asked.
 bool HasState(const Snapshot& snapshot);
 
 // It can be written down: as tokens alone where every row stays as written, else with its state.
+// Not so what lies in the memory of a device.
 bool CanBeStored(const Snapshot& snapshot);
 
 // Names groups by their places in GroupsOf(). Thread-safe, since a snapshot never changes. Errors:

@@ -31,11 +31,12 @@ std::shared_ptr<const Snapshot> SnapshotStore::Find(const SnapshotId& id) {
   return found->second.snapshot;
 }
 
-bool SnapshotStore::DropLeastRecentlyUsed() {
+bool SnapshotStore::DropLeastRecentlyUsed(const DeviceMemory* device) {
   auto oldest = entries_.end();
   for (auto at = entries_.begin(); at != entries_.end(); ++at) {
     if (at->second.snapshot.use_count() > 1) continue;  // dropping it would free nothing now
     if (at->second.snapshot->lanes.empty()) continue;   // it has nothing in memory
+    if (at->second.snapshot->device != device) continue;
     if (oldest == entries_.end() || at->second.used < oldest->second.used) oldest = at;
   }
   if (oldest == entries_.end()) return false;

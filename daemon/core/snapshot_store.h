@@ -37,10 +37,10 @@ class SnapshotStore {
   void SetLoaded(const SnapshotId& id, std::shared_ptr<const Snapshot> snapshot);
   // False if there was none.
   bool Drop(const SnapshotId& id) { return entries_.erase(id) > 0; }
-  // Gives up the memory of the one that was used longest ago and that nobody goes on from at this
-  // moment: what lies in a tier is there still, what does not is dropped. False if there is none.
-  // Cost: O(size).
-  bool DropLeastRecentlyUsed();
+  // Of those whose rows lie in the memory of `device` (null: the host's) gives up the memory of the
+  // one that was used longest ago and that nobody goes on from at this moment: what lies in a tier
+  // is there still, what does not is dropped. False if there is none. Cost: O(size).
+  bool DropLeastRecentlyUsed(const DeviceMemory* device);
 
   // Drops the one that was used longest ago of those that lie in a tier alone; false if there is
   // none.

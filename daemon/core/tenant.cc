@@ -27,7 +27,7 @@ bool Tenant::MakeRoom() {
     (void)ReturnIdle();
     return true;
   }
-  if (!snapshots.DropLeastRecentlyUsed()) return false;
+  if (!snapshots.DropLeastRecentlyUsed(nullptr)) return false;
   ++counters.snapshots_dropped;
   (void)ReturnIdle();
   return true;
@@ -36,11 +36,27 @@ bool Tenant::MakeRoom() {
 bool Tenant::SettleDevices() {
   bool held = false;
   for (const std::unique_ptr<TenantDevice>& device : devices) {
-    // Kept rows of a device are of open sequences alone.
-    if (sessions == 0 && device->kept.held_bytes() == 0) device->kept.Clear();
+    if (sessions == 0) device->ReturnExtents();
     held |= device->account.Settle();
   }
   return held;
+}
+
+bool Tenant::GivesUpCachedOn(TenantDevice& device, bool of_use) {
+  if (!of_use && !device.AnyUnmapped()) return false;
+  if (!device.prefixes.MakeRoom()) {
+    if (!snapshots.DropLeastRecentlyUsed(&device.account.memory())) return false;
+    ++counters.snapshots_dropped;
+  }
+  (void)device.ReturnIdle();
+  return true;
+}
+
+PrefixCache& Tenant::PrefixesIn(const DeviceMemory* device) {
+  const auto found = std::find_if(devices.begin(), devices.end(), [&](const auto& one) {
+    return &one->account.memory() == device;
+  });
+  return found == devices.end() ? prefixes : (*found)->prefixes;
 }
 
 void Tenant::ReturnExtents() {
@@ -60,6 +76,10 @@ uint64_t Tenant::DropPrefixes() {
   (void)prefixes.Clear();
   uint64_t dropped = before - prefixes.entries().size();
   for (const std::unique_ptr<PrefixStore>& store : stores) dropped += store->cache().Clear();
+  for (const std::unique_ptr<TenantDevice>& device : devices) {
+    dropped += device->prefixes.Clear();
+    (void)device->ReturnIdle();
+  }
   if (sessions == 0) {
     ReturnExtents();
   } else {
@@ -89,7 +109,11 @@ bool Tenant::GivesUpPrefix() {
 }
 
 void Tenant::DropCached() {
-  while (prefixes.MakeRoom() || snapshots.DropLeastRecentlyUsed()) {
+  while (prefixes.MakeRoom() || snapshots.DropLeastRecentlyUsed(nullptr)) {
+  }
+  for (const std::unique_ptr<TenantDevice>& device : devices) {
+    while (GivesUpCachedOn(*device, /*of_use=*/true)) {
+    }
   }
 }
 

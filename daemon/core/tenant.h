@@ -13,13 +13,13 @@
 
 #include "allocator/group_allocator.h"
 #include "daemon/core/account.h"
-#include "daemon/core/device_account.h"
 #include "daemon/core/handover_notes.h"
 #include "daemon/core/prefix_cache.h"
 #include "daemon/core/prefix_demand.h"
 #include "daemon/core/prefix_store.h"
 #include "daemon/core/response_log.h"
 #include "daemon/core/snapshot_store.h"
+#include "daemon/core/tenant_device.h"
 
 namespace kvasir::core {
 
@@ -175,6 +175,12 @@ struct Tenant {
   void DropCached();
   // Gives back of devices what nobody holds any more; true if some is still held.
   bool SettleDevices();
+  // Gives up a little of what it holds on a device for later only: the prefixes that are worth
+  // least, then the snapshot that was used longest ago. False if there is nothing, or if groups are
+  // not `of_use` and engines have all of its extents mapped.
+  bool GivesUpCachedOn(TenantDevice& device, bool of_use);
+  // Where the prefixes are whose rows lie in the memory of a device; null: host memory.
+  PrefixCache& PrefixesIn(const DeviceMemory* device);
 
   const ChainKey key;  // of the tenant in the keys of tiers
   size_t place = 0;    // in the configuration; set once, by the core

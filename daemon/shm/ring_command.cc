@@ -128,7 +128,7 @@ RingCommand::Outcome RingCommand::Match(core::KvCore& core, core::Session& sessi
   for (const core::PrefixMatchOf& one : *found) {
     forms.push_back({one.hit.rows, static_cast<uint32_t>(one.quality),
                      one.tenant != &session.tenant, one.hit.snapshot->retention,
-                     one.tier ? core.TierName(*one.tier) : "memory",
+                     one.tier ? core.TierName(*one.tier) : one.hit.snapshot->place(),
                      one.hit.snapshot->condensed_from});
   }
   uint64_t in_answer = 0;

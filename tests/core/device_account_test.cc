@@ -159,12 +159,12 @@ TEST_F(DeviceAccountTest, NothingIsLeftOfAPairThatHasOneHalfOnly) {
   EXPECT_THAT(MessageOf(status), HasSubstr("tenant is over its limit: tenant=a"));
   int asked = 0;
   owner.host.set_make_room([&asked] { return ++asked == 1; });
-  EXPECT_TRUE(owner.account.MakeRoom());  // host memory is what it lacks
+  EXPECT_TRUE(owner.account.MakeRoom(nullptr));  // host memory is what it lacks
   GiveBack(owner, 1);
   (void)owner.account.Settle();
   (void)owner.host.Settle();
   EXPECT_TRUE(Take(owner).ok());
-  EXPECT_FALSE(owner.account.MakeRoom());
+  EXPECT_FALSE(owner.account.MakeRoom(nullptr));
   EXPECT_EQ(asked, 1);
   EXPECT_EQ(memory_->pool().counts().charged_bytes, kUnit);
   EXPECT_TRUE(memory_->pool().CheckConservation().ok());

@@ -111,6 +111,8 @@ absl::Status FakeEngine::SendExtent(const shm::ExtentNotice& notice, const Exten
   if (refuse_extents) return DeadlineExceeded("the engine does not read");
   extents_.resize(std::max<size_t>(extents_.size(), notice.slot + 1));
   extents_[notice.slot] = extent.data();
+  pairs_.erase(notice.slot);
+  if (extent.device_rows() != nullptr) pairs_[notice.slot] = extent.device_rows();
   newest_generation = std::max(newest_generation, notice.generation);
   if (holds == nullptr) return absl::OkStatus();
   KVASIR_ASSIGN_OR_RETURN(UniqueFd fd, extent.OpenForPeer());
@@ -118,12 +120,13 @@ absl::Status FakeEngine::SendExtent(const shm::ExtentNotice& notice, const Exten
   return absl::OkStatus();
 }
 
-absl::StatusOr<uint32_t> FakeEngine::RegisterModel(const ModelDescription& model) {
-  KVASIR_ASSIGN_OR_RETURN(const ModelHandle handle, core_.RegisterModel(*session_, model));
+absl::StatusOr<uint32_t> FakeEngine::RegisterModel(const ModelDescription& model,
+                                                   const std::string& pool) {
+  KVASIR_ASSIGN_OR_RETURN(const ModelHandle handle, core_.RegisterModel(*session_, model, pool));
   const std::vector<shm::LayerRowBytes>& bytes = handle.model->row_bytes();
   const uint32_t layers = layers_ = handle.model->layers();
   const shm::GroupGeometry block = shm::MakeGroupGeometry(bytes, handle.model->slots_per_block());
-  std::byte* const base = extents_[handle.probe_extent.slot] + handle.probe_offset;
+  std::byte* const base = GroupAt(handle.probe_extent.slot, handle.probe_offset, block);
   for (uint32_t layer = 0; layer < layers; ++layer) {
     for (uint32_t slot = 0; slot < block.slots / 2; ++slot) {
       for (uint32_t b = 0; b < bytes[layer].k; ++b) {
@@ -134,6 +137,7 @@ absl::StatusOr<uint32_t> FakeEngine::RegisterModel(const ModelDescription& model
       }
     }
   }
+  PutGroup(handle.probe_extent.slot, handle.probe_offset, block);
   KVASIR_RETURN_IF_ERROR(core_.ProbeLayout(*session_, handle.model_id, 9, 10));
   return handle.model_id;
 }
@@ -179,13 +183,6 @@ uint64_t FakeEngine::Writable(Stream& stream, bool late) {
   return end > stream.rows ? end - stream.rows : 0;
 }
 
-std::byte* FakeEngine::BlockOf(const Stream& stream, uint32_t lane, uint64_t row) {
-  const shm::SeqBoard& seq = board(stream.slot);
-  const auto* dir = reinterpret_cast<const shm::RecentRef*>(d_.get() + seq.dir_off);
-  const shm::RecentRef& ref = dir[lane * seq.dir_cap + row / 16 % seq.dir_cap];
-  return extents_[ref.extent] + ref.group_off;
-}
-
 uint16_t FakeEngine::PrefixDigest(const Stream& stream, uint32_t id) const {
   uint64_t digest = 1469598103934665603U ^ weights;
   const auto add = [&](uint32_t token) { digest = (digest ^ token) * 1099511628211U; };
@@ -219,6 +216,8 @@ void FakeEngine::WriteRow(Stream& stream, uint32_t id, float mass) {
   for (uint32_t set = 0; set < block.trailer.mass_sets; ++set) {
     std::memcpy(base + block.mass_off + 4 * (set * uint64_t{16} + slot), &mass, 4);
   }
+  const shm::RecentRef& ref = RefOf(stream, 0, stream.rows);
+  PutGroup(ref.extent, ref.group_off, block);
   stream.ids.resize(stream.rows);
   stream.ids.push_back(id);
   ++stream.rows;
@@ -296,7 +295,7 @@ std::vector<uint64_t> FakeEngine::VisibleRows(const Stream& stream, uint64_t row
     const shm::GroupGeometry& geometry = runs[r].group_slots == 16 ? stream.block : stream.small;
     // A column for each layer (it has one head), or one for all.
     const uint32_t column = geometry.trailer.position_sets > 1 ? layer : 0;
-    const std::byte* const base = extents_[runs[r].extent] + runs[r].group_off;
+    const std::byte* const base = GroupAt(runs[r].extent, runs[r].group_off, geometry);
     for (uint32_t s = runs[r].first_slot; s < runs[r].first_slot + runs[r].rows; ++s) {
       const uint64_t at = 4 * (uint64_t{column} * geometry.slots + s);
       const uint64_t kept = LoadWord(base + geometry.pos_off + at);
@@ -353,7 +352,7 @@ std::map<uint64_t, std::string> FakeEngine::Seen(const Stream& stream, uint64_t 
     const shm::GroupGeometry& geometry = encoded                 ? stream.records->geometry
                                          : run.group_slots == 16 ? stream.block
                                                                  : stream.small;
-    const std::byte* const base = extents_[run.extent] + run.group_off;
+    const std::byte* const base = GroupAt(run.extent, run.group_off, geometry);
     const uint64_t position = std::min(
         static_cast<uint64_t>(static_cast<int64_t>(row) - run.query_offset), run.query_max);
     const uint32_t column = geometry.trailer.position_sets > 1 ? layer : 0;

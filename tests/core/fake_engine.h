@@ -1,5 +1,6 @@
 // FakeEngine: a session of a KvCore without sockets or threads. Its two segments are plain buffers,
-// and extents reach it as addresses; what it does with them is what an engine would do.
+// and extents reach it as addresses; what it does with them is what an engine would do. Rows in the
+// memory of a device it reads and writes by copies.
 #ifndef KVASIR_TESTS_CORE_FAKE_ENGINE_H_
 #define KVASIR_TESTS_CORE_FAKE_ENGINE_H_
 
@@ -55,7 +56,8 @@ class FakeEngine final : public ExtentSender {
 
   // Registers the model, writes the probe pattern and has it checked. Its layers are
   // SmallModel()'s.
-  absl::StatusOr<uint32_t> RegisterModel(const ModelDescription& model);
+  absl::StatusOr<uint32_t> RegisterModel(const ModelDescription& model,
+                                         const std::string& pool = "");
   absl::StatusOr<uint32_t> RegisterModel(uint32_t layers) {
     return RegisterModel(SmallModel(layers));
   }
@@ -139,7 +141,15 @@ class FakeEngine final : public ExtentSender {
     return board(stream.slot).v[stream.adopted & 1];
   }
   Stream StreamOf(const Sequence& sequence);
-  std::byte* BlockOf(const Stream& stream, uint32_t lane, uint64_t row);
+  // A group as it lies in host memory; of a pair a copy of both halves, as they are now.
+  std::byte* GroupAt(uint32_t extent, uint64_t offset, const shm::GroupGeometry& geometry);
+  // What was written to what GroupAt() gave goes to where it belongs.
+  void PutGroup(uint32_t extent, uint64_t offset, const shm::GroupGeometry& geometry);
+  const shm::RecentRef& RefOf(const Stream& stream, uint32_t lane, uint64_t row);
+  std::byte* BlockOf(const Stream& stream, uint32_t lane, uint64_t row) {
+    const shm::RecentRef& ref = RefOf(stream, lane, row);
+    return GroupAt(ref.extent, ref.group_off, stream.recent);
+  }
   // Adds the rows of a run of records that the query sees.
   void AddRecordRows(const Stream& stream, const shm::LaneSpan& span, const shm::RunEntry& run,
                      uint64_t query, uint32_t layer, std::vector<uint64_t>& rows);
@@ -149,7 +159,9 @@ class FakeEngine final : public ExtentSender {
   const Buffer d_, e_;
   Session* session_ = nullptr;
   uint32_t session_id_ = 0;
-  std::vector<std::byte*> extents_;  // by slot
+  std::vector<std::byte*> extents_;              // by slot
+  std::map<uint32_t, const DeviceRows*> pairs_;  // likewise, of those that are on a device
+  std::map<std::pair<uint32_t, uint64_t>, std::vector<std::byte>> copies_;  // by extent and offset
   uint32_t layers_ = 0;
 };
 

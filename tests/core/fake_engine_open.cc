@@ -1,6 +1,11 @@
-// FakeEngine: the ways to open a stream, and what is asked under a share.
+// FakeEngine: the ways to open a stream, what is asked under a share, and memory of devices.
+#include <algorithm>
+#include <cstring>
 #include <utility>
 
+#include <gtest/gtest.h>
+
+#include "allocator/device_memory.h"
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "daemon/core/tenant_verbs.h"
@@ -56,6 +61,38 @@ absl::StatusOr<FakeEngine::Stream> FakeEngine::Attach(OpenRequest request, const
   stream.rows = sequence->rows();
   stream.ids.assign(keys.tokens.begin(), keys.tokens.begin() + static_cast<ptrdiff_t>(stream.rows));
   return stream;
+}
+
+const shm::RecentRef& FakeEngine::RefOf(const Stream& stream, uint32_t lane, uint64_t row) {
+  const shm::SeqBoard& seq = board(stream.slot);
+  const auto* dir = reinterpret_cast<const shm::RecentRef*>(d_.get() + seq.dir_off);
+  return dir[lane * seq.dir_cap + row / 16 % seq.dir_cap];
+}
+
+std::byte* FakeEngine::GroupAt(uint32_t extent, uint64_t offset,
+                               const shm::GroupGeometry& geometry) {
+  const auto found = pairs_.find(extent);
+  if (found == pairs_.end()) return extents_[extent] + offset;
+  const DeviceRows& rows = *found->second;
+  std::vector<std::byte>& copy = copies_[{extent, offset}];
+  copy.resize(geometry.bytes);
+  const std::span<std::byte> planes = std::span(copy).first(geometry.pos_off);
+  EXPECT_TRUE(rows.device->Read(rows.memory->address() + offset, planes).ok());
+  std::memcpy(copy.data() + geometry.pos_off,
+              extents_[extent] + offset / rows.group_bytes * rows.trailer_bytes,
+              rows.trailer_bytes);
+  return copy.data();
+}
+
+void FakeEngine::PutGroup(uint32_t extent, uint64_t offset, const shm::GroupGeometry& geometry) {
+  const auto found = pairs_.find(extent);
+  if (found == pairs_.end()) return;
+  const DeviceRows& rows = *found->second;
+  const std::vector<std::byte>& copy = copies_.at({extent, offset});
+  const std::span<const std::byte> planes = std::span(copy).first(geometry.pos_off);
+  EXPECT_TRUE(rows.device->Write(planes, rows.memory->address() + offset).ok());
+  std::memcpy(extents_[extent] + offset / rows.group_bytes * rows.trailer_bytes,
+              copy.data() + geometry.pos_off, rows.trailer_bytes);
 }
 
 RetrieveAnswer FakeEngine::Retrieve(const Stream& stream, uint32_t layer, uint64_t mass_blocks,

@@ -192,17 +192,88 @@ TEST_F(DeviceRowsTest, WhatADeviceCannotDoIsRefusedByName) {
     EXPECT_THAT(MessageOf(status), HasSubstr(text)) << retention;
     EXPECT_THAT(MessageOf(status), HasSubstr("device=gpu0")) << retention;
   }
-  OpenOptions shared;
-  shared.model = *model;
-  shared.retention = "full";
-  shared.prefix.emplace();
-  shared.prefix->tokens.assign(32, 3);
-  EXPECT_EQ(session->OpenSequence(shared).status().code(), absl::StatusCode::kFailedPrecondition);
-  absl::StatusOr<Sequence> sequence = session->OpenSequence({*model, "full", 0, ""});
+}
+
+// Saved by one session and published by it; another goes on from both and sees the same bytes.
+TEST_F(DeviceRowsTest, AnotherSessionGoesOnFromWhatOneHasWritten) {
+  std::vector<uint32_t> ids(300);
+  std::mt19937_64 random(7);
+  for (uint32_t& id : ids) id = static_cast<uint32_t>(random() % 8);
+  constexpr uint64_t kRows = 150;
+  for (const char* retention : {"full", "streamingllm:start_size=4,recent_size=37"}) {
+    SCOPED_TRACE(retention);
+    const std::unique_ptr<Session> session = ConnectWith(device_.get());
+    const absl::StatusOr<ModelHandle> model = session->RegisterModel(DeviceSpec());
+    ASSERT_TRUE(model.ok()) << MessageOf(model.status());
+    OpenOptions options;
+    options.model = *model;
+    options.retention = retention;
+    options.prefix.emplace();
+    options.prefix->tokens = ids;
+    options.prefix->rows_max = kRows;
+    absl::StatusOr<Sequence> first = session->OpenSequence(options);
+    ASSERT_TRUE(first.ok()) << MessageOf(first.status());
+    ASSERT_EQ(first->rows(), 0U);
+    Seen seen;
+    Extend(*first, ids, kRows, true, 16, &seen);
+    const absl::StatusOr<Sequence::Published> published = first->PublishPrefix();
+    ASSERT_TRUE(published.ok()) << MessageOf(published.status());
+    const absl::StatusOr<Snapshot> saved = first->Save();
+    ASSERT_TRUE(saved.ok()) << MessageOf(saved.status());
+    Extend(*first, ids, ids.size(), true, 16, &seen);
+
+    const std::unique_ptr<Session> other = ConnectWith(device_.get());
+    const absl::StatusOr<ModelHandle> same = other->RegisterModel(DeviceSpec());
+    ASSERT_TRUE(same.ok()) << MessageOf(same.status());
+    options.model = *same;
+    absl::StatusOr<Sequence> attached = other->OpenSequence(options);
+    ASSERT_TRUE(attached.ok()) << MessageOf(attached.status());
+    EXPECT_EQ(attached->rows(), retention == std::string("full") ? 144U : kRows);
+    OpenOptions from;
+    from.model = *same;
+    from.snapshot = saved->id;
+    absl::StatusOr<Sequence> resumed = other->OpenSequence(from);
+    ASSERT_TRUE(resumed.ok()) << MessageOf(resumed.status());
+    ASSERT_EQ(resumed->rows(), kRows);
+    for (Sequence* const one : {&*attached, &*resumed}) {
+      const uint64_t begin = one->rows();
+      Seen again;
+      Extend(*one, ids, ids.size(), true, 16, &again);
+      ASSERT_FALSE(HasFatalFailure());
+      again.erase(again.begin(), again.begin() + static_cast<ptrdiff_t>(begin));
+      EXPECT_EQ(again, Seen(seen.begin() + static_cast<ptrdiff_t>(begin), seen.end()));
+    }
+    EXPECT_TRUE(other->DropSnapshot(saved->id).ok());
+  }
+  EXPECT_GT(server_->Snapshot().tenants.at(0).prefixes, 0U);
+  SharedCore& shared = server_->shared_for_test();
+  MutexLock lock(shared.mutex);
+  EXPECT_GT(*shared.core.DropPrefixes(""), 0U);
+}
+
+TEST_F(DeviceRowsTest, ASequenceWhoseRowsDidNotComeBackIsNotOpened) {
+  if (!OnHost()) GTEST_SKIP() << "faults are made on host memory alone";
+  const std::unique_ptr<Session> session = ConnectWith(device_.get());
+  const absl::StatusOr<ModelHandle> model = session->RegisterModel(DeviceSpec());
+  ASSERT_TRUE(model.ok()) << MessageOf(model.status());
+  absl::StatusOr<Sequence> sequence = session->OpenSequence({*model, "window:size=40", 0, ""});
   ASSERT_TRUE(sequence.ok()) << MessageOf(sequence.status());
+  Seen seen;
+  Extend(*sequence, std::vector<uint32_t>(50, 3), 50, true, 16, &seen);
+  auto& faulty = dynamic_cast<device::HostDevice&>(server_->device_for_test(0).device());
+  faulty.FailCopiesForTest(0, 1);
+  EXPECT_EQ(sequence->Save().status().code(), absl::StatusCode::kInternal);
   const absl::StatusOr<Snapshot> saved = sequence->Save();
-  EXPECT_EQ(saved.status().code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(MessageOf(saved.status()), HasSubstr("device=gpu0"));
+  ASSERT_TRUE(saved.ok()) << MessageOf(saved.status());
+  OpenOptions from;
+  from.model = *model;
+  from.snapshot = saved->id;
+  faulty.FailCopiesForTest(0, 1);
+  const absl::Status failed = session->OpenSequence(from).status();
+  EXPECT_EQ(failed.code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(MessageOf(failed), HasSubstr("as a test asked for"));
+  EXPECT_TRUE(session->OpenSequence(from).ok());
+  EXPECT_TRUE(session->DropSnapshot(saved->id).ok());
 }
 
 TEST_F(DeviceRowsTest, APoolThatIsNotThereIsRefused) {

@@ -66,8 +66,9 @@ TEST_P(SavedTier, IsGoneOnFromByteForByteAtAnyRow) {
     ASSERT_FALSE(HasFatalFailure());
     Drain();
     EXPECT_EQ(core_->DrainStateOf("a").stored, 1U);
-    ASSERT_TRUE(snapshots().DropLeastRecentlyUsed());
-    ASSERT_FALSE(snapshots().DropLeastRecentlyUsed());  // nothing of it is in memory any more
+    ASSERT_TRUE(snapshots().DropLeastRecentlyUsed(nullptr));
+    ASSERT_FALSE(
+        snapshots().DropLeastRecentlyUsed(nullptr));  // nothing of it is in memory any more
     ExpectConserved();
     EXPECT_EQ(core_->SnapshotReports().at(0).held_bytes, 0U);
     absl::StatusOr<FakeEngine::Stream> stream = Reopen(engine, model, 7, tokens);
@@ -104,7 +105,7 @@ TEST_P(SavedTierTest, AnEarlierRowCanBeGoneOnFrom) {
   const std::vector<uint32_t> tokens = Tokens(203, 3);
   SaveOne(engine, model, GetParam(), tokens, 7);
   Drain();
-  ASSERT_TRUE(snapshots().DropLeastRecentlyUsed());
+  ASSERT_TRUE(snapshots().DropLeastRecentlyUsed(nullptr));
   absl::StatusOr<FakeEngine::Stream> stream = Reopen(engine, model, 7, tokens);
   ASSERT_TRUE(stream.ok()) << MessageOf(stream.status());
   EXPECT_EQ(snapshots().entries().begin()->second.snapshot->first_rows, 0U);
@@ -116,7 +117,7 @@ TEST_P(SavedTierTest, WhoDoesNotWaitIsToldToTryAgain) {
   FakeEngine& engine = Connect(&model);
   SaveOne(engine, model, GetParam(), Tokens(203, 3), 7);
   Drain();
-  ASSERT_TRUE(snapshots().DropLeastRecentlyUsed());
+  ASSERT_TRUE(snapshots().DropLeastRecentlyUsed(nullptr));
   engine.waits_for_tiers = false;
   EXPECT_EQ(Reopen(engine, model, 7, Tokens(203, 3)).status().code(),
             absl::StatusCode::kUnavailable);
@@ -129,7 +130,7 @@ TEST_P(SavedTierTest, OneThatIsDroppedOnItsWayUpIsUnknown) {
   FakeEngine& engine = Connect(&model);
   SaveOne(engine, model, GetParam(), Tokens(203, 3), 7);
   Drain();
-  ASSERT_TRUE(snapshots().DropLeastRecentlyUsed());
+  ASSERT_TRUE(snapshots().DropLeastRecentlyUsed(nullptr));
   engine.run_tiers = [&] {
     EXPECT_TRUE(core_->DropSnapshot(engine.session(), IdOf(7)).ok());
     RunTiers();

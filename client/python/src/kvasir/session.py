@@ -46,7 +46,7 @@ class PrefixForm(typing.NamedTuple):
     quality: Quality
     rows: int
     is_public: bool
-    place: str  # "memory", "disk" or "remote"
+    place: str  # "memory", a device's pool, "disk" or "remote"
     condensed_from: str  # form that the daemon has brought into `retention`; "": none
 
 
