@@ -15,7 +15,6 @@
 #include <string>
 #include <thread>
 
-#include <absl/synchronization/mutex.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/server_builder.h>
 
@@ -112,7 +111,6 @@ absl::Status GrpcExchange::Call() {
 
 absl::Status EmptyGrpcExchange::Serve(const std::string& path) {
   (void)::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);  // as kvasird
   EmptyService service;
   grpc::ServerBuilder builder;
   builder.AddListeningPort("unix:" + path, grpc::InsecureServerCredentials());

@@ -6,7 +6,6 @@
 #include <iostream>
 #include <string>
 
-#include <absl/synchronization/mutex.h>
 #include <google/protobuf/stubs/logging.h>
 
 #include "base/error.h"
@@ -71,8 +70,6 @@ int Run(const Config& config, const std::string& path) {
   ::sigaddset(&signals, SIGHUP);
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // before any thread starts
   ::signal(SIGPIPE, SIG_IGN);
-  // gRPC's locks are absl's, and Debian builds that to look for cycles at each of them.
-  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   SetThreadSlice(ThreadSlice::kShort);  // before any thread starts: calls are short, and waited for
   absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(config, TakeInherited());
   if (!server.ok()) {
