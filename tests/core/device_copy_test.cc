@@ -54,9 +54,10 @@ class DeviceCopyTest : public ::testing::Test {
     auto opened = device::HostDevice::Create(options);
     device_ = opened->get();
     memory_ = *DeviceMemory::Create(*std::move(opened), {"gpu0", 8 * kMiB, kMiB, kMiB});
-    tenant_ = std::make_unique<TenantDevice>(0, DeviceBudget{"gpu0", 0, 8 * kMiB, 1}, *memory_,
-                                             shares_, account_);
-    shares_.Add(tenant_->account);
+    on_device_ = std::make_unique<DeviceAccount>(0, DeviceBudget{"gpu0", 0, 8 * kMiB, 1}, *memory_,
+                                                 shares_, account_);
+    kept_ = std::make_unique<DeviceAllocators>(ExtentUse::kKept, *on_device_);
+    shares_.Add(*on_device_);
   }
 
   // A group in either memory, of the same bytes where `values` are given.
@@ -65,7 +66,7 @@ class DeviceCopyTest : public ::testing::Test {
   };
   Both Make(const shm::GroupGeometry& geometry, GroupAllocator& host,
             const std::vector<std::byte>& values) {
-    GroupAllocator& device = tenant_->kept.For(geometry);
+    GroupAllocator& device = kept_->For(geometry);
     Both both{std::make_shared<KeptGroup>(*host.Allocate(), geometry, host),
               std::make_shared<KeptGroup>(*device.Allocate(), geometry, device)};
     if (!values.empty()) {
@@ -98,7 +99,8 @@ class DeviceCopyTest : public ::testing::Test {
   device::HostDevice* device_ = nullptr;
   Instant now_ = Instant() + std::chrono::milliseconds(1);
   DeviceShares shares_{8 * kMiB, now_};
-  std::unique_ptr<TenantDevice> tenant_;
+  std::unique_ptr<DeviceAccount> on_device_;
+  std::unique_ptr<DeviceAllocators> kept_;
 };
 
 TEST_F(DeviceCopyTest, MakesTheBytesOfHostMemory) {
