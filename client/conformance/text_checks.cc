@@ -42,7 +42,6 @@ absl::StatusOr<std::string> CheckPrefix(Stand& stand) {
   KVASIR_RETURN_IF_ERROR(stand.StartDaemon());
   KVASIR_ASSIGN_OR_RETURN(const std::unique_ptr<TestedEngine> first, stand.NewEngine());
   if (!stand.Offers("prefix")) return NotOffered("prefix");
-  if (stand.OnDevice()) return NotOnADevice("prefixes");
   const uint32_t slots = stand.facts().slots_per_block;
   const Ids prompt = stand.MakeIds(3 * slots + 6, 23);
   const std::span<const uint32_t> all(prompt);
@@ -87,7 +86,6 @@ absl::StatusOr<std::string> CheckSnapshot(Stand& stand) {
   KVASIR_RETURN_IF_ERROR(stand.StartDaemon());
   KVASIR_ASSIGN_OR_RETURN(const std::unique_ptr<TestedEngine> first, stand.NewEngine());
   if (!stand.Offers("snapshot")) return NotOffered("snapshot");
-  if (stand.OnDevice()) return NotOnADevice("snapshots");
   const uint32_t slots = stand.facts().slots_per_block;
   const Ids ids = stand.MakeIds(2 * slots + 9, 24);
   const std::span<const uint32_t> all(ids);

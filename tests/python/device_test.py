@@ -61,6 +61,23 @@ class DeviceTest(DaemonTest):
         stats = self.there.stats()
         self.assertEqual(stats.tenant, "test")
 
+    def test_a_prefix_stays_on_the_device(self):
+        prompt = kvasir.Prompt(tokens_of(65))
+        with self.there.open(self.register(self.there, pool="gpu0"), "full", prompt=prompt) as first:
+            first.append(tokens_of(64), write_rows)
+            first.publish_prefix()
+        with kvasir.Device("host-gpu0") as device, \
+                self.daemon.connect(devices=[device]) as session, \
+                session.open(self.register(session, pool="gpu0"), "full", prompt=prompt) as second:
+            self.assertEqual(second.rows, 64)
+            step = second.begin()
+            write_rows(step)
+            for layer, view in enumerate(step):
+                self.assertEqual(self.check_rows(view, layer, 64), list(range(65)))
+            self.assertFalse(step[0].kept[0].k.writable)
+        with self.there.open(self.register(self.there), "full", prompt=prompt) as in_host_memory:
+            self.assertEqual(in_host_memory.rows, 0)
+
     def test_rows_are_taken_in_parts_and_written_whole(self):
         model = self.register(self.there, pool="gpu0")
         with self.there.open(model, STREAMING) as sequence:
@@ -158,8 +175,6 @@ class DeviceTest(DaemonTest):
         for retention in ("h2o", "full+int8"):
             with self.subTest(retention), self.assertRaises(kvasir.KvasirError):
                 self.there.open(model, retention)
-        with self.assertRaisesRegex(kvasir.FailedPreconditionError, "pool=gpu0"):
-            self.there.open(model, "full", prompt=kvasir.Prompt(tokens_of(32)))
 
     def test_layers_are_all_on_the_device(self):
         model = self.register(self.there, pool="gpu0")
