@@ -145,7 +145,8 @@ TEST(ConformanceTest, AFailureNamesTheSectionOfTheGuide) {
 }
 
 TEST(ConformanceTest, WhatIsNoEngineIsSaidSo) {
-  const Outcome outcome = RunConformance({"--engine", "read line; echo no", "--only", "hello"});
+  const Outcome outcome =
+      RunConformance({"--engine", "sh -c 'read line; echo no'", "--only", "hello"});
   EXPECT_EQ(outcome.status, 1);
   EXPECT_THAT(outcome.lines, Contains(HasSubstr("not a JSON object")));
   const Outcome missing = RunConformance({"--engine", "/nowhere/engine", "--only", "hello"});
