@@ -2,24 +2,23 @@
 #ifndef KVASIR_BENCH_WATCHED_PROCESS_H_
 #define KVASIR_BENCH_WATCHED_PROCESS_H_
 
-#include <unistd.h>
+#include <sys/types.h>
 
 #include <fstream>
-#include <iterator>
 #include <string>
-#include <vector>
 
 #include "base/bytes.h"
 
 #include <dirent.h>
 #include <fmt/format.h>
+#include <time.h>
 
 namespace kvasir::bench {
 
 // Immutable. What cannot be read is 0.
 class WatchedProcess {
  public:
-  explicit WatchedProcess(int pid) : proc_(fmt::format("/proc/{}/", pid)) {}
+  explicit WatchedProcess(pid_t pid) : pid_(pid), proc_(fmt::format("/proc/{}/", pid)) {}
 
   // Memory that is no other's: without segments and extents.
   double PrivateBytes() const {
@@ -37,24 +36,16 @@ class WatchedProcess {
     ::closedir(folder);
     return count;
   }
+  // By the scheduler's books: /proc has it in ticks, too coarse for who is nearly idle.
   double ProcessorSeconds() const {
-    std::ifstream stat(proc_ + "stat");
-    std::string text((std::istreambuf_iterator<char>(stat)), std::istreambuf_iterator<char>());
-    text.erase(0, text.rfind(')') + 2);
-    std::vector<std::string> fields(1);
-    for (const char c : text) {
-      if (c == ' ') {
-        fields.emplace_back();
-      } else {
-        fields.back() += c;
-      }
-    }
-    // utime and stime, the 14th and 15th field of all; the state, the third, is fields[0].
-    return (std::stod(fields.at(11)) + std::stod(fields.at(12))) /
-           static_cast<double>(::sysconf(_SC_CLK_TCK));
+    clockid_t clock = 0;
+    timespec time{};
+    if (::clock_getcpuclockid(pid_, &clock) != 0 || ::clock_gettime(clock, &time) != 0) return 0;
+    return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
   }
 
  private:
+  const pid_t pid_;
   const std::string proc_;
 };
 
