@@ -112,7 +112,20 @@ absl::Status Extent::TakeBack() {
   } else if (::ftruncate(fd_.get(), 0) != 0) {
     return ErrnoStatus(errno, "ftruncate");
   }
+  {
+    MutexLock lock(registering_);
+    registrations_.clear();
+  }
   map_ = MappedRegion();
+  return absl::OkStatus();
+}
+
+absl::Status Extent::RegisterWith(device::Device& device) {
+  MutexLock lock(registering_);
+  std::unique_ptr<device::HostRegistration>& registration = registrations_[&device];
+  if (registration != nullptr) return absl::OkStatus();
+  KVASIR_ASSIGN_OR_RETURN(registration,
+                          device.RegisterHost(map_.data(), map_.bytes(), /*read_only=*/frozen_));
   return absl::OkStatus();
 }
 

@@ -3,13 +3,14 @@
 // It belongs to one owner for its whole life and is destroyed after it: memory that one tenant has
 // seen is never handed to another. It can be taken from whoever holds it (TakeBack), but where a
 // peer with rights over files has it (SealSize). It may outlive the process that made it: then it
-// is frozen, and nobody can ever write it again. Not thread-safe; immutable after Seal() but for
-// the bytes themselves.
+// is frozen, and nobody can ever write it again. Not thread-safe but for RegisterWith(); immutable
+// after Seal() but for the bytes themselves.
 #ifndef KVASIR_ALLOCATOR_EXTENT_H_
 #define KVASIR_ALLOCATOR_EXTENT_H_
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <utility>
 
@@ -17,6 +18,7 @@
 #include <absl/status/statusor.h>
 
 #include "base/mapped_region.h"
+#include "base/mutex.h"
 #include "base/posix.h"
 #include "device/device.h"
 
@@ -93,6 +95,11 @@ class Extent {
   // False: it could not be done, and faults do it later.
   bool TouchFrozen(bool lock);
 
+  // Has the device reach the bytes for copies, as long as they are mapped here; once for each
+  // device, which outlives the extent. Of a frozen one they are read alone. Thread-safe. Errors:
+  // the device's. Cost: the first time some 100 us a MiB.
+  absl::Status RegisterWith(device::Device& device);
+
   // Makes a pair of it, or takes it apart. REQUIRES: as many groups fit in either half.
   void AttachRows(DeviceRows rows) { rows_ = std::move(rows); }
   DeviceRows DetachRows() { return std::exchange(rows_, {}); }
@@ -122,6 +129,10 @@ class Extent {
   uint64_t id_;
   UniqueFd fd_;
   MappedRegion map_;
+  Mutex registering_;  // a leaf, held over a registration
+  // Before the mapping goes.
+  std::map<device::Device*, std::unique_ptr<device::HostRegistration>> registrations_
+      ABSL_GUARDED_BY(registering_);
   DeviceRows rows_;
   ExtentUse use_ = ExtentUse::kRecent;
   bool frozen_ = false;

@@ -102,6 +102,21 @@ inline constexpr Metric<TenantDeviceSnapshot> kTenantDeviceMetrics[] = {
     {"kvasir_tenant_device_limit_bytes", MetricKind::kGauge,
      "Most bytes of the device's extents that it may own.",
      [](const TenantDeviceSnapshot& d) { return static_cast<double>(d.limit_bytes); }},
+    {"kvasir_tenant_device_offload_stores_total", MetricKind::kCounter,
+     "Cached prefixes and saved sequences that went from the device to host memory.",
+     [](const TenantDeviceSnapshot& d) { return static_cast<double>(d.offloads.stores); }},
+    {"kvasir_tenant_device_offload_stored_bytes_total", MetricKind::kCounter,
+     "Bytes that were copied for that.",
+     [](const TenantDeviceSnapshot& d) { return static_cast<double>(d.offloads.stored_bytes); }},
+    {"kvasir_tenant_device_offload_loads_total", MetricKind::kCounter,
+     "Cached prefixes and saved sequences that came from host memory to the device.",
+     [](const TenantDeviceSnapshot& d) { return static_cast<double>(d.offloads.loads); }},
+    {"kvasir_tenant_device_offload_loaded_bytes_total", MetricKind::kCounter,
+     "Bytes that were copied for that.",
+     [](const TenantDeviceSnapshot& d) { return static_cast<double>(d.offloads.loaded_bytes); }},
+    {"kvasir_tenant_device_offload_failures_total", MetricKind::kCounter,
+     "Moves between the device and host memory that had no room or were not copied.",
+     [](const TenantDeviceSnapshot& d) { return static_cast<double>(d.offloads.failures); }},
 };
 
 // A gauge with labels tenant="name" and times="0.125" to "8".

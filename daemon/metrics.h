@@ -17,6 +17,7 @@
 #include <absl/status/statusor.h>
 
 #include "daemon/core/budget.h"
+#include "daemon/core/offload_counters.h"
 
 #include <prometheus/metric_family.h>
 
@@ -30,6 +31,7 @@ struct TenantDeviceSnapshot {
   uint64_t waste_bytes = 0;  // of charged_bytes, what rounding to the granularity takes
   uint64_t own_bytes = 0;
   uint64_t limit_bytes = 0;
+  core::OffloadCounters offloads = {};
 };
 
 struct DevicePoolSnapshot {

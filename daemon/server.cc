@@ -232,6 +232,7 @@ absl::Status Server::StartThreads() {
     shared_->core.set_memory_wanted(shared_->wake_data_server);
   }
   workers_ = std::make_unique<Workers>(*shared_, *pool_, config_.server.worker_threads);
+  KVASIR_ASSIGN_OR_RETURN(offload_workers_, OffloadWorkers::Start(*shared_, devices_));
   tier_workers_ = std::make_unique<TierWorkers>(
       *shared_, std::move(tiers_),
       TierWorkers::Options{secret_, std::chrono::milliseconds(config_.tier.redis_refresh_ms)});
@@ -355,6 +356,7 @@ Server::~Server() {
   if (workers_) workers_->Stop();
   data_server_.reset();
   rings_.reset();
+  if (offload_workers_) offload_workers_->Stop();
   if (tier_workers_) {
     tier_workers_->Stop(std::chrono::milliseconds(config_.tier.stop_drain_ms));
   }

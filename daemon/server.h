@@ -29,6 +29,7 @@
 #include "daemon/learned_files.h"
 #include "daemon/memory_pressure.h"
 #include "daemon/metrics.h"
+#include "daemon/offload/offload_workers.h"
 #include "daemon/pool_size.h"
 #include "daemon/shared_core.h"
 #include "daemon/shm/data_server.h"
@@ -86,8 +87,8 @@ class Server {
   std::vector<TierPlace> tiers_;  // until their workers have them
   TakenOver taken_;               // until the core and the worker have it
   ChainHasher::Secret secret_{};
-  std::unique_ptr<HostPool> pool_;
   std::vector<std::unique_ptr<DeviceMemory>> devices_;  // by `gpus` of the configuration
+  std::unique_ptr<HostPool> pool_;                      // whose extents they may have registered
   std::unique_ptr<SharedCore> shared_;
   std::unique_ptr<LearnedFiles> learned_;
   AuditLog audit_;  // before all who write to it
@@ -98,6 +99,7 @@ class Server {
   std::unique_ptr<CallExecutor> calls_;
   std::unique_ptr<CallBound> call_bound_;
   std::unique_ptr<Workers> workers_;
+  std::unique_ptr<OffloadWorkers> offload_workers_;
   std::unique_ptr<TierWorkers> tier_workers_;
   std::unique_ptr<HandoverWorker> handover_;  // null: nothing is handed over
   std::unique_ptr<PoolSize> pool_size_;

@@ -111,7 +111,8 @@ StatsSnapshot Server::Snapshot() {
     added.models = tenant.models;
     for (const core::DeviceReport& device : tenant.devices) {
       added.devices.push_back({device.pool, device.held_bytes, device.charged_bytes,
-                               device.waste_bytes, device.own_bytes, device.budget.limit_bytes});
+                               device.waste_bytes, device.own_bytes, device.budget.limit_bytes,
+                               device.offloads});
     }
     added.foretold = tenant.foretold;
     added.foretold_tau = tenant.foretold_tau;

@@ -32,12 +32,16 @@ std::string RenderDevicePools(const v1::GetStatsResponse& stats) {
                  {"HELD", kRight},
                  {"CHARGED", kRight},
                  {"WASTE", kRight},
-                 {"OWN", kRight}});
+                 {"OWN", kRight},
+                 {"OFFLOADED", kRight},
+                 {"LOADED", kRight}});
   for (const v1::TenantStats& tenant : stats.tenants()) {
     for (const v1::TenantDeviceStats& device : tenant.devices()) {
       tenants.AddRow({EscapeForTerminal(tenant.tenant()), EscapeForTerminal(device.pool()),
                       HumanBytes(device.held_bytes()), HumanBytes(device.charged_bytes()),
-                      HumanBytes(device.waste_bytes()), HumanBytes(device.own_bytes())});
+                      HumanBytes(device.waste_bytes()), HumanBytes(device.own_bytes()),
+                      HumanBytes(device.offload_stored_bytes()),
+                      HumanBytes(device.offload_loaded_bytes())});
     }
   }
   std::string text;

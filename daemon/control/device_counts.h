@@ -28,6 +28,11 @@ inline void FillDevice(const TenantDeviceSnapshot& device, v1::TenantDeviceStats
   out->set_charged_bytes(device.charged_bytes);
   out->set_waste_bytes(device.waste_bytes);
   out->set_own_bytes(device.own_bytes);
+  out->set_offload_stores(device.offloads.stores);
+  out->set_offload_stored_bytes(device.offloads.stored_bytes);
+  out->set_offload_loads(device.offloads.loads);
+  out->set_offload_loaded_bytes(device.offloads.loaded_bytes);
+  out->set_offload_failures(device.offloads.failures);
 }
 
 }  // namespace kvasir

@@ -63,6 +63,9 @@ class KeptGroup {
   // Of its bytes, once somebody has read them all; and of an adopted group what the process before
   // said of it, until that is verified. Set under the core's lock.
   std::optional<GroupDigest> digest, promised;
+  // The same rows in other memory, a device's or the host's, as long as something names them there.
+  // Set under the core's lock.
+  std::weak_ptr<KeptGroup> twin;
 
  private:
   const Group group_;

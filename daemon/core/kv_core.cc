@@ -118,6 +118,11 @@ void KvCore::AddDevices(Tenant& tenant, const PrefixCache::Options& prefixes) {
   }
 }
 
+bool KvCore::HasEnded(uint32_t session_id) const {
+  const auto found = sessions_.find(session_id);
+  return found == sessions_.end() || found->second->ended;
+}
+
 KvCore::~KvCore() {
   while (!sessions_.empty()) {  // with it go the jobs that nobody has taken
     const uint32_t id = sessions_.begin()->first;
@@ -129,6 +134,7 @@ KvCore::~KvCore() {
   condensings_.clear();
   tiers_.clear();
   moving_.clear();
+  offloads_.Clear();
   verifications_.clear();
   handing_over_.clear();
   // Before any tenant goes: they may name groups of public ones.

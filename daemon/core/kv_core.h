@@ -22,6 +22,7 @@
 #include "daemon/core/job_queue.h"
 #include "daemon/core/kv_core_types.h"
 #include "daemon/core/lending.h"
+#include "daemon/core/offloads.h"
 #include "daemon/core/prefix_lease.h"
 #include "daemon/core/sequence_place.h"
 #include "daemon/core/tenant_rules.h"
@@ -52,13 +53,9 @@ class KvCore {
   // No job of the session is out any more.
   bool IsGone(uint32_t session_id) const { return !sessions_.contains(session_id); }
   // EndSession() was called, here or because of a violation.
-  bool HasEnded(uint32_t session_id) const {
-    const auto found = sessions_.find(session_id);
-    return found == sessions_.end() || found->second->ended;
-  }
+  bool HasEnded(uint32_t session_id) const;
 
-  // Errors: kUnauthenticated.
-  absl::StatusOr<Session*> FindSession(const SessionToken& token);
+  absl::StatusOr<Session*> FindSession(const SessionToken& token);  // or kUnauthenticated
   // Its rows will lie in the memory of the device `pool`; "": in host memory. Errors: kNotFound.
   absl::StatusOr<ModelHandle> RegisterModel(Session& session, ModelDescription description,
                                             const std::string& pool = "");
@@ -94,12 +91,11 @@ class KvCore {
   // Errors: kNotFound for a model that is unknown, kInvalidArgument for a salt that is too long.
   absl::StatusOr<PrefixScopes> ScopesOf(Session& session, uint32_t model_id,
                                         const std::string& salt) const;
-  // Every form of the prefix that is cached, in memory or in a tier, the longest first, then the
-  // best, then what is nearest. No side effect. Errors: kNotFound.
+  // Every form of the prefix that is cached, the longest first, then the best, then what is
+  // nearest: the model's memory, other memory, tiers. No side effect. Errors: kNotFound.
   absl::StatusOr<std::vector<PrefixMatchOf>> MatchPrefix(Session& session, uint32_t model_id,
                                                          const PrefixKeys& keys) const;
-  // The longest form of the prefix that lies in a tier begins to come up, where it is longer than
-  // what is in memory. Errors: kNotFound.
+  // The longest form of the prefix begins to come to the model's memory. Errors: kNotFound.
   absl::Status PrefetchPrefix(Session& session, uint32_t model_id, const PrefixKeys& keys);
   // Offers the rows so far to the tenant's later sequences. Errors: kFailedPrecondition (the
   // sequence has no prefix, fewer rows than a chunk, or SaveSequence()'s), kResourceExhausted.
@@ -145,7 +141,11 @@ class KvCore {
   // may be forgotten, then what should go down: tenants in turn, a prefix each.
   std::unique_ptr<TierJob> TakeTierJob(size_t tier, TierLane lane);
   void FinishTierJob(std::unique_ptr<TierJob> job);
-  // There may be work for tiers that was not there before; asked once.
+  // Likewise for a thread of a device (offloads.h).
+  std::unique_ptr<OffloadJob> TakeOffloadJob(const DeviceMemory& device,
+                                             device::CopyDirection direction);
+  void FinishOffloadJob(std::unique_ptr<OffloadJob> job);
+  // There may be work for tiers or devices that was not there before; asked once.
   bool TakeTierHint() { return std::exchange(tier_hint_, false); }
   // Takes over what a process before has left in memory. Its prefixes are found at once, and used
   // once their bytes are verified. Called before anything else.
@@ -239,8 +239,7 @@ class KvCore {
   absl::StatusOr<PolicyLanes> LanesOf(const Tenant& tenant, const Model& model,
                                       const std::shared_ptr<const ModelProfile>& profile,
                                       const SnapshotFacts& facts) const;
-  // The scopes in which a session of `own` may find prefixes of the model. Errors:
-  // kInvalidArgument for a salt that is too long.
+  // Where a session of `own` may find prefixes of the model. Errors: kInvalidArgument (the salt).
   absl::Status AddScopes(Tenant& own, const Model& model, const std::string& salt,
                          PrefixScopes* scopes) const;
   // The snapshot that the request asks for, which fits its model; null: it asks for none, or waits
@@ -261,6 +260,9 @@ class KvCore {
   // cannot go on from it.
   absl::Status CheckAttachable(const Session& session, const Model& model, const Snapshot& snapshot,
                                bool reads_records) const;
+  static absl::Status CheckFits(const Session& session, const Snapshot& snapshot,
+                                bool reads_records);
+  class Moves;  // between devices and host memory (kv_core_moves.h)
   std::vector<PrefixMatchOf> MatchForms(const Session& session, const Model& model,
                                         const PrefixKeys& keys, bool reads_records,
                                         bool with_tiers) const;
@@ -271,7 +273,7 @@ class KvCore {
   std::optional<PrefixMatchOf> FindStored(const Session& session, const Model& model,
                                           const OpenRequest& request, const ChainKey& form,
                                           uint64_t rows_above) const;
-  // The caller waits for what the tiers have beyond `rows_there`.
+  // The caller waits for what tiers or other memory have beyond `rows_there`.
   bool AwaitsLoad(const Session& session, const Model& model, const OpenRequest& request,
                   const ChainKey& form, uint64_t rows_there);
   // Begins to load what was found, or joins a load of it; 0: it is not worth it, or has no room.
@@ -296,8 +298,7 @@ class KvCore {
                                         GroupAllocator& allocator);
   void FinishVerification(HandoverJob& job);
   void FinishRehoming(HandoverJob& job);
-  // The model of this fingerprint that a session of the tenant has; the asking session's, where it
-  // has one. Null: there is none.
+  // The model of this fingerprint that a session of the tenant has, the asking one first; or null.
   const Model* ModelOfTenant(const Session& asking,
                              const std::array<uint8_t, 16>& fingerprint) const;
   // Where the members of a lease may find the prompt. Errors: of their retentions.
@@ -311,9 +312,8 @@ class KvCore {
                    uint64_t rows_there);
   // Null: unknown to sessions of the tenant, or over.
   const PrefixLease* LeaseOf(const Session& session, const PrefixLeaseId& id) const;
-  // What the request's lease has for the model; nothing: it asks for none. Errors: kNotFound for a
-  // lease that is unknown, over or another tenant's, kFailedPrecondition where model or tokens are
-  // not the lease's.
+  // What the request's lease has for the model; nothing: it asks for none. Errors: kNotFound
+  // (unknown, over, another tenant's), kFailedPrecondition (model or tokens are not the lease's).
   absl::StatusOr<std::optional<LeasedStart>> LeasedFor(const Session& session, const Model& model,
                                                        const OpenRequest& request) const;
   // What a sequence that shares rows goes on from. Errors: kFailedPrecondition where the lease was
@@ -344,8 +344,7 @@ class KvCore {
   absl::StatusOr<std::shared_ptr<const ModelProfile>> ProfileOf(const Model& model) const;
   void DestroyIfIdle(uint32_t session_id);
   void AddDevices(Tenant& tenant, const PrefixCache::Options& prefixes);
-  // Degrade before evict (kv_core_degrade.cc). Between the watermarks: gives up what is worth least
-  // of a tenant with a ladder, or has it brought a rung down first; one at a time.
+  // kv_core_degrade.cc: between the watermarks, of a tenant with a ladder; one at a time.
   void Degrade(Tenant& tenant);
   // What a tier should have is about to be written there.
   bool WritesFirst(const Tenant& tenant) const;
@@ -390,6 +389,7 @@ class KvCore {
   std::vector<std::shared_ptr<KeptGroup>> handing_over_;        // of the job that is out
   size_t note_turn_ = 0;                                        // of the tenants
   PrefixLeases leases_;                                         // end with their sessions
+  Offloads offloads_{{config_.write_down_high_percent, config_.write_down_low_percent}, now_};
   bool tier_hint_ = false;
   uint64_t next_tier_job_id_ = 1, next_sequence_id_ = 1;
   uint32_t next_session_id_ = 1;

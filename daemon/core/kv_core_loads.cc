@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "daemon/core/kv_core.h"
+#include "daemon/core/kv_core_moves.h"
 #include "daemon/core/snapshot_state.h"
 #include "daemon/core/whole_snapshot.h"
 
@@ -23,11 +24,12 @@ std::optional<PrefixMatchOf> KvCore::FindStored(const Session& session, const Mo
                                                 const OpenRequest& request, const ChainKey& form,
                                                 uint64_t rows_above) const {
   const auto fits = [&](const Snapshot& snapshot) {
-    return CheckAttachable(session, model, snapshot, request.reads_records).ok();
+    return Moves::Check(*this, session, model, snapshot, request.reads_records).ok();
   };
   const PrefixKeys& keys = *request.prefix;
   std::optional<PrefixMatchOf> best;
   for (const auto& [tenant, chain] : keys.chains) {
+    if (model.device() != nullptr && tenant != &session.tenant) continue;
     for (size_t tier = 0; tier < tenant->stores.size(); ++tier) {
       const PrefixCache& cache = tenant->stores[tier]->cache();
       for (const ChainKey& other : request.least_quality ? cache.Forms() : std::vector{form}) {
@@ -54,16 +56,18 @@ bool KvCore::IsWorthLoading(size_t tier, const Model& model, uint64_t bytes, uin
 
 bool KvCore::AwaitsLoad(const Session& session, const Model& model, const OpenRequest& request,
                         const ChainKey& form, uint64_t rows_there) {
-  if (request.loading == nullptr || tiers_.empty()) return false;
+  if (request.loading == nullptr) return false;
   PrefixLoading& loading = *request.loading;
-  if (loading.load == 0) {  // once a call
+  if (loading.load == 0 && loading.move == 0 && !tiers_.empty()) {  // once a call
+    const std::optional<PrefixMatchOf> elsewhere = Moves::Find(
+        *this, session, model, *request.prefix, form, request.reads_records, rows_there);
     const std::optional<PrefixMatchOf> found =
-        FindStored(session, model, request, form, rows_there);
-    if (!found) return false;
-    loading.load = LoadPrefix(model, *found, request.prefix->tokens, rows_there);
+        FindStored(session, model, request, form, elsewhere ? elsewhere->hit.rows : rows_there);
+    if (found) loading.load = LoadPrefix(model, *found, request.prefix->tokens, rows_there);
   }
   const auto load = loads_.find(loading.load);
-  if (load == loads_.end()) return false;
+  // What comes up from a tier comes to host memory, and from there to a device.
+  if (load == loads_.end()) return Moves(*this).Awaits(session, model, request, form, rows_there);
   if (!loading.gave_up) return true;
   ++load->second.tenant->stores[load->second.tier]->counters.loads_declined;
   return false;
@@ -73,19 +77,22 @@ absl::Status KvCore::PrefetchPrefix(Session& session, uint32_t model_id, const P
   const auto found = session.models.find(model_id);
   if (found == session.models.end()) return NotFound("unknown model: model_id={}", model_id);
   const Model& model = found->second->model;
-  uint64_t rows_there = 0;  // in memory, in the form that is looked at
   for (const PrefixMatchOf& match :
        MatchForms(session, model, keys, /*reads_records=*/true, /*with_tiers=*/true)) {
-    if (!match.tier) continue;
+    if (!match.tier && match.hit.snapshot->device == model.device()) continue;  // there already
+    uint64_t rows_there = 0;  // in the form that is looked at
     for (const auto& [tenant, chain] : keys.chains) {
       if (tenant != match.tenant) continue;
-      rows_there = tenant->prefixes
+      rows_there = tenant->PrefixesIn(model.device())
                        .Match({&chain, keys.tokens, keys.rows_max}, match.form,
                               [](const Snapshot&) { return true; })
                        .rows;
     }
-    if (rows_there < match.hit.rows) {
+    if (rows_there >= match.hit.rows) break;
+    if (match.tier) {
       (void)LoadPrefix(model, match, keys.tokens, rows_there);
+    } else {
+      (void)Moves(*this).Begin(model, match, /*is_awaited=*/false);
     }
     break;
   }

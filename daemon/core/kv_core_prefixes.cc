@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "daemon/core/kv_core.h"
+#include "daemon/core/kv_core_moves.h"
 #include "index/prefix_scope.h"
 
 namespace kvasir::core {
@@ -88,6 +89,11 @@ absl::StatusOr<PrefixKeys> HashPrefix(const PrefixScopes& scopes, PrefixRequest 
 absl::Status KvCore::CheckAttachable(const Session& session, const Model& model,
                                      const Snapshot& snapshot, bool reads_records) const {
   KVASIR_RETURN_IF_ERROR(snapshot.CheckModel(model));
+  return CheckFits(session, snapshot, reads_records);
+}
+
+absl::Status KvCore::CheckFits(const Session& session, const Snapshot& snapshot,
+                               bool reads_records) {
   if (snapshot.encoded && !reads_records) {
     return FailedPrecondition("the engine does not read encoded rows: retention={}",
                               snapshot.retention);
@@ -103,7 +109,7 @@ std::vector<PrefixMatchOf> KvCore::MatchForms(const Session& session, const Mode
                                               const PrefixKeys& keys, bool reads_records,
                                               bool with_tiers) const {
   const auto fits = [&](const Snapshot& snapshot) {
-    return CheckAttachable(session, model, snapshot, reads_records).ok();
+    return Moves::Check(*this, session, model, snapshot, reads_records).ok();
   };
   std::vector<PrefixMatchOf> found;
   for (const auto& [tenant, chain] : keys.chains) {
@@ -119,6 +125,9 @@ std::vector<PrefixMatchOf> KvCore::MatchForms(const Session& session, const Mode
     };
     add_of(tenant->PrefixesIn(model.device()), std::nullopt);
     if (!with_tiers) continue;
+    for (const PrefixCache* cache : Moves::Elsewhere(session, model, *tenant)) {
+      add_of(*cache, std::nullopt);
+    }
     for (size_t tier = 0; tier < tenant->stores.size(); ++tier) {
       add_of(tenant->stores[tier]->cache(), tier);
     }

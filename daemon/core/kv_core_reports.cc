@@ -53,7 +53,8 @@ absl::Status CheckDevice(const Tenant& tenant,
 DeviceReport DeviceReportOf(const TenantDevice& device) {
   const DeviceAccount& account = device.account;
   return {account.memory().name(), device.held_bytes(), account.charged_bytes(),
-          account.waste_bytes(),   account.own_bytes(), account.budget()};
+          account.waste_bytes(),   account.own_bytes(), account.budget(),
+          device.offloads};
 }
 
 }  // namespace
@@ -220,6 +221,7 @@ uint64_t KvCore::NamedBytes(const Tenant& tenant, const TenantDevice* device) co
     }
   }
   for (const auto& [id, snapshot] : moving_) snapshots.insert(snapshot.get());
+  offloads_.ForEachSnapshot([&](const Snapshot& snapshot) { snapshots.insert(&snapshot); });
   for (const auto& job : verifications_) snapshots.insert(job->snapshot.get());
   for (const auto& group : handing_over_) groups.insert(group.get());
   for (const auto& [id, lease] : leases_.all()) {

@@ -126,6 +126,7 @@ absl::StatusOr<Sequence*> KvCore::OpenSequence(Session& session, const OpenReque
   } else {
     KVASIR_ASSIGN_OR_RETURN(*free, Sequence::Open(context, std::move(identity), std::move(lanes)));
   }
+  if (request.loading != nullptr) offloads_.Settle(request.loading->move);
   ++session.tenant.sequences;
   const uint64_t prompt_rows =
       std::max<uint64_t>(request.prompt_rows, shares ? request.prefix->tokens.size() : 0);

@@ -9,6 +9,7 @@
 #include "base/shortage.h"
 #include "base/status_macros.h"
 #include "daemon/core/kv_core.h"
+#include "daemon/core/kv_core_moves.h"
 
 namespace kvasir::core {
 namespace {
@@ -25,10 +26,16 @@ absl::StatusOr<std::shared_ptr<const Snapshot>> KvCore::SnapshotFor(Session& ses
   if (!request.snapshot) return nullptr;
   std::shared_ptr<const Snapshot> snapshot = session.tenant.snapshots.Find(*request.snapshot);
   if (snapshot == nullptr) return UnknownSnapshot();
-  KVASIR_RETURN_IF_ERROR(CheckAttachable(session, model, *snapshot, request.reads_records));
+  KVASIR_RETURN_IF_ERROR(Moves::Check(*this, session, model, *snapshot, request.reads_records));
   if (snapshot->lanes.empty()) {
     KVASIR_ASSIGN_OR_RETURN(*awaits_load, AwaitsSaved(session.tenant, model, *request.snapshot,
                                                       *snapshot, request.loading));
+    return nullptr;
+  }
+  if (snapshot->device != model.device()) {
+    KVASIR_ASSIGN_OR_RETURN(*awaits_load,
+                            Moves(*this).AwaitsSaved(session.tenant, model, *request.snapshot,
+                                                     std::move(snapshot), request.loading));
     return nullptr;
   }
   if (request.snapshot_rows == 0 || request.snapshot_rows == snapshot->rows) return snapshot;
@@ -95,6 +102,7 @@ SaveAnswer KvCore::SaveSequence(Session& session, uint32_t slot, uint32_t uid, c
   answer.rows = (*saved)->rows;
   answer.held_bytes = (*saved)->held_bytes();
   snapshots.Add(id, *std::move(saved), now);
+  tier_hint_ = true;
   return answer;
 }
 

@@ -17,6 +17,7 @@
 #include <absl/status/statusor.h>
 
 #include "base/clock.h"
+#include "daemon/core/offload_counters.h"
 #include "daemon/core/prefix_explanation.h"
 #include "daemon/core/session.h"
 #include "daemon/core/tenant_rules.h"
@@ -97,7 +98,7 @@ struct PrefixMatchOf {
   ChainKey form;
   PrefixCache::Hit hit;
   QualityClass quality = QualityClass::kFull;
-  std::optional<size_t> tier;  // it lies there; nothing: in memory
+  std::optional<size_t> tier;  // it lies there; nothing: in memory, or on a device
 };
 
 // 128 random bits: who has them and is of the tenant may open sequences with the lease.
@@ -158,7 +159,8 @@ struct LeaseAnswer {
 
 // What one call that opens a sequence waits for: a prefix on its way up from a tier.
 struct PrefixLoading {
-  uint64_t load = 0;     // 0: nothing was begun
+  uint64_t load = 0;     // from a tier; 0: nothing was begun
+  uint64_t move = 0;     // from a device or to one; 0: likewise
   bool gave_up = false;  // the caller does not wait any longer: what comes up is for later ones
 };
 
@@ -257,6 +259,7 @@ struct DeviceReport {
   uint64_t held_bytes = 0, charged_bytes = 0, waste_bytes = 0;
   uint64_t own_bytes = 0;  // of the pool, however much the others want
   DeviceBudget budget;
+  OffloadCounters offloads;
 };
 
 struct TenantReport {

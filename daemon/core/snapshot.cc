@@ -48,7 +48,6 @@ absl::Status BlockList::Add() {
 }
 
 absl::Status Snapshot::CheckModel(const Model& other) const {
-  const ModelDescription& theirs = other.description();
   if (device != other.device()) {
     const auto name = [](const DeviceMemory* memory) {
       return memory == nullptr ? std::string("host memory") : memory->name();
@@ -56,6 +55,11 @@ absl::Status Snapshot::CheckModel(const Model& other) const {
     return FailedPrecondition("the snapshot's rows lie in other memory: pool={} of_snapshot={}",
                               name(other.device()), name(device));
   }
+  return CheckModelAnywhere(other);
+}
+
+absl::Status Snapshot::CheckModelAnywhere(const Model& other) const {
+  const ModelDescription& theirs = other.description();
   if (model.weights_digest != theirs.weights_digest) return Differs("weights_digest");
   if (model.adapter_digests != theirs.adapter_digests) return Differs("adapter_digests");
   if (model.dtype != theirs.dtype) return Differs("dtype");
@@ -109,6 +113,23 @@ std::shared_ptr<const Snapshot> Snapshot::Cut(uint64_t at) const {
 }
 
 std::shared_ptr<const Snapshot> Snapshot::WithGroups(
+    const std::map<const KeptGroup*, std::shared_ptr<KeptGroup>>& replaced) const {
+  return CopyWith(replaced);
+}
+
+std::shared_ptr<const Snapshot> Snapshot::MovedTo(
+    DeviceMemory* to, const std::map<const KeptGroup*, std::shared_ptr<KeptGroup>>& replaced,
+    std::vector<std::shared_ptr<const BlockList>> recent) const {
+  std::shared_ptr<Snapshot> moved = CopyWith(replaced);
+  moved->device = to;
+  for (size_t i = 0; i < moved->lanes.size(); ++i) {
+    moved->lanes[i].recent = std::move(recent[i]);
+    moved->lanes[i].recent_promised.clear();
+  }
+  return moved;
+}
+
+std::shared_ptr<Snapshot> Snapshot::CopyWith(
     const std::map<const KeptGroup*, std::shared_ptr<KeptGroup>>& replaced) const {
   auto copy = std::make_shared<Snapshot>();
   static_cast<SnapshotFacts&>(*copy) = *this;

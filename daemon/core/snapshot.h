@@ -143,6 +143,8 @@ class Snapshot : public SnapshotFacts {
   // Whether a sequence of `other` may go on from it. Errors: kFailedPrecondition naming the first
   // field that differs, without what stands in it, or the memory in which its rows lie.
   absl::Status CheckModel(const Model& other) const;
+  // Likewise once its rows have been moved to the other's memory.
+  absl::Status CheckModelAnywhere(const Model& other) const;
 
   // The same at an earlier row; shares all of its groups. REQUIRES: first_rows <= at <= rows, and
   // the chain, where there is one, is cut between chunks or not at all.
@@ -151,6 +153,11 @@ class Snapshot : public SnapshotFacts {
   // The same rows where other groups have taken the place of some kept ones or records.
   std::shared_ptr<const Snapshot> WithGroups(
       const std::map<const KeptGroup*, std::shared_ptr<KeptGroup>>& replaced) const;
+  // The same rows in the memory of `to` (null: the host's). REQUIRES: `replaced` has every group
+  // that it names, and `recent` a list for each lane that has one.
+  std::shared_ptr<const Snapshot> MovedTo(
+      DeviceMemory* to, const std::map<const KeptGroup*, std::shared_ptr<KeptGroup>>& replaced,
+      std::vector<std::shared_ptr<const BlockList>> recent) const;
 
   // Which memory its rows lie in, for people: "memory", or a device's pool.
   std::string place() const { return device == nullptr ? "memory" : device->name(); }
@@ -161,6 +168,10 @@ class Snapshot : public SnapshotFacts {
   // The same of those allocators alone that `owns` says.
   uint64_t own_bytes(const std::function<bool(const GroupAllocator*)>& owns) const;
   uint64_t held_bytes() const;  // of all that it names
+
+ private:
+  std::shared_ptr<Snapshot> CopyWith(
+      const std::map<const KeptGroup*, std::shared_ptr<KeptGroup>>& replaced) const;
 };
 
 }  // namespace kvasir::core

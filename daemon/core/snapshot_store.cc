@@ -24,6 +24,14 @@ void SnapshotStore::SetLoaded(const SnapshotId& id, std::shared_ptr<const Snapsh
   if (found != entries_.end()) found->second.snapshot = std::move(snapshot);
 }
 
+bool SnapshotStore::Rehome(const SnapshotId& id, const Snapshot* from,
+                           std::shared_ptr<const Snapshot> to) {
+  const auto found = entries_.find(id);
+  if (found == entries_.end() || found->second.snapshot.get() != from) return false;
+  found->second.snapshot = std::move(to);
+  return true;
+}
+
 std::shared_ptr<const Snapshot> SnapshotStore::Find(const SnapshotId& id) {
   const auto found = entries_.find(id);
   if (found == entries_.end()) return nullptr;

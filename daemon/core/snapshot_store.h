@@ -35,6 +35,8 @@ class SnapshotStore {
                  bool add);
   // It is in memory again; where it was dropped meanwhile, it is not.
   void SetLoaded(const SnapshotId& id, std::shared_ptr<const Snapshot> snapshot);
+  // Its rows lie elsewhere now. False where it has been dropped, or has become another meanwhile.
+  bool Rehome(const SnapshotId& id, const Snapshot* from, std::shared_ptr<const Snapshot> to);
   // False if there was none.
   bool Drop(const SnapshotId& id) { return entries_.erase(id) > 0; }
   // Of those whose rows lie in the memory of `device` (null: the host's) gives up the memory of the

@@ -9,7 +9,9 @@
 #include <cstdint>
 #include <utility>
 
+#include "base/clock.h"
 #include "daemon/core/device_account.h"
+#include "daemon/core/offload_counters.h"
 #include "daemon/core/prefix_cache.h"
 
 namespace kvasir::core {
@@ -30,6 +32,11 @@ struct TenantDevice {
   // Some extent could be given back if its groups were freed.
   bool AnyUnmapped() const { return kept.AnyUnmapped() || outside.AnyUnmapped(); }
   uint64_t held_bytes() const { return kept.held_bytes() + outside.held_bytes(); }
+  // All of its memory but what could still be allocated of kept groups: recent blocks of its
+  // sessions are used a whole extent at a time.
+  uint64_t used_bytes() const {
+    return account.charged_bytes() - kept.rows_bytes() - outside.rows_bytes() + held_bytes();
+  }
   bool Owns(const GroupAllocator* allocator) const {
     return kept.Owns(allocator) || outside.Owns(allocator);
   }
@@ -38,6 +45,9 @@ struct TenantDevice {
   DeviceAllocators kept;
   DeviceAllocators outside;  // no engine maps them: recent blocks of snapshots
   PrefixCache prefixes;      // ends before the groups that it names
+  OffloadCounters offloads;
+  bool pressed = false;  // between the watermarks it goes on with what it was at
+  Instant rest_until;    // after a failure nothing goes down of its own accord until then
 };
 
 }  // namespace kvasir::core

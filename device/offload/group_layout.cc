@@ -101,9 +101,17 @@ StepCopies GroupLayout::CopiesOfGroup(const BlockPair& block, CopyDirection dire
   StepCopies copies;
   copies.pieces.reserve(parts_.size());
   for (const Part& part : parts_) {
-    copies.pieces.push_back(PieceOf(block.host_group + part.host_off,
+    const CopyPiece piece = PieceOf(block.host_group + part.host_off,
                                     part.plane.base + block.device_block * part.plane.stride_bytes,
-                                    part.bytes, direction));
+                                    part.bytes, direction);
+    if (!copies.pieces.empty()) {
+      CopyPiece& last = copies.pieces.back();
+      if (last.dst + last.bytes == piece.dst && last.src + last.bytes == piece.src) {
+        last.bytes += piece.bytes;
+        continue;
+      }
+    }
+    copies.pieces.push_back(piece);
   }
   return copies;
 }

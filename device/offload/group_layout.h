@@ -61,7 +61,7 @@ class GroupLayout {
   // transposition costs no call a block.
   StepCopies CopiesOfPart(uint32_t part, std::span<const BlockPair> blocks,
                           CopyDirection direction) const;
-  // All parts of one group.
+  // All parts of one group, as few pieces as lie apart.
   StepCopies CopiesOfGroup(const BlockPair& block, CopyDirection direction) const;
 
  private:

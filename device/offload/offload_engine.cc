@@ -109,6 +109,16 @@ std::vector<OffloadResult> OffloadEngine::Poll() {
   return std::exchange(ended_, {});
 }
 
+absl::Status OffloadEngine::WaitForOne() {
+  std::shared_ptr<DeviceEvent> event;
+  {
+    MutexLock lock(mutex_);
+    if (in_flight_.empty()) return absl::OkStatus();
+    event = in_flight_.front().event;
+  }
+  return event->Synchronize();
+}
+
 uint32_t OffloadEngine::EmptiestStreamLocked(CopyDirection direction) const {
   uint32_t best = direction == CopyDirection::kToDevice ? 0 : options_.streams_per_direction;
   for (uint32_t i = best + 1; i < streams_.size() && streams_[i].direction == direction; ++i) {

@@ -84,6 +84,10 @@ class OffloadEngine {
   // Never waits. Cost: a query for each request in flight.
   std::vector<OffloadResult> Poll();
 
+  // Waits until one that is in flight now has ended, which Poll() tells; at once where none is.
+  // Errors: kUnavailable, the device is lost.
+  absl::Status WaitForOne();
+
   OffloadCounts counts() const;
   // OK, or kInternal naming the sum that is off. Cost: O(requests).
   absl::Status CheckBooks() const;

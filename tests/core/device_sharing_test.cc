@@ -99,7 +99,7 @@ TEST_F(DeviceSnapshotTest, AFullOneIsGoneOnFromAtAnEarlierRow) {
   ExpectConserved();
 }
 
-TEST_F(DeviceSnapshotTest, ItIsOfOneMemoryAlone) {
+TEST_F(DeviceSnapshotTest, WhoDoesNotWaitIsToldInWhichMemoryItLies) {
   uint32_t model = 0, host_model = 0;
   FakeEngine& engine = ConnectOn(1, &model);
   FakeEngine& host = ConnectOn(1, &host_model, "");
@@ -109,11 +109,11 @@ TEST_F(DeviceSnapshotTest, ItIsOfOneMemoryAlone) {
   ASSERT_TRUE(Save(engine, *there, 1).ok());
   ASSERT_TRUE(Save(host, *here, 2).ok());
   const absl::Status up = Resume(host, host_model, 1, there->ids).status();
-  EXPECT_EQ(up.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(MessageOf(up), HasSubstr("pool=host memory of_snapshot=gpu0"));
+  EXPECT_EQ(up.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(MessageOf(up), HasSubstr("place=gpu0"));
   const absl::Status down = Resume(engine, model, 2, here->ids).status();
-  EXPECT_EQ(down.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(MessageOf(down), HasSubstr("pool=gpu0 of_snapshot=host memory"));
+  EXPECT_EQ(down.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(MessageOf(down), HasSubstr("place=memory"));
   EXPECT_EQ(Resume(ConnectOn(2, &model), model, 1, there->ids).status().code(),
             absl::StatusCode::kNotFound);  // another tenant's
 }
