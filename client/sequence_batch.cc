@@ -57,11 +57,16 @@ void AskAll(std::vector<Asker>& askers) {
 
 }  // namespace
 
+// So many sequences ahead are their own lines asked for, and so many those that they name.
+constexpr size_t kOwnAhead = 16, kSharedAhead = 8;
+
 void Sequence::BeginMany(
     std::span<Sequence* const> sequences, uint32_t want_rows,
     absl::FunctionRef<void(size_t index, const absl::StatusOr<StepView>& view)> begun) {
   std::vector<Asker> askers;
   for (size_t i = 0; i < sequences.size(); ++i) {
+    if (i + kOwnAhead < sequences.size()) sequences[i + kOwnAhead]->state_->PrefetchOwn();
+    if (i + kSharedAhead < sequences.size()) sequences[i + kSharedAhead]->state_->PrefetchShared();
     SequenceState& sequence = *sequences[i]->state_;
     if (sequence.StepAtOnce(want_rows)) {
       begun(i, sequence.View());
@@ -89,7 +94,13 @@ void Sequence::CommitMany(
     absl::FunctionRef<void(size_t index, const absl::Status& status)> committed) {
   std::vector<Asker> askers;
   for (size_t i = 0; i < sequences.size(); ++i) {
+    if (i + kOwnAhead < sequences.size()) sequences[i + kOwnAhead]->state_->PrefetchOwn();
+    if (i + kSharedAhead < sequences.size()) sequences[i + kSharedAhead]->state_->PrefetchShared();
     SequenceState& sequence = *sequences[i]->state_;
+    if (sequence.CommitAtOnce(ids[i])) {
+      committed(i, absl::OkStatus());
+      continue;
+    }
     bool at_border = false;
     const absl::Status status = sequence.CommitUnasked(ids.subspan(i, 1), &at_border);
     if (at_border) {

@@ -25,7 +25,6 @@ SequenceState::SequenceState(std::shared_ptr<SessionState> session, ClientModel 
     : session_(std::move(session)),
       model_(std::move(model)),
       slot_(opened.sequence()),
-      uid_(opened.uid()),
       id_(opened.sequence_id()),
       retention_(opened.retention()),
       condensed_from_(opened.condensed_from()),
@@ -39,8 +38,11 @@ SequenceState::SequenceState(std::shared_ptr<SessionState> session, ClientModel 
       lane_of_layer_(opened.lane_of_layer().begin(), opened.lane_of_layer().end()),
       board_(session_->Board(slot_)),
       desk_(session_->Desk(slot_)),
-      lanes_(static_cast<size_t>(opened.lanes_size())),
+      session_state_(session_->header().session_state),
+      vocabulary_size_(model_.vocabulary_size),
+      uid_(opened.uid()),
       layers_(model_.row_bytes.size()),
+      lanes_(static_cast<size_t>(opened.lanes_size())),
       retrieved_(model_.row_bytes.size()) {}
 
 absl::StatusOr<std::unique_ptr<SequenceState>> SequenceState::Create(

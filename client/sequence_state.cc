@@ -235,6 +235,7 @@ absl::Status SequenceState::Truncate(uint64_t rows) {
 }
 
 absl::Status SequenceState::StartOver(uint64_t rows, uint32_t uid) {
+  ForbidAtOnce();
   rows_ = rows;
   begun_ = 0;
   uid_ = uid;
@@ -264,6 +265,7 @@ absl::Status SequenceState::StartOver(uint64_t rows, uint32_t uid) {
 absl::Status SequenceState::Close() {
   if (closed_) return absl::OkStatus();
   closed_ = true;
+  ForbidAtOnce();
   return CallClose();
 }
 

@@ -2,7 +2,9 @@
 #ifndef KVASIR_CLIENT_SEQUENCE_STATE_H_
 #define KVASIR_CLIENT_SEQUENCE_STATE_H_
 
+#include <atomic>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <string>
@@ -32,7 +34,46 @@ class SequenceState {
   SessionState& session() const { return *session_; }
   // Begin() where nothing has changed since the last one and all rows are there: View() is the
   // step's. False: nothing was done. Cost: some loads.
-  bool StepAtOnce(uint32_t want_rows);
+  bool StepAtOnce(uint32_t want_rows) {
+    // acquire: pairs with the release in core::Sequence::Publish(). The desk says what this side
+    // has adopted.
+    const bool there = rows_ + want_rows <= at_once_end_ && want_rows > 0 &&
+                       board_.published.load(std::memory_order_acquire) ==
+                           desk_.adopted.load(std::memory_order_relaxed) &&
+                       board_.uid.load(std::memory_order_acquire) == uid_;
+    if (there) begun_ = want_rows;
+    return there;
+  }
+  // CommitUnasked() of one row of such a step. False: nothing was done, or the row does not count.
+  bool CommitAtOnce(uint32_t id) {
+    if (begun_ == 0 || next_token_ == nullptr || rows_left_ == 0 || id >= vocabulary_size_) {
+      return false;
+    }
+    std::memcpy(next_token_, &id, sizeof(id));
+    // acquire: as in SessionState::CheckOpen() and CheckAlive(), behind the row's last store
+    std::atomic_thread_fence(std::memory_order_acquire);
+    if (session_state_.load(std::memory_order_acquire) !=
+            static_cast<uint32_t>(shm::SessionState::kOpen) ||
+        board_.uid.load(std::memory_order_acquire) != uid_) {
+      return false;
+    }
+    ++rows_;
+    --rows_left_;
+    begun_ = 0;
+    next_token_ += sizeof(id);
+    desk_.rows.store(rows_, std::memory_order_release);  // the rest of it is as it was
+    return true;
+  }
+  // Ahead of a step in a batch: the sequence's own line, then, once that is there, those it names.
+  void PrefetchOwn() const {
+    __builtin_prefetch(&at_once_end_);
+    __builtin_prefetch(&layers_);
+  }
+  void PrefetchShared() const {
+    __builtin_prefetch(&board_.published);
+    __builtin_prefetch(&desk_, /*rw=*/1);
+    __builtin_prefetch(next_token_, /*rw=*/1);
+  }
   StepView View() const { return {rows_, begun_, layers_, mass_decay_}; }
   // Begin(), but nothing where the daemon has to be asked; NeedOfStep() says for what.
   std::optional<absl::StatusOr<StepView>> BeginUnasked(uint32_t want_rows);
@@ -128,6 +169,12 @@ class SequenceState {
   absl::StatusOr<bool> CanStep(uint32_t want_rows);
   absl::StatusOr<StepView> MakeStep(uint32_t want_rows);
   void WriteDesk();
+  // What StepAtOnce() and CommitAtOnce() go by, from what is there now; and that they may not.
+  void AllowAtOnce();
+  void ForbidAtOnce() {
+    at_once_end_ = 0;
+    next_token_ = nullptr;
+  }
   absl::Status Sync(uint64_t granted_rows, std::optional<uint64_t> table_row);
 
   // ---- calls, through the ring or by gRPC (sequence_calls.cc). Errors: the daemon's.
@@ -144,7 +191,6 @@ class SequenceState {
   const std::shared_ptr<SessionState> session_;  // shared with the Session and other sequences
   const ClientModel model_;
   const uint32_t slot_;
-  uint32_t uid_;
   const uint64_t id_;
   const std::string retention_;
   const std::string condensed_from_;
@@ -153,20 +199,29 @@ class SequenceState {
   const uint64_t far_position_;  // 0: no retrieval
   const uint32_t step_rows_max_, retrieved_rows_, retrieved_blocks_max_;
   const std::vector<uint32_t> lane_of_layer_;
-  const shm::SeqBoard& board_;
+
+  // What every step touches: one line, and the views in the next one.
+  alignas(128) const shm::SeqBoard& board_;
   shm::SeqDesk& desk_;
+  const std::atomic<uint32_t>& session_state_;
+  uint64_t rows_ = 0;
+  uint64_t at_once_end_ = 0;         // rows below it need no look at anything else; 0: all do
+  std::byte* next_token_ = nullptr;  // of row rows_; null: to be found
+  uint32_t rows_left_ = 0;           // that it is right for, until a border is crossed
+  uint32_t begun_ = 0;               // rows of the last Begin()
+  const uint32_t vocabulary_size_;
+  uint32_t uid_;
+
+  std::vector<LayerView> layers_;
+  double mass_decay_ = 1.0;
 
   shm::VersionDesc table_{};  // in use
   bool table_loaded_ = false;
   bool views_are_old_ = false;
-  uint64_t rows_ = 0;
   uint64_t granted_ = 0;
-  uint32_t begun_ = 0;  // rows of the last Begin()
   bool reports_mass_ = false;
-  double mass_decay_ = 1.0;
   bool closed_ = false;
   std::vector<LaneViews> lanes_;
-  std::vector<LayerView> layers_;
   std::vector<std::vector<KeptRunView>> retrieved_;  // [layer]: of its last call
   uint64_t unseen_bytes_ = 0;                        // by the daemon's last answer
 };

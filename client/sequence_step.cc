@@ -31,6 +31,7 @@ absl::Status SequenceState::StartStep(uint32_t* want_rows) {
 
 absl::StatusOr<bool> SequenceState::CanStep(uint32_t want_rows) {
   if (Refresh()) {
+    ForbidAtOnce();
     KVASIR_RETURN_IF_ERROR(LoadTable());
     granted_ = 0;  // MakeStep() reads the directory anew
     views_are_old_ = true;
@@ -55,20 +56,29 @@ absl::StatusOr<StepView> SequenceState::MakeStep(uint32_t want_rows) {
   }
   begun_ = static_cast<uint32_t>(end - rows_);
   PrepareReports();
+  AllowAtOnce();
   return View();
 }
 
-bool SequenceState::StepAtOnce(uint32_t want_rows) {
-  const bool there = table_loaded_ && !views_are_old_ && !closed_ && want_rows > 0 &&
-                     (far_position_ == 0 || want_rows <= step_rows_max_) &&
-                     rows_ + want_rows <= granted_ && rows_ + want_rows <= table_.until_row &&
-                     // acquire: pairs with the release in core::Sequence::Publish()
-                     board_.published.load(std::memory_order_acquire) == table_.version &&
-                     board_.uid.load(std::memory_order_acquire) == uid_;
-  if (!there) return false;
-  begun_ = want_rows;
-  PrepareReports();
-  return true;
+void SequenceState::AllowAtOnce() {
+  ForbidAtOnce();
+  const bool reports = std::any_of(lanes_.begin(), lanes_.end(), [](const LaneViews& lane) {
+    return lane.report_geometry.bytes > 0;
+  });
+  if (reports || retrieves()) return;  // each of their steps begins with something to be done
+  at_once_end_ = std::min(granted_, table_.until_row);
+  if (desk_.adopted.load(std::memory_order_relaxed) != table_.version ||
+      desk_.uid.load(std::memory_order_relaxed) != uid_) {
+    return;  // the next commit says so
+  }
+  LaneViews& first = lanes_.front();  // ids go into the first lane's trailers
+  const uint64_t slots = model_.slots_per_block;
+  const uint64_t block = rows_ / slots - first.first_block;
+  if (rows_ >= granted_ || block >= first.trailers.size()) return;
+  next_token_ = first.trailers[block] + first.recent_block.tok_off - first.recent_block.pos_off +
+                4 * (rows_ % slots);
+  // The last row of a block is not among them: behind it the daemon is asked.
+  rows_left_ = static_cast<uint32_t>(slots - 1 - rows_ % slots);
 }
 
 absl::StatusOr<StepView> SequenceState::Begin(uint32_t want_rows) {
@@ -107,6 +117,7 @@ shm::SyncNeedRecord SequenceState::NeedOfStep(uint32_t want_rows) const {
 }
 
 absl::Status SequenceState::CommitUnasked(std::span<const uint32_t> ids, bool* at_border) {
+  if (ids.size() == 1 && CommitAtOnce(ids.front())) return absl::OkStatus();
   if (ids.empty() || ids.size() > begun_) {
     return InvalidArgument("ids count is out of bounds: value={} min=1 max={}", ids.size(), begun_);
   }
@@ -136,6 +147,7 @@ absl::Status SequenceState::CommitUnasked(std::span<const uint32_t> ids, bool* a
   rows_ += ids.size();
   begun_ = 0;
   WriteDesk();
+  if (at_once_end_ != 0) AllowAtOnce();
   *at_border = rows_ / slots != before / slots;
   return absl::OkStatus();
 }
