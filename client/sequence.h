@@ -143,6 +143,14 @@ class Sequence {
  private:
   friend class Session;
   explicit Sequence(std::unique_ptr<SequenceState> state);
+  // Those of a batch for which something has changed since their last step, by index.
+  static void BeginOthers(
+      std::span<Sequence* const> sequences, std::span<const size_t> others, uint32_t want_rows,
+      absl::FunctionRef<void(size_t index, const absl::StatusOr<StepView>& view)> begun);
+  static void CommitOthers(
+      std::span<Sequence* const> sequences, std::span<const size_t> others,
+      std::span<const uint32_t> ids,
+      absl::FunctionRef<void(size_t index, const absl::Status& status)> committed);
   std::unique_ptr<SequenceState> state_;
 };
 

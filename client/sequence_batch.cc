@@ -58,19 +58,32 @@ void AskAll(std::vector<Asker>& askers) {
 }  // namespace
 
 // So many sequences ahead are their own lines asked for, and so many those that they name.
-constexpr size_t kOwnAhead = 16, kSharedAhead = 8;
+constexpr size_t kOwnAhead = 12, kSharedAhead = 6;
 
 void Sequence::BeginMany(
     std::span<Sequence* const> sequences, uint32_t want_rows,
     absl::FunctionRef<void(size_t index, const absl::StatusOr<StepView>& view)> begun) {
-  std::vector<Asker> askers;
+  std::vector<size_t> others;  // something has changed since their last step
   for (size_t i = 0; i < sequences.size(); ++i) {
     if (i + kOwnAhead < sequences.size()) sequences[i + kOwnAhead]->state_->PrefetchOwn();
-    if (i + kSharedAhead < sequences.size()) sequences[i + kSharedAhead]->state_->PrefetchShared();
+    if (i + kSharedAhead < sequences.size()) sequences[i + kSharedAhead]->state_->PrefetchForStep();
     SequenceState& sequence = *sequences[i]->state_;
     if (sequence.StepAtOnce(want_rows)) {
       begun(i, sequence.View());
-    } else if (const auto view = sequence.BeginUnasked(want_rows)) {
+    } else {
+      others.push_back(i);
+    }
+  }
+  if (!others.empty()) BeginOthers(sequences, others, want_rows, begun);
+}
+
+void Sequence::BeginOthers(
+    std::span<Sequence* const> sequences, std::span<const size_t> others, uint32_t want_rows,
+    absl::FunctionRef<void(size_t index, const absl::StatusOr<StepView>& view)> begun) {
+  std::vector<Asker> askers;
+  for (const size_t i : others) {
+    SequenceState& sequence = *sequences[i]->state_;
+    if (const auto view = sequence.BeginUnasked(want_rows)) {
       begun(i, *view);
     } else {
       askers.push_back({i, &sequence, sequence.NeedOfStep(want_rows)});
@@ -92,15 +105,28 @@ void Sequence::BeginMany(
 void Sequence::CommitMany(
     std::span<Sequence* const> sequences, std::span<const uint32_t> ids,
     absl::FunctionRef<void(size_t index, const absl::Status& status)> committed) {
-  std::vector<Asker> askers;
+  std::vector<size_t> others;
   for (size_t i = 0; i < sequences.size(); ++i) {
     if (i + kOwnAhead < sequences.size()) sequences[i + kOwnAhead]->state_->PrefetchOwn();
-    if (i + kSharedAhead < sequences.size()) sequences[i + kSharedAhead]->state_->PrefetchShared();
-    SequenceState& sequence = *sequences[i]->state_;
-    if (sequence.CommitAtOnce(ids[i])) {
-      committed(i, absl::OkStatus());
-      continue;
+    if (i + kSharedAhead < sequences.size()) {
+      sequences[i + kSharedAhead]->state_->PrefetchForCommit();
     }
+    if (sequences[i]->state_->CommitAtOnce(ids[i])) {
+      committed(i, absl::OkStatus());
+    } else {
+      others.push_back(i);
+    }
+  }
+  if (!others.empty()) CommitOthers(sequences, others, ids, committed);
+}
+
+void Sequence::CommitOthers(
+    std::span<Sequence* const> sequences, std::span<const size_t> others,
+    std::span<const uint32_t> ids,
+    absl::FunctionRef<void(size_t index, const absl::Status& status)> committed) {
+  std::vector<Asker> askers;
+  for (const size_t i : others) {
+    SequenceState& sequence = *sequences[i]->state_;
     bool at_border = false;
     const absl::Status status = sequence.CommitUnasked(ids.subspan(i, 1), &at_border);
     if (at_border) {

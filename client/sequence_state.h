@@ -64,12 +64,15 @@ class SequenceState {
     desk_.rows.store(rows_, std::memory_order_release);  // the rest of it is as it was
     return true;
   }
-  // Ahead of a step in a batch: the sequence's own line, then, once that is there, those it names.
-  void PrefetchOwn() const {
-    __builtin_prefetch(&at_once_end_);
+  // Ahead of StepAtOnce() or CommitAtOnce() in a batch: the sequence's own line; then, once that is
+  // there, those that it names.
+  void PrefetchOwn() const { __builtin_prefetch(&at_once_end_); }
+  void PrefetchForStep() const {
     __builtin_prefetch(&layers_);
+    __builtin_prefetch(&board_.published);
+    __builtin_prefetch(&desk_);
   }
-  void PrefetchShared() const {
+  void PrefetchForCommit() const {
     __builtin_prefetch(&board_.published);
     __builtin_prefetch(&desk_, /*rw=*/1);
     __builtin_prefetch(next_token_, /*rw=*/1);
