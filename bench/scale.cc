@@ -231,17 +231,21 @@ class Bench {
     return absl::OkStatus();
   }
 
+  // Behind thousands of calls, whose deadlines gRPC's timers still come by; then behind those.
   void AddIdle() {
-    const double before = daemon_.ProcessorSeconds();
-    const Instant start = SystemClock().Now();
-    std::this_thread::sleep_for(std::chrono::seconds(options_.idle_s));
-    Row row;
-    row.name = "scale/idle_processor/100 sessions";
-    row.value = (daemon_.ProcessorSeconds() - before) / Seconds(start);
-    row.unit = "of a core";
-    row.goal = "value < 0.001";
-    row.extra = {{"seconds", options_.idle_s}};
-    report_->Add(std::move(row));
+    for (const bool first : {true, false}) {
+      const double before = daemon_.ProcessorSeconds();
+      const Instant start = SystemClock().Now();
+      std::this_thread::sleep_for(std::chrono::seconds(options_.idle_s));
+      Row row;
+      row.name = first ? "scale/idle_processor_behind_calls/100 sessions"
+                       : "scale/idle_processor/100 sessions";
+      row.value = (daemon_.ProcessorSeconds() - before) / Seconds(start);
+      row.unit = "of a core";
+      if (!first) row.goal = "value < 0.001";
+      row.extra = {{"seconds", options_.idle_s}};
+      report_->Add(std::move(row));
+    }
   }
 
   void Add(const std::string& name, double value, const std::string& unit) {

@@ -34,6 +34,11 @@ target_link_libraries(kv_cuda_flags INTERFACE CUDA::cudart_static)
 # The toolkit's headers are no code of ours.
 target_include_directories(kv_cuda_flags SYSTEM INTERFACE ${CUDAToolkit_INCLUDE_DIRS})
 
+# The least compute capability that there is code for, as 80 of 8.0.
+string(REGEX MATCHALL "[0-9]+" KVASIR_CUDA_CAPABILITIES "${CMAKE_CUDA_ARCHITECTURES}")
+list(SORT KVASIR_CUDA_CAPABILITIES COMPARE NATURAL)
+list(GET KVASIR_CUDA_CAPABILITIES 0 KVASIR_CUDA_LEAST_CAPABILITY)
+
 add_custom_target(kvasir_cuda_parts)
 
 # kv_cuda_library(<name> SOURCES ... HEADERS ... DEPS ...): kv_library whose sources, .cu or .cc, may use the CUDA runtime.

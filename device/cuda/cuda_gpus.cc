@@ -101,6 +101,11 @@ absl::StatusOr<CudaGpu> LookAt(const CudaDriver& driver, int index) {
       AttributeOf(driver, number, CU_DEVICE_ATTRIBUTE_READ_ONLY_HOST_REGISTER_SUPPORTED));
   facts.read_only_registration = read_only != 0;
   KVASIR_ASSIGN_OR_RETURN(gpu.missing, MissingOf(driver, number));
+  constexpr int kLeast = KVASIR_CUDA_LEAST_CAPABILITY;
+  if (10 * facts.compute_major + facts.compute_minor < kLeast) {
+    gpu.missing.push_back(fmt::format(
+        "code in this build, which begins at compute capability {}.{}", kLeast / 10, kLeast % 10));
+  }
   if (!gpu.missing.empty()) return gpu;  // one without virtual memory has no granularity
   const CUmemAllocationProp properties = PropertiesOf(number);
   KVASIR_RETURN_IF_ERROR(CudaError(

@@ -18,6 +18,7 @@
 #include "base/error.h"
 #include "device/cuda/cuda_driver-inl.h"
 #include "device/word.h"
+#include "tests/device/cuda/fake_gpu.h"
 #include "tests/device/cuda/fake_stream.h"
 
 // The driver's types are opaque: these are theirs here.
@@ -66,6 +67,7 @@ namespace {
 constexpr uint64_t kTotal = 64ULL << 20, kGranularity = 2ULL << 20;
 constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW;
 std::atomic<uint64_t> used = 0;
+std::atomic<int> compute_major = 9;
 
 struct FakeMemory {
   int fd = -1;
@@ -95,8 +97,9 @@ void AddFacts(CudaDriver& driver) {
     return CUDA_SUCCESS;
   };
   driver.cuDeviceGetUuid = [](CUuuid* uuid, CUdevice) { return *uuid = {}, CUDA_SUCCESS; };
-  driver.cuDeviceGetAttribute = [](int* value, CUdevice_attribute, CUdevice) {
-    return *value = 1, CUDA_SUCCESS;
+  driver.cuDeviceGetAttribute = [](int* value, CUdevice_attribute attribute, CUdevice) {
+    const bool is_major = attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR;
+    return *value = is_major ? compute_major.load() : 1, CUDA_SUCCESS;
   };
   driver.cuDeviceTotalMem = [](size_t* bytes, CUdevice) { return *bytes = kTotal, CUDA_SUCCESS; };
   driver.cuDevicePrimaryCtxRetain = [](CUcontext* context, CUdevice) {
@@ -314,6 +317,8 @@ void AddStreams(CudaDriver& driver) {
 void PutOnFakeStream(CUstream_st* stream, std::function<void()> work) {
   stream->Put(std::move(work));
 }
+
+void SetFakeComputeMajor(int major) { compute_major = major; }
 
 absl::StatusOr<CudaDriver> LoadCudaDriver() {
   CudaDriver driver;
