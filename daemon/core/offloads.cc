@@ -168,13 +168,17 @@ absl::StatusOr<uint64_t> Offloads::BringSaved(Tenant& tenant, const SnapshotId& 
 bool Offloads::UpdatePressed(TenantDevice& device) const {
   const uint64_t limit = device.account.budget().limit_bytes;
   device.pressed = options_.IsPressed(device.used_bytes(), limit, device.pressed);
+  if (!device.pressed) device.went_down.clear();
   return device.pressed;
 }
 
 bool Offloads::BeginDown(Tenant& tenant, TenantDevice& device, std::shared_ptr<const Snapshot> from,
                          uint64_t entry, const std::optional<SnapshotId>& saved) {
+  // What is only cached there makes room for it; what an engine has saved by name does not.
+  tenant.keeps_saved = true;
   const absl::StatusOr<uint64_t> begun =
       Bring(tenant, std::move(from), entry, saved, nullptr, /*is_awaited=*/false);
+  tenant.keeps_saved = false;
   if (!begun.ok()) device.rest_until = now_ + kRestAfterFailure;
   return begun.ok();
 }
@@ -184,7 +188,9 @@ bool Offloads::AskDown(Tenant& tenant, TenantDevice& device) {
   const DeviceMemory* const memory = &device.account.memory();
   for (const bool used : {true, false}) {  // what was used again first
     for (const auto& [id, entry] : device.prefixes.entries()) {
-      if ((entry.hits > 0) != used || Has(tenant.prefixes, *entry.snapshot)) continue;
+      if ((entry.hits > 0) != used || device.went_down.contains(id)) continue;
+      device.went_down.insert(id);
+      if (Has(tenant.prefixes, *entry.snapshot)) continue;
       return BeginDown(tenant, device, entry.snapshot, id, std::nullopt);
     }
   }

@@ -27,7 +27,7 @@ bool Tenant::MakeRoom() {
     (void)ReturnIdle();
     return true;
   }
-  if (!snapshots.DropLeastRecentlyUsed(nullptr)) return false;
+  if (keeps_saved || !snapshots.DropLeastRecentlyUsed(nullptr)) return false;
   ++counters.snapshots_dropped;
   (void)ReturnIdle();
   return true;

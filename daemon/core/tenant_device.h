@@ -7,6 +7,7 @@
 #define KVASIR_DAEMON_CORE_TENANT_DEVICE_H_
 
 #include <cstdint>
+#include <set>
 #include <utility>
 
 #include "base/clock.h"
@@ -47,7 +48,10 @@ struct TenantDevice {
   PrefixCache prefixes;      // ends before the groups that it names
   OffloadCounters offloads;
   bool pressed = false;  // between the watermarks it goes on with what it was at
-  Instant rest_until;    // after a failure nothing goes down of its own accord until then
+  // Entries of `prefixes` that went down while it was pressed: host memory that is too small for
+  // all of them is not filled over and over.
+  std::set<uint64_t> went_down;
+  Instant rest_until;  // after a failure nothing goes down of its own accord until then
 };
 
 }  // namespace kvasir::core

@@ -40,7 +40,7 @@ class DeviceCoreTest : public PrefixCoreTest {
     ASSERT_TRUE(memory.ok()) << MessageOf(memory.status());
     memory_ = *std::move(memory);
     limit_bytes_ = limit_bytes;
-    Start(8 * kMiB);
+    Start(host_limit_);
   }
 
   std::unique_ptr<HostPool> MakePool() override { return MakeTestPool(32 * kMiB); }
@@ -87,6 +87,7 @@ class DeviceCoreTest : public PrefixCoreTest {
   device::HostDevice* device_ = nullptr;  // of `memory_`
   std::unique_ptr<DeviceMemory> memory_;
   uint64_t limit_bytes_ = 0;
+  uint64_t host_limit_ = 8 * kMiB;  // of each tenant's host memory
 };
 
 }  // namespace kvasir::core::testing

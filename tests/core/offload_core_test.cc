@@ -228,6 +228,28 @@ TEST_F(OffloadPrefixTest, WhatFillsADeviceGoesDownAndComesUpWhenItIsAskedFor) {
   }
 }
 
+TEST_F(OffloadPrefixTest, HostMemoryThatIsSmallIsNotFilledOverAndOver) {
+  host_limit_ = 1536 * kKiB;  // of which trailers of the device take most
+  StartWith(16 * kUnit, 16 * kUnit);
+  uint32_t model = 0, host_model = 0;
+  FakeEngine& host = ConnectTo(1, &host_model, "");
+  absl::StatusOr<FakeEngine::Stream> saved = Written(host, host_model, 200);
+  ASSERT_TRUE(saved.ok()) << MessageOf(saved.status());
+  ASSERT_TRUE(Save(host, *saved, 1).ok());
+  Close(host, *saved);
+  FakeEngine& engine = ConnectTo(1, &model);
+  uint32_t seed = 2;
+  uint64_t jobs = 0;
+  for (; jobs == 0 && seed < 39; ++seed) {
+    StoreUsed(engine, model, seed, seed + 1);
+    jobs += RunOffloads();  // ends
+  }
+  EXPECT_GT(jobs, 0U);
+  EXPECT_LE(jobs, seed - 2) << "each at most once";
+  EXPECT_LT(PrefixesIn("memory"), seed - 2) << "not all have room there";
+  EXPECT_TRUE(Resume(host, host_model, 1, saved->ids).ok()) << "what was saved there is there";
+}
+
 TEST_F(OffloadPrefixTest, GroupsThatPrefixesShareAreCopiedOnce) {
   uint32_t model = 0, host_model = 0;
   FakeEngine& engine = ConnectTo(1, &model);
