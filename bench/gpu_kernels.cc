@@ -15,6 +15,7 @@
 #include "kernels/cuda/cuda_status.h"
 #include "kernels/cuda/int_records.h"
 #include "kernels/cuda/rotate_rows.h"
+#include "kernels/row_convert.h"
 
 #include <fmt/format.h>
 
@@ -27,6 +28,8 @@ constexpr uint64_t kKeptBytes = uint64_t{256} << 20U;  // far beyond every cache
 constexpr uint32_t kSparsest = 5;                      // one row of five is kept
 constexpr uint32_t kRunsEach = 8;                      // between two events
 constexpr uint32_t kBlockRows = 64;
+// int8 records of fp8 rows are larger than the rows: they have scales and zeros as well.
+constexpr uint64_t kToBytes = kKeptBytes / 8 * 9;
 
 using Work = std::function<absl::Status()>;
 
@@ -146,10 +149,14 @@ class KernelRows {
   absl::Status Run() {
     KVASIR_RETURN_IF_ERROR(gpu_.Open());
     KVASIR_RETURN_IF_ERROR(gpu_.Take(kKeptBytes * kSparsest, pool_));
-    KVASIR_RETURN_IF_ERROR(gpu_.Take(kKeptBytes, to_));
+    KVASIR_RETURN_IF_ERROR(gpu_.Take(kToBytes, to_));
     KVASIR_RETURN_IF_ERROR(Compactions());
-    KVASIR_RETURN_IF_ERROR(Rotations());
-    return Encodings();
+    for (const auto& [type, suffix] :
+         {std::pair{kernels::RowType::kF16, ""}, {kernels::RowType::kE4M3, "/fp8"}}) {
+      KVASIR_RETURN_IF_ERROR(Rotations(type, suffix));
+      KVASIR_RETURN_IF_ERROR(Encodings(type, suffix));
+    }
+    return absl::OkStatus();
   }
 
  private:
@@ -182,11 +189,12 @@ class KernelRows {
   }
 
   // Llama-3-8B and SmolLM2-135M, which pair halves: rows turned for their places in a block.
-  absl::Status Rotations() {
+  absl::Status Rotations(kernels::RowType type, const char* suffix) {
     for (const auto& [heads, dim] : {std::pair{8U, 128U}, {3U, 64U}}) {
-      const uint64_t row_bytes = uint64_t{heads} * dim * 2;
+      const uint64_t row_bytes = uint64_t{heads} * dim * kernels::ElementBytes(type);
       kernels::cuda::RowRotation rotation;
-      rotation.shape = {.pairing = kernels::RopePairing::kHalfSplit,
+      rotation.shape = {.type = type,
+                        .pairing = kernels::RopePairing::kHalfSplit,
                         .kv_heads = heads,
                         .head_dim = dim,
                         .rotated_dims = dim};
@@ -207,26 +215,28 @@ class KernelRows {
       KVASIR_RETURN_IF_ERROR(gpu_.Put(kept, rotation.from.indices));
       KVASIR_RETURN_IF_ERROR(gpu_.Put(factors, rotation.turns));
       KVASIR_RETURN_IF_ERROR(gpu_.Put(turn_of, rotation.turn_of));
-      KVASIR_RETURN_IF_ERROR(Add(fmt::format("rotate/{}x{}/one_in_2", heads, dim), "", [&] {
-        return kernels::cuda::RotateRows(rotation, gpu_.stream());
-      }));
+      KVASIR_RETURN_IF_ERROR(
+          Add(fmt::format("rotate/{}x{}/one_in_2{}", heads, dim, suffix), "",
+              [&] { return kernels::cuda::RotateRows(rotation, gpu_.stream()); }));
     }
     return absl::OkStatus();
   }
 
-  absl::Status Encodings() {
+  absl::Status Encodings(kernels::RowType type, const char* suffix) {
     for (const auto& [codec, name] :
          {std::pair{kernels::Codec::kInt8, "int8"}, {kernels::Codec::kInt4, "int4"}}) {
       for (const auto plane : {kernels::RecordPlane::kKey, kernels::RecordPlane::kValue}) {
         kernels::cuda::RecordEncoding encoding;
-        encoding.shape = {.codec = codec, .plane = plane, .rows = kBlockRows, .dims = 128};
+        encoding.shape = {
+            .codec = codec, .plane = plane, .type = type, .rows = kBlockRows, .dims = 128};
         encoding.kv_heads = 8;
-        encoding.blocks = kKeptBytes / (uint64_t{2048} * kBlockRows);
-        encoding.from = {.base = pool_, .stride = 2048};
+        const uint64_t row_bytes = uint64_t{8} * 128 * kernels::ElementBytes(type);
+        encoding.blocks = kKeptBytes / (row_bytes * kBlockRows);
+        encoding.from = {.base = pool_, .stride = row_bytes};
         const uint64_t bytes = kernels::RecordBytes(encoding.shape);
         encoding.to = {to_, bytes * encoding.kv_heads, bytes};
         const char* const of = plane == kernels::RecordPlane::kKey ? "keys" : "values";
-        KVASIR_RETURN_IF_ERROR(Add(fmt::format("encode/{}/{}", name, of), "", [&] {
+        KVASIR_RETURN_IF_ERROR(Add(fmt::format("encode/{}/{}{}", name, of, suffix), "", [&] {
           return kernels::cuda::EncodeRecords(encoding, gpu_.stream());
         }));
       }

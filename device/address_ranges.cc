@@ -34,8 +34,8 @@ bool Holds(const Range& range, uint64_t at, uint64_t bytes) {
 }
 
 absl::Status CheckRope(uint64_t number, uint64_t row_bytes, const kernels::RopeShape& rope) {
-  if (rope.type < kernels::RowType::kF16 || rope.type > kernels::RowType::kF32) {
-    return InvalidArgument("GatherRows: row type unknown: gather={} type={} max=2", number,
+  if (rope.type < kernels::RowType::kF16 || rope.type > kernels::RowType::kE4M3) {
+    return InvalidArgument("GatherRows: row type unknown: gather={} type={} max=3", number,
                            static_cast<int>(rope.type));
   }
   if (rope.kv_heads > kHeadsMax || rope.head_dim > kHeadDimMax) {

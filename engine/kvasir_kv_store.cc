@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/error.h"
 #include "base/status_macros.h"
 
 namespace kvasir::engine {
@@ -28,6 +29,9 @@ absl::StatusOr<std::vector<std::string>> TokenTexts(const Tokenizer& tokenizer) 
 
 absl::StatusOr<ModelSpec> ModelSpecOf(const GgufModel& model, const Tokenizer& tokenizer,
                                       const KvasirStoreOptions& options) {
+  if (options.kv_type == kernels::RowType::kE4M3) {
+    return InvalidArgument("the daemon knows no such KV rows: kv_type=e4m3");
+  }
   const HyperParameters& parameters = model.parameters();
   ModelSpec spec;
   const std::string& path = model.path();

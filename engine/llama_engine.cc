@@ -9,6 +9,7 @@
 #include "engine/ggml_log.h"
 #include "engine/llama_graph.h"
 #include "engine/rope.h"
+#include "kernels/row_convert.h"
 
 #include <ggml-cpu.h>
 
@@ -119,7 +120,7 @@ class CpuEngine final : public LlamaEngine {
 
 KvGeometry GeometryOf(const HyperParameters& parameters, kernels::RowType type,
                       uint32_t slots_per_block) {
-  const uint32_t element_bytes = type == kernels::RowType::kF32 ? 4 : 2;
+  const auto element_bytes = static_cast<uint32_t>(kernels::ElementBytes(type));
   const uint32_t row_bytes = parameters.kv_heads * parameters.head_dim * element_bytes;
   return {.layers = parameters.layers,
           .slots_per_block = slots_per_block,
@@ -134,8 +135,9 @@ absl::StatusOr<std::unique_ptr<LlamaEngine>> LlamaEngine::Create(const GgufModel
     return InvalidArgument("threads out of bounds: threads={} min=1 max={}", options.threads,
                            kThreadsMax);
   }
-  if (options.kv_type == kernels::RowType::kBF16) {
-    return InvalidArgument("KV rows must be f16 or f32: kv_type=bf16");
+  if (options.kv_type != kernels::RowType::kF16 && options.kv_type != kernels::RowType::kF32) {
+    return InvalidArgument("KV rows must be f16 or f32: kv_type={}",
+                           options.kv_type == kernels::RowType::kBF16 ? "bf16" : "e4m3");
   }
   auto engine = std::make_unique<CpuEngine>(model, options);
   KVASIR_RETURN_IF_ERROR(engine->SetUp(options.threads));

@@ -15,7 +15,9 @@
 
 namespace kvasir::kernels {
 
-enum class RowType { kF16, kBF16, kF32 };
+// Of a row's elements. kE4M3 is fp8 as OCP and CUDA have it: no infinity, 448 the largest. Rows of
+// it are at home on GPUs (kernels/cuda): here they go through the plain code, at its speed.
+enum class RowType { kF16, kBF16, kF32, kE4M3 };
 
 // `rows` consecutive rows, of one kv head or more: key of row s at k + s * k_stride (bytes), value
 // likewise.

@@ -267,6 +267,8 @@ void AttendRunsTarget(const AttentionShape& shape, const float* q,
         return AttendTyped<hwy::bfloat16_t>(work, q, runs);
       case RowType::kF32:
         return AttendTyped<float>(work, q, runs);
+      case RowType::kE4M3:
+        break;
     }
   }
 #endif

@@ -169,6 +169,8 @@ void AttendTileTarget(const AttentionShape& shape, const float* q, uint32_t quer
       return AttendTyped<hwy::bfloat16_t>(shape, q, queries, run, first, last, state);
     case RowType::kF32:
       return AttendTyped<float>(shape, q, queries, run, first, last, state);
+    case RowType::kE4M3:
+      break;
   }
 #endif
   scalar::AttendTile(shape, q, queries, run, first, last, state);

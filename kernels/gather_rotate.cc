@@ -6,6 +6,7 @@
 #include "kernels/rope_angles.h"
 #include "kernels/row_convert.h"
 #include "kernels/scratch.h"
+#include "kernels/turn_row.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/gather_rotate.cc"
@@ -175,6 +176,39 @@ void RotateTyped(const Job& job) {
     RotateStored<T, false>(job);
   }
 }
+
+// In the order of halves whatever the pairing: the numbers are the same.
+void MakeTurnsInOrder(const RopeShape& shape, std::span<const int64_t> deltas, float* to) {
+  constexpr RopePairing kInOrder = RopePairing::kHalfSplit;
+  RopeAngles& angles = ThreadAngles(kInOrder);
+  angles.Use(shape.theta, shape.rotated_dims, OrderOf(kInOrder));
+  const size_t pairs = shape.rotated_dims / 2;
+  for (const int64_t delta : deltas) {
+    MakeFactors<kInOrder>(angles.Of(delta, MultiplyTurns), pairs,
+                          {.cosine = to, .sine = to + pairs, .doubled = nullptr});
+    to += shape.rotated_dims;
+  }
+}
+
+// Elements that no vector load has: one pair at a time, by the factors of the others.
+void RotateByPairs(const Job& job) {
+  const auto [shape, sources, deltas, destination] = job;
+  float* factors = Scratch(shape.rotated_dims + 1);
+  const size_t row_bytes = size_t{shape.kv_heads} * shape.head_dim * ElementBytes(shape.type);
+  int64_t made = 0;
+  for (size_t row = 0; row < sources.size(); ++row) {
+    std::byte* to = destination + row * row_bytes;
+    if (deltas[row] == 0) {
+      CopyRow<false>(sources[row], row_bytes, to);
+      continue;
+    }
+    if (made != deltas[row]) {
+      made = deltas[row];
+      MakeTurnsInOrder(shape, deltas.subspan(row, 1), factors);
+    }
+    TurnRow(shape, factors, sources[row], to);
+  }
+}
 #endif  // KVASIR_VECTOR_TARGET
 
 }  // namespace
@@ -190,6 +224,8 @@ void GatherRotateTarget(const RopeShape& shape, std::span<const std::byte* const
       return RotateTyped<hwy::bfloat16_t>(job);
     case RowType::kF32:
       return RotateTyped<float>(job);
+    case RowType::kE4M3:
+      return RotateByPairs(job);
   }
 #endif
   scalar::GatherRotateRows(shape, sources, deltas, destination);
@@ -197,16 +233,7 @@ void GatherRotateTarget(const RopeShape& shape, std::span<const std::byte* const
 
 void MakeTurnsTarget(const RopeShape& shape, std::span<const int64_t> deltas, float* to) {
 #if KVASIR_VECTOR_TARGET
-  // In the order of halves whatever the pairing: the numbers are the same.
-  constexpr RopePairing kInOrder = RopePairing::kHalfSplit;
-  RopeAngles& angles = ThreadAngles(kInOrder);
-  angles.Use(shape.theta, shape.rotated_dims, OrderOf(kInOrder));
-  const size_t pairs = shape.rotated_dims / 2;
-  for (const int64_t delta : deltas) {
-    MakeFactors<kInOrder>(angles.Of(delta, MultiplyTurns), pairs,
-                          {.cosine = to, .sine = to + pairs, .doubled = nullptr});
-    to += shape.rotated_dims;
-  }
+  MakeTurnsInOrder(shape, deltas, to);
 #else
   scalar::MakeTurns(shape, deltas, to);
 #endif

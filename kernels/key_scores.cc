@@ -202,6 +202,8 @@ void DotRowsTarget(const KeyShape& shape, const float* q, std::span<const KeyRun
         return DotTyped<hwy::bfloat16_t>(split, q, runs, out);
       case RowType::kF32:
         return DotTyped<float>(split, q, runs, out);
+      case RowType::kE4M3:
+        break;
     }
   }
 #endif
@@ -219,6 +221,8 @@ void KeyNormTarget(const KeyShape& shape, std::span<const KeyRun> runs, float* o
         return NormTyped<hwy::bfloat16_t>(split, runs, out);
       case RowType::kF32:
         return NormTyped<float>(split, runs, out);
+      case RowType::kE4M3:
+        break;
     }
   }
 #endif
@@ -236,6 +240,8 @@ void KeyDifferenceTarget(const KeyShape& shape, std::span<const KeyRun> runs, fl
         return DifferenceTyped<hwy::bfloat16_t>(split, runs, out);
       case RowType::kF32:
         return DifferenceTyped<float>(split, runs, out);
+      case RowType::kE4M3:
+        break;
     }
   }
 #endif

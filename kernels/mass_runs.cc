@@ -209,6 +209,8 @@ void AddMassRunsTarget(const AttentionShape& shape, const float* q, std::span<co
         return AddRunsTyped<hwy::bfloat16_t>(work, q, runs);
       case RowType::kF32:
         return AddRunsTyped<float>(work, q, runs);
+      case RowType::kE4M3:
+        break;
     }
   }
 #endif

@@ -282,6 +282,8 @@ void AddMassTileTarget(const AttentionShape& shape, const float* q, uint32_t que
       return AddTileTyped<hwy::bfloat16_t>(it, run);
     case RowType::kF32:
       return AddTileTyped<float>(it, run);
+    case RowType::kE4M3:
+      break;
   }
 #endif
   scalar::AddMassTile(shape, q, queries, run, first, last, state, weights);
@@ -301,6 +303,8 @@ void WindowMassTarget(const KeyShape& shape, uint32_t heads, uint32_t window, fl
       return WindowTyped<hwy::bfloat16_t>(shape, heads, window, scale, q, runs, total, out);
     case RowType::kF32:
       return WindowTyped<float>(shape, heads, window, scale, q, runs, total, out);
+    case RowType::kE4M3:
+      break;
   }
 #endif
   scalar::WindowMass(shape, heads, window, scale, q, runs, out);

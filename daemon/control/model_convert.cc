@@ -27,9 +27,12 @@ v1::DataType ToDataType(kernels::RowType type) {
       return v1::DATA_TYPE_F16;
     case kernels::RowType::kBF16:
       return v1::DATA_TYPE_BF16;
-    default:
+    case kernels::RowType::kF32:
       return v1::DATA_TYPE_F32;
+    case kernels::RowType::kE4M3:
+      break;  // which ToRowType() never made
   }
+  return v1::DATA_TYPE_UNSPECIFIED;
 }
 
 absl::StatusOr<core::LayerShape> ToLayerShape(const v1::LayerSpec& spec, int index) {

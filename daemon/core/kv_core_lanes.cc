@@ -24,9 +24,12 @@ const char* NameOf(kernels::RowType type) {
       return "f16";
     case kernels::RowType::kBF16:
       return "bf16";
-    default:
+    case kernels::RowType::kF32:
       return "f32";
+    case kernels::RowType::kE4M3:
+      break;
   }
+  return "e4m3";
 }
 
 // Layers whose attention has a sliding window of its own see that window and nothing else, whatever

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "kernels/row_convert.h"
 
 #include <fmt/format.h>
 #include <xxhash.h>
@@ -122,7 +123,9 @@ std::array<uint8_t, 16> Fingerprint(const ModelDescription& model, uint32_t slot
 
 }  // namespace
 
-uint32_t BytesOf(kernels::RowType type) { return type == kernels::RowType::kF32 ? 4 : 2; }
+uint32_t BytesOf(kernels::RowType type) {
+  return static_cast<uint32_t>(kernels::ElementBytes(type));
+}
 
 absl::StatusOr<Model> Model::Create(ModelDescription description, DeviceMemory* device) {
   Model model;

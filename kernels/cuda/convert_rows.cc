@@ -15,11 +15,8 @@ constexpr uint64_t kElementsMax = uint64_t{1} << 28U;
 }  // namespace
 
 absl::Status CheckRowConversion(const RowConversion& conversion) {
-  for (const ElementType type : {conversion.from_type, conversion.to_type}) {
-    if (type > ElementType::kE4M3) {
-      return InvalidArgument("element type unknown: type={} max=3", static_cast<unsigned>(type));
-    }
-  }
+  KVASIR_RETURN_IF_ERROR(CheckRowType(conversion.from_type));
+  KVASIR_RETURN_IF_ERROR(CheckRowType(conversion.to_type));
   if (conversion.elements == 0 || conversion.elements > kElementsMax) {
     return InvalidArgument("elements out of bounds: elements={} min=1 max={}", conversion.elements,
                            kElementsMax);

@@ -11,15 +11,14 @@
 
 #include <absl/status/status.h>
 
+#include "kernels/attention.h"
 #include "kernels/cuda/rows.h"
 
 namespace kvasir::kernels::cuda {
 
-enum class ElementType : uint8_t { kF16, kBF16, kF32, kE4M3 };
-
 struct RowConversion {
-  ElementType from_type = ElementType::kF16;
-  ElementType to_type = ElementType::kF16;
+  RowType from_type = RowType::kF16;
+  RowType to_type = RowType::kF16;
   RowSource from = {};    // addresses of elements: multiples of their size
   RowTarget to = {};      // likewise; overlaps as for RowCopy
   uint64_t rows = 0;      // 0: nothing happens

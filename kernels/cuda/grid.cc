@@ -15,4 +15,12 @@ absl::Status CheckSet(std::string_view field, bool is_set) {
   return is_set ? absl::OkStatus() : InvalidArgument("a pointer is null: {}", field);
 }
 
+absl::Status CheckRowType(RowType type) {
+  if (type < RowType::kF16 || type > RowType::kE4M3) {
+    return InvalidArgument("row type unknown: type={} max={}", static_cast<int>(type),
+                           static_cast<int>(RowType::kE4M3));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace kvasir::kernels::cuda

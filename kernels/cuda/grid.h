@@ -1,4 +1,4 @@
-// Bounds that all launches share. Pure.
+// Bounds that launches share. Pure.
 #ifndef KVASIR_KERNELS_CUDA_GRID_H_
 #define KVASIR_KERNELS_CUDA_GRID_H_
 
@@ -7,6 +7,7 @@
 
 #include <absl/status/status.h>
 
+#include "kernels/attention.h"
 #include "kernels/host_device.h"
 
 namespace kvasir::kernels::cuda {
@@ -24,6 +25,9 @@ absl::Status CheckGrid(std::string_view field, uint64_t of, uint64_t each);
 
 // Errors: kInvalidArgument naming the field that is null though it is needed.
 absl::Status CheckSet(std::string_view field, bool is_set);
+
+// Errors: kInvalidArgument where it is none of RowType.
+absl::Status CheckRowType(RowType type);
 
 }  // namespace kvasir::kernels::cuda
 

@@ -67,9 +67,7 @@ absl::Status CheckRecordEncoding(const RecordEncoding& encoding) {
 
 absl::Status CheckRecordDecoding(const RecordDecoding& decoding) {
   KVASIR_RETURN_IF_ERROR(CheckShape(decoding.shape, decoding.kv_heads));
-  if (decoding.type < RowType::kF16 || decoding.type > RowType::kF32) {
-    return InvalidArgument("row type unknown: type={} max=2", static_cast<int>(decoding.type));
-  }
+  KVASIR_RETURN_IF_ERROR(CheckRowType(decoding.type));
   if (decoding.blocks == 0) {
     return absl::OkStatus();
   }

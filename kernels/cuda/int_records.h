@@ -46,8 +46,8 @@ struct RecordEncoding {
   BasicRecords<std::byte> to = {};
 };
 
-// Records to rows of `type`, as DecodeRecord() and a conversion: row i of block b to
-// to.At(b * shape.rows + i), heads as above.
+// Records to rows of `type`, as DecodeRecord() and a conversion (row_convert.h): row i of block b
+// to to.At(b * shape.rows + i), heads as above.
 struct RecordDecoding {
   RecordShape shape = {};  // kInt8 or kInt4
   uint32_t kv_heads = 1;

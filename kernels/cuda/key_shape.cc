@@ -1,13 +1,13 @@
 #include "kernels/cuda/key_shape.h"
 
 #include "base/error.h"
+#include "base/status_macros.h"
+#include "kernels/cuda/grid.h"
 
 namespace kvasir::kernels::cuda {
 
 absl::Status CheckKeyShape(const KeyShape& shape) {
-  if (shape.type < RowType::kF16 || shape.type > RowType::kF32) {
-    return InvalidArgument("row type unknown: type={} max=2", static_cast<int>(shape.type));
-  }
+  KVASIR_RETURN_IF_ERROR(CheckRowType(shape.type));
   if (shape.kv_heads == 0 || shape.kv_heads > kKeyHeadsMax) {
     return InvalidArgument("kv heads out of bounds: kv_heads={} min=1 max={}", shape.kv_heads,
                            kKeyHeadsMax);

@@ -15,9 +15,7 @@ constexpr uint32_t kHeadDimMax = 1U << 16U;
 
 absl::Status CheckRowRotation(const RowRotation& rotation) {
   const RopeShape& shape = rotation.shape;
-  if (shape.type < RowType::kF16 || shape.type > RowType::kF32) {
-    return InvalidArgument("row type unknown: type={} max=2", static_cast<int>(shape.type));
-  }
+  KVASIR_RETURN_IF_ERROR(CheckRowType(shape.type));
   if (shape.pairing < RopePairing::kInterleaved || shape.pairing > RopePairing::kHalfSplit) {
     return InvalidArgument("pairing unknown: pairing={} max=1", static_cast<int>(shape.pairing));
   }

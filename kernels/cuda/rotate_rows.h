@@ -4,8 +4,9 @@
 // Source: RoFormer (arXiv:2104.09864, section 3.2); re-rotation at compaction: StreamingLLM
 // (arXiv:2309.17453, section 3.2). Asynchronous, thread-safe, as copy_rows.h. The factors of turns
 // are made by the host, once for all rows and layers that are turned alike: the results are those
-// of the CPU, every bit, but for what a NaN carries. Cost: that of the copy and, for each row, two
-// loads of factors a pair, which serve all kv heads of the row.
+// of the CPU, every bit, but for what a NaN carries. A turn makes numbers up to sqrt(2) times as
+// large: in fp8 what would be beyond 448 becomes that. Cost: that of the copy and, for each row,
+// two loads of factors a pair, which serve all kv heads of the row.
 #ifndef KVASIR_KERNELS_CUDA_ROTATE_ROWS_H_
 #define KVASIR_KERNELS_CUDA_ROTATE_ROWS_H_
 

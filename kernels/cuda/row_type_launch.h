@@ -18,6 +18,8 @@ void ForRowType(RowType type, const Launch& launch) {
       return launch(std::integral_constant<RowType, RowType::kBF16>());
     case RowType::kF32:
       return launch(std::integral_constant<RowType, RowType::kF32>());
+    case RowType::kE4M3:
+      return launch(std::integral_constant<RowType, RowType::kE4M3>());
   }
 }
 

@@ -1,7 +1,9 @@
 // Where rows lie in device memory: a list of addresses, or a base, a stride and indices.
 //
 // All pointers are the device's; a host pointer that the device can reach (pinned, registered) is
-// as good. What a list holds is not checked: it is the caller's, and made by the daemon alone.
+// as good. Numbers of fp8 rows are as they stand: a scale that an engine keeps beside its rows goes
+// into queries or into the scale of scores, and a turn need not know it. What a list holds is not
+// checked: it is the caller's, and made by the daemon alone.
 #ifndef KVASIR_KERNELS_CUDA_ROWS_H_
 #define KVASIR_KERNELS_CUDA_ROWS_H_
 

@@ -126,6 +126,8 @@ void LoadBlockRowsTarget(RowType type, uint32_t dims, std::span<const std::byte*
       return LoadTyped<hwy::bfloat16_t>(dims, sources, turn, tile);
     case RowType::kF32:
       return LoadTyped<float>(dims, sources, turn, tile);
+    case RowType::kE4M3:
+      break;
   }
 #endif
   scalar::LoadBlockRows(type, dims, sources, turn, tile);

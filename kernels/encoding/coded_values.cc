@@ -88,15 +88,20 @@ void ToFloats(RowType type, const std::byte* row, size_t dims, float* floats) {
 
 void RowToFloatsTarget(RowType type, const std::byte* row, size_t dims, float* floats) {
 #if KVASIR_VECTOR_TARGET
-  const auto convert = type == RowType::kF16    ? ToFloats<hwy::float16_t>
-                       : type == RowType::kBF16 ? ToFloats<hwy::bfloat16_t>
-                                                : ToFloats<float>;
-  convert(type, row, dims, floats);
-#else
+  switch (type) {
+    case RowType::kF16:
+      return ToFloats<hwy::float16_t>(type, row, dims, floats);
+    case RowType::kBF16:
+      return ToFloats<hwy::bfloat16_t>(type, row, dims, floats);
+    case RowType::kF32:
+      return ToFloats<float>(type, row, dims, floats);
+    case RowType::kE4M3:
+      break;
+  }
+#endif
   for (size_t dim = 0; dim < dims; ++dim) {
     floats[dim] = LoadElement(type, row, dim);
   }
-#endif
 }
 
 }  // namespace

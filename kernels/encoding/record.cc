@@ -40,9 +40,9 @@ absl::Status CheckRecordShape(const RecordShape& shape) {
                            static_cast<unsigned>(shape.plane),
                            static_cast<unsigned>(RecordPlane::kValue));
   }
-  if (shape.type < RowType::kF16 || shape.type > RowType::kF32) {
+  if (shape.type < RowType::kF16 || shape.type > RowType::kE4M3) {
     return InvalidArgument("row type of a record unknown: type={} max={}",
-                           static_cast<int>(shape.type), static_cast<int>(RowType::kF32));
+                           static_cast<int>(shape.type), static_cast<int>(RowType::kE4M3));
   }
   if (shape.rows != 32 && shape.rows != 64) {
     return InvalidArgument("rows of a record are neither 32 nor 64: rows={}", shape.rows);

@@ -158,7 +158,7 @@ struct ByGroups {
 void ScoresTarget(const RecordShape& shape, const std::byte* record, const float* q,
                   uint32_t queries, float* scores) {
 #if KVASIR_VECTOR_TARGET
-  if (shape.dims >= kLanes) {
+  if (shape.dims >= kLanes && shape.type != RowType::kE4M3) {
     const auto score = shape.type == RowType::kF16    ? ByGroups<hwy::float16_t>::Scores
                        : shape.type == RowType::kBF16 ? ByGroups<hwy::bfloat16_t>::Scores
                                                       : ByGroups<float>::Scores;
@@ -171,7 +171,7 @@ void ScoresTarget(const RecordShape& shape, const std::byte* record, const float
 void ValuesTarget(const RecordShape& shape, const std::byte* record, const float* weights,
                   uint32_t queries, float* sums) {
 #if KVASIR_VECTOR_TARGET
-  if (shape.dims >= kLanes) {
+  if (shape.dims >= kLanes && shape.type != RowType::kE4M3) {
     const auto add = shape.type == RowType::kF16    ? ByGroups<hwy::float16_t>::Values
                      : shape.type == RowType::kBF16 ? ByGroups<hwy::bfloat16_t>::Values
                                                     : ByGroups<float>::Values;

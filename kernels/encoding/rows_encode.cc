@@ -48,6 +48,8 @@ void StoreRowTarget(RowType type, const float* from, size_t count, std::byte* to
       return StoreTyped<hwy::bfloat16_t>(type, from, count, to);
     case RowType::kF32:
       return StoreTyped<float>(type, from, count, to);
+    case RowType::kE4M3:
+      break;
   }
 #endif
   for (size_t i = 0; i < count; ++i) {
@@ -64,6 +66,8 @@ void LoadRowsTarget(RowType type, const std::byte* from, size_t count, float* to
       return LoadTyped<hwy::bfloat16_t>(type, from, count, to);
     case RowType::kF32:
       return LoadTyped<float>(type, from, count, to);
+    case RowType::kE4M3:
+      break;
   }
 #endif
   for (size_t i = 0; i < count; ++i) {

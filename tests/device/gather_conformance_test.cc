@@ -114,7 +114,7 @@ TEST_P(GatherConformance, TurnedKeysHaveTheBitsOfHostMemory) {
                                                    {2U, 80U, 32U, 61U},
                                                    {1U, 63U, 50U, 40U},
                                                    {3U, 26U, 22U, 35U}}) {
-    for (const RowType type : {RowType::kF16, RowType::kBF16, RowType::kF32}) {
+    for (const RowType type : {RowType::kF16, RowType::kBF16, RowType::kF32, RowType::kE4M3}) {
       for (const RopePairing pairing : {RopePairing::kInterleaved, RopePairing::kHalfSplit}) {
         CompareTurned({type, pairing, heads, dim, rotated, 500000.0}, slots, -70000);
         if (HasFatalFailure()) return;
@@ -126,7 +126,7 @@ TEST_P(GatherConformance, TurnedKeysHaveTheBitsOfHostMemory) {
 
 TEST_P(GatherConformance, RowsOfAnySizeAreCopiedAsTheyAre) {
   std::mt19937 random(3);
-  // Rows of fp8 or of anything: bytes, all patterns of them.
+  // Rows of anything: bytes, all patterns of them.
   for (const uint64_t bytes : {2048U, 384U, 1024U, 192U, 80U, 33U, 1U}) {
     FillPattern(source(), granularity_, bytes);
     CopyNow(from_->address(), source(), granularity_);
@@ -234,6 +234,8 @@ TEST_P(GatherConformance, WhatDoesNotFitIsRefusedWithTheWholeCall) {
   refused({to, from, 1}, kRow, &shape, "turn=1 turns=1");
   refused({to, from, 0}, kRow, nullptr, "turn=0 turns=0 has_rope=false");
   refused({to + 1, from, 0}, kRow, &shape, "elements are not aligned");
+  const RopeShape unknown = changed([](RopeShape& it) { it.type = static_cast<RowType>(4); });
+  refused({to, from}, kRow, &unknown, "type=4 max=3");
   const RopeShape odd = changed([](RopeShape& it) { it.rotated_dims = 33; });
   refused({to, from}, kRow, &odd, "rotated_dims=33 max=64 multiple_of=2");
   const RopeShape wide = changed([](RopeShape& it) { it.rotated_dims = 66; });

@@ -68,10 +68,10 @@ Case MakeCase(const AttentionShape& shape, uint32_t sets, const std::vector<uint
 }
 
 AttentionShape RandomShape(std::mt19937& random) {
-  const RowType types[] = {RowType::kF16, RowType::kBF16, RowType::kF32};
+  const RowType types[] = {RowType::kF16, RowType::kBF16, RowType::kF32, RowType::kE4M3};
   const uint32_t dims[] = {1, 7, 16, 33, 64, 72, 80, 96, 127, 128};
   AttentionShape shape;
-  shape.type = types[Pick(random, 0, 2)];
+  shape.type = types[Pick(random, 0, 3)];
   shape.heads = Pick(random, 1, 9);
   shape.k_dim = dims[Pick(random, 0, 9)];
   shape.v_dim = dims[Pick(random, 0, 9)];
@@ -154,7 +154,7 @@ TEST(AttendRunsTest, RandomShapesAgreeWithThePlainCode) {
 TEST(AttendRunsTest, ErrorAgainstDoubleIsThatOfFloat) {
   ForEachTarget([] {
     std::mt19937 random(2);
-    for (const RowType type : {RowType::kF16, RowType::kBF16, RowType::kF32}) {
+    for (const RowType type : {RowType::kF16, RowType::kBF16, RowType::kF32, RowType::kE4M3}) {
       const AttentionShape shape = {
           .type = type, .heads = 3, .k_dim = 64, .v_dim = 64, .scale = 0.125F};
       const Case it = MakeCase(shape, 2, std::vector<uint32_t>(16, 64), random);

@@ -75,10 +75,10 @@ inline Keys MakeKeys(const KeyShape& shape, uint32_t run_count, std::mt19937& ra
 }
 
 inline KeyShape RandomKeyShape(std::mt19937& random, uint32_t kv_heads_max) {
-  const RowType types[] = {RowType::kF16, RowType::kBF16, RowType::kF32};
+  const RowType types[] = {RowType::kF16, RowType::kBF16, RowType::kF32, RowType::kE4M3};
   const uint32_t dims[] = {1, 7, 8, 16, 33, 64, 72, 80, 96, 127, 128};
   KeyShape shape;
-  shape.type = types[Pick(random, 0, 2)];
+  shape.type = types[Pick(random, 0, 3)];
   shape.kv_heads = Pick(random, 1, kv_heads_max);
   shape.dim = dims[Pick(random, 0, 10)];
   return shape;

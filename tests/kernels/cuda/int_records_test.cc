@@ -46,7 +46,9 @@ void Compare(const Case& it, uint32_t kind, std::mt19937& random) {
   const size_t row_elements = size_t{it.heads} * shape.dims;
   const size_t row_bytes = row_elements * ElementBytes(shape.type);
   const size_t slots = blocks * shape.rows;
-  const Array pool(Elements(shape.type, slots * row_elements, kind, random));
+  // Blocks of 32 rows lie at addresses that no wide load takes.
+  const size_t offset = shape.rows == 32 ? ElementBytes(shape.type) : 0;
+  const Array pool(Elements(shape.type, slots * row_elements, kind, random), offset);
   std::vector<const std::byte*> where;
   for (size_t slot = 0; slot < slots; ++slot) {
     where.push_back(pool.bytes() + (slot * 7 % slots) * row_bytes);
@@ -103,9 +105,10 @@ void Compare(const Case& it, uint32_t kind, std::mt19937& random) {
   }
   ASSERT_EQ(got.Read(), expected) << "bytes of records, also between them";
 
-  for (const RowType type : {RowType::kF16, RowType::kBF16, RowType::kF32}) {
+  for (const RowType type : {RowType::kF16, RowType::kBF16, RowType::kF32, RowType::kE4M3}) {
     const size_t bytes = row_elements * ElementBytes(type);
-    const Array rows(std::vector<std::byte>(slots * bytes, std::byte{0x33}));
+    const Array rows(std::vector<std::byte>(slots * bytes, std::byte{0x33}),
+                     shape.rows == 32 ? ElementBytes(type) : 0);
     RecordDecoding decoding = {.shape = shape, .kv_heads = it.heads, .blocks = blocks};
     decoding.from = {got.bytes(), block_stride, head_stride};
     decoding.counts = counts.data();
@@ -126,7 +129,7 @@ TEST_F(IntRecordsTest, BytesAreThoseOfThePlainCode) {
   std::mt19937 random(8);
   for (const Codec codec : {Codec::kInt8, Codec::kInt4}) {
     for (const RecordPlane plane : {RecordPlane::kKey, RecordPlane::kValue}) {
-      for (const RowType type : {RowType::kF16, RowType::kBF16, RowType::kF32}) {
+      for (const RowType type : {RowType::kF16, RowType::kBF16, RowType::kF32, RowType::kE4M3}) {
         for (const uint32_t rows : {32U, 64U}) {
           for (const uint32_t dims : {8U, 64U, 96U, 128U, 256U}) {
             Case it = {{codec, plane, type, rows, dims}, dims == 128 ? 8U : 3U};

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
 
 #include "kernels/cuda/rope_table.h"
@@ -82,9 +83,9 @@ TEST_F(RotateRowsTest, EqualsTheCodeOfTheCpuInEveryShapeAndBit) {
                                             {1U, 6U, 6U},
                                             {3U, 33U, 20U},
                                             {2U, 40U, 0U}}) {
-    for (const RowType type : {RowType::kF16, RowType::kBF16, RowType::kF32}) {
+    for (const RowType type : {RowType::kF16, RowType::kBF16, RowType::kF32, RowType::kE4M3}) {
       for (const RopePairing pairing : {RopePairing::kInterleaved, RopePairing::kHalfSplit}) {
-        for (const size_t offset : {0U, 4U}) {
+        for (const size_t offset : {size_t{0}, size_t{8}, ElementBytes(type)}) {
           const RopeShape shape = {type, pairing, heads, dim, rotated, 500000.0};
           Compare(shape,
                   {0, 1, -1, 31, 32, -32, 8191, 8192, -70000, 123456, -1, -4000000, 4000001, 0},
@@ -92,6 +93,63 @@ TEST_F(RotateRowsTest, EqualsTheCodeOfTheCpuInEveryShapeAndBit) {
         }
       }
     }
+  }
+}
+
+// All pairs of two fp8 numbers: NaN, subnormals, and those whose turn is beyond the largest.
+TEST_F(RotateRowsTest, EveryPairOfFp8IsTheCpusAndSaturates) {
+  constexpr uint32_t kCodes = 256;
+  for (const RopePairing pairing : {RopePairing::kInterleaved, RopePairing::kHalfSplit}) {
+    const RopeShape shape = {RowType::kE4M3, pairing, 1, 2 * kCodes, 2 * kCodes, 10000.0};
+    const bool interleaved = pairing == RopePairing::kInterleaved;
+    std::vector<std::byte> pairs(kCodes * 2 * kCodes);  // row a has (a, b) for all b
+    std::vector<const std::byte*> sources;
+    for (uint32_t a = 0; a < kCodes; ++a) {
+      std::byte* const row = &pairs[a * 2 * kCodes];
+      sources.push_back(row);
+      for (uint32_t b = 0; b < kCodes; ++b) {
+        row[interleaved ? 2 * b : b] = static_cast<std::byte>(a);
+        row[interleaved ? 2 * b + 1 : kCodes + b] = static_cast<std::byte>(b);
+      }
+    }
+    const std::vector<int64_t> deltas(kCodes, -70000);
+    const Turns turns = TurnsOf(shape, deltas);
+    const Array pool(pairs);
+    const Array numbers(turns.of);
+    const Array factors(turns.factors);
+    const Array got(std::vector<std::byte>(pairs.size()));
+    RowRotation rotation = {.shape = shape};
+    rotation.from = {.base = pool.bytes(), .stride = 2 * kCodes};
+    rotation.to = {.base = got.bytes(), .stride = 2 * kCodes};
+    rotation.turns = factors.data();
+    rotation.turn_of = numbers.data();
+    rotation.rows = kCodes;
+    ASSERT_TRUE(Execute(rotation).ok());
+    std::vector<std::byte> want(pairs.size());
+    GatherRotateRows(shape, sources, deltas, want.data());
+    const auto result = got.Read();
+    ASSERT_EQ(result, want);
+    uint32_t beyond = 0;
+    for (uint32_t i = 0; i < kCodes * kCodes; ++i) {
+      const uint32_t a = i / kCodes, b = i % kCodes;
+      const std::byte* const row = &result[a * 2 * kCodes];
+      const auto x = static_cast<uint8_t>(row[interleaved ? 2 * b : b]);
+      const bool none = (a & 0x7FU) == 0x7F || (b & 0x7FU) == 0x7F;
+      ASSERT_EQ(x == 0x7F, none) << a << " " << b;
+      ASSERT_NE(x, 0xFF);
+      const float of_a = E4m3ToFloat(static_cast<uint8_t>(a));
+      const float of_b = E4m3ToFloat(static_cast<uint8_t>(b));
+      const double exact = double{of_a} * double{turns.factors[b]} -
+                           double{of_b} * double{turns.factors[kCodes + b]};
+      if (!none && std::abs(exact) > 448) {
+        ++beyond;
+        ASSERT_EQ(x, exact > 0 ? 0x7E : 0xFE) << a << " " << b;
+      } else if (!none) {
+        // Half a step, by the smallest of the numbers around.
+        ASSERT_NEAR(double{E4m3ToFloat(x)}, exact, std::abs(exact) / 16 + 0x1p-10) << a << " " << b;
+      }
+    }
+    EXPECT_GT(beyond, 100U);
   }
 }
 
@@ -131,6 +189,9 @@ TEST_F(RotateRowsTest, ArgumentsOutOfBoundsAreNamed) {
   rotation.shape.rotated_dims = 66;
   EXPECT_EQ(CheckRowRotation(rotation).message(),
             "rotated dims out of bounds: rotated_dims=66 max=64 multiple_of=2");
+  rotation.shape.type = static_cast<RowType>(4);
+  EXPECT_EQ(CheckRowRotation(rotation).message(), "row type unknown: type=4 max=3");
+  rotation.shape.type = RowType::kE4M3;
   rotation.shape.kv_heads = 0;
   EXPECT_EQ(CheckRowRotation(rotation).message(),
             "kv heads out of bounds: kv_heads=0 min=1 max=4096");

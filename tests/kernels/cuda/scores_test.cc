@@ -1,6 +1,7 @@
 // Scores of keys, pooling and selection against the plain code.
 #include "kernels/scores.h"
 
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -54,7 +55,7 @@ TEST_F(DotKeysTest, EqualsThePlainCodeUpToRounding) {
   std::mt19937 random(11);
   for (const auto& [heads, dim] :
        {std::array{8U, 128U}, {3U, 64U}, {1U, 5U}, {2U, 256U}, {7U, 12U}}) {
-    for (const RowType type : {RowType::kF16, RowType::kBF16, RowType::kF32}) {
+    for (const RowType type : {RowType::kF16, RowType::kBF16, RowType::kF32, RowType::kE4M3}) {
       for (const size_t rows : {0U, 1U, 9U, 100U}) {
         const KeyShape shape = {type, heads, dim};
         const Keys keys(shape, rows, rows == 9 ? 4 : 0, random);
@@ -76,6 +77,31 @@ TEST_F(DotKeysTest, EqualsThePlainCodeUpToRounding) {
   }
 }
 
+// The largest numbers, the smallest, and none at all.
+TEST_F(DotKeysTest, EdgesOfFp8ComeThrough) {
+  const KeyShape shape = {RowType::kE4M3, 3, 64};
+  const size_t elements = 3 * 64;
+  std::vector<std::byte> rows;
+  for (const uint32_t code : {0x7EU, 0xFEU, 0x01U, 0x00U, 0x08U}) {
+    rows.resize(rows.size() + elements, static_cast<std::byte>(code));
+  }
+  rows.back() = std::byte{0xFF};  // not a number, at the end of the last row
+  const Array pool(rows, 3);
+  const Array q(std::vector<float>(elements, 0.5F));
+  const Array out(std::vector<float>(5));
+  KeyDots dots = {.shape = shape, .q = q.data()};
+  dots.keys = {.base = pool.bytes(), .stride = elements};
+  dots.rows = 5;
+  dots.out = out.data();
+  ASSERT_TRUE(Execute(dots).ok());
+  const auto got = out.Read();
+  EXPECT_EQ(got[0], 448.0F * 96);
+  EXPECT_EQ(got[1], -448.0F * 96);
+  EXPECT_EQ(got[2], 0x1p-9F * 96);
+  EXPECT_EQ(got[3], 0.0F);
+  EXPECT_TRUE(std::isnan(got[4]));
+}
+
 TEST_F(WindowMassTest, EqualsThePlainCodeUpToRounding) {
   std::mt19937 random(12);
   for (const auto& [heads, window, dim, rows] : {std::array{4U, 32U, 128U, 300U},
@@ -84,7 +110,7 @@ TEST_F(WindowMassTest, EqualsThePlainCodeUpToRounding) {
                                                  {2U, 5U, 20U, 3U},
                                                  {5U, 7U, 256U, 64U},
                                                  {1U, 1U, 8U, 0U}}) {
-    for (const RowType type : {RowType::kF16, RowType::kBF16, RowType::kF32}) {
+    for (const RowType type : {RowType::kF16, RowType::kBF16, RowType::kF32, RowType::kE4M3}) {
       const KeyShape shape = {type, 1, dim};
       const Keys keys(shape, rows, 0, random);
       const std::vector<float> queries = Normals(size_t{heads} * window * dim, random);

@@ -9,7 +9,6 @@
 #include <cuda_fp8.h>
 #include <gtest/gtest.h>
 
-#include "kernels/cuda/e4m3.h"
 #include "kernels/row_convert.h"
 
 namespace kvasir::kernels::cuda {

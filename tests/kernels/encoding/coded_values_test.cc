@@ -18,7 +18,7 @@ using test::Randoms;
 CodedAttention RandomCoded(std::mt19937& random) {
   CodedAttention shape;
   shape.value = {.dims = 16U << Pick(random, 0, 4), .bits = Pick(random, 2, 3)};
-  shape.rows.type = static_cast<RowType>(Pick(random, 0, 2));
+  shape.rows.type = static_cast<RowType>(Pick(random, 0, 3));
   // More heads than are held at once, now and then.
   shape.rows.heads = Pick(random, 0, 9) == 0 ? Pick(random, 17, 35) : Pick(random, 1, 9);
   shape.rows.k_dim = 8 * Pick(random, 1, 20);

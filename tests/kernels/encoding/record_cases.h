@@ -32,7 +32,7 @@ inline RecordShape RandomShape(std::mt19937& random) {
   RecordShape shape;
   shape.codec = static_cast<Codec>(Pick(random, 0, kCodecs - 1));
   shape.plane = static_cast<RecordPlane>(Pick(random, 0, 1));
-  shape.type = static_cast<RowType>(Pick(random, 0, 2));
+  shape.type = static_cast<RowType>(Pick(random, 0, 3));
   shape.rows = Pick(random, 0, 1) == 0 ? 32 : 64;
   // Small ones and those of models more often than others.
   shape.dims = 8 * (Pick(random, 0, 1) == 0 ? Pick(random, 1, 10) : Pick(random, 1, 32));

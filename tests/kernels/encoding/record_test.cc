@@ -51,8 +51,8 @@ TEST(RecordShapeTest, WhatIsOutOfBoundsIsNamed) {
   const std::pair<const char*, std::function<void(RecordShape&)>> cases[] = {
       {"codec=4 max=3", [](RecordShape& it) { it.codec = static_cast<Codec>(4); }},
       {"plane=2 max=1", [](RecordShape& it) { it.plane = static_cast<RecordPlane>(2); }},
-      {"type=3 max=2", [](RecordShape& it) { it.type = static_cast<RowType>(3); }},
-      {"type=-1 max=2", [](RecordShape& it) { it.type = static_cast<RowType>(-1); }},
+      {"type=4 max=3", [](RecordShape& it) { it.type = static_cast<RowType>(4); }},
+      {"type=-1 max=3", [](RecordShape& it) { it.type = static_cast<RowType>(-1); }},
       {"rows=48", [](RecordShape& it) { it.rows = 48; }},
       {"rows=128", [](RecordShape& it) { it.rows = 128; }},
       {"dims=0 min=8 max=256", [](RecordShape& it) { it.dims = 0; }},
