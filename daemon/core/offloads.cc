@@ -195,11 +195,12 @@ bool Offloads::AskDown(Tenant& tenant, TenantDevice& device) {
     }
   }
   for (const auto& [id, entry] : tenant.snapshots.entries()) {
-    const auto is_it = [&](const auto& one) { return one.second.snapshot == entry.snapshot; };
-    if (entry.snapshot->device != memory || std::any_of(arrived_.begin(), arrived_.end(), is_it)) {
-      continue;
-    }
-    return BeginDown(tenant, device, entry.snapshot, 0, id);
+    const std::shared_ptr<const Snapshot>& snapshot = entry.snapshot;
+    const bool is_awaited =
+        std::any_of(arrived_.begin(), arrived_.end(),
+                    [&](const auto& one) { return one.second.snapshot == snapshot; });
+    if (snapshot->device != memory || is_awaited) continue;
+    return BeginDown(tenant, device, snapshot, 0, id);
   }
   return false;
 }
