@@ -196,9 +196,9 @@ bool Offloads::AskDown(Tenant& tenant, TenantDevice& device) {
   }
   for (const auto& [id, entry] : tenant.snapshots.entries()) {
     const std::shared_ptr<const Snapshot>& snapshot = entry.snapshot;
-    const bool is_awaited =
-        std::any_of(arrived_.begin(), arrived_.end(),
-                    [&](const auto& one) { return one.second.snapshot == snapshot; });
+    const bool is_awaited = std::any_of(arrived_.begin(), arrived_.end(), [&](const auto& one) {
+      return one.second.snapshot == snapshot;
+    });
     if (snapshot->device != memory || is_awaited) continue;
     return BeginDown(tenant, device, snapshot, 0, id);
   }
