@@ -96,7 +96,7 @@ class Bench {
     const double private_before = daemon_.PrivateBytes();
     const double descriptors_before = daemon_.Descriptors();
     uint64_t opened = 0;
-    for (const uint64_t share : {100, 10, 1}) {
+    for (const uint64_t share : {100U, 10U, 1U}) {
       const uint64_t wanted = options_.sequences / share / engines_.size();
       const Instant start = SystemClock().Now();
       const uint64_t before = opened;

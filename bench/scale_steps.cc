@@ -59,7 +59,7 @@ absl::Status AddSteps(Engine& engine, Report* report) {
   const double clock = ClockNanoseconds();
   add("scale/clock", clock, "ns, not in the steps");
   constexpr uint64_t kTimed = kScaleSlots - 4;  // a border's neighbours have new tables to load
-  for (const size_t batch : {1, 32, 1024}) {
+  for (const size_t batch : {1U, 32U, 1024U}) {
     while (engine.sequences.size() < batch) {
       KVASIR_ASSIGN_OR_RETURN(Sequence sequence, Open(engine));
       engine.sequences.push_back(std::move(sequence));

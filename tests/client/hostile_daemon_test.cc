@@ -248,7 +248,7 @@ TEST_F(HostileDaemonTest, ADirectoryOfRecentBlocksHasToLieInItsSegment) {
                                        {uint64_t{4096}, 0U},
                                        {uint64_t{4096}, kMax}}) {
     SCOPED_TRACE(fmt::format("dir_off={} dir_cap={}", offset, blocks));
-    meddler_->meddle = [&](v1::OpenSequenceResponse& answer) {
+    meddler_->meddle = [&, offset = offset, blocks = blocks](v1::OpenSequenceResponse& answer) {
       shm::SeqBoard& board = DaemonTable::Of(answer.sequence()).board;
       board.dir_off = offset;
       board.dir_cap = blocks;

@@ -81,7 +81,7 @@ class FakeAdmin final : public v1::Admin::Service {
 
   grpc::Status ListPrefixLookups(grpc::ServerContext*, const v1::ListPrefixLookupsRequest*,
                                  v1::ListPrefixLookupsResponse* response) override {
-    for (const uint64_t id : {11, 12}) response->add_lookups()->set_sequence_id(id);
+    for (const uint64_t id : {11U, 12U}) response->add_lookups()->set_sequence_id(id);
     return grpc::Status::OK;
   }
 

@@ -130,7 +130,7 @@ TEST(KvasirctlTopTest, FitsEveryTerminal) {
   v1::GetStatsResponse now = After();
   for (int i = 0; i < 30; ++i) Add(&now, "a-tenant-with-a-long-name-" + std::to_string(i), kMiB);
   for (size_t columns = 1; columns < 200; ++columns) {
-    for (const size_t lines : {1, 2, 3, 4, 5, 8, 24, 100}) {
+    for (const size_t lines : {1U, 2U, 3U, 4U, 5U, 8U, 24U, 100U}) {
       TopView view;
       view.columns = columns;
       view.lines = lines;

@@ -22,7 +22,8 @@ void ExpectTwins(Fixture& fixture, FakeEngine& engine, uint32_t model, const std
                  std::mt19937_64& random) {
   absl::StatusOr<FakeEngine::Stream> reference = engine.Open(model, retention);
   ASSERT_TRUE(reference.ok()) << MessageOf(reference.status());
-  fixture.WriteTokens(engine, *reference, {tokens.begin(), tokens.begin() + stream.rows});
+  fixture.WriteTokens(engine, *reference,
+                      {tokens.begin(), tokens.begin() + static_cast<ptrdiff_t>(stream.rows)});
   // Of kept rows it is known only when their copy is made whether they fill a record.
   const bool late = std::string_view(retention).find("local_size=9+") == std::string_view::npos;
   for (uint64_t row = stream.rows, end = row + more; row < end; ++row) {

@@ -199,7 +199,7 @@ TEST_F(SnapshotGuardTest, ThereAreNoMoreThanTheLimitSays) {
   FakeEngine& engine = Connect(1, &model);
   absl::StatusOr<FakeEngine::Stream> stream = Written(engine, model, 20);
   ASSERT_TRUE(stream.ok()) << MessageOf(stream.status());
-  for (const uint64_t id : {1, 2, 3}) ASSERT_TRUE(Save(engine, *stream, id).ok());
+  for (const uint64_t id : {1U, 2U, 3U}) ASSERT_TRUE(Save(engine, *stream, id).ok());
   const absl::Status status = Save(engine, *stream, 4);
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_NE(MessageOf(status).find("tenant.snapshots_max=3"), std::string::npos);

@@ -207,7 +207,8 @@ TEST(CompareGrid, WindowsArePartsOfTheText) {
   ASSERT_EQ(grid.size(), part.size());
   const auto at = [&](const std::string& retention) {
     const auto found = std::find(grid.begin(), grid.end(), retention);
-    return found == grid.end() ? std::string("absent") : part[found - grid.begin()];
+    return found == grid.end() ? std::string("absent")
+                               : part[static_cast<size_t>(found - grid.begin())];
   };
   EXPECT_EQ(at("full+int4"), "full+int4");
   EXPECT_EQ(at("streamingllm:start_size=4,recent_size=640,positions=original+int8"),
@@ -246,7 +247,7 @@ TEST_F(ComparedTexts, BytesAndQualityAreThoseOfTheEncodings) {
                          "streamingllm:start_size=4,recent_size=20,positions=original"};
   const auto rows = ValueOrDie(RunCompare(*model_, *tokenizer_, options_, texts_));
   ASSERT_EQ(rows.size(), 5U);
-  for (const size_t same : {0, 1}) {
+  for (const size_t same : {0U, 1U}) {
     EXPECT_EQ(rows[same].perplexity_ratio, 1.0);
     EXPECT_LT(rows[same].kl, 1e-6);
     EXPECT_EQ(rows[same].top1, 1.0);

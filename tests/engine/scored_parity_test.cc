@@ -266,7 +266,7 @@ TEST_F(GemFilterEngine, SelectsTheOraclesRowsAndGoesOnWithThemAlone) {
   const GenerateOptions options = {.tokens_max = 12, .stop_at_end = false};
   const GenerateResult result = ValueOrDie(generator.Generate(prompt, options, nullptr, nullptr));
   std::vector<double> scores = OracleScores(prompt);
-  for (const size_t row : {0, 1, 294, 295, 296, 297, 298, 299}) scores[row] = HUGE_VAL;
+  for (const size_t row : {0U, 1U, 294U, 295U, 296U, 297U, 298U, 299U}) scores[row] = HUGE_VAL;
   std::vector<uint32_t> expected(scores.size());
   std::iota(expected.begin(), expected.end(), 0U);
   std::stable_sort(expected.begin(), expected.end(),

@@ -139,7 +139,7 @@ TEST(HitRateCurveTest, WhatIsStoredIsThereWhenItIsAskedFor) {
 }
 
 TEST(HitRateCurveTest, FewSamplesOfRandomTrafficAreClose) {
-  for (const uint64_t seed : {1, 2, 3}) {
+  for (const uint64_t seed : {1U, 2U, 3U}) {
     HitRateCurve curve({.samples_max = 1024});
     ExactStack exact;
     for (const auto& chain : RandomChains(seed, 12'000)) {
@@ -235,7 +235,7 @@ TEST(HitRateCurveTest, ClearForgetsEverything) {
     curve.Ask(chain);
     fresh.Ask(chain);
   }
-  for (const uint64_t size : {10, 100, 1000, 5000}) {
+  for (const uint64_t size : {10U, 100U, 1000U, 5000U}) {
     EXPECT_EQ(curve.HitRatio(size), fresh.HitRatio(size)) << size;
   }
 }

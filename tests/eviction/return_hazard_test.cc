@@ -111,7 +111,7 @@ TEST(ReturnHazardTest, OnlyLeavesGoAndThePartialBlockFirst) {
   EXPECT_EQ(first->key, partial[3]);
   EXPECT_THAT(Explain(*first), HasSubstr("list=dead level=0 bucket=0 index="));
   // Then the older chain from its leaf to its root: nothing is learned yet.
-  for (const size_t i : {3, 2, 1, 0}) {
+  for (const size_t i : {3U, 2U, 1U, 0U}) {
     const auto next = policy->EvictOne(2000);
     ASSERT_TRUE(next.has_value());
     EXPECT_EQ(next->key, full[i]);

@@ -193,7 +193,7 @@ TEST_F(SnapshotTest, PeopleSeeHowManyAndHowLargeButNoId) {
 
 TEST_F(SnapshotTest, WhatIsNoIdIsRefused) {
   const Engine engine = MakeEngine();
-  for (const size_t bytes : {1, 15, 17, 4096}) {
+  for (const size_t bytes : {1U, 15U, 17U, 4096U}) {
     const std::string id(bytes, 'x');
     const absl::Status opened = engine.session->OpenSequence(From(engine, id)).status();
     EXPECT_EQ(opened.code(), absl::StatusCode::kInvalidArgument) << bytes;

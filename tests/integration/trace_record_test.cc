@@ -48,7 +48,7 @@ class TraceRecordTest : public DaemonFixture {
     options.model = model_;
     options.retention = "full";
     options.prefix = PrefixOptions{};
-    options.prefix->tokens.assign(tokens.begin(), tokens.begin() + prompt);
+    options.prefix->tokens.assign(tokens.begin(), tokens.begin() + static_cast<ptrdiff_t>(prompt));
     absl::StatusOr<Sequence> sequence = session_->OpenSequence(options);
     ASSERT_TRUE(sequence.ok()) << MessageOf(sequence.status());
     while (sequence->rows() < tokens.size()) {

@@ -61,7 +61,7 @@ std::vector<MadeRecord> RecordsOf(const std::string& spec, uint64_t rows, uint64
 
 TEST(EncodedPolicyTest, ARecordIsInUseWhenItsRowsAreOlderThanRecent) {
   const std::vector<MadeRecord> want = {{100, 4, 68}, {164, 68, 132}, {228, 132, 196}};
-  for (const uint64_t chunk : {1, 7, 64, 1000}) {
+  for (const uint64_t chunk : {1U, 7U, 64U, 1000U}) {
     EXPECT_EQ(RecordsOf("full+int8:rows=64,n_sink=4,recent=32", 250, chunk), want) << chunk;
   }
 }
@@ -74,7 +74,7 @@ TEST(EncodedPolicyTest, RecordsDoNotDependOnTheBatches) {
   for (const std::string& spec : specs) {
     const std::vector<MadeRecord> one_by_one = RecordsOf(spec, 700, 1);
     EXPECT_FALSE(one_by_one.empty()) << spec;
-    for (const uint64_t chunk : {3, 16, 50, 700}) {
+    for (const uint64_t chunk : {3U, 16U, 50U, 700U}) {
       EXPECT_EQ(RecordsOf(spec, 700, chunk), one_by_one) << spec << " chunk " << chunk;
     }
   }
@@ -126,7 +126,7 @@ TEST(EncodedPolicyTest, KeptRowsAreInRecordsFromARowThatTheIdsAloneSay) {
   std::mt19937_64 random(3);
   std::vector<TokenId> ids(900);
   for (TokenId& id : ids) id = static_cast<TokenId>(random() % 3);
-  for (const uint64_t window : {2, 20, 100}) {
+  for (const uint64_t window : {2U, 20U, 100U}) {
     const std::string spec = fmt::format(
         "sepllm:form=static,init_cache_size=6,local_size={}+int8:rows=32,n_sink=9", window);
     std::vector<uint64_t> want(ids.size());
@@ -182,7 +182,7 @@ TEST(EncodedPolicyTest, NoTableEndsBeforeItBegins) {
     EXPECT_LT(policy.rows(), last.until_row);
   };
   take();
-  for (const size_t rows : {49, 6}) {  // so that windows begin amid a block from here on
+  for (const size_t rows : {49U, 6U}) {  // so that windows begin amid a block from here on
     policy.Append(std::vector<TokenId>(rows, 7));
     take();
   }

@@ -348,7 +348,7 @@ TEST(PolicyStateTest, SizesDoNotGrowWithTheText) {
                         {"sepllm:form=manager", 330 + 8 * 128 + 4 * 512},
                         {"fixllm:local_size=256", 250 + 8 * 68}};
   for (const Size& size : sizes) {
-    for (const uint64_t rows : {3000, 20000}) {
+    for (const uint64_t rows : {3000U, 20000U}) {
       const std::string saved = Grown(size.spec, rows, 100)->SaveState().value();
       EXPECT_LE(saved.size(), size.bytes_max) << size.spec << " rows " << rows;
     }

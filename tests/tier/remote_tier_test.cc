@@ -257,7 +257,7 @@ TEST(SlowServerTest, ABlockThatComesByteByByteIsWhole) {
   answer.append(reinterpret_cast<const char*>(header.data()), header.size());
   answer.append(reinterpret_cast<const char*>(payload.data()), payload.size());
   answer += "\r\n";
-  for (const size_t piece : {1, 7, 129}) {
+  for (const size_t piece : {1U, 7U, 129U}) {
     const ScriptedServer server(answer, piece);
     EXPECT_EQ(OutcomeOf(*Make(OptionsFor(server.socket())), 1, 3000), "hit");
   }

@@ -56,9 +56,9 @@ TEST_P(TierConformance, GathersPartsOfAnyLengthAndReadsIntoMemoryAtAnyAddress) {
   absl::Status statuses[2];
   tier().Write(items, statuses);
   ASSERT_THAT(statuses, ::testing::Each(absl::OkStatus()));
-  for (const uint64_t number : {1, 2}) {
+  for (const uint64_t number : {1U, 2U}) {
     const PageMemory memory(payload.size() + 64);
-    for (const size_t offset : {0, 1, 64}) {
+    for (const size_t offset : {0U, 1U, 64U}) {
       const ReadItem item = {KeyOf(number), memory.span().subspan(offset, payload.size())};
       ReadOutcome outcome = ReadOutcome::kFailed;
       tier().Read(std::span(&item, 1), std::span(&outcome, 1));
@@ -241,10 +241,10 @@ TEST_P(TierConformance, LongUseLeavesNothingBehindAndMixesNothingUp) {
 }
 
 TEST_P(TierConformance, ManyThreadsReadWriteAndEraseTheSameBlocks) {
-  constexpr int kThreads = 4;
+  constexpr size_t kThreads = 4;
   std::array<std::string, kThreads> wrong;
   std::vector<std::thread> threads;
-  for (int t = 0; t < kThreads; ++t) {
+  for (size_t t = 0; t < kThreads; ++t) {
     threads.emplace_back([this, t, &wrong] {
       std::mt19937 random(static_cast<uint32_t>(t));
       for (int step = 0; step < 300; ++step) {

@@ -207,7 +207,7 @@ double MeanSquare(const RecordShape& shape, const std::vector<float>& tile, uint
   for (size_t i = 0; i < size_t{filled} * shape.dims; ++i) {
     sum += i % shape.dims < counted ? std::pow(double{rows[i]} - double{tile[i]}, 2) : 0;
   }
-  return sum / (size_t{filled} * counted);
+  return sum / static_cast<double>(size_t{filled} * counted);
 }
 
 // Normal rows of one spread lose what the code books promise: .1175 at 2 planes, .0345 at 3.
