@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstddef>
 #include <cstring>
+#include <limits>
 #include <optional>
 #include <string>
 #include <utility>
@@ -23,13 +25,21 @@ std::string TextOr(const char* text, std::string fallback) {
 }
 
 // `count` values at `data`, which may be null where there are none.
-absl::Status CheckArray(const void* data, size_t count, const char* field) {
+// So that its end is an address, too.
+absl::Status CheckArray(const void* data, size_t count, size_t element_bytes, const char* field) {
+  const size_t max = std::numeric_limits<ptrdiff_t>::max() / element_bytes;
+  if (count > max) return InvalidArgument("{} is too long: count={} max={}", field, count, max);
   if (data != nullptr || count == 0) return absl::OkStatus();
   return InvalidArgument("{} is null: count={}", field, count);
 }
 
+template <typename Element>
+absl::Status CheckArray(const Element* data, size_t count, const char* field) {
+  return CheckArray(data, count, sizeof(Element), field);
+}
+
 absl::StatusOr<std::string> BytesOf(const kvasir_bytes& bytes, const char* field) {
-  KVASIR_RETURN_IF_ERROR(CheckArray(bytes.data, bytes.size, field));
+  KVASIR_RETURN_IF_ERROR(CheckArray(bytes.data, bytes.size, 1, field));
   if (bytes.size == 0) return std::string();
   return std::string(static_cast<const char*>(bytes.data), bytes.size);
 }

@@ -100,8 +100,9 @@ class PolicyWalk {
   void TakePlans() {
     const PlanHorizon horizon = {uint32_t{1} << UpTo(7), UpTo(150)};
     Decide();
-    // A policy that is far behind catches up, a row or more at a time.
-    for (uint64_t left = policy_.rows() + 8; violation_.empty(); --left) {
+    // A policy that is far behind catches up, a row or more at a time, each with a decision of its
+    // own.
+    for (uint64_t left = 2 * policy_.rows() + 8; violation_.empty(); --left) {
       std::optional<RetentionPlan> plan = policy_.NextPlan(horizon);
       if (!plan) {
         if (!Decide()) break;
