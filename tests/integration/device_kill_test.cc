@@ -72,22 +72,6 @@ TEST_F(DeviceKillTest, MemoryComesBackFromAnEngineThatIsKilled) {
   }
 }
 
-// Daemon and engines are processes of their own, two engines at once.
-TEST_F(DeviceKillTest, EnginesDecodeOverCompactBlocksAsOverAFullCacheUnderAMask) {
-  DaemonProcess daemon(folder_.path());
-  ASSERT_TRUE(daemon.Start(ConfigWithPool()));
-  const auto start = [&](const std::string& retention) {
-    return std::make_unique<ChildProcess>(
-        std::vector<std::string>{SiblingProgram("device_engine"), folder_.path() + "/control.sock",
-                                 folder_.path() + "/data.sock", "host", "gpu0", "260", retention},
-        std::vector<std::string>());
-  };
-  const std::unique_ptr<ChildProcess> engines[] = {
-      start("streamingllm:start_size=4,recent_size=40,positions=original"),
-      start("sepllm:form=static,init_cache_size=4,local_size=40")};
-  for (const auto& engine : engines) EXPECT_EQ(engine->Wait(), 0) << engine->ReadErrors();
-}
-
 TEST_F(DeviceKillTest, AnEngineReadsOnWhenTheDaemonIsKilledAndTheMemoryGoesWithIt) {
   DaemonProcess daemon(folder_.path());
   ASSERT_TRUE(daemon.Start(ConfigWithPool()));

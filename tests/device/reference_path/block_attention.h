@@ -30,6 +30,22 @@ struct BlockAttention {
 // Waits for the end. Errors: kUnavailable naming the runtime's.
 absl::Status Attend(const BlockAttention& attention);
 
+// The same over rows that lie anywhere, as a sequence's views name them. The lists are the
+// device's, too.
+struct RowAttention {
+  const std::byte* const* keys = nullptr;    // [rows]: fp16, [kv_head][dim]
+  const std::byte* const* values = nullptr;  // likewise
+  uint32_t rows = 0;                         // 1 to kRowsMax
+  uint32_t kv_heads = 1;
+  uint32_t heads = 1;
+  uint32_t dim = 1;
+  float scale = 1.0F;
+  const float* q = nullptr;  // [kv_head][head][dim]
+  float* out = nullptr;      // likewise
+};
+
+absl::Status Attend(const RowAttention& attention);
+
 }  // namespace kvasir::device::testing
 
 #endif  // KVASIR_TESTS_DEVICE_REFERENCE_PATH_BLOCK_ATTENTION_H_

@@ -35,4 +35,31 @@ absl::Status Attend(const BlockAttention& attention) {
   return absl::OkStatus();
 }
 
+absl::Status Attend(const RowAttention& attention) {
+  const kernels::AttentionShape shape = {.type = kernels::RowType::kF16,
+                                         .heads = attention.heads,
+                                         .k_dim = attention.dim,
+                                         .v_dim = attention.dim,
+                                         .scale = attention.scale};
+  const uint64_t row_bytes = uint64_t{attention.kv_heads} * attention.dim * 2;
+  for (uint32_t kv_head = 0; kv_head < attention.kv_heads; ++kv_head) {
+    const uint64_t head_off = uint64_t{kv_head} * attention.dim * 2;
+    std::vector<kernels::AttentionRun> runs;
+    for (uint32_t row = 0; row < attention.rows; ++row) {
+      runs.push_back({.k = attention.keys[row] + head_off,
+                      .v = attention.values[row] + head_off,
+                      .k_stride = row_bytes,
+                      .v_stride = row_bytes,
+                      .rows = 1,
+                      .query_set = 0});
+    }
+    const uint64_t first = uint64_t{kv_head} * attention.heads * attention.dim;
+    kernels::AttentionState state;
+    state.Reset(attention.heads, attention.dim);
+    kernels::AttendRuns(shape, attention.q + first, runs, state);
+    kernels::FinishState(state, attention.dim, attention.out + first);
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace kvasir::device::testing
