@@ -8,8 +8,8 @@ namespace {
 
 constexpr uint32_t kThreads = 128;
 
-// A thread block has a query head. Made to be read, not to be fast. `key_of` and `value_of` give the
-// kv head's elements of a row.
+// A thread block has a query head. Made to be read, not to be fast. `key_of` and `value_of` give
+// the kv head's elements of a row.
 template <class Attention, class KeyOf, class ValueOf>
 __device__ void AttendHead(const Attention& attention, const KeyOf& key_of,
                            const ValueOf& value_of) {
