@@ -76,9 +76,10 @@ function(kv_executable name)
   target_link_libraries(${name} PRIVATE kv_flags ${A_DEPS})
 endfunction()
 
-# kv_test(<file without .cc> LABELS fast|slow;unit|integration|... DEPS ... [NAME program] [TIMEOUT s])
+# kv_test(<file without .cc> LABELS fast|slow;unit|integration|... DEPS ... [NAME program] [TIMEOUT s] [COMPUTES])
+# COMPUTES: the test's own lines take time, and are optimised under sanitizers as well.
 function(kv_test file)
-  cmake_parse_arguments(A "" "NAME;TIMEOUT" "LABELS;DEPS" ${ARGN})
+  cmake_parse_arguments(A "COMPUTES" "NAME;TIMEOUT" "LABELS;DEPS" ${ARGN})
   get_filename_component(name ${file} NAME)
   if(A_NAME)
     set(name ${A_NAME})
@@ -91,7 +92,9 @@ function(kv_test file)
   endif()
   if(KVASIR_SANITIZE)
     # What is looked for is in the libraries; optimising a test's own lines is a third of the build's time.
-    target_compile_options(${name} PRIVATE -O0)
+    if(NOT A_COMPUTES)
+      target_compile_options(${name} PRIVATE -O0)
+    endif()
     math(EXPR A_TIMEOUT "${A_TIMEOUT} * 3")
   endif()
   set_tests_properties(${name} PROPERTIES LABELS "${A_LABELS}" TIMEOUT ${A_TIMEOUT}
