@@ -41,7 +41,7 @@ absl::Status Attend(const RowAttention& attention) {
                                          .k_dim = attention.dim,
                                          .v_dim = attention.dim,
                                          .scale = attention.scale};
-  const uint64_t row_bytes = uint64_t{attention.kv_heads} * attention.dim * 2;
+  const uint32_t row_bytes = attention.kv_heads * attention.dim * 2;
   for (uint32_t kv_head = 0; kv_head < attention.kv_heads; ++kv_head) {
     const uint64_t head_off = uint64_t{kv_head} * attention.dim * 2;
     std::vector<kernels::AttentionRun> runs;
