@@ -20,7 +20,7 @@ class DeviceTest(DaemonTest):
         self.there = self.daemon.connect(devices=[self.device])
         self.addCleanup(self.there.close)
 
-    def check_rows(self, view, layer, row):
+    def check_rows(self, view, layer, row, here=False):
         """All that the query of the row sees is what was written: kept rows and recent ones."""
         positions = [int(p) for run in view.kept for p in run.positions]
         positions += [p for first, end in view.recent_spans(row) for p in range(first, end)]
@@ -28,10 +28,10 @@ class DeviceTest(DaemonTest):
         for plane, pieces in enumerate(([piece.k for piece in visible],
                                         [piece.v for piece in visible])):
             for piece in pieces:
-                self.assertIsInstance(piece, kvasir.DeviceRows)
+                self.assertIsInstance(piece, np.ndarray if here else kvasir.DeviceRows)
                 self.assertEqual((piece.shape[1:], piece.dtype), ((HEADS, DIM), np.float32))
             np.testing.assert_array_equal(
-                np.concatenate([piece.numpy() for piece in pieces]),
+                np.concatenate([piece if here else piece.numpy() for piece in pieces]),
                 np.concatenate([rows_of(p, 1, layer, plane) for p in positions]))
         return positions
 
@@ -61,7 +61,7 @@ class DeviceTest(DaemonTest):
         stats = self.there.stats()
         self.assertEqual(stats.tenant, "test")
 
-    def test_a_prefix_stays_on_the_device(self):
+    def test_a_prefix_serves_the_device_and_host_memory(self):
         prompt = kvasir.Prompt(tokens_of(65))
         with self.there.open(self.register(self.there, pool="gpu0"), "full", prompt=prompt) as first:
             first.append(tokens_of(64), write_rows)
@@ -76,7 +76,11 @@ class DeviceTest(DaemonTest):
                 self.assertEqual(self.check_rows(view, layer, 64), list(range(65)))
             self.assertFalse(step[0].kept[0].k.writable)
         with self.there.open(self.register(self.there), "full", prompt=prompt) as in_host_memory:
-            self.assertEqual(in_host_memory.rows, 0)
+            self.assertEqual(in_host_memory.rows, 64)
+            step = in_host_memory.begin()
+            write_rows(step)
+            for layer, view in enumerate(step):
+                self.assertEqual(self.check_rows(view, layer, 64, here=True), list(range(65)))
 
     def test_rows_are_taken_in_parts_and_written_whole(self):
         model = self.register(self.there, pool="gpu0")
