@@ -67,7 +67,7 @@ class OffloadCoreTest : public DeviceCoreTest {
 
   OffloadCounters Counters() { return OnDevice().offloads; }
 
-  // Rows of a prefix that lie in the place, of the tenant's that is "a".
+  // Cached prefixes, of all tenants, that lie in the place.
   uint64_t PrefixesIn(const std::string& place) {
     uint64_t count = 0;
     for (const PrefixReport& report : core_->PrefixReports()) count += report.place == place;
