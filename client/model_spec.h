@@ -11,7 +11,12 @@
 
 namespace kvasir {
 
-enum class KvType { kF16, kBF16, kF32 };
+// Element type of K and V rows. kF8E4M3: OCP's fp8, up to 448, no infinity; an engine that has a
+// scale beside its rows multiplies queries and outputs by it, and the daemon need not know.
+enum class KvType { kF16, kBF16, kF32, kF8E4M3 };
+constexpr uint32_t ElementBytes(KvType type) {
+  return type == KvType::kF32 ? 4 : type == KvType::kF8E4M3 ? 1 : 2;
+}
 enum class RopeStyle { kNone, kInterleaved, kHalfSplit };
 
 // One layer. Layers may differ in everything, as in pruned, hybrid and MLA models.

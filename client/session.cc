@@ -71,6 +71,9 @@ void Fill(const ModelSpec& spec, v1::ModelSpec* out) {
     case KvType::kF32:
       out->set_dtype(v1::DATA_TYPE_F32);
       break;
+    case KvType::kF8E4M3:
+      out->set_dtype(v1::DATA_TYPE_F8_E4M3);
+      break;
   }
   for (const LayerSpec& layer : spec.layers) {
     v1::LayerSpec* added = out->add_layers();
@@ -149,7 +152,7 @@ ClientModel ModelOf(const ModelSpec& spec, uint32_t slots_per_block) {
   ClientModel model;
   model.slots_per_block = slots_per_block;
   model.vocabulary_size = spec.vocabulary_size;
-  const uint32_t element = spec.kv_type == KvType::kF32 ? 4 : 2;
+  const uint32_t element = ElementBytes(spec.kv_type);
   for (const LayerSpec& layer : spec.layers) {
     model.row_bytes.push_back(
         {layer.kv_heads * layer.k_head_dim * element, layer.kv_heads * layer.v_head_dim * element});

@@ -7,12 +7,11 @@
 
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "kernels/row_convert.h"
 #include "kernels/row_tiles.h"
 
 namespace kvasir::engine {
 namespace {
-
-uint32_t ElementBytes(kernels::RowType type) { return type == kernels::RowType::kF32 ? 4 : 2; }
 
 kernels::AttentionShape ShapeOf(const AttentionGeometry& g, uint32_t kv_heads, uint32_t heads) {
   return {.type = g.type,
@@ -39,7 +38,7 @@ AttentionOps::AttentionOps(const AttentionGeometry& geometry, const Rope& rope, 
       row_shape_(ShapeOf(geometry, geometry.kv_heads, geometry.heads / geometry.kv_heads)),
       head_shape_(ShapeOf(geometry, 1, 1)),
       pairs_(rope.pairs()),
-      head_bytes_(geometry.head_dim * ElementBytes(geometry.type)),
+      head_bytes_(geometry.head_dim * static_cast<uint32_t>(kernels::ElementBytes(geometry.type))),
       plan_(rope, geometry.type, geometry.head_dim, geometry.kv_heads),
       keys_(rope, geometry.type, geometry.head_dim),
       contexts_(geometry.layers),

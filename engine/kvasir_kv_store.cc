@@ -25,20 +25,29 @@ absl::StatusOr<std::vector<std::string>> TokenTexts(const Tokenizer& tokenizer) 
   return texts;
 }
 
+KvType KvTypeOf(kernels::RowType type) {
+  switch (type) {
+    case kernels::RowType::kF16:
+      return KvType::kF16;
+    case kernels::RowType::kBF16:
+      return KvType::kBF16;
+    case kernels::RowType::kF32:
+      return KvType::kF32;
+    case kernels::RowType::kE4M3:
+      break;
+  }
+  return KvType::kF8E4M3;
+}
+
 }  // namespace
 
 absl::StatusOr<ModelSpec> ModelSpecOf(const GgufModel& model, const Tokenizer& tokenizer,
                                       const KvasirStoreOptions& options) {
-  if (options.kv_type == kernels::RowType::kE4M3) {
-    return InvalidArgument("the daemon knows no such KV rows: kv_type=e4m3");
-  }
   const HyperParameters& parameters = model.parameters();
   ModelSpec spec;
   const std::string& path = model.path();
   spec.name = path.substr(path.rfind('/') + 1).substr(0, 256);
-  spec.kv_type = options.kv_type == kernels::RowType::kF32    ? KvType::kF32
-                 : options.kv_type == kernels::RowType::kBF16 ? KvType::kBF16
-                                                              : KvType::kF16;
+  spec.kv_type = KvTypeOf(options.kv_type);
   spec.layers.assign(parameters.layers, LayerSpec{.kv_heads = parameters.kv_heads,
                                                   .k_head_dim = parameters.head_dim,
                                                   .v_head_dim = parameters.head_dim,

@@ -173,7 +173,7 @@ absl::StatusOr<ModelSpec> ToModelSpec(const kvasir_model_spec* given) {
   KVASIR_ASSIGN_OR_RETURN(const kvasir_model_spec known, Known(given, "model_spec"));
   ModelSpec spec;
   spec.name = TextOr(known.name, "");
-  KVASIR_RETURN_IF_ERROR(CheckChoice(known.kv_type, KVASIR_F32, "model_spec.kv_type"));
+  KVASIR_RETURN_IF_ERROR(CheckChoice(known.kv_type, KVASIR_F8_E4M3, "model_spec.kv_type"));
   spec.kv_type = static_cast<KvType>(known.kv_type);
   KVASIR_RETURN_IF_ERROR(AddLayers(known, &spec));
   KVASIR_RETURN_IF_ERROR(CheckChoice(known.rope, KVASIR_ROPE_HALF_SPLIT, "model_spec.rope"));

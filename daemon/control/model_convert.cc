@@ -16,8 +16,11 @@ absl::StatusOr<kernels::RowType> ToRowType(v1::DataType type) {
       return kernels::RowType::kBF16;
     case v1::DATA_TYPE_F32:
       return kernels::RowType::kF32;
+    case v1::DATA_TYPE_F8_E4M3:
+      return kernels::RowType::kE4M3;
     default:
-      return InvalidArgument("dtype is none of F16, BF16, F32: value={}", static_cast<int>(type));
+      return InvalidArgument("dtype is none of F16, BF16, F32, F8_E4M3: value={}",
+                             static_cast<int>(type));
   }
 }
 
@@ -30,9 +33,9 @@ v1::DataType ToDataType(kernels::RowType type) {
     case kernels::RowType::kF32:
       return v1::DATA_TYPE_F32;
     case kernels::RowType::kE4M3:
-      break;  // which ToRowType() never made
+      break;
   }
-  return v1::DATA_TYPE_UNSPECIFIED;
+  return v1::DATA_TYPE_F8_E4M3;
 }
 
 absl::StatusOr<core::LayerShape> ToLayerShape(const v1::LayerSpec& spec, int index) {

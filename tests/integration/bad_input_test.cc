@@ -50,7 +50,7 @@ TEST_F(BadInputTest, ModelSpecs) {
     std::vector<std::string> texts;
   };
   const std::vector<Case> cases = {
-      {"no dtype", [](auto& s) { s.clear_dtype(); }, {"dtype", "F16, BF16, F32"}},
+      {"no dtype", [](auto& s) { s.clear_dtype(); }, {"dtype", "F16, BF16, F32, F8_E4M3"}},
       {"unknown dtype",
        [](auto& s) { s.set_dtype(static_cast<v1::DataType>(99)); },
        {"dtype", "99"}},

@@ -10,15 +10,16 @@ from kvasir.views import Shape
 
 
 class KvType(enum.IntEnum):
-    """Of the elements of K and V. NumPy has no bf16: its arrays are uint16."""
+    """Of the elements of K and V. NumPy has no bf16 and no fp8: arrays are uint16 and uint8."""
 
     F16 = 0
     BF16 = 1
     F32 = 2
+    F8_E4M3 = 3  # OCP's fp8, up to 448, no infinity
 
     @property
     def dtype(self) -> "np.dtype[typing.Any]":
-        return np.dtype((np.float16, np.uint16, np.float32)[self.value])
+        return np.dtype((np.float16, np.uint16, np.float32, np.uint8)[self.value])
 
 
 class Rope(enum.IntEnum):
