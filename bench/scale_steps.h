@@ -10,8 +10,9 @@
 namespace kvasir::bench {
 
 // What the client does of a decode step between two block borders, what it does behind one, and how
-// many calls there are. The steps between two borders are timed together, so that reading the clock
-// is no part. Leaves the engine without sequences. Errors: those of Sequence.
+// many calls there are; for rows that are there at the commit, and for commits ahead of a stream.
+// The steps between two borders are timed together, so that reading the clock is no part. Leaves
+// the engine without sequences. Errors: those of Sequence.
 absl::Status AddSteps(Engine& engine, Report* report);
 
 }  // namespace kvasir::bench

@@ -26,6 +26,9 @@ Sequence::~Sequence() {
 
 absl::StatusOr<StepView> Sequence::Begin(uint32_t want_rows) { return state_->Begin(want_rows); }
 absl::Status Sequence::Commit(std::span<const uint32_t> ids) { return state_->Commit(ids); }
+absl::Status Sequence::CommitAsync(std::span<const uint32_t> ids, const TimelinePoint& done) {
+  return state_->CommitAsync(ids, done);
+}
 std::optional<uint32_t> Sequence::filter_layer() const { return state_->filter_layer(); }
 absl::StatusOr<std::vector<uint32_t>> Sequence::SelectRows(std::span<const float> query) {
   return state_->SelectRows(query);

@@ -15,10 +15,21 @@
 #include <absl/status/statusor.h>
 
 #include "client/view.h"
+#include "device/device.h"
 
 namespace kvasir {
 
 class SequenceState;
+
+// A place in a stream of the engine's, as of a timeline semaphore: it has come once `word`, which
+// only grows, has reached `value` (word - value, as a signed number, is not negative). The stream
+// writes the word behind its kernels: cuStreamWriteValue64(), DeviceStream::WriteWord(). Word and
+// stream are the engine's own; no other process looks at them. The word lives until the sequence is
+// closed, or a call that waits for it has returned OK.
+struct TimelinePoint {
+  const device::DeviceWord* word = nullptr;
+  uint64_t value = 0;
+};
 
 // A saved sequence. Whoever has the id and is of the tenant may open it.
 struct Snapshot {
@@ -61,6 +72,17 @@ class Sequence {
   // committed), kUnavailable (the session ended meanwhile: the step's results are void).
   absl::Status Commit(std::span<const uint32_t> ids);
 
+  // Commit() before the rows are written: they are, and nothing reads any more what the step's view
+  // showed, once `done` has come. The next Begin() may follow at once. The daemon is told what has
+  // come when the sequence is committed next, or asks for something. Commit(), Save(),
+  // PublishPrefix(), Truncate(), Close(), MeasureFootprint() and a Begin() that needs the next
+  // table, or that is short of memory, wait for the points of this sequence, up to the session's
+  // deadline (kDeadlineExceeded; Close() closes all the same), and then make their call. A step
+  // that was begun and is not committed has to be through before the next call.
+  // Errors: as Commit(); kInvalidArgument (word), kFailedPrecondition where the policy is told of
+  // attention, which has to be known at the commit.
+  absl::Status CommitAsync(std::span<const uint32_t> ids, const TimelinePoint& done);
+
   // A step of a batch. Begin(want_rows) of each sequence; `begun(i, view)` is called once for each,
   // in no order, in this thread. What the daemon has to be asked for is asked in one call for the
   // sequences of a session (one for 1,024 of them). Errors: as Begin(), each sequence its own.
@@ -71,6 +93,11 @@ class Sequence {
   // Commit() of one row of each, ids[i] of sequences[i], as BeginMany(). REQUIRES: as many ids.
   static void CommitMany(
       std::span<Sequence* const> sequences, std::span<const uint32_t> ids,
+      absl::FunctionRef<void(size_t index, const absl::Status& status)> committed);
+  // CommitAsync() of one row of each, all of which one stream writes.
+  static void CommitManyAsync(
+      std::span<Sequence* const> sequences, std::span<const uint32_t> ids,
+      const TimelinePoint& done,
       absl::FunctionRef<void(size_t index, const absl::Status& status)> committed);
 
   // Selection policies (gemfilter): the layer whose keys the daemon scores.
@@ -149,7 +176,7 @@ class Sequence {
       absl::FunctionRef<void(size_t index, const absl::StatusOr<StepView>& view)> begun);
   static void CommitOthers(
       std::span<Sequence* const> sequences, std::span<const size_t> others,
-      std::span<const uint32_t> ids,
+      std::span<const uint32_t> ids, const TimelinePoint* done,
       absl::FunctionRef<void(size_t index, const absl::Status& status)> committed);
   std::unique_ptr<SequenceState> state_;
 };

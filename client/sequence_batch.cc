@@ -1,5 +1,6 @@
 // Steps of many sequences: those of one session ask the daemon together.
 #include <algorithm>
+#include <numeric>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -81,9 +82,10 @@ void Sequence::BeginOthers(
     std::span<Sequence* const> sequences, std::span<const size_t> others, uint32_t want_rows,
     absl::FunctionRef<void(size_t index, const absl::StatusOr<StepView>& view)> begun) {
   std::vector<Asker> askers;
+  StreamPatience patience;
   for (const size_t i : others) {
     SequenceState& sequence = *sequences[i]->state_;
-    if (const auto view = sequence.BeginUnasked(want_rows)) {
+    if (const auto view = sequence.BeginUnasked(want_rows, patience)) {
       begun(i, *view);
     } else {
       askers.push_back({i, &sequence, sequence.NeedOfStep(want_rows)});
@@ -97,7 +99,7 @@ void Sequence::BeginOthers(
     }
     // The call has failed, by its deadline or for ever: no second one. What this sequence wanted
     // may have come all the same while others waited.
-    const auto view = asker.sequence->BeginUnasked(want_rows);
+    const auto view = asker.sequence->BeginUnasked(want_rows, patience);
     begun(asker.index, view ? *view : asker.sequence->ErrorOf(*asker.answer));
   }
 }
@@ -117,18 +119,29 @@ void Sequence::CommitMany(
       others.push_back(i);
     }
   }
-  if (!others.empty()) CommitOthers(sequences, others, ids, committed);
+  if (!others.empty()) CommitOthers(sequences, others, ids, /*done=*/nullptr, committed);
+}
+
+void Sequence::CommitManyAsync(
+    std::span<Sequence* const> sequences, std::span<const uint32_t> ids, const TimelinePoint& done,
+    absl::FunctionRef<void(size_t index, const absl::Status& status)> committed) {
+  std::vector<size_t> all(sequences.size());
+  std::iota(all.begin(), all.end(), size_t{0});
+  CommitOthers(sequences, all, ids, &done, committed);
 }
 
 void Sequence::CommitOthers(
     std::span<Sequence* const> sequences, std::span<const size_t> others,
-    std::span<const uint32_t> ids,
+    std::span<const uint32_t> ids, const TimelinePoint* done,
     absl::FunctionRef<void(size_t index, const absl::Status& status)> committed) {
   std::vector<Asker> askers;
+  StreamPatience patience;
   for (const size_t i : others) {
     SequenceState& sequence = *sequences[i]->state_;
     bool at_border = false;
-    const absl::Status status = sequence.CommitUnasked(ids.subspan(i, 1), &at_border);
+    const absl::Status status =
+        done == nullptr ? sequence.CommitUnasked(ids.subspan(i, 1), patience, &at_border)
+                        : sequence.CommitAsyncUnasked(ids.subspan(i, 1), *done, &at_border);
     if (at_border) {
       askers.push_back({i, &sequence, sequence.NeedOfCommit()});
     } else {

@@ -10,6 +10,7 @@ namespace kvasir {
 
 absl::StatusOr<Sequence::Footprint> SequenceState::MeasureFootprint() {
   if (closed_) return FailedPrecondition("the sequence is closed: id={}", id_);
+  KVASIR_RETURN_IF_ERROR(AwaitStream());
   ForbidAtOnce();
   if (Refresh()) {
     KVASIR_RETURN_IF_ERROR(LoadTable());

@@ -13,6 +13,7 @@ absl::Status SequenceState::BeginAt(uint64_t rows) {
 
 absl::StatusOr<Snapshot> SequenceState::Save() {
   if (closed_) return FailedPrecondition("the sequence is closed: id={}", id_);
+  KVASIR_RETURN_IF_ERROR(AwaitStream());
   WriteDesk();  // the rows that it saves
   v1::SaveSequenceRequest request;
   request.set_sequence(slot_);
@@ -25,6 +26,7 @@ absl::StatusOr<Snapshot> SequenceState::Save() {
 
 absl::StatusOr<Sequence::Published> SequenceState::PublishPrefix() {
   if (closed_) return FailedPrecondition("the sequence is closed: id={}", id_);
+  KVASIR_RETURN_IF_ERROR(AwaitStream());
   WriteDesk();  // the rows that it offers
   return CallPublishPrefix();
 }

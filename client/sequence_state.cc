@@ -8,6 +8,12 @@
 #include "base/status_macros.h"
 
 namespace kvasir {
+bool SequenceState::HasNewTable() const {
+  // acquire: pairs with the release in core::Sequence::Publish()
+  const uint64_t published = board_.published.load(std::memory_order_acquire);
+  return published != table_.version && rows_ >= board_.v[published & 1].from_row;
+}
+
 bool SequenceState::Refresh() {
   // acquire: pairs with the release in core::Sequence::Publish()
   const uint64_t published = board_.published.load(std::memory_order_acquire);
@@ -230,6 +236,7 @@ absl::Status SequenceState::CheckAlive() const {
 
 absl::Status SequenceState::Truncate(uint64_t rows) {
   if (closed_) return FailedPrecondition("the sequence is closed: id={}", id_);
+  KVASIR_RETURN_IF_ERROR(AwaitStream());
   KVASIR_ASSIGN_OR_RETURN(const uint32_t uid, CallTruncate(rows));
   return StartOver(rows, uid);
 }
@@ -266,6 +273,10 @@ absl::Status SequenceState::Close() {
   if (closed_) return absl::OkStatus();
   closed_ = true;
   ForbidAtOnce();
+  // In vain: who has begun what never ends has no other way to close. Where the daemon has ended it
+  // there is nothing to wait for.
+  if (CheckAlive().ok() && session_->CheckOpen().ok()) (void)AwaitStream();
+  under_way_.clear();  // their words may go now
   return CallClose();
 }
 

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -20,6 +21,11 @@ namespace kvasir {
 
 void Fill(const RequestHints& hints, v1::SequenceHints* out);
 
+// How long what is done together waits for streams, all in all: from the first wait on.
+struct StreamPatience {
+  std::optional<Instant> until = {};
+};
+
 class SequenceState {
  public:
   // Errors: kDataLoss where the daemon's answer does not fit the model; those of ExtentMap::At().
@@ -29,6 +35,7 @@ class SequenceState {
 
   absl::StatusOr<StepView> Begin(uint32_t want_rows);
   absl::Status Commit(std::span<const uint32_t> ids);
+  absl::Status CommitAsync(std::span<const uint32_t> ids, const TimelinePoint& done);
 
   // ---- parts of them, so that sequences of one session ask the daemon together
   SessionState& session() const { return *session_; }
@@ -79,13 +86,21 @@ class SequenceState {
   }
   StepView View() const { return {rows_, begun_, layers_, mass_decay_}; }
   // Begin(), but nothing where the daemon has to be asked; NeedOfStep() says for what.
-  std::optional<absl::StatusOr<StepView>> BeginUnasked(uint32_t want_rows);
+  std::optional<absl::StatusOr<StepView>> BeginUnasked(uint32_t want_rows,
+                                                       StreamPatience& patience);
   shm::SyncNeedRecord NeedOfStep(uint32_t want_rows) const;
   // Commit() without its call: sets `at_border` where a block border was crossed and the call is to
   // follow.
-  absl::Status CommitUnasked(std::span<const uint32_t> ids, bool* at_border);
+  absl::Status CommitUnasked(std::span<const uint32_t> ids, StreamPatience& patience,
+                             bool* at_border);
+  // Likewise; the border is one that the desk has crossed.
+  absl::Status CommitAsyncUnasked(std::span<const uint32_t> ids, const TimelinePoint& done,
+                                  bool* at_border);
   shm::SyncNeedRecord NeedOfCommit() const { return {slot_, uid_, 0, 0, 0, 0}; }
-  void TakeAnswer(const shm::SyncResultRecord& answer) { unseen_bytes_ = answer.unseen_bytes; }
+  void TakeAnswer(const shm::SyncResultRecord& answer) {
+    unseen_bytes_ = answer.unseen_bytes;
+    border_due_ = false;
+  }
   // The call at a block border for this sequence alone.
   absl::Status SyncAfterCommit();
   // `failed`, or what has ended the sequence where that is why.
@@ -169,9 +184,24 @@ class SequenceState {
   void MakeLayerViews();
   absl::Status StartStep(uint32_t* want_rows);
   // Adopts a newer table; true where the rows are granted and the table is valid for them.
-  absl::StatusOr<bool> CanStep(uint32_t want_rows);
+  absl::StatusOr<bool> CanStep(uint32_t want_rows, StreamPatience& patience);
+  // A table is published that is newer than the one in use, and due.
+  bool HasNewTable() const;
   absl::StatusOr<StepView> MakeStep(uint32_t want_rows);
+  bool IsToldOfAttention() const;  // its policy, by what the engine reports
+  // The first ids.size() rows of the step have these ids. Errors: Commit()'s; nothing has changed.
+  absl::Status WriteIds(std::span<const uint32_t> ids);
+  // What is committed, and the table in use. REQUIRES: no rows are under way.
   void WriteDesk();
+  void WriteDesk(uint64_t rows, uint64_t adopted);
+  // Writes to the desk what has come of the rows under way.
+  void TellWhatHasCome();
+  // Waits for all of them, and writes them to the desk. Errors: kDeadlineExceeded.
+  absl::Status AwaitStream(StreamPatience& patience);
+  absl::Status AwaitStream() {
+    StreamPatience patience;
+    return AwaitStream(patience);
+  }
   // What StepAtOnce() and CommitAtOnce() go by, from what is there now; and that they may not.
   void AllowAtOnce();
   void ForbidAtOnce() {
@@ -217,6 +247,16 @@ class SequenceState {
 
   std::vector<LayerView> layers_;
   double mass_decay_ = 1.0;
+
+  // Committed, and not written before `done`: the desk does not say so yet. In order.
+  struct RowsUnderWay {
+    uint64_t rows = 0;     // once they have come
+    uint64_t adopted = 0;  // version of their step: nothing before it reads an older one
+    TimelinePoint done;
+  };
+  std::deque<RowsUnderWay> under_way_;
+  uint64_t told_rows_ = 0;   // what the desk says, where any are
+  bool border_due_ = false;  // what it says has crossed a block border, and no call came behind it
 
   shm::VersionDesc table_{};  // in use
   bool table_loaded_ = false;

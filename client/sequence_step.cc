@@ -9,8 +9,9 @@
 namespace kvasir {
 namespace {
 
-// Tables that one Begin() may pass over; each covers at least one row, so two are enough.
-constexpr int kTablesPerStepMax = 4;
+// Of one Begin(): tables that it passes over, each of which covers a row at least, so that two are
+// enough; and twice where memory is short.
+constexpr int kAsksPerStepMax = 6;
 
 }  // namespace
 
@@ -29,7 +30,7 @@ absl::Status SequenceState::StartStep(uint32_t* want_rows) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<bool> SequenceState::CanStep(uint32_t want_rows) {
+absl::StatusOr<bool> SequenceState::CanStep(uint32_t want_rows, StreamPatience& patience) {
   if (Refresh()) {
     ForbidAtOnce();
     KVASIR_RETURN_IF_ERROR(LoadTable());
@@ -38,7 +39,13 @@ absl::StatusOr<bool> SequenceState::CanStep(uint32_t want_rows) {
   }
   const bool stale = rows_ >= table_.until_row;
   if (!stale && board_.granted.load(std::memory_order_acquire) >= rows_ + want_rows) return true;
-  if (stale) WriteDesk();
+  // The daemon is asked, and had better know all there is: the next table is made of what has come.
+  if (stale) KVASIR_RETURN_IF_ERROR(AwaitStream(patience));
+  if (under_way_.empty()) {
+    WriteDesk();
+  } else {
+    TellWhatHasCome();
+  }
   return false;
 }
 
@@ -60,17 +67,21 @@ absl::StatusOr<StepView> SequenceState::MakeStep(uint32_t want_rows) {
   return View();
 }
 
+bool SequenceState::IsToldOfAttention() const {
+  return retrieves() || std::any_of(lanes_.begin(), lanes_.end(), [](const LaneViews& lane) {
+           return lane.report_geometry.bytes > 0;
+         });
+}
+
 void SequenceState::AllowAtOnce() {
   ForbidAtOnce();
-  const bool reports = std::any_of(lanes_.begin(), lanes_.end(), [](const LaneViews& lane) {
-    return lane.report_geometry.bytes > 0;
-  });
-  if (reports || retrieves()) return;  // each of their steps begins with something to be done
+  if (IsToldOfAttention()) return;  // each of its steps begins with something to be done
   at_once_end_ = std::min(granted_, table_.until_row);
   if (desk_.adopted.load(std::memory_order_relaxed) != table_.version ||
       desk_.uid.load(std::memory_order_relaxed) != uid_) {
     return;  // the next commit says so
   }
+  if (!under_way_.empty()) return;    // nor may the desk say that rows are there
   LaneViews& first = lanes_.front();  // ids go into the first lane's trailers
   const uint64_t slots = model_.slots_per_block;
   const uint64_t block = rows_ / slots - first.first_block;
@@ -86,10 +97,18 @@ absl::StatusOr<StepView> SequenceState::Begin(uint32_t want_rows) {
   KVASIR_RETURN_IF_ERROR(StartStep(&want_rows));
   // A table may end before the row that is wanted when windows are smaller than a block: then it is
   // adopted unused, so that the daemon can prepare the next one.
-  for (int attempt = 0; attempt < kTablesPerStepMax; ++attempt) {
-    KVASIR_ASSIGN_OR_RETURN(const bool ready, CanStep(want_rows));
+  StreamPatience patience;
+  for (int attempt = 0; attempt < kAsksPerStepMax; ++attempt) {
+    KVASIR_ASSIGN_OR_RETURN(const bool ready, CanStep(want_rows, patience));
     if (ready) break;
     absl::Status status = Sync(rows_ + want_rows, rows_);
+    if (status.code() == absl::StatusCode::kResourceExhausted && attempt + 1 < kAsksPerStepMax) {
+      // What the sequence will have left may be room enough: once its stream has come, once it has
+      // adopted the table that the daemon has published meanwhile.
+      const bool waits = !under_way_.empty();
+      KVASIR_RETURN_IF_ERROR(AwaitStream(patience));
+      if (waits || HasNewTable()) continue;
+    }
     if (want_rows > 1 && (status.code() == absl::StatusCode::kResourceExhausted ||
                           status.code() == absl::StatusCode::kOutOfRange)) {
       status = Sync(rows_ + 1, rows_);  // fewer rows than wanted, if there is room for one
@@ -102,10 +121,11 @@ absl::StatusOr<StepView> SequenceState::Begin(uint32_t want_rows) {
   return MakeStep(want_rows);
 }
 
-std::optional<absl::StatusOr<StepView>> SequenceState::BeginUnasked(uint32_t want_rows) {
+std::optional<absl::StatusOr<StepView>> SequenceState::BeginUnasked(uint32_t want_rows,
+                                                                    StreamPatience& patience) {
   absl::Status started = StartStep(&want_rows);
   if (!started.ok()) return started;
-  const absl::StatusOr<bool> ready = CanStep(want_rows);
+  const absl::StatusOr<bool> ready = CanStep(want_rows, patience);
   if (!ready.ok()) return ready.status();
   if (!*ready) return std::nullopt;
   return MakeStep(want_rows);
@@ -116,8 +136,7 @@ shm::SyncNeedRecord SequenceState::NeedOfStep(uint32_t want_rows) const {
   return {slot_, uid_, rows_ + want_rows, rows_, shm::kSyncHasTableRow, 0};
 }
 
-absl::Status SequenceState::CommitUnasked(std::span<const uint32_t> ids, bool* at_border) {
-  if (ids.size() == 1 && CommitAtOnce(ids.front())) return absl::OkStatus();
+absl::Status SequenceState::WriteIds(std::span<const uint32_t> ids) {
   if (ids.empty() || ids.size() > begun_) {
     return InvalidArgument("ids count is out of bounds: value={} min=1 max={}", ids.size(), begun_);
   }
@@ -140,6 +159,14 @@ absl::Status SequenceState::CommitUnasked(std::span<const uint32_t> ids, bool* a
     std::memcpy(first.trailers[row / slots - first.first_block] + tok_off + 4 * (row % slots),
                 &ids[i], 4);
   }
+  return absl::OkStatus();
+}
+
+absl::Status SequenceState::CommitUnasked(std::span<const uint32_t> ids, StreamPatience& patience,
+                                          bool* at_border) {
+  if (ids.size() == 1 && CommitAtOnce(ids.front())) return absl::OkStatus();
+  KVASIR_RETURN_IF_ERROR(WriteIds(ids));
+  KVASIR_RETURN_IF_ERROR(AwaitStream(patience));
   for (LaneViews& lane : lanes_) AddStepMass(lane, ids.size());
   KVASIR_RETURN_IF_ERROR(session_->CheckOpen());
   KVASIR_RETURN_IF_ERROR(CheckAlive());
@@ -148,7 +175,8 @@ absl::Status SequenceState::CommitUnasked(std::span<const uint32_t> ids, bool* a
   begun_ = 0;
   WriteDesk();
   if (at_once_end_ != 0) AllowAtOnce();
-  *at_border = rows_ / slots != before / slots;
+  border_due_ |= rows_ / model_.slots_per_block != before / model_.slots_per_block;
+  *at_border = border_due_;
   return absl::OkStatus();
 }
 
@@ -156,20 +184,24 @@ absl::Status SequenceState::SyncAfterCommit() { return ErrorOf(Sync(0, std::null
 
 absl::Status SequenceState::Commit(std::span<const uint32_t> ids) {
   bool at_border = false;
-  absl::Status committed = CommitUnasked(ids, &at_border);
+  StreamPatience patience;
+  absl::Status committed = CommitUnasked(ids, patience, &at_border);
   return at_border ? SyncAfterCommit() : committed;
 }
 
-void SequenceState::WriteDesk() {
+void SequenceState::WriteDesk() { WriteDesk(rows_, table_loaded_ ? table_.version : 1); }
+
+void SequenceState::WriteDesk(uint64_t rows, uint64_t adopted) {
   // release: the rows, their ids, and the last read of an older table come before; uid goes last,
   // so that the daemon ignores the line until all of it belongs to this life of the slot.
-  desk_.rows.store(rows_, std::memory_order_release);
-  desk_.adopted.store(table_loaded_ ? table_.version : 1, std::memory_order_release);
+  desk_.rows.store(rows, std::memory_order_release);
+  desk_.adopted.store(adopted, std::memory_order_release);
   desk_.uid.store(uid_, std::memory_order_release);
 }
 
 absl::Status SequenceState::Sync(uint64_t granted_rows, std::optional<uint64_t> table_row) {
   KVASIR_ASSIGN_OR_RETURN(unseen_bytes_, CallSync(granted_rows, table_row));
+  border_due_ = false;
   return absl::OkStatus();
 }
 

@@ -8,9 +8,8 @@
 #include <utility>
 #include <vector>
 
-#include <absl/container/inlined_vector.h>
-
 #include "base/status_macros.h"
+#include "client/c/batch.h"
 #include "client/c/convert.h"
 #include "client/c/handles.h"
 #include "client/c/view_layout.h"
@@ -31,40 +30,6 @@ kvasir_step StepOf(const kvasir::StepView& view) {
   return {view.row, view.count, reinterpret_cast<const kvasir_layer_view*>(view.layers.data()),
           view.layers.size(), view.mass_decay};
 }
-
-// Sequences of a batch, and what each is answered: by index, then the first error for all.
-class Batch {
- public:
-  // Those that are missing are answered at once.
-  Batch(kvasir_sequence* const* sequences, size_t count, int32_t* codes)
-      : codes_(codes), first_index_(count) {
-    for (size_t i = 0; i < count; ++i) {
-      if (sequences[i] == nullptr) {
-        Answer(i, Missing("sequences[]"));
-        continue;
-      }
-      sequences_.push_back(&sequences[i]->sequence);
-      indices_.push_back(i);
-    }
-  }
-  std::span<kvasir::Sequence* const> sequences() const { return sequences_; }
-  size_t index(size_t i) const { return indices_[i]; }  // of the i-th of sequences()
-
-  void Answer(size_t index, const absl::Status& status) {
-    if (codes_ != nullptr) codes_[index] = static_cast<int32_t>(status.code());
-    if (status.ok() || index > first_index_) return;
-    first_index_ = index;
-    first_error_ = status;
-  }
-  const absl::Status& first_error() const { return first_error_; }
-
- private:
-  int32_t* const codes_;
-  absl::InlinedVector<kvasir::Sequence*, 16> sequences_;
-  absl::InlinedVector<size_t, 16> indices_;
-  size_t first_index_;
-  absl::Status first_error_;
-};
 
 }  // namespace
 
@@ -195,7 +160,7 @@ kvasir_code kvasir_begin_many(kvasir_sequence* const* sequences, size_t count, u
     if (count > 0 && steps == nullptr) return Missing("steps");
     if (count > 0 && sequences == nullptr) return Missing("sequences");
     std::fill_n(steps, count, kvasir_step{});
-    Batch batch(sequences, count, codes);
+    kvasir::c::Batch batch(sequences, count, codes);
     kvasir::Sequence::BeginMany(batch.sequences(), want_rows, [&](size_t i, const auto& view) {
       if (view.ok()) steps[batch.index(i)] = StepOf(*view);
       batch.Answer(batch.index(i), view.status());
@@ -209,11 +174,9 @@ kvasir_code kvasir_commit_many(kvasir_sequence* const* sequences, size_t count, 
   return Guarded(error, [&]() -> absl::Status {
     if (count > 0 && ids == nullptr) return Missing("ids");
     if (count > 0 && sequences == nullptr) return Missing("sequences");
-    Batch batch(sequences, count, codes);
-    absl::InlinedVector<uint32_t, 16> of_present;
-    for (size_t i = 0; i < batch.sequences().size(); ++i) of_present.push_back(ids[batch.index(i)]);
+    kvasir::c::Batch batch(sequences, count, codes);
     kvasir::Sequence::CommitMany(
-        batch.sequences(), of_present,
+        batch.sequences(), batch.Present(ids),
         [&](size_t i, const absl::Status& status) { batch.Answer(batch.index(i), status); });
     return batch.first_error();
   });

@@ -13,7 +13,8 @@
  * Threads: a session may be used by many threads, a sequence by one at a time.
  * Out of memory, in this process, is KVASIR_RESOURCE_EXHAUSTED like any shortage.
  * Names beginning with kvasir_ are all that the library exports: those of this header under the
- * version KVASIR_1, those of kvasir_tenant.h under KVASIR_2, of kvasir_device.h under KVASIR_3.
+ * version KVASIR_1, of kvasir_tenant.h under KVASIR_2, of kvasir_device.h under KVASIR_3, of
+ * kvasir_async.h under KVASIR_4.
  */
 #ifndef KVASIR_CLIENT_C_KVASIR_H_
 #define KVASIR_CLIENT_C_KVASIR_H_
@@ -25,7 +26,7 @@
 extern "C" {
 #endif
 
-#define KVASIR_ABI 3
+#define KVASIR_ABI 4
 #define KVASIR_API __attribute__((visibility("default")))
 
 /* As gRPC's. */
@@ -85,7 +86,12 @@ KVASIR_API kvasir_code kvasir_connect(const kvasir_connect_options* options,
 /* Sequences that are open keep what they need. NULL is allowed. */
 KVASIR_API void kvasir_disconnect(kvasir_session* session);
 
-typedef enum kvasir_type { KVASIR_F16 = 0, KVASIR_BF16 = 1, KVASIR_F32 = 2 } kvasir_type;
+typedef enum kvasir_type {
+  KVASIR_F16 = 0,
+  KVASIR_BF16 = 1,
+  KVASIR_F32 = 2,
+  KVASIR_F8_E4M3 = 3 /* since KVASIR_ABI 4: OCP's fp8, up to 448, no infinity */
+} kvasir_type;
 typedef enum kvasir_rope {
   KVASIR_ROPE_NONE = 0,
   KVASIR_ROPE_INTERLEAVED = 1,
@@ -218,7 +224,7 @@ KVASIR_API kvasir_code kvasir_close(kvasir_sequence* sequence, kvasir_error* err
 /*
  * Of a model with a pool `k` and `v` of the views below are addresses of its device: the processor
  * that follows one ends the process. All else lies in this process's memory. Rows are written
- * before kvasir_commit(): whose stream writes them waits for it first.
+ * before kvasir_commit(): whose stream writes them waits for it first, or has kvasir_async.h.
  */
 typedef struct kvasir_kept_run {
   const void* k;

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "client/c/kvasir_async.h"
 #include "client/c/kvasir_tenant.h"
 
 #define CHECK(condition)                                                      \
@@ -146,6 +147,53 @@ static int Attach(kvasir_session* session, const kvasir_model* model,
   CHECK(kvasir_truncate(sequences[0], rows, &error) == KVASIR_OK);
   CHECK(kvasir_rows(sequences[0]) == rows);
   for (int i = 0; i < 3; ++i) CHECK(kvasir_close(sequences[i], &error) == KVASIR_OK);
+  return 0;
+}
+
+/* Commits ahead of a stream, which is this thread: it raises the word once the rows are written. */
+static int CommitAhead(kvasir_session* session, const kvasir_model* model) {
+  kvasir_error error = {0};
+  kvasir_open_options open = {.struct_size = sizeof(open), .model = model, .retention = "full"};
+  kvasir_sequence* sequences[2] = {NULL, NULL};
+  for (int i = 0; i < 2; ++i) {
+    CHECK(kvasir_open(session, &open, &sequences[i], &error) == KVASIR_OK);
+  }
+  kvasir_step steps[2];
+  const uint32_t ids[2] = {1, 2};
+  uint64_t word = 0;
+  kvasir_timeline_point done = {&word, 1};
+  CHECK(kvasir_begin(sequences[0], 2, &steps[0], &error) == KVASIR_OK);
+  CHECK(kvasir_commit_async(sequences[0], ids, 2, NULL, &error) == KVASIR_INVALID_ARGUMENT);
+  CHECK(kvasir_commit_async(NULL, ids, 2, &done, &error) == KVASIR_INVALID_ARGUMENT);
+  done.word = NULL;
+  CHECK(kvasir_commit_async(sequences[0], ids, 2, &done, &error) == KVASIR_INVALID_ARGUMENT);
+  CHECK(strstr(error.text, "done.word") != NULL);
+  done.word = &word;
+  CHECK(kvasir_commit_async(sequences[0], ids, 2, &done, &error) == KVASIR_OK);
+  CHECK(kvasir_rows(sequences[0]) == 2);
+  WriteRows(&steps[0]);
+  *(volatile uint64_t*)&word = 1;
+  kvasir_snapshot snapshot;
+  CHECK(kvasir_save(sequences[0], &snapshot, &error) == KVASIR_OK && snapshot.rows == 2);
+  CHECK(kvasir_drop_snapshot(session, snapshot.id, &error) == KVASIR_OK);
+
+  int32_t codes[2];
+  CHECK(kvasir_begin_many(sequences, 2, 1, steps, codes, &error) == KVASIR_OK);
+  done.value = 2;
+  CHECK(kvasir_commit_many_async(sequences, 2, ids, NULL, codes, &error) ==
+        KVASIR_INVALID_ARGUMENT);
+  CHECK(kvasir_commit_many_async(NULL, 2, ids, &done, codes, &error) == KVASIR_INVALID_ARGUMENT);
+  CHECK(kvasir_commit_many_async(sequences, 2, NULL, &done, codes, &error) ==
+        KVASIR_INVALID_ARGUMENT);
+  const uint32_t bad[2] = {1, kVocabulary};
+  CHECK(kvasir_commit_many_async(sequences, 2, bad, &done, codes, &error) ==
+        KVASIR_INVALID_ARGUMENT);
+  CHECK(codes[0] == KVASIR_OK && codes[1] == KVASIR_INVALID_ARGUMENT);
+  CHECK(kvasir_commit_many_async(&sequences[1], 1, ids, &done, NULL, &error) == KVASIR_OK);
+  CHECK(kvasir_rows(sequences[0]) == 3 && kvasir_rows(sequences[1]) == 1);
+  for (int i = 0; i < 2; ++i) WriteRows(&steps[i]);
+  *(volatile uint64_t*)&word = 2;
+  for (int i = 0; i < 2; ++i) CHECK(kvasir_close(sequences[i], &error) == KVASIR_OK);
   return 0;
 }
 
@@ -369,6 +417,7 @@ int main(int argc, char** argv) {
   prompt.salt.size = strlen(argv[3]);
   if (FillAndPublish(session, &model, &prompt) != 0) return 1;
   if (Attach(session, &model, &prompt) != 0) return 1;
+  if (CommitAhead(session, &model) != 0) return 1;
   if (Lease(session, &model, &prompt) != 0) return 1;
   if (Describe(session, &model) != 0) return 1;
   if (Hold(&options, &spec, &prompt) != 0) return 1;

@@ -77,12 +77,14 @@ TEST(ClientCLibrary, ExportsEachHeaderUnderItsVersionAndNoMore) {
     EXPECT_EQ(type, "T") << line;
     exported[name.substr(version + 2)].insert(name.substr(0, version));
   }
-  EXPECT_EQ(exported.size(), 3U);
+  EXPECT_EQ(exported.size(), 4U);
   EXPECT_EQ(exported["KVASIR_1"], Declared("kvasir.h"));
   EXPECT_EQ(exported["KVASIR_2"], Declared("kvasir_tenant.h"));
   EXPECT_EQ(exported["KVASIR_3"], Declared("kvasir_device.h"));
+  EXPECT_EQ(exported["KVASIR_4"], Declared("kvasir_async.h"));
   EXPECT_EQ(exported["KVASIR_1"].size(), 30U) << "programs that are built already need these";
   EXPECT_EQ(exported["KVASIR_2"].size(), 20U) << "and these";
+  EXPECT_EQ(exported["KVASIR_3"].size(), 8U) << "and these";
 }
 
 // What view_layout.h takes for granted of a span.

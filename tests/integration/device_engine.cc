@@ -189,6 +189,8 @@ float LargestDifference(const Floats& a, const Floats& b) {
 
 int Run(const ConnectOptions& connect, bool is_hidden, const std::string& pool, uint64_t rows,
         const std::string& retention) {
+  device::testing::SharedPages pages(*connect.devices[0], kPageBytes);  // outlive the sequence
+  const auto stream = OrEnd(connect.devices[0]->MakeStream(device::StreamPriority::kNormal));
   RowCopies copies(*connect.devices[0]);
   DeviceAttention there(*connect.devices[0]);
   const std::unique_ptr<Session> session = OrEnd(Session::Connect(connect));
@@ -217,7 +219,9 @@ int Run(const ConnectOptions& connect, bool is_hidden, const std::string& pool, 
         seen_if_dropped,
         LargestDifference(
             want, model.Step(token, row, std::bind_front(&MaskedCache::Attend, &everything))));
-    const absl::Status committed = sequence.Commit(std::span(&token, 1));
+    // The word comes from the stream, the daemon hears of the row at a later step.
+    absl::Status committed = stream->WriteWord(pages.word(0), row + 1);
+    committed.Update(sequence.CommitAsync(std::span(&token, 1), {&pages.word(0), row + 1}));
     if (!committed.ok()) End(4, MessageOf(committed));
     token = row < 60
                 ? row * 37 % M::kVocabulary

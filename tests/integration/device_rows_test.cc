@@ -13,106 +13,23 @@
 
 #include "base/error.h"
 #include "device/host/host_device.h"
-#include "tests/device/devices_under_test.h"
-#include "tests/integration/row_copies.h"
-#include "tests/support/daemon_fixture.h"
-#include "tests/support/device_config.h"
+#include "tests/integration/device_rows_fixture.h"
 
 namespace kvasir::testing {
 namespace {
 
 using ::testing::HasSubstr;
 
-constexpr uint32_t kLayers = 3;
-
-using Seen = std::vector<std::vector<std::vector<SeenRow>>>;  // [row][layer]
-
-bool OnHost() { return std::string(KVASIR_TEST_DEVICE) == "host"; }
-
-// The device of the daemon's pool "gpu0", as an engine opens it.
-absl::StatusOr<std::unique_ptr<device::Device>> OpenDevice() {
-  if (!OnHost()) return device::testing::OpenForTest("cuda");
-  device::HostDeviceOptions options;
-  options.total_bytes = kDevicePoolBytes;
-  options.uuid = "host-gpu0";
-  options.hides_extents = true;
-  return device::HostDevice::Create(options);
-}
-
-class DeviceRowsTest : public DaemonFixture {
+class DeviceRowsTest : public DeviceRowsFixture {
  protected:
-  void SetUp() override {
-    absl::StatusOr<std::unique_ptr<device::Device>> device = OpenDevice();
-    if (!device.ok()) GTEST_SKIP() << device.status();
-    device_ = *std::move(device);
-    copies_ = std::make_unique<RowCopies>(*device_);
-    StartServer(ConfigWithPool());
-  }
-
-  void TearDown() override {
-    if (server_ == nullptr) return;
-    ExpectNothingCharged();
-    EXPECT_EQ(Pool().charged_bytes, 0U);
-  }
-
-  Config ConfigWithPool() const {
-    return WithDevicePool(MakeConfig(), OnHost() ? "host" : device_->facts().uuid);
-  }
-
-  std::unique_ptr<Session> ConnectWith(device::Device* device) {
-    ConnectOptions options = MakeConnectOptions();
-    if (device != nullptr) options.devices = {device};
-    absl::StatusOr<std::unique_ptr<Session>> session = Session::Connect(options);
-    EXPECT_TRUE(session.ok()) << MessageOf(session.status());
-    return *std::move(session);
-  }
-
-  static ModelSpec DeviceSpec() {
-    ModelSpec spec = TinySpec(kLayers);
-    for (LayerSpec& layer : spec.layers) layer.query_heads = 4;
-    spec.pool = "gpu0";
-    return spec;
-  }
-
-  DevicePoolSnapshot Pool() { return server_->Snapshot().device_pools.at(0); }
-
-  // Rows [sequence.rows(), end) with these ids; `on_device`: where they lie. What the queries see
-  // is added to `seen`, [row][layer].
-  void Extend(Sequence& sequence, const std::vector<uint32_t>& ids, uint64_t end, bool on_device,
-              uint32_t batch, Seen* seen) {
-    const ModelSpec spec = TinySpec(kLayers);
-    seen->resize(sequence.rows());
-    while (sequence.rows() < end) {
-      const uint64_t row = sequence.rows();
-      const absl::StatusOr<StepView> step =
-          sequence.Begin(static_cast<uint32_t>(std::min<uint64_t>(batch, end - row)));
-      ASSERT_TRUE(step.ok()) << MessageOf(step.status());
-      if (on_device) {
-        copies_->Write(*step, spec);
-      } else {
-        WriteTestRows(*step, spec);
-      }
-      seen->resize(row + step->count, std::vector<std::vector<SeenRow>>(kLayers));
-      for (uint32_t layer = 0; layer < kLayers; ++layer) {
-        const LayerView& there = step->layers[layer];
-        const LayerView view = on_device ? copies_->Fetch(there) : there;
-        for (const KeptRunView& run : view.kept) kept_rows_ += on_device ? run.rows : 0;
-        for (uint64_t at = row; at < row + step->count; ++at) {
-          (*seen)[at][layer] = SeenBy(view, at);
-        }
-      }
-      const absl::Status committed = sequence.Commit(std::span(ids).subspan(row, step->count));
-      ASSERT_TRUE(committed.ok()) << MessageOf(committed);
-    }
-  }
-
-  // The same stream in both memories, with truncations.
-  void StreamBoth(const std::string& retention, uint64_t rows, uint64_t seed) {
+  // The same stream in both memories, with truncations. `spec`: of rows as long as TinySpec()'s.
+  void StreamBoth(const std::string& retention, uint64_t rows, uint64_t seed,
+                  const ModelSpec& spec = TinySpec(kLayers)) {
     SCOPED_TRACE(retention);
     const std::unique_ptr<Session> session = ConnectWith(device_.get());
-    const absl::StatusOr<ModelHandle> host = session->RegisterModel(TinySpec(kLayers));
+    const absl::StatusOr<ModelHandle> host = session->RegisterModel(spec);
     ASSERT_TRUE(host.ok()) << MessageOf(host.status());
-    const absl::StatusOr<ModelHandle> there = session->RegisterModel(DeviceSpec());
+    const absl::StatusOr<ModelHandle> there = session->RegisterModel(DeviceSpec(spec));
     ASSERT_TRUE(there.ok()) << MessageOf(there.status());
     absl::StatusOr<Sequence> one = session->OpenSequence({*host, retention, 0, "host"});
     ASSERT_TRUE(one.ok()) << MessageOf(one.status());
@@ -151,10 +68,6 @@ class DeviceRowsTest : public DaemonFixture {
     options.reads_records = true;
     return session.OpenSequence(options).status();
   }
-
-  std::unique_ptr<device::Device> device_;
-  std::unique_ptr<RowCopies> copies_;  // of `device_`
-  uint64_t kept_rows_ = 0;             // that were seen on the device
 };
 
 TEST_F(DeviceRowsTest, AnEngineSeesWhatItSeesInHostMemory) {
@@ -171,6 +84,20 @@ TEST_F(DeviceRowsTest, AnEngineSeesWhatItSeesInHostMemory) {
         "fixllm:init_cache_size=4,local_size=40,delta=3",
         "sinks:size=4|separators|window:size=30"}) {
     StreamBoth(retention, 400, seed++);
+    if (HasFatalFailure()) return;
+  }
+}
+
+// As many bytes a row, whatever numbers they are: keys are turned, NaN and all.
+TEST_F(DeviceRowsTest, RowsOfFp8AreSeenAsInHostMemory) {
+  ModelSpec spec = TinySpec(kLayers);
+  spec.kv_type = KvType::kF8E4M3;
+  for (LayerSpec& layer : spec.layers) layer.kv_heads *= 2;
+  uint64_t seed = 1;
+  for (const char* retention :
+       {"full", "streamingllm:start_size=4,recent_size=37",
+        "sepllm:form=manager,init_cache_size=3,sep_cache_size=20,local_size=33,cache_size=150"}) {
+    StreamBoth(retention, 300, seed++, spec);
     if (HasFatalFailure()) return;
   }
 }

@@ -42,8 +42,8 @@ class AbiTest(unittest.TestCase):
     """The structs of _abi.py beside what the C compiler makes of the headers."""
 
     def test_structs_and_functions_are_the_headers(self):
-        headers = "".join((ROOT / "client" / "c" / name).read_text()
-                          for name in ("kvasir.h", "kvasir_tenant.h", "kvasir_device.h"))
+        names = ["kvasir.h", "kvasir_tenant.h", "kvasir_device.h", "kvasir_async.h"]
+        headers = "".join((ROOT / "client" / "c" / name).read_text() for name in names)
         structs = {kind.__name__: kind for kind in vars(_abi).values()
                    if isinstance(kind, type) and issubclass(kind, ctypes.Structure)}
         ours = []
@@ -51,7 +51,9 @@ class AbiTest(unittest.TestCase):
             self.assertIn(f"}} {name};", headers)
             ours.append((name, ctypes.sizeof(kind),
                          [(field[0], getattr(kind, field[0]).offset) for field in kind._fields_]))
-        program = '#include <stdio.h>\n#include "client/c/kvasir_tenant.h"\nint main(void) {\n'
+        program = "#include <stdio.h>\n"
+        program += "".join(f'#include "client/c/{name}"\n' for name in names)
+        program += "int main(void) {\n"
         for name, _, fields in ours:
             program += f'printf("{name} %zu", sizeof({name}));\n'
             for field, _ in fields:

@@ -107,6 +107,32 @@ class SequencesTest(DaemonTest):
         with self.assertRaises(ValueError):
             kvasir.begin_many([sequences[0], sequences[0]])
 
+    def test_steps_go_ahead_of_a_stream(self):
+        model, tokens = self.register(), tokens_of(40)
+        word = np.zeros(1, np.uint64)
+        with self.session.open(model, "full") as sequence:
+            for value in range(1, 41):
+                step = sequence.begin()
+                write_rows(step)
+                sequence.commit(tokens[step.row:step.row + 1],
+                                done=kvasir.TimelinePoint(word.ctypes.data, value))
+                word[0] = value - 1  # the stream is a step behind
+            self.assertEqual(sequence.rows, 40)
+            timer = threading.Timer(0.05, lambda: word.__setitem__(0, 40))
+            timer.start()
+            saved = sequence.save()
+            timer.join()
+            self.assertEqual((saved.rows, int(word[0])), (40, 40))
+            self.session.drop_snapshot(saved.id)
+            step = sequence.begin()
+            write_rows(step)
+            self.assertEqual(self.check_rows(step), tuple(range(41)))
+            with self.assertRaisesRegex(kvasir.InvalidArgumentError, "done.word"):
+                sequence.commit([1], done=kvasir.TimelinePoint(word.ctypes.data + 4, 1))
+            self.assertEqual(kvasir.commit_many([sequence], [1],
+                                                kvasir.TimelinePoint(word.ctypes.data, 40)), [None])
+            self.assertEqual(sequence.rows, 41)
+
     def test_statistics_policies_and_inspection(self):
         model = self.register()
         self.session.put_token_texts(model, 5, [b"five", b"six"])

@@ -34,6 +34,7 @@ from kvasir.sequence import (
     Sequence,
     Snapshot,
     Step,
+    TimelinePoint,
     begin_many,
     commit_many,
 )
@@ -47,6 +48,6 @@ __all__ = [
     "LayerView", "Lease", "LeaseMember", "Memory", "Model", "ModelSpec", "NotFoundError",
     "Parameter", "PermissionDeniedError", "Policy", "PrefixForm", "Prompt", "Published", "Quality",
     "RecentBlock", "ResourceExhaustedError", "Rope", "Sequence", "Session", "Shape", "Snapshot",
-    "Step", "TenantStats", "UnavailableError", "Visible", "begin_many", "commit_many",
-    "digest_file",
+    "Step", "TenantStats", "TimelinePoint", "UnavailableError", "Visible", "begin_many",
+    "commit_many", "digest_file",
 ]

@@ -1,4 +1,4 @@
-"""libkvasir.so by ctypes: the structs of client/c/kvasir.h, kvasir_tenant.h and kvasir_device.h, its functions.
+"""libkvasir.so by ctypes: the structs of the headers in client/c, and its functions.
 
 Private. tests/python/abi_test.py compares names and sizes with the headers.
 """
@@ -7,7 +7,7 @@ import os
 import threading
 import typing
 
-ABI = 3
+ABI = 4
 
 P = c.c_void_p
 U8, U32, U64, I32, I64, F64 = (c.c_uint8, c.c_uint32, c.c_uint64, c.c_int32, c.c_int64, c.c_double)
@@ -62,6 +62,7 @@ LeaseMember = _struct("kvasir_lease_member", model_fingerprint=U8 * 16, retentio
                       least_quality=I32, reads_records=U32)
 LeaseOptions = _struct("kvasir_lease_options", struct_size=SIZE, members=P, member_count=SIZE,
                        prompt=c.POINTER(Prompt), prompt_rows=U64, ttl_ms=U64)
+TimelinePoint = _struct("kvasir_timeline_point", word=P, value=U64)
 LeasedForm = _struct("kvasir_leased_form", retention=TEXT, quality=I32, is_public=U32)
 
 _ERROR = c.POINTER(Error)
@@ -79,6 +80,8 @@ CALLS = {
     "commit": [P, P, SIZE, _ERROR],
     "begin_many": [P, SIZE, U32, P, P, _ERROR],
     "commit_many": [P, SIZE, P, P, _ERROR],
+    "commit_async": [P, P, SIZE, c.POINTER(TimelinePoint), _ERROR],
+    "commit_many_async": [P, SIZE, P, c.POINTER(TimelinePoint), P, _ERROR],
     "truncate": [P, U64, _ERROR],
     "save": [P, c.POINTER(Snapshot), _ERROR],
     "drop_snapshot": [P, P, _ERROR],

@@ -63,7 +63,8 @@ class DeviceRows:
     The processor cannot read them in place: numpy() copies them here, write() copies there, and
     rows[first:end] is a part. Rows of a GPU are in place for what knows CUDA's array interface
     (`cupy.asarray(rows)`). They stay mapped as long as this lives, as arrays do. The stream that
-    writes rows is waited for before commit(), and one that reads them before the next step.
+    writes rows is waited for before commit(), and one that reads them before the next step, unless
+    the commit says when they are done (TimelinePoint).
     shape, dtype, strides (bytes): as of an array. address: of the device. writable: kept rows are
     not.
     """

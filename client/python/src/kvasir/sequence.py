@@ -54,6 +54,22 @@ class Hints(typing.NamedTuple):
                           self.predicted_rank or 0, round(self.age_s * 1000))
 
 
+class TimelinePoint(typing.NamedTuple):
+    """A place in a stream: it has come once the word, which only grows, has reached `value`.
+
+    address: of 8 aligned bytes of this process's memory that the stream writes behind the kernels
+        of a step (of CUDA: pinned, by cuStreamWriteValue64). They have to live until the sequence
+        is closed, or a call that waits for them has returned: nothing here keeps them, so close it,
+        or use `with`, before they go.
+    """
+
+    address: int
+    value: int
+
+    def _raw(self) -> typing.Any:
+        return _abi.TimelinePoint(self.address, self.value)
+
+
 def token_array(tokens: Tokens) -> "np.ndarray[typing.Any, typing.Any]":
     """As the library reads them. Raises ValueError for what is no token id."""
     array = np.asarray(tokens)
@@ -197,11 +213,15 @@ class Sequence:
         self._live = self._begun
         return Step(self, raw)
 
-    def commit(self, tokens: Tokens) -> None:
+    def commit(self, tokens: Tokens, done: typing.Optional[TimelinePoint] = None) -> None:
         """The first len(tokens) rows of the step are written in every layer and have these ids.
 
+        done: they are not yet, but once this has come, and then nothing reads what the step showed.
+        The next begin() may follow at once; save(), publish_prefix(), truncate(), close() and a
+        commit() without it wait for what is under way.
         Raises InvalidArgumentError (more than begun, or beyond the vocabulary: nothing is
-        committed, and the step goes on), UnavailableError (the step's results are void).
+        committed, and the step goes on), UnavailableError (the step's results are void), with
+        `done` FailedPreconditionError (the policy is told of attention).
         """
         ids = token_array(tokens)
         with self._lock:
@@ -210,7 +230,10 @@ class Sequence:
                 raise ClosedError("no step is begun")
             # Without ids the library still wants to know where there are none.
             where = address_of(ids) if ids.size else c.byref(c.c_uint32())
-            self._call("commit", where, ids.size)
+            if done is None:
+                self._call("commit", where, ids.size)
+            else:
+                self._call("commit_async", where, ids.size, c.byref(done._raw()))
             self._live = 0
 
     def append(self, tokens: Tokens,
@@ -329,15 +352,20 @@ def begin_many(sequences: typing.Sequence[Sequence], want_rows: int = 1) -> typi
         return answers
 
 
-def commit_many(sequences: typing.Sequence[Sequence],
-                tokens: Tokens) -> typing.List[typing.Optional[KvasirError]]:
+def commit_many(sequences: typing.Sequence[Sequence], tokens: Tokens,
+                done: typing.Optional[TimelinePoint] = None
+                ) -> typing.List[typing.Optional[KvasirError]]:
     """commit() of one row of each in one call. Of each None, or what was wrong."""
     ids, count = token_array(tokens), len(sequences)
     if ids.size != count:
         raise ValueError(f"one token for each sequence: tokens={ids.size} sequences={count}")
     with _all_of(sequences) as pointers:
         codes = (c.c_int32 * count)()
-        error = _abi.library().call_code("commit_many", pointers, count, address_of(ids), codes)
+        if done is None:
+            error = _abi.library().call_code("commit_many", pointers, count, address_of(ids), codes)
+        else:
+            error = _abi.library().call_code("commit_many_async", pointers, count, address_of(ids),
+                                             c.byref(done._raw()), codes)
         for one, code in zip(sequences, codes):
             if code == 0:
                 one._live = 0
