@@ -322,7 +322,8 @@ absl::Status Server::StartGrpc() {
       DataServer::Start(std::move(data_listener_), std::move(control_listener_), wake_.get(),
                         *shared_, options, [this](UniqueFd& socket, const core::Peer& peer) {
                           const size_t slot = SlotOf(peer);
-                          absl::Status known = callers_->Register(socket.get(), peer, slot);
+                          absl::Status known =
+                              callers_->Register(socket.get(), peer, slot, SystemClock().Now());
                           if (known.ok()) known = read_gate_->Add(socket.get(), slot);
                           if (!known.ok()) {
                             audit_.NoteRefusal({"connection", CredentialsOf(peer), "", {}}, known);

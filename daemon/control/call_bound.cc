@@ -6,6 +6,7 @@
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/interceptor.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 
 namespace kvasir {
@@ -40,7 +41,7 @@ class CallBound::Watch : public grpc::experimental::Interceptor {
             ResourceExhausted(
                 "too many calls of this tenant are under way, the connection is closed: max={}",
                 bound_.calls_max_));
-        bound_.callers_.Close(PeerOf(*context_));
+        bound_.callers_.Close(PeerOf(*context_), SystemClock().Now());
       } else if (caller.ok()) {
         slot_ = caller->slot;
       }

@@ -48,9 +48,16 @@ void CallerRegistry::ForgetClosed() {
   forget_at_ = std::max<size_t>(64, 2 * peers_.size());
 }
 
-absl::Status CallerRegistry::Register(int fd, const core::Peer& peer, size_t slot) {
+absl::Status CallerRegistry::Register(int fd, const core::Peer& peer, size_t slot, Instant now) {
   KVASIR_ASSIGN_OR_RETURN(const uint64_t cookie, SocketCookieOf(fd));
   MutexLock lock(mutex_);
+  const auto bar = bars_.find(slot);
+  if (bar != bars_.end() && now < bar->second.until) {
+    return ResourceExhausted(
+        "a connection with too many calls under way was closed, others are taken after a while: "
+        "uid={} wait_ms={}",
+        peer.uid, std::chrono::ceil<std::chrono::milliseconds>(bar->second.until - now).count());
+  }
   const auto before = peers_.find(fd);  // of a connection that is closed
   if (before != peers_.end()) {
     --connections_[before->second.caller.slot];
@@ -80,9 +87,16 @@ absl::StatusOr<CallerRegistry::Caller> CallerRegistry::CallerOf(
   return Unauthenticated("the connection has no credentials: peer={}", connection);
 }
 
-void CallerRegistry::Close(const std::string& connection) {
+void CallerRegistry::Close(const std::string& connection, Instant now) {
   MutexLock lock(mutex_);
-  if (Find(connection) == nullptr) return;
+  const Entry* const entry = Find(connection);
+  if (entry == nullptr) return;
+  Bar& bar = bars_[entry->caller.slot];
+  const bool again = bar.time.count() > 0 && now < bar.until + 2 * kBarTimeMax;
+  if (!again) bar.time = kBarTime;
+  // What was begun before the bar is closed as well, and is no other time.
+  if (again && now >= bar.until) bar.time = std::min(2 * bar.time, kBarTimeMax);
+  bar.until = std::max(bar.until, now + bar.time);
   const int fd = NumberOf(connection);
   (void)::shutdown(fd, SHUT_RDWR);
   // What it has sent and gRPC has not read yet would be calls, too. A Unix socket holds some 200

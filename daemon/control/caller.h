@@ -3,6 +3,7 @@
 #ifndef KVASIR_DAEMON_CONTROL_CALLER_H_
 #define KVASIR_DAEMON_CONTROL_CALLER_H_
 
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -11,6 +12,7 @@
 #include <absl/status/statusor.h>
 #include <grpcpp/support/string_ref.h>
 
+#include "base/clock.h"
 #include "base/mutex.h"
 #include "base/unix_socket.h"
 #include "daemon/core/kv_core.h"
@@ -25,13 +27,18 @@ inline constexpr char kTokenKey[] = "kvasir-session-token";
 // before gRPC has it; and an entry counts only while its number is the same socket (SO_COOKIE).
 class CallerRegistry {
  public:
+  // For so long no connection of a slot is taken once Close() had to end one: to begin calls and to
+  // cancel them costs the daemon far more than the peer, who would come back at once. Twice as long
+  // each time that it happens again, up to a bound; forgotten after twice the bound without.
+  static constexpr std::chrono::milliseconds kBarTime{1000}, kBarTimeMax{32'000};
+
   // At most so many connections of one slot at a time.
   CallerRegistry(std::vector<uint32_t> admin_uids, uint32_t connections_max);
 
   // Before gRPC is given the connection. Also forgets connections that are closed. `slot` is the
   // peer's in CallSlots. Errors: ErrnoStatus() for what is no socket, kResourceExhausted
-  // (limits.connections_per_tenant_max).
-  absl::Status Register(int fd, const core::Peer& peer, size_t slot);
+  // (limits.connections_per_tenant_max, or barred).
+  absl::Status Register(int fd, const core::Peer& peer, size_t slot, Instant now);
 
   struct Caller {
     core::Peer peer;
@@ -40,8 +47,8 @@ class CallerRegistry {
   // `connection` is what gRPC calls a call's peer. Errors: kUnauthenticated when it is not one that
   // was accepted here.
   absl::StatusOr<Caller> CallerOf(const std::string& connection) const;
-  // Hangs up. Only while a call of it is there, so that its descriptor is open.
-  void Close(const std::string& connection);
+  // Hangs up, and bars the slot. Only while a call of it is there, so that its descriptor is open.
+  void Close(const std::string& connection, Instant now);
   // Whom the configuration names (admin.uids); and root and the daemon's own user, but not those of
   // a container: whoever may start one is its root.
   bool IsAdmin(const core::Peer& peer) const;
@@ -62,6 +69,11 @@ class CallerRegistry {
   std::map<int, Entry> peers_ ABSL_GUARDED_BY(mutex_);              // by descriptor number
   size_t forget_at_ ABSL_GUARDED_BY(mutex_) = 64;                   // so many entries
   std::map<size_t, uint32_t> connections_ ABSL_GUARDED_BY(mutex_);  // by slot
+  struct Bar {
+    Instant until{};
+    std::chrono::milliseconds time{};
+  };
+  std::map<size_t, Bar> bars_ ABSL_GUARDED_BY(mutex_);  // likewise
 };
 
 inline PeerCredentials CredentialsOf(const core::Peer& peer) {

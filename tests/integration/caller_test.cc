@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
@@ -31,6 +32,7 @@ using ::testing::HasSubstr;
 
 constexpr int kNumber = 700;  // of the daemon's end; nothing else comes near it
 constexpr uint32_t kUserA = 12001, kUserB = 12002;
+constexpr Instant kStart = Instant(std::chrono::hours(1));
 
 // The peer's uid, as version; the registry's error. Where a gate is set, not before the connection
 // is closed and the gate is open.
@@ -114,7 +116,7 @@ class CallerTest : public ::testing::Test {
     if (uid) {
       core::Peer peer;
       peer.uid = *uid;
-      EXPECT_TRUE(callers_.Register(connection->number(), peer, 0).ok());
+      EXPECT_TRUE(callers_.Register(connection->number(), peer, 0, kStart).ok());
     }
     grpc::AddInsecureChannelFromFd(server_.get(), connection->number());
     return connection;
@@ -160,7 +162,7 @@ TEST_F(CallerTest, ACallThatOutlivesItsPeerKeepsTheNumber) {
     EXPECT_NE(other.number(), kNumber);
     core::Peer peer;
     peer.uid = kUserB;
-    ASSERT_TRUE(callers_.Register(other.number(), peer, 0).ok());
+    ASSERT_TRUE(callers_.Register(other.number(), peer, 0, kStart).ok());
     ::close(other.number());
   }
   teller_.open = true;
@@ -174,10 +176,54 @@ TEST_F(CallerTest, ClosedConnectionsAreForgotten) {
   const UniqueFd a(ends[0]), b(ends[1]);
   for (int number = kNumber; number < kNumber + 300; ++number) {
     const UniqueFd fd(::fcntl(a.get(), F_DUPFD_CLOEXEC, number));
-    ASSERT_TRUE(callers_.Register(fd.get(), core::Peer(), 0).ok());
+    ASSERT_TRUE(callers_.Register(fd.get(), core::Peer(), 0, kStart).ok());
   }
   EXPECT_LE(callers_.size_for_test(), 64U);
-  EXPECT_FALSE(callers_.Register(-1, core::Peer(), 0).ok());
+  EXPECT_FALSE(callers_.Register(-1, core::Peer(), 0, kStart).ok());
+}
+
+TEST(CallerRegistry, WhoHadToBeHungUpOnWaitsAndNobodyElseDoes) {
+  CallerRegistry callers({}, 64);
+  core::Peer peer;
+  peer.uid = kUserA;
+  std::vector<UniqueFd> ours, theirs;
+  const auto connect = [&](size_t slot, Instant now) {
+    int ends[2] = {-1, -1};
+    EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    ours.emplace_back(ends[0]);
+    theirs.emplace_back(ends[1]);
+    return callers.Register(ends[0], peer, slot, now);
+  };
+  const auto close_last = [&](Instant now) {
+    callers.Close("fd:" + std::to_string(ours.back().get()), now);
+    char byte = 0;
+    EXPECT_EQ(::recv(theirs.back().get(), &byte, 1, 0), 0) << "hung up";
+  };
+  ASSERT_TRUE(connect(3, kStart).ok());
+  close_last(kStart);
+  const absl::Status barred = connect(3, kStart + CallerRegistry::kBarTime - Instant::duration(1));
+  EXPECT_EQ(barred.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(MessageOf(barred), HasSubstr("uid=12001 wait_ms=1"));
+  EXPECT_TRUE(connect(2, kStart).ok());
+  // Twice as long each time.
+  Instant now = kStart + CallerRegistry::kBarTime;
+  for (std::chrono::milliseconds bar = 2 * CallerRegistry::kBarTime;; bar *= 2) {
+    const std::chrono::milliseconds most = std::min(bar, CallerRegistry::kBarTimeMax);
+    ASSERT_TRUE(connect(3, now).ok());
+    close_last(now);
+    EXPECT_FALSE(connect(3, now + most - Instant::duration(1)).ok());
+    now += most;
+    if (bar > CallerRegistry::kBarTimeMax) break;
+  }
+  // And from the beginning after a good while.
+  now += 2 * CallerRegistry::kBarTimeMax;
+  ASSERT_TRUE(connect(3, now).ok());
+  close_last(now);
+  EXPECT_FALSE(connect(3, now).ok());
+  EXPECT_TRUE(connect(3, now + CallerRegistry::kBarTime).ok());
+  // What is no connection bars nobody.
+  callers.Close("fd:77777", now + std::chrono::seconds(9));
+  EXPECT_TRUE(connect(3, now + std::chrono::seconds(9)).ok());
 }
 
 TEST(CallerRegistry, Administrators) {
