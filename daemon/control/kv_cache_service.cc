@@ -258,9 +258,9 @@ void KvCacheService::OpenSequence(
         return absl::OkStatus();
       },
       [this, state](const absl::Status& status) {
-        if (status.ok() || state->opened == 0) return;
+        if (status.ok() || (state->opened == 0 && state->loading.move == 0)) return;
         MutexLock lock(shared_.mutex);
-        shared_.core.GiveUpOpening(state->opened);
+        shared_.core.GiveUpOpening(state->opened, &state->loading);
       });
 }
 

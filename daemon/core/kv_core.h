@@ -74,8 +74,8 @@ class KvCore {
   absl::StatusOr<Sequence*> OpenSequence(Session& session, const OpenRequest& request);
   // The sequence with this id, or null: the session has ended, or somebody has closed it.
   Sequence* OpenedSequence(const Session& session, uint64_t sequence_id);
-  // Nobody waits for it any more: closes it as soon as no job is out.
-  void GiveUpOpening(uint64_t sequence_id);
+  // Nobody waits for it any more: closes it as soon as no job is out. 0: it was not opened yet.
+  void GiveUpOpening(uint64_t sequence_id, PrefixLoading* loading = nullptr);
   // Errors inside the answer; a violation ends the session (the answer says kPermissionDenied).
   SyncAnswer Sync(Session& session, const SyncNeed& need);
   TruncateAnswer Truncate(Session& session, uint32_t slot, uint32_t uid, uint64_t rows);

@@ -108,7 +108,7 @@ absl::StatusOr<bool> KvCore::Moves::AwaitsSaved(Tenant& tenant, const Model& mod
     return Unavailable("the saved sequence could not be moved, or has gone again: place={}", place);
   }
   if (loading->gave_up) {
-    core_.offloads_.Settle(loading->move);
+    core_.offloads_.Settle(std::exchange(loading->move, 0));
     return Unavailable("the saved sequence is still on its way: try again: place={}", place);
   }
   return true;

@@ -53,7 +53,8 @@ Sequence* KvCore::OpenedSequence(const Session& session, uint64_t sequence_id) {
   return session.sequences[found->second.slot].get();
 }
 
-void KvCore::GiveUpOpening(uint64_t sequence_id) {
+void KvCore::GiveUpOpening(uint64_t sequence_id, PrefixLoading* loading) {
+  if (sequence_id == 0 && loading != nullptr) offloads_.Settle(std::exchange(loading->move, 0));
   const auto found = sequence_places_.find(sequence_id);
   if (found == sequence_places_.end()) return;
   Session* const session = found->second.session;

@@ -120,6 +120,7 @@ uint64_t Offloads::Begin(std::unique_ptr<OffloadJob> job) {
   out.entry = job->entry;
   out.rows = job->from->rows;
   out.saved = job->saved;
+  out.prefix_drops = job->tenant->prefix_drops;
   out.from = job->from;
   out.copy = job->to;
   queue_.push_back(std::move(job));
@@ -142,7 +143,11 @@ absl::StatusOr<uint64_t> Offloads::Bring(Tenant& tenant, std::shared_ptr<const S
   }
   TenantDevice* const device = DeviceOf(tenant, to != nullptr ? to : from->device);
   if (device == nullptr) return Internal("a tenant has no account of a device");
+  // What is only cached makes room for it. What an engine has saved by name does so where another
+  // saved sequence is wanted, and not for what is only cached or goes down by itself.
+  tenant.keeps_saved = !saved || !is_awaited;
   absl::StatusOr<std::unique_ptr<OffloadJob>> job = MakeJob(tenant, *device, std::move(from), to);
+  tenant.keeps_saved = false;
   if (!job.ok()) {
     ++device->offloads.failures;
     return job.status();
@@ -174,11 +179,8 @@ bool Offloads::UpdatePressed(TenantDevice& device) const {
 
 bool Offloads::BeginDown(Tenant& tenant, TenantDevice& device, std::shared_ptr<const Snapshot> from,
                          uint64_t entry, const std::optional<SnapshotId>& saved) {
-  // What is only cached there makes room for it; what an engine has saved by name does not.
-  tenant.keeps_saved = true;
   const absl::StatusOr<uint64_t> begun =
       Bring(tenant, std::move(from), entry, saved, nullptr, /*is_awaited=*/false);
-  tenant.keeps_saved = false;
   if (!begun.ok()) device.rest_until = now_ + kRestAfterFailure;
   return begun.ok();
 }
@@ -205,9 +207,14 @@ bool Offloads::AskDown(Tenant& tenant, TenantDevice& device) {
   return false;
 }
 
-// Everything has a copy: what is worth least goes before somebody waits for its memory.
-void Offloads::DropBelowLowWatermark(TenantDevice& device) const {
-  while (UpdatePressed(device) && now_ >= device.rest_until) {
+// Where everything has a copy: what is worth least goes before somebody waits for its memory.
+void Offloads::DropBelowLowWatermark(Tenant& tenant, TenantDevice& device) const {
+  const auto has_copy = [&](const auto& entry) {
+    return Has(tenant.prefixes, *entry.second.snapshot);
+  };
+  while (
+      UpdatePressed(device) && now_ >= device.rest_until &&
+      std::all_of(device.prefixes.entries().begin(), device.prefixes.entries().end(), has_copy)) {
     const uint64_t before = device.held_bytes();
     if (!device.prefixes.MakeRoom() || device.held_bytes() >= before) return;
     (void)device.ReturnIdle();
@@ -237,28 +244,31 @@ std::unique_ptr<OffloadJob> Offloads::Take(const DeviceMemory& memory,
     if (device != nullptr && AskDown(tenant, *device)) return Pop(memory, direction);
   }
   for (const std::unique_ptr<Tenant>& tenant : tenants) {
-    if (TenantDevice* const device = DeviceOf(*tenant, &memory)) DropBelowLowWatermark(*device);
+    if (TenantDevice* const device = DeviceOf(*tenant, &memory))
+      DropBelowLowWatermark(*tenant, *device);
   }
   return nullptr;
 }
 
 void Offloads::Finish(std::unique_ptr<OffloadJob> job) {
-  const uint32_t waiters = out_.at(job->id).waiters;
-  out_.erase(job->id);
   Tenant& tenant = *job->tenant;
+  const uint32_t waiters = out_.at(job->id).waiters;
+  const bool dropped = !job->saved && out_.at(job->id).prefix_drops != tenant.prefix_drops;
+  out_.erase(job->id);
   OffloadCounters& counters = job->device->offloads;
   if (!job->status.ok()) {
     ++counters.failures;
     job->device->rest_until = now_ + kRestAfterFailure;
     return;
   }
+  if (dropped) return;  // by an administrator, meanwhile
   const bool up = job->direction == device::CopyDirection::kToDevice;
   for (const auto& [from, to] : job->twins) {
     from->twin = to;
     to->twin = from;
   }
   if (job->saved) {
-    // Dropped meanwhile, or opened where it was: then it stays so.
+    // Dropped meanwhile: then it stays so.
     if (!tenant.snapshots.Rehome(*job->saved, job->from.get(), job->to)) return;
   } else {
     PrefixUse use;

@@ -83,6 +83,7 @@ class Offloads {
     const DeviceMemory* to = nullptr;
     uint64_t entry = 0, rows = 0;
     std::optional<SnapshotId> saved;
+    uint64_t prefix_drops = 0;  // of the tenant, at its beginning
     uint32_t waiters = 0;
     std::shared_ptr<const Snapshot> from, copy;  // named as long as the job is out
   };
@@ -101,7 +102,7 @@ class Offloads {
   bool BeginDown(Tenant& tenant, TenantDevice& device, std::shared_ptr<const Snapshot> from,
                  uint64_t entry, const std::optional<SnapshotId>& saved);
   bool UpdatePressed(TenantDevice& device) const;
-  void DropBelowLowWatermark(TenantDevice& device) const;
+  void DropBelowLowWatermark(Tenant& tenant, TenantDevice& device) const;
 
   const Options options_;
   const Instant& now_;

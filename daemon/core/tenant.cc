@@ -45,7 +45,7 @@ bool Tenant::SettleDevices() {
 bool Tenant::GivesUpCachedOn(TenantDevice& device, bool of_use) {
   if (!of_use && !device.AnyUnmapped()) return false;
   if (!device.prefixes.MakeRoom()) {
-    if (!snapshots.DropLeastRecentlyUsed(&device.account.memory())) return false;
+    if (keeps_saved || !snapshots.DropLeastRecentlyUsed(&device.account.memory())) return false;
     ++counters.snapshots_dropped;
   }
   (void)device.ReturnIdle();
@@ -71,6 +71,7 @@ void Tenant::ReturnExtents() {
 }
 
 uint64_t Tenant::DropPrefixes() {
+  ++prefix_drops;
   const uint64_t before = prefixes.entries().size();
   if (end_condensing) (void)end_condensing(/*always=*/true);
   (void)prefixes.Clear();

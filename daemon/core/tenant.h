@@ -206,8 +206,9 @@ struct Tenant {
   std::function<bool(bool always)> end_condensing;
   // While memory is taken for that, nothing cached is given up for it.
   bool keeps_cached = false;
-  // While rows of a device go down, no saved sequence is given up for them.
+  // While rows move that are only cached or go by themselves, no saved sequence is given up.
   bool keeps_saved = false;
+  uint64_t prefix_drops = 0;               // how often DropPrefixes() was called
   std::map<uint64_t, size_t> rungs_tried;  // of the ladder, by entry of `prefixes`; without effect
   TenantCounters counters;
   uint32_t sessions = 0, sequences = 0, models = 0;

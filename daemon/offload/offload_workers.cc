@@ -1,5 +1,6 @@
 #include "daemon/offload/offload_workers.h"
 
+#include <chrono>
 #include <utility>
 
 #include "base/clock.h"
@@ -9,6 +10,11 @@
 #include "daemon/offload/run_offload_job.h"
 
 namespace kvasir {
+namespace {
+
+constexpr std::chrono::seconds kLookInterval{1};
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<OffloadWorkers>> OffloadWorkers::Start(
     SharedCore& shared, std::span<const std::unique_ptr<DeviceMemory>> devices) {
@@ -40,7 +46,13 @@ void OffloadWorkers::Loop(Lane& lane) {
         shared_.core.set_now(SystemClock().Now());
         job = shared_.core.TakeOffloadJob(*lane.memory, lane.direction);
         if (job != nullptr) break;
-        shared_.mutex.Wait(shared_.tier_work);
+        // A device fills up while sequences only decode, and nobody says so.
+        if (lane.direction == device::CopyDirection::kToHost &&
+            lane.memory->pool().counts().charged_bytes > 0) {
+          (void)shared_.mutex.WaitUntil(shared_.tier_work, SystemClock().Now() + kLookInterval);
+        } else {
+          shared_.mutex.Wait(shared_.tier_work);
+        }
       }
     }
     RunOffloadJob(*job, *lane.memory, *lane.engine, stopping_);

@@ -1,6 +1,7 @@
 // OffloadWorkers: the threads between the core and the devices' offload engines, two for each
 // device: one brings up what somebody waits for, one takes down what should lie in host memory.
-// They sleep while there is nothing to do.
+// They sleep while there is nothing to do; while anything lies on a device, the latter looks once a
+// second whether it fills up.
 #ifndef KVASIR_DAEMON_OFFLOAD_OFFLOAD_WORKERS_H_
 #define KVASIR_DAEMON_OFFLOAD_OFFLOAD_WORKERS_H_
 

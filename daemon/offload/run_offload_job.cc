@@ -59,6 +59,7 @@ class Run {
   bool to_host() const { return job_.direction == device::CopyDirection::kToHost; }
 
   absl::Status Add(const OffloadJob::Piece& piece) {
+    if (stopping_) return MakeError(absl::StatusCode::kCancelled, "the daemon ends");
     Extent* const host = piece.host.extent;
     auto [range, is_new] = ranges_.try_emplace(host, Range{ranges_.size(), true});
     if (is_new) {

@@ -18,6 +18,15 @@
 
 namespace kvasir::core::testing {
 
+// One of each kind of table that rows on a device may have.
+inline constexpr const char* kDeviceRetentions[] = {
+    "full",
+    "window:size=40",
+    "streamingllm:start_size=4,recent_size=37",
+    "sepllm:form=static,init_cache_size=3,local_size=40",
+    "sepllm:form=manager,init_cache_size=3,sep_cache_size=20,local_size=33,cache_size=60",
+    "sinks:size=4|separators|window:size=30"};
+
 class DeviceCoreTest : public PrefixCoreTest {
  protected:
   static constexpr uint64_t kUnit = 64 * kKiB;  // the device's granularity: 16 groups

@@ -17,19 +17,11 @@ namespace {
 
 using ::testing::HasSubstr;
 
-constexpr const char* kRetentions[] = {
-    "full",
-    "window:size=40",
-    "streamingllm:start_size=4,recent_size=37",
-    "sepllm:form=static,init_cache_size=3,local_size=40",
-    "sepllm:form=manager,init_cache_size=3,sep_cache_size=20,local_size=33,cache_size=60",
-    "sinks:size=4|separators|window:size=30"};
-
 using DeviceSnapshotTest = DeviceCoreTest;
 
 TEST_F(DeviceSnapshotTest, WhoGoesOnSeesWhatTheSequenceSees) {
   uint64_t id = 0;
-  for (const char* retention : kRetentions) {
+  for (const char* retention : kDeviceRetentions) {
     for (const uint64_t rows : {uint64_t{5}, uint64_t{64}, uint64_t{93}}) {
       SCOPED_TRACE(std::string(retention) + " rows " + std::to_string(rows));
       uint32_t model = 0, other_model = 0;

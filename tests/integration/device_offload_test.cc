@@ -10,29 +10,15 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
-#include "device/host/host_device.h"
-#include "tests/device/devices_under_test.h"
-#include "tests/integration/row_copies.h"
-#include "tests/support/daemon_fixture.h"
-#include "tests/support/device_config.h"
+#include "tests/integration/device_rows_fixture.h"
 #include "tests/support/eventually.h"
 
 namespace kvasir::testing {
 namespace {
 
-constexpr uint32_t kLayers = 3;
 constexpr uint64_t kRows = 400;  // of a prefix
 
-absl::StatusOr<std::unique_ptr<device::Device>> OpenDevice() {
-  if (std::string(KVASIR_TEST_DEVICE) != "host") return device::testing::OpenForTest("cuda");
-  device::HostDeviceOptions options;
-  options.total_bytes = kDevicePoolBytes;
-  options.uuid = "host-gpu0";
-  options.hides_extents = true;
-  return device::HostDevice::Create(options);
-}
-
-class DeviceOffloadTest : public DaemonFixture {
+class DeviceOffloadTest : public DeviceRowsFixture {
  protected:
   void SetUp() override {
     absl::StatusOr<std::unique_ptr<device::Device>> device = OpenDevice();
@@ -54,11 +40,9 @@ class DeviceOffloadTest : public DaemonFixture {
   }
 
   // A daemon on the same disk, with room for some ten prefixes on its device.
-  void Restart() {
+  void Restart(uint64_t limit_bytes = 6 * kMiB) {
     server_.reset();
-    const std::string device =
-        std::string(KVASIR_TEST_DEVICE) == "host" ? "host" : device_->facts().uuid;
-    Config config = WithDevicePool(MakeConfig(), device, 6 * kMiB);
+    Config config = WithDevicePool(MakeConfig(), NameOf(*device_), limit_bytes);
     config.tier.disk_path = folder_.path() + "/tier";
     config.tier.disk_bytes = 64 * kMiB;
     config.tenants[0].disk_bytes = 64 * kMiB;
@@ -73,11 +57,7 @@ class DeviceOffloadTest : public DaemonFixture {
   };
   Engine ConnectOn(const std::string& pool) {
     Engine engine;
-    ConnectOptions options = MakeConnectOptions();
-    options.devices = {device_.get()};
-    absl::StatusOr<std::unique_ptr<Session>> session = Session::Connect(options);
-    EXPECT_TRUE(session.ok()) << MessageOf(session.status());
-    engine.session = *std::move(session);
+    engine.session = ConnectWith(device_.get());
     ModelSpec spec = TinySpec(kLayers);
     spec.pool = pool;
     const absl::StatusOr<ModelHandle> model = engine.session->RegisterModel(spec);
@@ -135,9 +115,6 @@ class DeviceOffloadTest : public DaemonFixture {
   core::OffloadCounters Counters() {
     return server_->Snapshot().tenants.at(0).devices.at(0).offloads;
   }
-
-  std::unique_ptr<device::Device> device_;
-  std::unique_ptr<RowCopies> copies_;
 };
 
 TEST_F(DeviceOffloadTest, APrefixGoesDownToTheDiskAndComesUpAgain) {
@@ -197,6 +174,35 @@ TEST_F(DeviceOffloadTest, ASavedSequenceIsGoneOnFromInEitherMemory) {
   EXPECT_EQ(Counters().stores, 2U);
   EXPECT_EQ(Counters().loads, 1U);
   EXPECT_TRUE(host.session->DropSnapshot(saved->id).ok());
+}
+
+// Nobody publishes, saves or drops anything: the daemon looks by itself whether a device fills up.
+TEST_F(DeviceOffloadTest, WhatIsSavedGoesDownWhileOthersOnlyDecode) {
+  Restart(16 * kMiB);
+  Engine engine = ConnectOn("gpu0");
+  const auto decode = [&](Sequence& sequence, uint64_t rows) {
+    while (sequence.rows() < rows) {
+      const absl::StatusOr<StepView> step = sequence.Begin(16);
+      ASSERT_TRUE(step.ok()) << MessageOf(step.status());
+      ASSERT_TRUE(sequence.Commit(std::vector<uint32_t>(step->count, 7)).ok());
+    }
+  };
+  absl::StatusOr<Sequence> first = engine.session->OpenSequence({engine.model, "full", 0, ""});
+  ASSERT_TRUE(first.ok()) << MessageOf(first.status());
+  decode(*first, 64);
+  const absl::StatusOr<Snapshot> saved = first->Save();
+  ASSERT_TRUE(saved.ok()) << MessageOf(saved.status());
+  ASSERT_TRUE(first->Close().ok());
+  const auto held = [&] { return server_->Snapshot().tenants.at(0).devices.at(0).held_bytes; };
+  std::vector<Sequence> more;
+  while (held() < 13 * kMiB && !HasFatalFailure()) {  // 80% and a little
+    absl::StatusOr<Sequence> next = engine.session->OpenSequence({engine.model, "full", 0, ""});
+    ASSERT_TRUE(next.ok()) << MessageOf(next.status());
+    more.push_back(*std::move(next));
+    decode(more.back(), 1024);
+  }
+  EXPECT_TRUE(Eventually([&] { return Counters().stores == 1; }));
+  EXPECT_TRUE(engine.session->DropSnapshot(saved->id).ok());
 }
 
 }  // namespace
