@@ -37,7 +37,11 @@ target_include_directories(kv_cuda_flags SYSTEM INTERFACE ${CUDAToolkit_INCLUDE_
 # The least compute capability that there is code for, as 80 of 8.0.
 string(REGEX MATCHALL "[0-9]+" KVASIR_CUDA_CAPABILITIES "${CMAKE_CUDA_ARCHITECTURES}")
 list(SORT KVASIR_CUDA_CAPABILITIES COMPARE NATURAL)
-list(GET KVASIR_CUDA_CAPABILITIES 0 KVASIR_CUDA_LEAST_CAPABILITY)
+if(KVASIR_CUDA_CAPABILITIES)
+  list(GET KVASIR_CUDA_CAPABILITIES 0 KVASIR_CUDA_LEAST_CAPABILITY)
+else()  # native, all, ...: what a kernel says when it is asked for decides
+  set(KVASIR_CUDA_LEAST_CAPABILITY 0)
+endif()
 
 add_custom_target(kvasir_cuda_parts)
 

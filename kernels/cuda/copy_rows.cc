@@ -18,7 +18,7 @@ absl::Status CheckRowCopy(const RowCopy& copy) {
   KVASIR_RETURN_IF_ERROR(CheckSet("from", copy.from.IsSet()));
   KVASIR_RETURN_IF_ERROR(CheckSet("to", copy.to.IsSet()));
   // Rows alone are bounded first, so that the product below does not wrap.
-  KVASIR_RETURN_IF_ERROR(CheckGrid("rows", copy.rows, kCopyUnits));
+  KVASIR_RETURN_IF_ERROR(CheckGrid("rows", copy.rows, 1));
   return CheckGrid("units", copy.rows * UnitsOf(copy.row_bytes), kCopyUnits);
 }
 

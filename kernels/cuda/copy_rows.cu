@@ -21,9 +21,7 @@ absl::Status CopyRows(const RowCopy& copy, CUstream_st* stream) {
 
 absl::Status CheckCopyRowsCode() {
   cudaFuncAttributes attributes = {};
-  const cudaError_t code = cudaFuncGetAttributes(&attributes, CopyRowsKernel);
-  if (code != cudaSuccess) (void)cudaGetLastError();  // told here, and not by the next launch
-  return CudaStatus("copy_rows", code);
+  return CudaStatus("copy_rows", cudaFuncGetAttributes(&attributes, CopyRowsKernel));
 }
 
 }  // namespace kvasir::kernels::cuda

@@ -11,6 +11,7 @@ absl::Status CudaStatus(std::string_view what, int error) {
   if (code == cudaSuccess) {
     return absl::OkStatus();
   }
+  (void)cudaGetLastError();  // told here, and not by the next launch
   if (code == cudaErrorMemoryAllocation) {
     return ResourceExhausted("{}: {} ({}): {}", what, cudaGetErrorName(code), error,
                              cudaGetErrorString(code));

@@ -29,6 +29,8 @@ KVASIR_HOST_DEVICE inline uint32_t TileFloats(const RecordShape& shape) {
 KVASIR_HOST_DEVICE inline uint32_t EncodeSharedFloats(const RecordShape& shape) {
   return TileFloats(shape) + 2 * static_cast<uint32_t>(IntLayout(shape).scales);
 }
+// 64 rows of 256 dims and their scales take 66 KiB. CheckRecordEncoding() holds to it.
+inline constexpr int kEncodeSharedBytesMax = 72 << 10;
 
 KVASIR_HOST_DEVICE inline float Clean(float value) {
   if (!(value == value)) {

@@ -22,9 +22,10 @@ __global__ void __launch_bounds__(kThreads) EncodeKernel(RecordEncoding encoding
 template <RowType kType>
 absl::Status Launch(const RecordEncoding& encoding, unsigned blocks, unsigned bytes,
                     CUstream_st* stream) {
-  // More than 48 KiB of shared memory has to be asked for, by each kernel.
+  // More than 48 KiB of shared memory has to be asked for, by each kernel. The bound is the
+  // function's, of all threads: always the same, so that nobody lowers it for another.
   const cudaError_t granted = cudaFuncSetAttribute(
-      EncodeKernel<kType>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+      EncodeKernel<kType>, cudaFuncAttributeMaxDynamicSharedMemorySize, kEncodeSharedBytesMax);
   if (granted != cudaSuccess) {
     return CudaStatus("shared memory of encode_records", granted);
   }

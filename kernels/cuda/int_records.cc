@@ -61,6 +61,11 @@ absl::Status CheckRecordEncoding(const RecordEncoding& encoding) {
   }
   KVASIR_RETURN_IF_ERROR(CheckSet("from", encoding.from.IsSet()));
   KVASIR_RETURN_IF_ERROR(CheckRecords(encoding.shape, encoding.to));
+  const uint64_t shared_bytes = uint64_t{4} * EncodeSharedFloats(encoding.shape);
+  if (shared_bytes > kEncodeSharedBytesMax) {
+    return InvalidArgument("record takes too much shared memory: bytes={} max={}", shared_bytes,
+                           kEncodeSharedBytesMax);
+  }
   KVASIR_RETURN_IF_ERROR(CheckGrid("blocks", encoding.blocks, 1));
   return CheckGrid("records", EncodeBlocks(encoding), 1);
 }
