@@ -205,7 +205,10 @@ std::vector<ConfigKey> LimitKeys() {
        .description =
            "gRPC calls of one tenant that the daemon has accepted and not answered: those "
            "that wait included. More are refused, and the caller is told when to ask "
-           "again."},
+           "again. Beyond twice as many, answers that nobody reads included, the connection is "
+           "closed, and new ones of that tenant are refused for a second; each time that it "
+           "happens "
+           "again for twice as long, up to 32."},
       {.table = "limits",
        .name = "tenant_cpu_percent",
        .kind = ConfigKind::kInteger,

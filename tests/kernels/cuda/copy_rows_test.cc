@@ -105,10 +105,14 @@ TEST_F(CopyRowsTest, ArgumentsOutOfBoundsAreNamed) {
   EXPECT_TRUE(CheckRowCopy(copy).ok());
   copy.rows = ~uint64_t{0} / 2;
   EXPECT_EQ(CheckRowCopy(copy).code(), absl::StatusCode::kInvalidArgument);
-  copy.rows = uint64_t{1} << 40;
-  copy.row_bytes = kGuard == std::byte{} ? 1 : 2048;
+  copy.rows = uint64_t{1} << 30;
+  copy.row_bytes = uint64_t{1} << 20;
   EXPECT_EQ(CheckRowCopy(copy).message(),
-            "too much for one launch: units=140737488355328 max=2199023254528");
+            "too much for one launch: units=70368744177664 max=2199023254528");
+  copy.rows = (uint64_t{1} << 38) + 1;  // times as many units as the largest row has: wraps
+  copy.row_bytes = uint64_t{1} << 30;
+  EXPECT_EQ(CheckRowCopy(copy).message(),
+            "too much for one launch: rows=274877906945 max=2147483647");
 }
 
 // Layers of different sizes, as hybrid models have them; K and V in pools of their own.
