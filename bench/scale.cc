@@ -286,7 +286,7 @@ int main(int argc, char** argv) {
   CLI::App app{"bench_scale: many sessions and sequences"};
   std::string json = "build/bench/scale.json";
   kvasir::bench::Options options;
-  app.add_option("--sessions", options.sessions, "Sessions in all")->check(CLI::Range(1, 10'000));
+  app.add_option("--sessions", options.sessions, "Sessions in all")->check(CLI::Range(10, 10'000));
   app.add_option("--sequences", options.sequences, "Sequences of all sessions")
       ->check(CLI::Range(0, 1'000'000));
   app.add_option("--blocks", options.blocks, "Cached blocks at most")
