@@ -21,11 +21,8 @@ constexpr uint64_t kRows = 400;  // of a prefix
 class DeviceOffloadTest : public DeviceRowsFixture {
  protected:
   void SetUp() override {
-    absl::StatusOr<std::unique_ptr<device::Device>> device = OpenDevice();
-    if (!device.ok()) GTEST_SKIP() << device.status();
-    device_ = *std::move(device);
-    copies_ = std::make_unique<RowCopies>(*device_);
-    Restart();
+    DeviceRowsFixture::SetUp();
+    if (device_ != nullptr) Restart();  // else it is skipped
   }
 
   void TearDown() override {
